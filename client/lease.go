@@ -1,0 +1,71 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"dmps/raid"
+)
+
+// Meta is what a client needs of the metadata service. It is asked when a
+// volume is attached and detached and, in the background, to renew the lease:
+// never on the page path. cmd passes in the implementation.
+type Meta interface {
+	// Attach takes the lease on a volume and returns its layout, whose Epoch
+	// is the lease's. Errors: ErrInUse, ErrNoVolume.
+	Attach(ctx context.Context, req AttachRequest) (*raid.Layout, Lease, error)
+	// Renew extends the lease and brings what the client knows that meta
+	// cannot: it is called every Lease.Renew, and at once when the report
+	// changed for the worse. Errors: ErrFenced.
+	Renew(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch, r Report) error
+	// Detach gives the lease back after the last write.
+	Detach(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch) error
+}
+
+// AttachRequest asks for the lease of a volume.
+type AttachRequest struct {
+	Volume   string
+	Holder   string // who: the same holder gets its own lease again at once, with a higher epoch
+	AdminURL string // where the holder answers questions of its state; may be empty
+	Takeover bool   // take it even from a living holder
+}
+
+// Lease is how long an attach is valid without renewal. A client whose lease
+// has run out goes on paging: nobody else can have written before a higher
+// epoch fenced this one at the servers.
+type Lease struct {
+	TTL   time.Duration
+	Renew time.Duration
+}
+
+// Report is what a client tells meta, and anybody who asks, of its volume.
+type Report struct {
+	State          State            `json:"state"`
+	DegradedGroups int              `json:"degraded_groups"` // groups with fewer than K+M usable members or with degraded rows
+	DegradedRows   uint64           `json:"degraded_rows"`   // rows in use that at least one member misses
+	LostPages      uint64           `json:"lost_pages"`      // pages that answer EIO
+	RedundancyLeft int              `json:"redundancy_left"` // how many more members the worst group can lose without losing data
+	Suspect        []raid.ServerID  `json:"suspect"`         // members that do not answer
+	MappedPages    uint64           `json:"mapped_pages"`
+	FilledPages    uint64           `json:"filled_pages"`
+	FreeRows       uint64           `json:"free_rows"`
+	Counters       map[string]int64 `json:"counters,omitempty"`
+}
+
+// State of a volume as its client sees it.
+type State string
+
+const (
+	StateHealthy  State = "healthy"
+	StateDegraded State = "degraded" // everything is served; fewer than M further losses are survived
+	StateFailed   State = "failed"   // some pages are gone, or cannot be written
+)
+
+// Sentinels of Meta.
+var (
+	ErrInUse    = errors.New("volume is attached elsewhere")       // detach it there, wait for the lease to run out, or take it over
+	ErrNoVolume = errors.New("no such volume")                     // create it first
+	ErrFenced   = errors.New("another client took the volume")     // stop: this client must not write any more
+	ErrNoQuorum = errors.New("the metadata service has no leader") // try again later; paging goes on meanwhile
+)

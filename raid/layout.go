@@ -1,0 +1,127 @@
+package raid
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ServerID names a memory server for as long as it is configured, across
+// restarts. It is chosen by the operator or derived from the host.
+type ServerID string
+
+// Incarnation names one life of a memory server's arena: random, new at every
+// start. What was stored under another incarnation is gone.
+type Incarnation uint64
+
+// ChunkID names a chunk in the whole cluster. It is never used again.
+type ChunkID uint64
+
+// VolumeID names a volume in the whole cluster. It is never used again.
+type VolumeID uint64
+
+// MemberState is what meta knows of one member of a group.
+type MemberState uint8
+
+const (
+	// MemberInSync holds all its slots.
+	MemberInSync MemberState = iota
+	// MemberLost holds nothing: its server is gone or came back empty.
+	MemberLost
+	// MemberRebuilding is a replacement that is being filled.
+	MemberRebuilding
+)
+
+func (s MemberState) String() string {
+	switch s {
+	case MemberInSync:
+		return "in-sync"
+	case MemberLost:
+		return "lost"
+	case MemberRebuilding:
+		return "rebuilding"
+	}
+	return fmt.Sprintf("member-state(%d)", uint8(s))
+}
+
+// Member is one chunk of a group: where one column of its rows lives.
+type Member struct {
+	Server      ServerID
+	Addr        string      // transport address, for example tcp://127.0.0.1:7301
+	Incarnation Incarnation // of the server when the chunk was given out
+	Chunk       ChunkID
+	State       MemberState
+}
+
+// Group is K+M chunks on K+M servers in different failure domains. For a
+// linear or striped layout it is one chunk.
+type Group struct {
+	ID      GroupID
+	Members []Member // index is the Col
+}
+
+// Layout is everything that a client must know of a volume to page to it.
+// It is decided by meta; a client holds it under a lease of the same Epoch.
+type Layout struct {
+	Volume     VolumeID
+	Name       string
+	Kind       LayoutKind
+	Geometry   Geometry
+	Pages      uint64 // size of the device in pages
+	ChunkSlots uint32 // slots of every chunk = rows of every group
+	MinAck     int    // least members of a row that must hold it before its pages are answered: K or K+1
+	Epoch      Epoch
+	FirstEpoch bool // nobody wrote to the volume before this lease: there is nothing to recover
+	Groups     []Group
+	Cluster    string // cluster id, checked by every server
+	TargetFill int    // percent of data slots that hold live pages when every page of the volume is in use
+}
+
+// HeaderBytes is the size of one slot header in this column's chunks.
+func (l *Layout) HeaderBytes(c Col) int { return HeaderBytes(l.Geometry, c) }
+
+// DataSlots is the number of data slots of the volume.
+func (l *Layout) DataSlots() uint64 {
+	return uint64(len(l.Groups)) * uint64(l.ChunkSlots) * uint64(l.Geometry.K)
+}
+
+// Validate reports everything that is wrong with a layout.
+func (l *Layout) Validate() error {
+	var errs []error
+	add := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	if err := l.Geometry.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if l.Kind != LayoutLog && l.Geometry != (Geometry{K: 1}) {
+		add("layout %v has no redundancy, not %v", l.Kind, l.Geometry)
+	}
+	if l.Pages == 0 || l.Pages > MaxPages {
+		add("volume of %d pages: must be 1 to %d", l.Pages, uint64(MaxPages))
+	}
+	if l.ChunkSlots == 0 || len(l.Groups) == 0 {
+		add("volume has no slots")
+	}
+	if n := l.DataSlots(); n > MaxDataSlots {
+		add("volume has %d data slots, at most %d", n, uint64(MaxDataSlots))
+	} else if n < l.Pages {
+		add("volume of %d pages has only %d data slots", l.Pages, n)
+	}
+	if l.MinAck < l.Geometry.K || l.MinAck > l.Geometry.Members() {
+		add("min ack %d: must be %d to %d", l.MinAck, l.Geometry.K, l.Geometry.Members())
+	}
+	for i, g := range l.Groups {
+		if int(g.ID) != i {
+			add("group %d stands at place %d", g.ID, i)
+		}
+		if len(g.Members) != l.Geometry.Members() {
+			add("group %d has %d members, not %d", g.ID, len(g.Members), l.Geometry.Members())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// The page map holds 32-bit entries with one bit for the kind: 2^31 slots of
+// 4 KiB are 8 TiB a volume. The top values are markers.
+const (
+	MaxDataSlots = 1<<31 - 2
+	MaxPages     = 1<<31 - 2
+)

@@ -1,0 +1,44 @@
+package server
+
+import (
+	"context"
+
+	"dmps/raid"
+)
+
+// Registrar is what a memory server needs of the metadata service. cmd passes
+// in the implementation.
+type Registrar interface {
+	// Register announces this life of the server. It is called at start and
+	// again whenever Heartbeat says that meta does not know the server.
+	Register(ctx context.Context, info Info) error
+	// Heartbeat reports that the server lives and what it holds. The reply
+	// lists chunks that belong to nobody any more, to be given back.
+	Heartbeat(ctx context.Context, hb Heartbeat) (HeartbeatReply, error)
+}
+
+// Info is what a server says of itself.
+type Info struct {
+	ID          raid.ServerID
+	Incarnation raid.Incarnation
+	Addr        string            // transport address, tcp://host:port
+	Labels      map[string]string // host, rack, zone
+	MemoryTotal uint64            // bytes of the arena
+	Cluster     string            // empty at the very first start: meta answers with its own
+}
+
+// Heartbeat is sent every second or so.
+type Heartbeat struct {
+	ID          raid.ServerID
+	Incarnation raid.Incarnation
+	MemoryTotal uint64
+	MemoryUsed  uint64
+	Chunks      []raid.ChunkID
+}
+
+// HeartbeatReply is meta's answer.
+type HeartbeatReply struct {
+	Unknown bool           // meta does not know this incarnation: Register
+	Drop    []raid.ChunkID // deleted volumes' chunks: give the memory back
+	Cluster string
+}

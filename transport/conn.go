@@ -1,0 +1,196 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// PageSize is the size of a slot's page in bytes. MaxSegs is the most slots
+// in one Request: 32 pages are the paper's transfer unit of 128 KiB.
+const (
+	PageSize = 4096
+	MaxSegs  = 32
+)
+
+// Version of the protocol that this package speaks (docs/wire.md).
+const Version = 1
+
+// Sentinels: each is a decision of the caller.
+var (
+	// ErrWindowFull: Submit was refused for lack of credit; submit again
+	// after a completion.
+	ErrWindowFull = errors.New("transport: window full")
+	// ErrClosed: the session is over, by Close or because the peer or the
+	// network ended it. The outcome of a write that completes with it is
+	// unknown until a new session with that server has been accepted.
+	ErrClosed = errors.New("transport: session closed")
+	// ErrDeadline: the request was not answered in time and the session was
+	// ended for it. Unknown outcome, as with ErrClosed. It wraps ErrClosed.
+	ErrDeadline error = &deadlineError{}
+	// ErrStaleEpoch: the server has seen a newer lease on the volume: stop
+	// writing, this client has been replaced.
+	ErrStaleEpoch = errors.New("transport: stale epoch")
+	// ErrIncarnation: the server was restarted and holds nothing of what the
+	// layout says: its members are lost.
+	ErrIncarnation = errors.New("transport: other incarnation")
+	// ErrNoChunk: the server has no such chunk, or the slot lies outside it.
+	ErrNoChunk = errors.New("transport: no such chunk or slot")
+	// ErrNoMemory: the server's arena is full.
+	ErrNoMemory = errors.New("transport: server out of memory")
+	// ErrChecksum: the server refused a page whose bytes do not match the
+	// header. It stored nothing usable there; the slot reads as empty.
+	ErrChecksum = errors.New("transport: checksum mismatch")
+	// ErrRefused: the server refused the handshake for good (cluster id,
+	// version, authentication). The text says why.
+	ErrRefused = errors.New("transport: session refused")
+)
+
+type deadlineError struct{}
+
+func (*deadlineError) Error() string { return "transport: deadline passed, session closed" }
+func (*deadlineError) Unwrap() error { return ErrClosed }
+
+// Op is what a Request does.
+type Op uint8
+
+const (
+	// OpRead fetches header and page of every segment.
+	OpRead Op = iota + 1
+	// OpWrite stores header and page of every segment. A segment without
+	// page stores the header only.
+	OpWrite
+	// OpReadHeaders fetches the headers of Count slots from Segs[0].Index on
+	// into Segs[0].Header, which holds Count * header size bytes, at most
+	// MaxHeadersBytes.
+	OpReadHeaders
+)
+
+// MaxHeadersBytes bounds what one OpReadHeaders fetches.
+const MaxHeadersBytes = 128 << 10
+
+// Seg is one slot of a Request and the local memory it is read into or
+// written from. Both slices lie in registered memory (Dialer.Register).
+type Seg struct {
+	Index  uint32 // slot inside the chunk
+	Header []byte // exactly the chunk's header size
+	Page   []byte // PageSize bytes, or nil (OpWrite: header only)
+}
+
+// Request is one vectored transfer between this machine and one chunk of one
+// server.
+//
+// From Submit until Done is called the request and all memory that it names
+// belong to the Conn: do not touch, resubmit or release them. That holds after
+// a deadline and after Close too: Done is called when, and only when, nothing
+// will read from or write to that memory any more.
+type Request struct {
+	Op    Op
+	Chunk uint64 // chunk id, opened by OpenChunk
+	Segs  []Seg  // 1..MaxSegs; neighbouring indexes in order transfer best
+	Count int    // OpReadHeaders: number of headers
+
+	// Deadline ends the whole session when this request has not completed
+	// by then: on a reliable connection a late request is a late peer, and
+	// only the end of the session makes its outcome knowable. Zero: none.
+	Deadline time.Time
+
+	// Done is called exactly once, on a goroutine of the Conn, with Err set.
+	// It must not block; it may Submit. It is never called from inside
+	// Submit or Kick.
+	Done func(*Request)
+	Err  error
+
+	// User is for the caller; the Conn does not look at it.
+	User any
+
+	// Wire is scratch space of the Conn that holds the request, so that
+	// submitting allocates nothing.
+	Wire struct {
+		ID    uint32
+		Start int64 // monotonic nanoseconds at Submit
+	}
+}
+
+// Conn is a session with one memory server on behalf of one volume.
+//
+// All methods may be called from any goroutine.
+type Conn interface {
+	// Submit queues r without starting it and never blocks. Errors:
+	// ErrWindowFull, ErrClosed (Done is not called for either).
+	Submit(r *Request) error
+	// Kick starts what was submitted: the doorbell. One Kick for many
+	// Submits is what makes batches cheap. It never blocks.
+	Kick()
+	// Window is the number of requests that may be in flight, granted by the
+	// server at the handshake.
+	Window() int
+	// OpenChunk makes the server hold a chunk of slots slots with headers of
+	// headerBytes each, zeroed if it is new. Idempotent. With inPlace slots
+	// are overwritten while in use, so the server stages a page before it
+	// touches the old one. Errors: ErrNoMemory, ErrClosed, ErrStaleEpoch,
+	// ErrNoChunk (exists with another shape).
+	OpenChunk(ctx context.Context, chunk uint64, spec ChunkSpec) error
+	// Done is closed when the session is over and every request completed.
+	// Err says why then.
+	Done() <-chan struct{}
+	Err() error
+	// Close ends the session and returns when every submitted Request has
+	// completed. Do not call it from a Done callback; use Abort there.
+	Close() error
+	// Abort ends the session like Close, without waiting.
+	Abort(cause error)
+}
+
+// ChunkSpec is the shape of a chunk.
+type ChunkSpec struct {
+	Slots       uint32
+	HeaderBytes uint32
+	InPlace     bool
+	// MustExist makes OpenChunk fail with ErrNoChunk instead of creating.
+	MustExist bool
+}
+
+// Mode is what a session may do.
+type Mode uint8
+
+const (
+	// ModeOwner reads and writes under the volume's lease. A new owner
+	// session ends every older one of the same volume at the server before
+	// it is accepted, so that nothing of theirs can land later.
+	ModeOwner Mode = iota
+	// ModeReader only reads and ends nobody.
+	ModeReader
+)
+
+// Hello is what a client says of itself in the handshake.
+type Hello struct {
+	Cluster     string // must be the server's
+	Volume      uint64
+	Epoch       uint64 // of the lease
+	Incarnation uint64 // that the layout expects; 0 accepts any
+	Mode        Mode
+	Client      string // for the server's log
+	Auth        []byte // reserved: no scheme is defined yet, must be empty
+}
+
+// Welcome is the server's answer.
+type Welcome struct {
+	Server      string
+	Incarnation uint64
+	Window      int
+}
+
+// Dialer opens sessions over one medium. Implementations: tcp, mem.
+type Dialer interface {
+	// Register makes mem usable in Segs of every Conn of this Dialer. Call
+	// it once for each region, before Dial. The memory must not move or be
+	// unmapped before the Dialer is closed.
+	Register(mem []byte) error
+	// Dial connects and shakes hands. idle, when not nil, is called on a
+	// goroutine of the Conn after it has called Done for a batch of requests
+	// and before it waits for more: the place to Kick and to flush replies.
+	// Errors: ErrRefused, ErrStaleEpoch, ErrIncarnation, or the network's.
+	Dial(ctx context.Context, addr string, h Hello, idle func()) (Conn, Welcome, error)
+	Close() error
+}
