@@ -1,0 +1,79 @@
+# dmps: `make` prints the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+GO    ?= go
+BIN   := bin/dmps
+
+# What goes into `dmps version`. A tree without git still builds.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# How long each fuzz target runs in fuzz-short.
+FUZZTIME ?= 5s
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Go knows what is up to date, make does not: always ask it.
+.PHONY: build
+build: ## build bin/dmps, one static binary with all roles
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/dmps
+
+.PHONY: demo
+demo: build ## start a cluster on loopback, kill two of six memory servers, verify every byte
+	$(BIN) demo
+
+.PHONY: test
+test: race-ready ## run all tests with the race detector
+	$(GO) test -race -timeout 10m ./...
+
+# The race detector needs cgo and a C compiler; say so instead of failing in the linker.
+.PHONY: race-ready
+race-ready:
+	@if [ "$$($(GO) env CGO_ENABLED)" != 1 ] || ! command -v "$$($(GO) env CC)" >/dev/null; then \
+		echo "make test: the race detector needs a C compiler: install gcc (apt-get install gcc libc6-dev) and unset CGO_ENABLED," >&2; \
+		echo "or run the tests without it: $(GO) test ./..." >&2; \
+		exit 1; \
+	fi
+
+.PHONY: check
+check: ## formatting, go vet, staticcheck, import rules, documentation
+	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "not formatted, run gofmt -w:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) test -count=1 ./internal/repocheck
+
+.PHONY: e2e
+e2e: build ## end-to-end tests with real processes and NBD clients (DMPS_E2E=1: missing tools fail instead of skip)
+	DMPS_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m ./chaos/e2e/...
+
+.PHONY: bench
+bench: build ## compare with other NBD servers on this machine; writes bench-out/
+	$(GO) run ./chaos/bench -dmps $(BIN) -out bench-out
+
+.PHONY: bench-smoke
+bench-smoke: ## run every Go benchmark once, to know that it runs
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./...
+
+.PHONY: fuzz-short
+fuzz-short: ## run every fuzz target for FUZZTIME (5s)
+	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | while IFS=: read -r file decl; do \
+		dir=$$(dirname "$$file"); name=$${decl#func }; \
+		echo "== $$dir $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
+	done
+
+.PHONY: cover
+cover: ## coverage of all packages in bench-out/cover.html
+	@mkdir -p bench-out
+	$(GO) test -coverpkg=./... -coverprofile=bench-out/cover.out ./...
+	$(GO) tool cover -func=bench-out/cover.out | tail -1
+	$(GO) tool cover -html=bench-out/cover.out -o bench-out/cover.html
+
+.PHONY: clean
+clean: ## remove what the targets above wrote
+	rm -rf bin bench-out
