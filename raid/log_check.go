@@ -1,0 +1,137 @@
+package raid
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Check walks all state and reports every invariant that does not hold, at
+// once. It is meant for tests and for a volume that is being debugged: it
+// reads every word of the map. No batch may be between Reserve and Commit,
+// unless reserved counts their rows.
+func (l *Log) Check(reserved int) error {
+	var errs []error
+	bad := func(format string, a ...any) {
+		if len(errs) < 20 {
+			errs = append(errs, fmt.Errorf(format, a...))
+		}
+	}
+	// Every page's slot points back at it, every filled page's note exists.
+	rows := uint32(len(l.live))
+	live := make([]uint8, rows)
+	noteLive := make([]uint32, len(l.notes))
+	mapped, filled := uint64(0), uint64(0)
+	for p, e := range l.fwd {
+		switch {
+		case e.stored():
+			mapped++
+			s := e.slot()
+			if int(s) >= len(l.rev) {
+				bad("page %d: slot %d out of range", p, s)
+				continue
+			}
+			if l.rev[s] != back(p) {
+				bad("page %d is in slot %d, which holds %#x", p, s, l.rev[s])
+			}
+			live[uint32(s)/uint32(l.g.K)]++
+		case e.filled():
+			filled++
+			if int(e.note()) >= len(l.notes) {
+				bad("page %d: note %d out of range", p, e.note())
+				continue
+			}
+			noteLive[e.note()]++
+		}
+	}
+	if mapped != l.mapped || filled != l.filled {
+		bad("mapped %d filled %d, counted %d and %d", mapped, filled, l.mapped, l.filled)
+	}
+	inUse := 0
+	for n := range l.notes {
+		s := &l.notes[n]
+		if s.live != noteLive[n] {
+			bad("note %d has %d pages, counted %d", n, s.live, noteLive[n])
+		}
+		if s.live == 0 {
+			continue
+		}
+		inUse++
+		if l.rev[s.slot] != backNote|back(n) {
+			bad("note %d is in slot %d, which holds %#x", n, s.slot, l.rev[s.slot])
+		}
+		live[uint32(s.slot)/uint32(l.g.K)]++
+	}
+	if inUse != l.notesUse {
+		bad("%d notes in use, counted %d", l.notesUse, inUse)
+	}
+	// Every row is in exactly one state, and the counters say so.
+	limbo := make([]bool, rows)
+	for i := range l.limbo {
+		n := uint32(0)
+		for r := l.limbo[i].head; r != 0; r = uint32(l.rev[(r-1)*uint32(l.g.K)]) {
+			if r > rows || limbo[r-1] {
+				bad("limbo list %d runs in circles or out of range at row %d", i, r)
+				break
+			}
+			limbo[r-1] = true
+			n++
+		}
+		if n != l.limbo[i].n {
+			bad("limbo list %d has %d rows, counted %d", i, l.limbo[i].n, n)
+		}
+	}
+	free, used, held := uint64(0), uint64(0), 0
+	for gi := range l.groups {
+		g := &l.groups[gi]
+		var hist [MaxData + 1]uint32
+		var nmissed [MaxData + MaxParity]uint32
+		nfree := uint32(0)
+		for i := range l.nrows {
+			row := l.row(GroupID(gi), Index(i))
+			isFree := hasBit(g.free, i)
+			if live[row] != l.live[row] {
+				bad("row %d has %d live slots, counted %d", row, l.live[row], live[row])
+			}
+			states := 0
+			if isFree {
+				states++
+				nfree++
+			}
+			if limbo[row] {
+				states++
+			}
+			if l.live[row] > 0 {
+				states++
+				used++
+				hist[min(int(l.live[row]), l.g.K)]++
+			}
+			switch {
+			case states > 1:
+				bad("row %d is in several states: free %v limbo %v live %d", row, isFree, limbo[row], l.live[row])
+			case states == 0:
+				held++
+			}
+			for c := range l.g.Members() {
+				if hasBit(g.missed[c], i) {
+					nmissed[c]++
+					if l.live[row] == 0 {
+						bad("row %d is not in use, yet member %d misses it", row, c)
+					}
+				}
+			}
+		}
+		if nfree != g.nfree || hist != g.hist || nmissed != g.nmissed {
+			bad("group %d: free %d hist %v missed %v, counted %d %v %v", gi, g.nfree, g.hist, g.nmissed, nfree, hist, nmissed)
+		}
+		if l.writable(g) {
+			free += uint64(nfree)
+		}
+	}
+	if free != l.free || used != l.used {
+		bad("free %d used %d, counted %d and %d", l.free, l.used, free, used)
+	}
+	if held != reserved {
+		bad("%d rows are reserved, expected %d", held, reserved)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,142 @@
+package raid
+
+import "math/bits"
+
+func popcount(m uint32) int { return bits.OnesCount32(m) }
+
+// SetUp says whether member c of group g can be read and written: whether
+// there is a session with its server.
+func (l *Log) SetUp(g GroupID, c Col, up bool) {
+	l.setMask(g, func(gr *logGroup) {
+		if up {
+			gr.up |= 1 << c
+		} else {
+			gr.up &^= 1 << c
+		}
+	})
+}
+
+// SetLost says that member c of group g holds nothing any more: its server is
+// gone for good or came back empty.
+func (l *Log) SetLost(g GroupID, c Col) {
+	l.setMask(g, func(gr *logGroup) { gr.lost |= 1 << c })
+}
+
+func (l *Log) setMask(g GroupID, change func(*logGroup)) {
+	gr := &l.groups[g]
+	before := l.writable(gr)
+	change(gr)
+	switch after := l.writable(gr); {
+	case before && !after:
+		l.free -= uint64(gr.nfree)
+	case !before && after:
+		l.free += uint64(gr.nfree)
+	}
+}
+
+// Writable reports whether any group can take rows, full or not.
+func (l *Log) Writable() bool {
+	for i := range l.groups {
+		if l.writable(&l.groups[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// Health sums up what the volume can still bear.
+type Health struct {
+	DegradedGroups int    // groups with a member that is down or lost, or with rows that a member misses
+	DegradedRows   uint64 // rows in use that a member misses or has lost; down members count as present
+	LostPages      uint64 // live data pages and note pages that no set of members that may come back can give
+	Unreachable    uint64 // rows in use that cannot be decoded from the members that are up
+	RedundancyLeft int    // members that the worst row can still lose, not counting those that are down: -1 when pages are gone
+}
+
+// Health walks the groups, and the rows only of those groups that are not
+// whole.
+func (l *Log) Health() Health {
+	h := Health{RedundancyLeft: l.g.M}
+	all := uint32(1)<<l.g.Members() - 1
+	for i := range l.groups {
+		g := &l.groups[i]
+		missed := uint32(0)
+		for c := range l.g.Members() {
+			if g.nmissed[c] != 0 {
+				missed |= 1 << c
+			}
+		}
+		if g.up&^g.lost == all && missed == 0 {
+			continue
+		}
+		h.DegradedGroups++
+		h.RedundancyLeft = min(h.RedundancyLeft, popcount(g.up&^g.lost)-l.g.K)
+		if g.used == 0 {
+			continue
+		}
+		if missed == 0 && popcount(g.lost) <= l.g.M && popcount(g.up&^g.lost) >= l.g.K {
+			// Every row is in the same case.
+			if g.lost != 0 {
+				h.DegradedRows += uint64(g.used)
+			}
+			continue
+		}
+		l.rowHealth(GroupID(i), &h)
+	}
+	if h.LostPages > 0 {
+		h.RedundancyLeft = -1
+	}
+	h.RedundancyLeft = max(h.RedundancyLeft, -1)
+	return h
+}
+
+func (l *Log) rowHealth(gid GroupID, h *Health) {
+	g := &l.groups[gid]
+	all := uint32(1)<<l.g.Members() - 1
+	for i := range Index(l.nrows) {
+		row := l.row(gid, i)
+		if l.live[row] == 0 {
+			continue
+		}
+		holders := l.Holders(gid, i)
+		filled := l.FilledCols(gid, i)
+		if holders != all {
+			h.DegradedRows++
+		}
+		up := holders & g.up
+		h.RedundancyLeft = min(h.RedundancyLeft, popcount(up)-l.g.K)
+		if !l.CanDecode(up, filled) {
+			h.Unreachable++
+		}
+		if !l.CanDecode(holders, filled) {
+			h.LostPages += uint64(l.lostInRow(row, holders))
+		}
+	}
+}
+
+// lostInRow counts the live slots of a row that cannot be decoded whose own
+// member is gone too.
+func (l *Log) lostInRow(row uint32, holders uint32) int {
+	n := 0
+	for c := range l.g.K {
+		s := Slot(row)*Slot(l.g.K) + Slot(c)
+		if holders&(1<<c) == 0 && l.isLive(s) {
+			n++
+		}
+	}
+	return n
+}
+
+// isLive reports whether the map or the note table points at s. The row of s
+// is in use.
+func (l *Log) isLive(s Slot) bool {
+	switch b := l.rev[s]; {
+	case b == backUnfilled:
+		return false
+	case b.isNote():
+		n := l.notes[b.note()]
+		return n.live > 0 && n.slot == s
+	default:
+		return l.fwd[b] == storedEntry(s)
+	}
+}

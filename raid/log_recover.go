@@ -1,0 +1,266 @@
+package raid
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Recovery rebuilds the map of a volume from the slot headers, which lie
+// beside the pages in the servers' memory. The driver reads the headers of all
+// members that it can reach and gives them in, row by row, then the notes,
+// then calls Finish.
+//
+// Which rows count: a row was answered only when every member in its Members
+// mask had it, so a row that a reachable member of the mask does not have was
+// never answered, and is dropped. Of all rows that hold a page the one with
+// the highest Seq counts; a note's record counts with its own Seq.
+//
+// What was written but not answered may or may not be there. A page that was
+// trimmed reads as zeros once the trim was answered.
+type Recovery struct {
+	l    *Log
+	seqs []Seq // page -> Seq of the entry; dropped by Finish
+
+	notes []recoveredNote
+	torn  int
+}
+
+type recoveredNote struct {
+	slot Slot
+	seq  Seq
+}
+
+// NewRecovery starts the recovery of an empty log whose members' states are
+// set already.
+func NewRecovery(l *Log) *Recovery {
+	if l.used != 0 || l.seq != 0 {
+		panic("raid: recovery into a log that is in use")
+	}
+	return &Recovery{l: l, seqs: make([]Seq, l.pages)}
+}
+
+// Row takes the headers of one row: headers[c] is that of member c, or nil
+// when the member cannot be read. Rows must be given in any order, each once.
+func (r *Recovery) Row(g GroupID, i Index, headers [][]byte) error {
+	l := r.l
+	if len(headers) != l.g.Members() {
+		return fmt.Errorf("recovering row %d of group %d: %d headers for %d members", i, g, len(headers), l.g.Members())
+	}
+	var (
+		parsed [MaxData + MaxParity]Header
+		ok     uint32 // members with a sound header that is not empty
+		broken uint32 // members whose header is damaged
+		newest Header
+		avail  uint32
+	)
+	for c, b := range headers {
+		if b == nil {
+			continue
+		}
+		avail |= 1 << c
+		h, err := ParseHeader(b)
+		switch {
+		case err != nil:
+			broken |= 1 << c
+			continue
+		case h.Kind == KindEmpty:
+			continue
+		}
+		parsed[c] = h
+		ok |= 1 << c
+		if h.Seq > newest.Seq {
+			newest = h
+		}
+	}
+	if ok == 0 {
+		return nil
+	}
+	l.seq = max(l.seq, newest.Seq)
+	have := uint32(0)
+	for c := range l.g.Members() {
+		if ok&(1<<c) != 0 && parsed[c].Seq == newest.Seq {
+			have |= 1 << c
+		}
+	}
+	sent := newest.Members
+	if avail&sent&^broken&^have != 0 || !l.CanDecode(have, newest.Filled) {
+		r.torn++
+		return nil // never answered, or gone
+	}
+	r.adopt(g, i, newest, headers, parsed[:], have, avail)
+	return nil
+}
+
+// adopt takes a complete row in use for as long as one of its pages is the
+// newest version.
+func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, parsed []Header, have, avail uint32) {
+	l := r.l
+	gr := &l.groups[g]
+	row := l.row(g, i)
+	clearBit(gr.free, uint32(i))
+	gr.nfree--
+	if l.writable(gr) {
+		l.free--
+	}
+	l.tag[row] = TagOf(h.Seq)
+	// Members that could not be read count as having what was sent to them.
+	l.setMissed(gr, uint32(i), have|h.Members&^avail)
+	l.live[row] = 1
+	gr.hist[1]++
+	gr.used++
+	l.used++
+	first := Slot(row) * Slot(l.g.K)
+	for c := range l.g.K {
+		s := first + Slot(c)
+		l.rev[s] = backUnfilled
+		if h.Filled&(1<<c) == 0 {
+			continue
+		}
+		e, known := r.column(c, headers, parsed, have)
+		if !known {
+			continue // cannot be: CanDecode held, so some member has the table
+		}
+		if e.Kind == KindNotes {
+			// Its records are read later; until Finish the slot counts as live.
+			l.rev[s] = backNote
+			l.enliven(row)
+			r.notes = append(r.notes, recoveredNote{slot: s, seq: h.Seq})
+			continue
+		}
+		if uint64(e.Page) >= l.pages {
+			l.rev[s] = backNote // filled, and dead
+			continue
+		}
+		l.rev[s] = back(e.Page)
+		if r.seqs[e.Page] >= h.Seq {
+			continue
+		}
+		r.seqs[e.Page] = h.Seq
+		l.enliven(row)
+		l.point(e.Page, storedEntry(s))
+	}
+	l.kill(first)
+}
+
+// column says what data column c of a row holds: from its own member, else
+// from any parity member's table.
+func (r *Recovery) column(c int, headers [][]byte, parsed []Header, have uint32) (RowEntry, bool) {
+	if have&(1<<c) != 0 {
+		h := parsed[c]
+		return RowEntry{Page: h.Page, CRC: h.CRC, Kind: h.Kind}, true
+	}
+	for m := r.l.g.K; m < r.l.g.Members(); m++ {
+		if have&(1<<m) == 0 {
+			continue
+		}
+		if r.l.g.Mirror() {
+			h := parsed[m]
+			return RowEntry{Page: h.Page, CRC: h.CRC, Kind: h.Kind}, true
+		}
+		return ParseRowEntry(headers[m], c), true
+	}
+	return RowEntry{}, false
+}
+
+// Notes gives the slots of the note pages that were found, newest first. Read
+// each; hand all of them to Note in any order, then all of them to Bind in the
+// order given here.
+func (r *Recovery) Notes() []Slot {
+	slices.SortFunc(r.notes, func(a, b recoveredNote) int { return cmp.Compare(b.seq, a.seq) })
+	s := make([]Slot, len(r.notes))
+	for i := range r.notes {
+		s[i] = r.notes[i].slot
+	}
+	return s
+}
+
+// Note takes the content of the note page in slot s: pages that one of its
+// records is newer for are forgotten.
+func (r *Recovery) Note(s Slot, page []byte) error {
+	return r.records(s, page, func(p PageNo, rec NoteRecord) error {
+		if r.seqs[p] < rec.Seq {
+			r.seqs[p] = rec.Seq
+			r.l.point(p, entryAbsent)
+		}
+		return nil
+	})
+}
+
+// Bind makes the note page in slot s the owner of those pages that one of its
+// records is the newest version of.
+func (r *Recovery) Bind(s Slot, page []byte) error {
+	l := r.l
+	var id NoteID
+	bound := false
+	err := r.records(s, page, func(p PageNo, rec NoteRecord) error {
+		if r.seqs[p] != rec.Seq || l.fwd[p] != entryAbsent {
+			return nil
+		}
+		if !bound {
+			n, ok := l.NewNote()
+			if !ok {
+				if n, ok = l.growNotes(); !ok {
+					return errors.New("more than 2^23 note pages are in use")
+				}
+			}
+			id, bound = n, true
+			l.rev[s] = backNote | back(id)
+			l.notes[id].slot = s
+			l.enliven(uint32(s) / uint32(l.g.K))
+		}
+		l.point(p, filledEntry(id, rec.Fill))
+		return nil
+	})
+	if bound {
+		l.SealNote(id)
+	}
+	return err
+}
+
+func (r *Recovery) records(s Slot, page []byte, each func(PageNo, NoteRecord) error) error {
+	n, err := ParseNotes(page)
+	if err != nil {
+		return fmt.Errorf("recovering the notes in slot %d: %w", s, err)
+	}
+	for i := range n.Len() {
+		rec := n.At(i)
+		r.l.seq = max(r.l.seq, rec.Seq)
+		if uint64(rec.Start) >= r.l.pages || uint64(rec.Count) > r.l.pages-uint64(rec.Start) {
+			return fmt.Errorf("recovering the notes in slot %d: record %d lies outside of the volume", s, i)
+		}
+		for p := rec.Start; p < rec.Start+PageNo(rec.Count); p++ {
+			if err := each(p, rec); err != nil {
+				return fmt.Errorf("recovering the notes in slot %d: %w", s, err)
+			}
+		}
+	}
+	return nil
+}
+
+// growNotes doubles the note table. Only recovery needs it: it may find dead
+// copies beside the living notes.
+func (l *Log) growNotes() (NoteID, bool) {
+	old := len(l.notes)
+	grown := min(2*old, maxNotes)
+	if grown == old {
+		return 0, false
+	}
+	l.notes = append(l.notes, make([]noteState, grown-old)...)
+	for i := grown - 1; i >= old; i-- {
+		l.notes[i].next = l.noteFree
+		l.noteFree = NoteID(i) + 1
+	}
+	return l.NewNote()
+}
+
+// Finish ends the recovery. It reports how many rows were dropped because
+// they were never answered.
+func (r *Recovery) Finish() (torn int) {
+	for _, n := range r.notes {
+		r.l.kill(n.slot)
+	}
+	r.seqs = nil
+	return r.torn
+}

@@ -1,0 +1,163 @@
+package raid
+
+import "math/bits"
+
+// Placement is where a batch goes: up to 32 rows of one group. Page i of the
+// batch goes to column i / Rows and row i % Rows, so that consecutive pages
+// lie on the same member, down its rows, and are read back in one transfer.
+type Placement struct {
+	Group   GroupID
+	Seq     Seq
+	Members uint32 // the members to write; the others of the group are down or lost
+	N       int    // pages
+	Rows    int    // ceil(N / K)
+	Index   [MaxBatchPages]Index
+}
+
+// At is the place of page i of the batch.
+func (p *Placement) At(i int) (Col, Index) { return Col(i / p.Rows), p.Index[i%p.Rows] }
+
+// Column gives the range [from, to) of the batch's pages that column c holds.
+// The first of them is in row 0, the next in row 1, and so on.
+func (p *Placement) Column(c Col) (from, to int) {
+	return min(int(c)*p.Rows, p.N), min((int(c)+1)*p.Rows, p.N)
+}
+
+// FilledCols is the mask of data columns that row r of the batch fills.
+func (p *Placement) FilledCols(r int) uint16 {
+	// Columns are filled in order, and all but the last one used completely.
+	full := p.N / p.Rows
+	if r < p.N%p.Rows {
+		full++
+	}
+	return uint16(1)<<full - 1
+}
+
+// MaxPages is the most pages that one Reserve can place.
+func (l *Log) MaxPages() int { return MaxBatchPages * l.g.K }
+
+// Reserve takes free rows for a batch of n pages, 1..MaxPages, and gives the
+// batch its Seq. It prefers groups with all members up, takes turns among
+// them, and falls back to the group with the most members up; there, at least
+// the minimum of members are. It may place fewer pages than asked (p.N): then
+// the group had no more rows. It reports false when no row can be had: clean,
+// or wait for members to come back.
+//
+// Only moves may take the last rows: the cleaner needs some to gain more.
+func (l *Log) Reserve(n int, move bool, p *Placement) bool {
+	if l.free == 0 || (!move && l.free <= l.reserve) {
+		return false
+	}
+	want := uint32(min(MaxBatchPages, (n+l.g.K-1)/l.g.K))
+	best, bestUp, bestFree := -1, 0, uint32(0)
+	for k := range l.groups {
+		i := l.hand + k
+		if i >= len(l.groups) {
+			i -= len(l.groups)
+		}
+		g := &l.groups[i]
+		up := bits.OnesCount32(g.up &^ g.lost)
+		if g.nfree == 0 || up < l.minAck {
+			continue
+		}
+		have := min(g.nfree, want)
+		if up > bestUp || (up == bestUp && have > bestFree) {
+			best, bestUp, bestFree = i, up, have
+		}
+		if up == l.g.Members() && have == want {
+			break
+		}
+	}
+	if best < 0 {
+		return false
+	}
+	l.hand = best + 1
+	if l.hand == len(l.groups) {
+		l.hand = 0
+	}
+	g := &l.groups[best]
+	p.Group = GroupID(best)
+	p.Members = g.up &^ g.lost
+	p.Rows = int(bestFree)
+	p.N = min(n, p.Rows*l.g.K)
+	p.Rows = (p.N + l.g.K - 1) / l.g.K
+	p.Seq = l.NextSeq()
+	l.take(g, p)
+	return true
+}
+
+// take moves p.Rows rows from free to reserved, next fit from the group's
+// hand: after a run of frees in order the rows are in order too, which makes
+// one contiguous transfer a member. The group has enough.
+func (l *Log) take(g *logGroup, p *Placement) {
+	n := 0
+	w := int(g.hand)
+	for n < p.Rows {
+		if w >= len(g.free) {
+			w = 0
+		}
+		for g.free[w] != 0 && n < p.Rows {
+			b := bits.TrailingZeros64(g.free[w])
+			g.free[w] &^= 1 << b
+			p.Index[n] = Index(w*64 + b)
+			n++
+		}
+		if n < p.Rows {
+			w++
+		}
+	}
+	g.hand = uint32(w)
+	g.nfree -= uint32(n)
+	l.free -= uint64(n)
+}
+
+// Abandon gives up a placement whose write failed: its rows are free again.
+// Call it only when every request of the write has completed and the session
+// with each member whose outcome is unknown has ended (I10): then nothing can
+// land in them later.
+func (l *Log) Abandon(p *Placement) {
+	for r := range p.Rows {
+		l.release(l.row(p.Group, p.Index[r]))
+	}
+}
+
+// release makes a row free.
+func (l *Log) release(row uint32) {
+	g := &l.groups[row/l.nrows]
+	setBit(g.free, row%l.nrows)
+	g.nfree++
+	if l.writable(g) {
+		l.free++
+	}
+}
+
+// writable reports whether rows of g can be written at all.
+func (l *Log) writable(g *logGroup) bool {
+	return bits.OnesCount32(g.up&^g.lost) >= l.minAck
+}
+
+// bury puts a row whose last live slot died into limbo.
+func (l *Log) bury(row uint32) {
+	l.used--
+	q := &l.limbo[0]
+	l.rev[row*uint32(l.g.K)] = back(q.head)
+	q.head = row + 1
+	q.n++
+}
+
+// Limbo reports whether rows wait for Advance.
+func (l *Log) Limbo() bool { return l.limbo[0].n+l.limbo[1].n != 0 }
+
+// Advance ends a read epoch: rows that died in the epoch before the current
+// one are free, those of the current one wait for the next Advance. Call it
+// when every read that was looked up before the previous Advance has ended.
+func (l *Log) Advance() {
+	q := &l.limbo[1]
+	for q.head != 0 {
+		row := q.head - 1
+		q.head = uint32(l.rev[row*uint32(l.g.K)])
+		l.release(row)
+	}
+	l.limbo[1] = l.limbo[0]
+	l.limbo[0] = limboList{}
+}
