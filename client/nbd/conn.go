@@ -1,0 +1,142 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"dmps/client"
+	"dmps/transport/stream"
+)
+
+// conn is one connection in its transmission phase.
+type conn struct {
+	ctx    context.Context // ends with the server's Close
+	nc     net.Conn
+	rules  rules
+	dev    client.Device
+	closed *atomic.Bool // the server's: answer ESHUTDOWN from now on
+
+	r     *stream.Reader
+	w     *stream.Writer
+	share share
+
+	// Owned by the reader.
+	submitted bool // something was submitted since the last Kick
+	vec       [][]byte
+	extents   []client.Extent
+
+	dirty   atomic.Bool   // replies were appended since the last Flush
+	kick    atomic.Bool   // complete submitted something that nobody has kicked
+	payload atomic.Uint64 // odd while the payload of a write is being read
+	failed  sync.Once
+}
+
+// newConn prepares the transmission phase of a negotiated connection.
+func newConn(ctx context.Context, nc net.Conn, s *session, cfg *Config, closed *atomic.Bool) (*conn, error) {
+	r, err := stream.NewReader(nc, stream.DefaultStage)
+	if err != nil {
+		return nil, err
+	}
+	w, err := stream.NewWriter(nc)
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{ctx: ctx, nc: nc, rules: s.rules, dev: s.export.Device, closed: closed, r: r, w: w}
+	c.share.depth, c.share.window = cfg.Depth, cfg.Window
+	c.share.wake = make(chan struct{}, 1)
+	return c, nil
+}
+
+// serve carries requests until the client disconnects, which is nil, or the
+// connection breaks. It returns when every call is over and every reply was
+// taken by the socket, or cannot be any more.
+func (c *conn) serve() error {
+	remove := c.dev.OnIdle(c.idle)
+	err := c.requests()
+	if c.closed.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = nil // what came before the server's Shutdown has been read
+	}
+	c.start()
+	c.share.drain()
+	remove()
+	if werr := c.w.Err(); err == nil && werr != nil {
+		err = fmt.Errorf("send replies: %w", werr)
+	}
+	c.linger(err != nil || c.closed.Load())
+	_ = c.w.Close() // has nothing to send and nothing to report
+	return err
+}
+
+// lingerTime is how long a client that may still be sending is listened to
+// after the last reply. A TCP socket that is closed with input unread resets
+// the connection, and takes replies that the client has not read with it.
+const lingerTime = 100 * time.Millisecond
+
+func (c *conn) linger(sending bool) {
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if !sending || !ok || half.CloseWrite() != nil {
+		return
+	}
+	if c.nc.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+		_ = c.r.Discard(math.MaxInt) // ends with the connection or the deadline
+	}
+}
+
+// fail ends the connection. Calls in flight still complete.
+func (c *conn) fail() {
+	c.failed.Do(func() { _ = c.nc.Close() }) // the connection is given up either way
+}
+
+// requests is the reader: stages 1 to 3 of doc.go.
+func (c *conn) requests() error {
+	for {
+		if c.r.Buffered() < requestHeaderLen {
+			c.start()
+		}
+		b, err := c.r.Next(requestHeaderLen)
+		if err != nil {
+			if err == io.EOF {
+				return nil // gone without a word, between requests: as good as NBD_CMD_DISC
+			}
+			return fmt.Errorf("read request: %w", err)
+		}
+		h, err := parseRequest(b)
+		if err != nil {
+			return err
+		}
+		if h.Type == cmdDisc {
+			return nil
+		}
+		if err := c.perform(&h); err != nil {
+			return err
+		}
+	}
+}
+
+// start lets the device begin, and sends the replies that are there: called
+// before anything that may wait.
+func (c *conn) start() {
+	if c.submitted {
+		c.submitted = false
+		c.dev.Kick()
+	}
+	c.idle()
+}
+
+// idle is registered with Device.OnIdle.
+func (c *conn) idle() {
+	if c.kick.Load() && c.kick.Swap(false) {
+		c.dev.Kick()
+	}
+	if c.dirty.Load() && c.dirty.Swap(false) {
+		c.w.Flush()
+	}
+}

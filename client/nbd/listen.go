@@ -1,0 +1,64 @@
+package nbd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// Listen opens addr, which is "HOST:PORT" for TCP or "unix:PATH". A socket file
+// that nobody listens on any more is replaced; one that is in use is not.
+func Listen(addr string) (net.Listener, error) {
+	path, unix := strings.CutPrefix(addr, "unix:")
+	if !unix {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, fmt.Errorf("nbd: listen: %w", err)
+		}
+		return l, nil
+	}
+	l, err := net.Listen("unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) && stale(path) {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("nbd: replace stale socket: %w", err)
+		}
+		l, err = net.Listen("unix", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("nbd: listen: %w", err)
+	}
+	return l, nil
+}
+
+// stale says whether path is a socket that nobody listens on.
+func stale(path string) bool {
+	st, err := os.Lstat(path)
+	if err != nil || st.Mode()&fs.ModeSocket == 0 {
+		return false
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close() // somebody is there
+		return false
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// URI is how clients name an export at addr, the address of a listener. The
+// default export has the empty name.
+func URI(addr net.Addr, export string) string {
+	u := url.URL{Scheme: "nbd", Host: addr.String(), Path: "/" + export}
+	if addr.Network() == "unix" {
+		u.Scheme, u.Host = "nbd+unix", ""
+		u.RawQuery = "socket=" + (&url.URL{Path: addr.String()}).EscapedPath()
+	}
+	if export == "" && u.Scheme == "nbd" {
+		u.Path = ""
+	}
+	return u.String()
+}
