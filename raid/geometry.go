@@ -13,6 +13,9 @@ type Geometry struct {
 	M int // parity members, 0..MaxParity; how many may be lost
 }
 
+// MaxCopies is the most copies that a mirror may have, the first included.
+const MaxCopies = 4
+
 // Members is the number of members of a group, K+M.
 func (g Geometry) Members() int { return g.K + g.M }
 
@@ -27,6 +30,8 @@ func (g Geometry) Validate() error {
 		return fmt.Errorf("redundancy %v: data members must be 1 to %d", g, MaxData)
 	case g.M < 0 || g.M > MaxParity:
 		return fmt.Errorf("redundancy %v: parity members must be 0 to %d", g, MaxParity)
+	case g.K == 1 && g.M >= MaxCopies:
+		return fmt.Errorf("redundancy of %d copies: at most %d", g.Members(), MaxCopies)
 	case g.K > 1 && g.M == 0:
 		return fmt.Errorf("redundancy %v: several data members without parity: use none, which spreads batches over all servers", g)
 	}
@@ -45,29 +50,24 @@ func (g Geometry) String() string {
 	}
 }
 
-// ParseGeometry reads none, mirror:N (N copies, 2 to 4) or rs:K+M.
+// ParseGeometry reads none, mirror:N (N copies, 2 to 4) or rs:K+M. What it
+// accepts is valid, and is exactly what String gives.
 func ParseGeometry(s string) (Geometry, error) {
-	bad := func() (Geometry, error) {
-		return Geometry{}, fmt.Errorf("redundancy %q: use none, mirror:N (2 to 4 copies) or rs:K+M, for example rs:4+2", s)
+	g := Geometry{K: 1}
+	if n, ok := strings.CutPrefix(s, "mirror:"); ok {
+		copies, _ := strconv.Atoi(n)
+		g.M = copies - 1
+	} else if n, ok := strings.CutPrefix(s, "rs:"); ok {
+		k, m, _ := strings.Cut(n, "+")
+		g.K, _ = strconv.Atoi(k)
+		g.M, _ = strconv.Atoi(m)
 	}
-	switch {
-	case s == "none":
-		return Geometry{K: 1}, nil
-	case strings.HasPrefix(s, "mirror:"):
-		n, err := strconv.Atoi(s[len("mirror:"):])
-		if err != nil || n < 2 || n > 4 {
-			return bad()
-		}
-		return Geometry{K: 1, M: n - 1}, nil
-	case strings.HasPrefix(s, "rs:"):
-		ks, ms, ok := strings.Cut(s[len("rs:"):], "+")
-		k, err1 := strconv.Atoi(ks)
-		m, err2 := strconv.Atoi(ms)
-		if !ok || err1 != nil || err2 != nil || k < 2 || m < 1 {
-			return bad()
-		}
-		g := Geometry{K: k, M: m}
-		return g, g.Validate()
+	// One spelling only: no signs, no leading zeros, nothing left over.
+	if g.String() != s {
+		return Geometry{}, fmt.Errorf("redundancy %q: use none, mirror:N (2 to %d copies) or rs:K+M, for example rs:4+2", s, MaxCopies)
 	}
-	return bad()
+	if err := g.Validate(); err != nil {
+		return Geometry{}, err
+	}
+	return g, nil
 }

@@ -42,7 +42,8 @@ const (
 //	32  u32  reserved, zero
 //	36  u32  crc32c of bytes 0..36 and of the row table
 //	40       row table (KindParity only): K entries of 16 bytes:
-//	         u64 page, u32 crc32c of that column's page, u8 kind, 3 x zero
+//	         u64 page, u32 crc32c of that column's page, u8 kind, 3 x zero;
+//	         the kind is not KindEmpty if and only if filled has the column
 type Header struct {
 	Kind    HeaderKind
 	Fill    byte
@@ -150,8 +151,24 @@ func ParseHeader(src []byte) (Header, error) {
 	if h.Kind != KindParity && len(src) != HeaderSize {
 		return Header{}, fmt.Errorf("%w: kind %d with a row table", ErrBadHeader, h.Kind)
 	}
+	if h.Kind == KindParity && len(src) == HeaderSize {
+		return Header{}, fmt.Errorf("%w: parity without a row table", ErrBadHeader)
+	}
 	if le.Uint32(src[36:]) != headerCRC(src) {
 		return Header{}, fmt.Errorf("%w: checksum", ErrBadHeader)
+	}
+	// Sound, but is it ours? Another version may use what is zero here.
+	if le.Uint32(src[32:]) != 0 {
+		return Header{}, fmt.Errorf("%w: reserved bytes are not zero", ErrBadHeader)
+	}
+	for i := range RowTable(src) {
+		kind := le.Uint32(src[HeaderSize+i*RowEntrySize+12:])
+		if kind != uint32(KindEmpty) && kind != uint32(KindPage) && kind != uint32(KindNotes) {
+			return Header{}, fmt.Errorf("%w: kind %#x in the row table", ErrBadHeader, kind)
+		}
+		if filled := h.Filled&(1<<i) != 0; filled != (kind != uint32(KindEmpty)) {
+			return Header{}, fmt.Errorf("%w: column %d filled: %v, but kind %d in the row table", ErrBadHeader, i, filled, kind)
+		}
 	}
 	return h, nil
 }

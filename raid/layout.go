@@ -91,6 +91,9 @@ func (l *Layout) Validate() error {
 	if err := l.Geometry.Validate(); err != nil {
 		errs = append(errs, err)
 	}
+	if l.Kind > LayoutStriped {
+		add("unknown %v", l.Kind)
+	}
 	if l.Kind != LayoutLog && l.Geometry != (Geometry{K: 1}) {
 		add("layout %v has no redundancy, not %v", l.Kind, l.Geometry)
 	}
@@ -108,12 +111,19 @@ func (l *Layout) Validate() error {
 	if l.MinAck < l.Geometry.K || l.MinAck > l.Geometry.Members() {
 		add("min ack %d: must be %d to %d", l.MinAck, l.Geometry.K, l.Geometry.Members())
 	}
+	owner := make(map[ChunkID]GroupID)
 	for i, g := range l.Groups {
 		if int(g.ID) != i {
 			add("group %d stands at place %d", g.ID, i)
 		}
 		if len(g.Members) != l.Geometry.Members() {
 			add("group %d has %d members, not %d", g.ID, len(g.Members), l.Geometry.Members())
+		}
+		for c, m := range g.Members {
+			if other, dup := owner[m.Chunk]; dup && m.Chunk != 0 {
+				add("member %d of group %d has chunk %d, which group %d has already", c, g.ID, m.Chunk, other)
+			}
+			owner[m.Chunk] = g.ID
 		}
 	}
 	return errors.Join(errs...)
