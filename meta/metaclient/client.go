@@ -1,0 +1,182 @@
+package metaclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"dmps/client"
+	"dmps/meta/metapb"
+	"dmps/meta/metapb/metapbconnect"
+	"dmps/server"
+)
+
+// Limits of the search for an answer.
+const (
+	defaultPatience = 10 * time.Second       // an election takes about 2 s; a frozen leader is left after 3 s more
+	attemptTimeout  = 5 * time.Second        // for one node, which may have to commit: longer than the service's own limit
+	beatTimeout     = time.Second            // for one node and one heartbeat: two must fit before a server is suspected
+	dialTimeout     = time.Second            // to a node that is switched off
+	backoffFirst    = 50 * time.Millisecond  // after every node was asked once
+	backoffMax      = 800 * time.Millisecond // between rounds
+	maxReply        = 256 << 20              // bytes: the layout of 8 TiB in 256-slot chunks does not pass, in default chunks it does
+)
+
+// Client asks the metadata service. It is safe for concurrent use.
+type Client struct {
+	nodes    []endpoint
+	last     atomic.Uint32 // index of the node that answered last: asked first
+	patience time.Duration
+	http     *http.Client
+}
+
+var (
+	_ client.Meta      = (*Client)(nil)
+	_ server.Registrar = (*Client)(nil)
+)
+
+// endpoint is one meta node.
+type endpoint struct {
+	url     string
+	cluster metapbconnect.ClusterServiceClient
+	servers metapbconnect.ServerServiceClient
+	volumes metapbconnect.VolumeServiceClient
+	status  metapbconnect.StatusServiceClient
+}
+
+// An Option changes how a Client asks.
+type Option func(*Client)
+
+// WithPatience sets for how long a call goes on while no node decides. The
+// context of a call ends it earlier. Default: 10 s.
+func WithPatience(d time.Duration) Option { return func(c *Client) { c.patience = d } }
+
+// New makes a client for the meta nodes at the given addresses, http://HOST:PORT
+// or HOST:PORT. It does not connect yet.
+func New(urls []string, opts ...Option) (*Client, error) {
+	if len(urls) == 0 {
+		return nil, errors.New("no metadata node given: use --meta http://HOST:PORT,... or the variable DMPS_META")
+	}
+	c := &Client{
+		patience: defaultPatience,
+		http: &http.Client{Transport: &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			MaxIdleConnsPerHost: 4, // a client renews, reports and asks; rarely more at a time
+			IdleConnTimeout:     30 * time.Second,
+		}},
+	}
+	for _, opt := range opts {
+		opt(c)
+	}
+	for _, s := range urls {
+		u, err := ParseURL(s)
+		if err != nil {
+			return nil, err
+		}
+		o := connect.WithReadMaxBytes(maxReply)
+		c.nodes = append(c.nodes, endpoint{
+			url:     u,
+			cluster: metapbconnect.NewClusterServiceClient(c.http, u, o),
+			servers: metapbconnect.NewServerServiceClient(c.http, u, o),
+			volumes: metapbconnect.NewVolumeServiceClient(c.http, u, o),
+			status:  metapbconnect.NewStatusServiceClient(c.http, u, o),
+		})
+	}
+	return c, nil
+}
+
+// ParseURL completes and checks the API address of a meta node.
+func ParseURL(s string) (string, error) {
+	s = strings.TrimSuffix(strings.TrimSpace(s), "/")
+	if !strings.Contains(s, "://") {
+		s = "http://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" || u.Host == "" || u.Path != "" || u.Port() == "" {
+		return "", fmt.Errorf("metadata address %q: use http://HOST:PORT", s)
+	}
+	return s, nil
+}
+
+// Close ends idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// call asks the nodes in turn, the one that answered last first, until one
+// decides. Every call may be made twice: an answer that got lost is no answer.
+func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, what string, req *Req,
+	f func(*endpoint, context.Context, *connect.Request[Req]) (*connect.Response[Res], error),
+) (*Res, error) {
+	patience := time.NewTimer(c.patience)
+	defer patience.Stop()
+	backoff := backoffFirst
+	start := c.last.Load()
+	for {
+		var undecided error // what the most telling node of this round said
+		for i := range c.nodes {
+			at := (int(start) + i) % len(c.nodes)
+			n := &c.nodes[at]
+			attempt, cancel := context.WithTimeout(ctx, limit)
+			res, err := f(n, attempt, connect.NewRequest(req))
+			cancel()
+			if err == nil {
+				c.last.Store(uint32(at))
+				return res.Msg, nil
+			}
+			if err := ctx.Err(); err != nil {
+				return nil, fmt.Errorf("%s: %w", what, err)
+			}
+			r := reasonOf(err)
+			switch {
+			case r == nil && !unanswered(err):
+				// Not the service, or a version of it that speaks otherwise.
+				return nil, fmt.Errorf("%s: %s: %w", what, n.url, err)
+			case r == nil:
+				if undecided == nil {
+					undecided = fmt.Errorf("%s: %w (%w): %s: %v", what, ErrUnreachable, client.ErrNoQuorum, n.url, err)
+				}
+			case r.Code == metapb.Reason_CODE_NO_QUORUM:
+				undecided = fmt.Errorf("%s: %s: %w", what, n.url, decode(err, r))
+			case r.Code == metapb.Reason_CODE_UNKNOWN_OUTCOME:
+				undecided = fmt.Errorf("%s: %s: %w (%w)", what, n.url, decode(err, r), client.ErrNoQuorum)
+			default:
+				c.last.Store(uint32(at))
+				return nil, fmt.Errorf("%s: %w", what, decode(err, r))
+			}
+		}
+		wait := time.NewTimer(backoff)
+		select {
+		case <-wait.C:
+		case <-patience.C:
+			wait.Stop()
+			return nil, undecided
+		case <-ctx.Done():
+			wait.Stop()
+			return nil, fmt.Errorf("%w: %w", ctx.Err(), undecided)
+		}
+		backoff = min(2*backoff, backoffMax)
+	}
+}
+
+// unanswered reports whether a node gave no answer: refused connection,
+// timeout, or gone in the middle.
+func unanswered(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled, connect.CodeUnknown:
+		return true
+	}
+	return false
+}
+
+// neverSent reports whether a call failed before a byte of it left.
+func neverSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}

@@ -1,0 +1,103 @@
+package metaclient
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"dmps/meta/metapb"
+	"dmps/raid"
+	"dmps/server"
+)
+
+// idRetry is how long a server that comes back at another address waits until
+// meta has given up its older life.
+const idRetry = 250 * time.Millisecond
+
+// Register implements server.Registrar. While meta still hears an older life
+// of the server at another address it tries again, for the Client's patience.
+// Errors: ErrIDInUse, ErrForeignCluster, ErrInvalid.
+func (c *Client) Register(ctx context.Context, info server.Info) error {
+	patience := time.NewTimer(c.patience)
+	defer patience.Stop()
+	for {
+		_, err := call(ctx, c, attemptTimeout, "register server "+string(info.ID), &metapb.RegisterRequest{
+			Id: string(info.ID), Incarnation: uint64(info.Incarnation), Addr: info.Addr,
+			Labels: info.Labels, MemoryTotal: info.MemoryTotal, Cluster: info.Cluster,
+		}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RegisterRequest]) (*connect.Response[metapb.RegisterResponse], error) {
+			return n.servers.Register(ctx, r)
+		})
+		if !errors.Is(err, ErrIDInUse) {
+			return err
+		}
+		wait := time.NewTimer(idRetry)
+		select {
+		case <-wait.C:
+		case <-patience.C:
+			wait.Stop()
+			return err
+		case <-ctx.Done():
+			wait.Stop()
+			return err
+		}
+	}
+}
+
+// Heartbeat implements server.Registrar.
+func (c *Client) Heartbeat(ctx context.Context, hb server.Heartbeat) (server.HeartbeatReply, error) {
+	res, err := call(ctx, c, beatTimeout, "heartbeat of server "+string(hb.ID), &metapb.HeartbeatRequest{
+		Id: string(hb.ID), Incarnation: uint64(hb.Incarnation), MemoryTotal: hb.MemoryTotal, MemoryUsed: hb.MemoryUsed,
+		Chunks: each(hb.Chunks, func(c raid.ChunkID) uint64 { return uint64(c) }),
+	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.HeartbeatRequest]) (*connect.Response[metapb.HeartbeatResponse], error) {
+		return n.servers.Heartbeat(ctx, r)
+	})
+	if err != nil {
+		return server.HeartbeatReply{}, err
+	}
+	return server.HeartbeatReply{
+		Unknown: res.Unknown, Cluster: res.Cluster,
+		Drop: each(res.Drop, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),
+	}, nil
+}
+
+// Servers lists all memory servers by id.
+func (c *Client) Servers(ctx context.Context) ([]Server, error) {
+	res, err := call(ctx, c, attemptTimeout, "list servers", &metapb.ListServersRequest{},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.ListServersRequest]) (*connect.Response[metapb.ListServersResponse], error) {
+			return n.servers.ListServers(ctx, r)
+		})
+	if err != nil {
+		return nil, err
+	}
+	return each(res.Servers, serverFrom), nil
+}
+
+// RemoveServer forgets a server. One that holds chunks is refused unless
+// forced; forced, that many members of groups are lost. Errors: ErrNotFound,
+// ErrHoldsChunks, ErrIDInUse while it lives.
+func (c *Client) RemoveServer(ctx context.Context, id raid.ServerID, force bool) (lostMembers uint64, err error) {
+	res, err := call(ctx, c, attemptTimeout, "remove server "+string(id), &metapb.RemoveServerRequest{Id: string(id), Force: force},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {
+			return n.servers.RemoveServer(ctx, r)
+		})
+	if err != nil {
+		return 0, err
+	}
+	return res.LostMembers, nil
+}
+
+var serverStates = map[metapb.ServerState]string{
+	metapb.ServerState_SERVER_STATE_UP:      ServerUp,
+	metapb.ServerState_SERVER_STATE_SUSPECT: ServerSuspect,
+	metapb.ServerState_SERVER_STATE_DOWN:    ServerDown,
+}
+
+func serverFrom(p *metapb.Server) Server {
+	return Server{
+		ID: raid.ServerID(p.GetId()), Incarnation: raid.Incarnation(p.GetIncarnation()), Addr: p.GetAddr(),
+		Labels: p.GetLabels(), State: serverStates[p.GetState()], MemoryTotal: p.GetMemoryTotal(),
+		MemoryUsed: p.GetMemoryUsed(), MemoryReserved: p.GetMemoryReserved(), Chunks: p.GetChunks(),
+	}
+}

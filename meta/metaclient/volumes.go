@@ -1,0 +1,237 @@
+package metaclient
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"dmps/client"
+	"dmps/meta/metapb"
+	"dmps/raid"
+)
+
+// Attach implements client.Meta. Errors: *InUseError, client.ErrNoVolume.
+func (c *Client) Attach(ctx context.Context, req client.AttachRequest) (*raid.Layout, client.Lease, error) {
+	res, err := call(ctx, c, attemptTimeout, "attach "+req.Volume, &metapb.AttachRequest{
+		Volume: req.Volume, Holder: req.Holder, AdminUrl: req.AdminURL, Takeover: req.Takeover,
+	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.AttachRequest]) (*connect.Response[metapb.AttachResponse], error) {
+		return n.volumes.Attach(ctx, r)
+	})
+	if err != nil {
+		return nil, client.Lease{}, err
+	}
+	l, err := layoutFrom(res.Layout)
+	if err != nil {
+		return nil, client.Lease{}, fmt.Errorf("attach %s: %w", req.Volume, err)
+	}
+	return l, client.Lease{TTL: milliseconds(res.TtlMs), Renew: milliseconds(res.RenewMs)}, nil
+}
+
+// Renew implements client.Meta. Errors: client.ErrFenced, client.ErrNoVolume.
+func (c *Client) Renew(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch, r client.Report) error {
+	_, err := call(ctx, c, attemptTimeout, "renew the lease", &metapb.RenewRequest{
+		Volume: uint64(volume), Epoch: uint64(epoch), Report: reportTo(&r),
+	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RenewRequest]) (*connect.Response[metapb.RenewResponse], error) {
+		return n.volumes.Renew(ctx, r)
+	})
+	return err
+}
+
+// Detach implements client.Meta. A lease that was given back already is no
+// error. Errors: client.ErrFenced, client.ErrNoVolume.
+func (c *Client) Detach(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch) error {
+	_, err := call(ctx, c, attemptTimeout, "detach", &metapb.DetachRequest{Volume: uint64(volume), Epoch: uint64(epoch)},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error) {
+			return n.volumes.Detach(ctx, r)
+		})
+	return err
+}
+
+// CreateVolume makes a volume and reserves its memory. Errors: ErrExists,
+// ErrNoSpace, ErrTooFewDomains, ErrInvalid.
+func (c *Client) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, error) {
+	g := spec.Redundancy
+	if g == (raid.Geometry{}) {
+		g = raid.Geometry{K: 1}
+	}
+	if spec.TargetFill < 0 || spec.MinAck < 0 {
+		return Volume{}, &refusal{message: "create: target fill and min ack are not negative", kind: ErrInvalid}
+	}
+	res, err := call(ctx, c, attemptTimeout, "create volume "+spec.Name, &metapb.CreateVolumeRequest{
+		Name: spec.Name, SizeBytes: spec.Size, Redundancy: g.String(), Layout: spec.Kind.String(),
+		FailureDomain: spec.FailureDomain, TargetFill: uint32(spec.TargetFill), MinAck: uint32(spec.MinAck),
+		ChunkBytes: spec.ChunkBytes, RequestId: rand.Text(),
+	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.CreateVolumeRequest]) (*connect.Response[metapb.CreateVolumeResponse], error) {
+		return n.volumes.CreateVolume(ctx, r)
+	})
+	if err != nil {
+		return Volume{}, err
+	}
+	return volumeFrom(res.Volume), nil
+}
+
+// Volumes lists all volumes by name.
+func (c *Client) Volumes(ctx context.Context) ([]Volume, error) {
+	res, err := call(ctx, c, attemptTimeout, "list volumes", &metapb.ListVolumesRequest{},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.ListVolumesRequest]) (*connect.Response[metapb.ListVolumesResponse], error) {
+			return n.volumes.ListVolumes(ctx, r)
+		})
+	if err != nil {
+		return nil, err
+	}
+	return each(res.Volumes, volumeFrom), nil
+}
+
+// Volume gives one volume and its layout, to look at: the layout's epoch is
+// not a lease's. Errors: client.ErrNoVolume.
+func (c *Client) Volume(ctx context.Context, name string) (Volume, *raid.Layout, error) {
+	res, err := call(ctx, c, attemptTimeout, "volume "+name, &metapb.GetVolumeRequest{Name: name},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.GetVolumeRequest]) (*connect.Response[metapb.GetVolumeResponse], error) {
+			return n.volumes.GetVolume(ctx, r)
+		})
+	if err != nil {
+		return Volume{}, nil, err
+	}
+	l, err := layoutFrom(res.Layout)
+	if err != nil {
+		return Volume{}, nil, fmt.Errorf("volume %s: %w", name, err)
+	}
+	return volumeFrom(res.Volume), l, nil
+}
+
+// DeleteVolume gives a volume's memory back. One that is attached is refused
+// unless forced. Errors: *InUseError, client.ErrNoVolume.
+func (c *Client) DeleteVolume(ctx context.Context, name string, force bool) error {
+	tried := false // the volume may be gone because of an attempt whose answer got lost
+	_, err := call(ctx, c, attemptTimeout, "delete volume "+name, &metapb.DeleteVolumeRequest{Name: name, Force: force},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.DeleteVolumeRequest]) (*connect.Response[metapb.DeleteVolumeResponse], error) {
+			res, err := n.volumes.DeleteVolume(ctx, r)
+			if err == nil {
+				return res, nil
+			}
+			reason := reasonOf(err)
+			if tried && reason.GetCode() == metapb.Reason_CODE_NO_VOLUME {
+				return connect.NewResponse(&metapb.DeleteVolumeResponse{}), nil
+			}
+			tried = tried || !neverSent(err) && (reason == nil || reason.Code == metapb.Reason_CODE_UNKNOWN_OUTCOME)
+			return nil, err
+		})
+	return err
+}
+
+func milliseconds(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }
+
+func layoutFrom(p *metapb.Layout) (*raid.Layout, error) {
+	if p == nil {
+		return nil, errors.New("the service sent no layout")
+	}
+	kind, err := raid.ParseLayoutKind(p.Layout)
+	if err != nil {
+		return nil, err
+	}
+	g, err := raid.ParseGeometry(p.Redundancy)
+	if err != nil {
+		return nil, err
+	}
+	l := &raid.Layout{
+		Volume: raid.VolumeID(p.Volume), Name: p.Name, Kind: kind, Geometry: g, Pages: p.Pages,
+		ChunkSlots: p.ChunkSlots, MinAck: int(p.MinAck), Epoch: raid.Epoch(p.Epoch), FirstEpoch: p.FirstEpoch,
+		Cluster: p.Cluster, TargetFill: int(p.TargetFill),
+		Groups: make([]raid.Group, len(p.Groups)),
+	}
+	for i, pg := range p.Groups {
+		ms := make([]raid.Member, len(pg.Members))
+		for j, m := range pg.Members {
+			state, err := memberStateFrom(m.State)
+			if err != nil {
+				return nil, fmt.Errorf("group %d: %w", pg.Id, err)
+			}
+			ms[j] = raid.Member{
+				Server: raid.ServerID(m.Server), Addr: m.Addr, Incarnation: raid.Incarnation(m.Incarnation),
+				Chunk: raid.ChunkID(m.Chunk), State: state,
+			}
+		}
+		l.Groups[i] = raid.Group{ID: raid.GroupID(pg.Id), Members: ms}
+	}
+	if err := l.Validate(); err != nil {
+		return nil, fmt.Errorf("layout from the service: %w", err)
+	}
+	return l, nil
+}
+
+func memberStateFrom(s metapb.MemberState) (raid.MemberState, error) {
+	switch s {
+	case metapb.MemberState_MEMBER_STATE_IN_SYNC:
+		return raid.MemberInSync, nil
+	case metapb.MemberState_MEMBER_STATE_LOST:
+		return raid.MemberLost, nil
+	case metapb.MemberState_MEMBER_STATE_REBUILDING:
+		return raid.MemberRebuilding, nil
+	}
+	return 0, fmt.Errorf("member state %v is of a newer version", s)
+}
+
+var volumeStates = map[metapb.VolumeState]client.State{
+	metapb.VolumeState_VOLUME_STATE_HEALTHY:  client.StateHealthy,
+	metapb.VolumeState_VOLUME_STATE_DEGRADED: client.StateDegraded,
+	metapb.VolumeState_VOLUME_STATE_FAILED:   client.StateFailed,
+}
+
+func volumeFrom(p *metapb.Volume) Volume {
+	v := Volume{
+		ID: raid.VolumeID(p.GetId()), Name: p.GetName(), State: volumeStates[p.GetState()],
+		Redundancy: p.GetRedundancy(), Layout: p.GetLayout(), Size: p.GetSizeBytes(),
+		Groups: p.GetGroups(), DegradedGroups: p.GetDegradedGroups(), RedundancyLeft: int(p.GetRedundancyLeft()),
+		TargetFill: int(p.GetTargetFill()), MinAck: int(p.GetMinAck()), ChunkBytes: p.GetChunkBytes(),
+		Reserved: p.GetReservedBytes(), FailureDomain: p.GetFailureDomain(), PlacedBy: p.GetPlacedBy(),
+		Created: time.UnixMilli(p.GetCreatedUnixMs()).UTC(),
+	}
+	if l := p.GetLease(); l != nil {
+		v.Lease = &Lease{Holder: l.Holder, Epoch: raid.Epoch(l.Epoch), AdminURL: l.AdminUrl, Remaining: milliseconds(l.RemainingMs)}
+	}
+	if r := p.GetReport(); r != nil {
+		v.Report = reportFrom(r)
+	}
+	return v
+}
+
+func reportTo(r *client.Report) *metapb.Report {
+	p := &metapb.Report{
+		DegradedGroups: uint64(max(r.DegradedGroups, 0)), DegradedRows: r.DegradedRows, LostPages: r.LostPages,
+		RedundancyLeft: int32(r.RedundancyLeft), MappedPages: r.MappedPages, FilledPages: r.FilledPages,
+		FreeRows: r.FreeRows, Counters: r.Counters,
+	}
+	for k, s := range volumeStates {
+		if s == r.State {
+			p.State = k
+		}
+	}
+	for _, s := range r.Suspect {
+		p.Suspect = append(p.Suspect, string(s))
+	}
+	return p
+}
+
+func reportFrom(p *metapb.Report) *client.Report {
+	r := &client.Report{
+		State: volumeStates[p.State], DegradedGroups: int(p.DegradedGroups), DegradedRows: p.DegradedRows,
+		LostPages: p.LostPages, RedundancyLeft: int(p.RedundancyLeft), MappedPages: p.MappedPages,
+		FilledPages: p.FilledPages, FreeRows: p.FreeRows, Counters: p.Counters,
+	}
+	for _, s := range p.Suspect {
+		r.Suspect = append(r.Suspect, raid.ServerID(s))
+	}
+	return r
+}
+
+func each[A, B any](in []A, f func(A) B) []B {
+	out := make([]B, len(in))
+	for i, a := range in {
+		out[i] = f(a)
+	}
+	return out
+}
