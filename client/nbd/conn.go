@@ -71,7 +71,7 @@ func (c *conn) serve() error {
 		err = fmt.Errorf("send replies: %w", werr)
 	}
 	c.linger(err != nil || c.closed.Load())
-	_ = c.w.Close() // has nothing to send and nothing to report
+	c.w.Close()
 	return err
 }
 
