@@ -1,0 +1,105 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"dmps/internal/bytesize"
+	"dmps/internal/nbdclient"
+	"dmps/meta/metaclient"
+	"dmps/raid"
+)
+
+// Config says what to start.
+type Config struct {
+	Bin          string          // the dmps program, absolute path
+	Dir          string          // folder of the cluster; made when absent
+	Meta         int             // metadata nodes: 1, 3 or 5
+	Servers      int             // memory servers
+	ServerMemory bytesize.Size   // that each lends
+	Redundancy   raid.Geometry   // of the volume
+	Layout       raid.LayoutKind // of the volume
+	Size         bytesize.Size   // of the volume
+	Volume       string          // its name
+	NBD          nbdclient.Addr  // where it is served; port 0 takes a free one
+
+	ServerArgs []string // added to every server's command line
+	ClientArgs []string // added to the client's command line
+
+	Force bool         // end leftover processes of an earlier cluster in Dir
+	Log   *slog.Logger // gets what happens to roles. Default: nothing is logged
+
+	// Progress, when not nil, is told what is being waited for.
+	Progress func(what string)
+	// StartTimeout bounds each step of Start. Default 60 s.
+	StartTimeout time.Duration
+
+	connect func(urls []string) (control, error) // tests put their own here
+}
+
+// control is what Start needs of the metadata service.
+type control interface {
+	Status(ctx context.Context) (*metaclient.Status, error)
+	CreateVolume(ctx context.Context, spec metaclient.VolumeSpec) (metaclient.Volume, error)
+	Close()
+}
+
+// connectMeta asks in short attempts: between them Start looks whether a role
+// has ended.
+func connectMeta(urls []string) (control, error) {
+	return metaclient.New(urls, metaclient.WithPatience(time.Second))
+}
+
+func (c Config) withDefaults() Config {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Progress == nil {
+		c.Progress = func(string) {}
+	}
+	if c.StartTimeout == 0 {
+		c.StartTimeout = time.Minute
+	}
+	if c.connect == nil {
+		c.connect = connectMeta
+	}
+	return c
+}
+
+// validate reports everything that is wrong.
+func (c Config) validate() error {
+	var errs []error
+	add := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	if !filepath.IsAbs(c.Bin) {
+		add("program %q: must be an absolute path, or nobody can start a role again", c.Bin)
+	}
+	if c.Meta != 1 && c.Meta != 3 && c.Meta != 5 {
+		add("%d metadata nodes: must be 1, 3 or 5; an even number survives no more failures than one less", c.Meta)
+	}
+	if err := c.Redundancy.Validate(); err != nil {
+		errs = append(errs, err)
+	} else if n := c.Redundancy.Members(); c.Servers < n {
+		add("redundancy %v needs %d memory servers, one a member of a group: have %d", c.Redundancy, n, c.Servers)
+	}
+	if c.Layout != raid.LayoutLog && c.Redundancy != (raid.Geometry{K: 1}) {
+		add("layout %v has no redundancy: use --redundancy none, or --layout log", c.Layout)
+	}
+	if c.Size < raid.PageSize {
+		add("volume of %v: must be at least a page of %d bytes", c.Size, raid.PageSize)
+	}
+	if c.Volume == "" {
+		add("the volume has no name")
+	}
+	// The paths of unix sockets end in the kernel's 108 bytes, with a zero.
+	if c.NBD.Network == "unix" && len(c.NBD.Address) > 107 {
+		add("NBD socket %s: the path is longer than the 107 bytes that a unix socket's may have", c.NBD.Address)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return nil
+}

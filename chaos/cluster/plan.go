@@ -1,0 +1,104 @@
+package cluster
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"dmps/internal/nbdclient"
+)
+
+// clientID is the role that serves NBD.
+const clientID = "client"
+
+// plan chooses ports and writes down every role's command line.
+func (c *Config) plan(d *folder) (File, nbdclient.Addr, error) {
+	nbd, err := c.nbdAddr()
+	if err != nil {
+		return File{}, nbd, err
+	}
+	ports, err := freePorts(2*c.Meta + c.Servers + 1)
+	if err != nil {
+		return File{}, nbd, err
+	}
+	take := func() string {
+		p := ports[0]
+		ports = ports[1:]
+		return loopback(p)
+	}
+	f := File{
+		NBD: nbd.String(), Export: nbd.Export, Volume: c.Volume,
+		Redundancy: c.Redundancy.String(), Layout: c.Layout.String(), SizeBytes: int64(c.Size),
+		Dev: Role{ID: "dev", PID: os.Getpid(), Running: true, Argv: os.Args},
+	}
+	role := func(id string, argv ...string) Role {
+		argv = append([]string{c.Bin}, argv...)
+		return Role{ID: id, Argv: append(argv, "--pidfile", d.pidFile(id)), Log: d.logFile(id)}
+	}
+
+	type node struct{ api, raft string }
+	nodes := make([]node, c.Meta)
+	for i := range nodes {
+		nodes[i] = node{take(), take()}
+		f.MetaURLs = append(f.MetaURLs, "http://"+nodes[i].api)
+	}
+	meta := strings.Join(f.MetaURLs, ",")
+	for i, n := range nodes {
+		id := "meta" + strconv.Itoa(i+1)
+		argv := []string{"meta", "--id", id, "--dir", d.metaDir(id), "--api", n.api, "--raft", n.raft}
+		if c.Meta > 1 {
+			argv = append(argv, "--bootstrap-expect", strconv.Itoa(c.Meta), "--join", meta)
+		}
+		r := role(id, argv...)
+		r.API = f.MetaURLs[i]
+		f.Meta = append(f.Meta, r)
+	}
+	for i := range c.Servers {
+		id, addr := "server"+strconv.Itoa(i+1), take()
+		argv := []string{"server", "--id", id, "--listen", addr, "--memory", c.ServerMemory.String(), "--meta", meta}
+		r := role(id, append(argv, c.ServerArgs...)...)
+		r.Addr = addr
+		f.Servers = append(f.Servers, r)
+	}
+	admin := take()
+	argv := []string{"attach", c.Volume, "--nbd", nbd.Listen(), "--admin", admin, "--meta", meta}
+	f.Client = role(clientID, append(argv, c.ClientArgs...)...)
+	f.Client.Admin = "http://" + admin
+	return f, nbd, nil
+}
+
+// nbdAddr completes the NBD address: the export is the volume, a socket's path
+// is absolute, port 0 becomes a free port.
+func (c *Config) nbdAddr() (nbdclient.Addr, error) {
+	a := c.NBD
+	a.Export = c.Volume
+	if a.Network == "unix" {
+		path, err := filepath.Abs(a.Address)
+		if err != nil {
+			return a, fmt.Errorf("cluster: NBD socket: %w", err)
+		}
+		a.Address = path
+		return a, nil
+	}
+	if !c.anyNBDPort() {
+		return a, nil
+	}
+	host, _, err := net.SplitHostPort(a.Address)
+	if err != nil {
+		return a, fmt.Errorf("cluster: NBD address: %w", err)
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		return a, err
+	}
+	a.Address = net.JoinHostPort(host, strconv.Itoa(ports[0]))
+	return a, nil
+}
+
+// anyNBDPort reports whether the NBD port is ours to choose.
+func (c *Config) anyNBDPort() bool {
+	return c.NBD.Network == "tcp" && strings.HasSuffix(c.NBD.Address, ":0")
+}
