@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,8 +36,8 @@ func (c *Config) plan(d *folder) (File, nbdclient.Addr, error) {
 		Dev: Role{ID: "dev", PID: os.Getpid(), Running: true, Argv: os.Args},
 	}
 	role := func(id string, argv ...string) Role {
-		argv = append([]string{c.Bin}, argv...)
-		return Role{ID: id, Argv: append(argv, "--pidfile", d.pidFile(id)), Log: d.logFile(id)}
+		argv = slices.Concat([]string{c.Bin}, argv, c.RoleArgs, []string{"--pidfile", d.pidFile(id)})
+		return Role{ID: id, Argv: argv, Log: d.logFile(id)}
 	}
 
 	type node struct{ api, raft string }

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"dmps/client"
+	"dmps/internal/exitcode"
+	"dmps/meta/metaclient"
+)
+
+// exitError carries an exit code. Without err there is nothing to print: the
+// output has said it.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+func (e *exitError) Unwrap() error { return e.err }
+
+// usageError is a command line that cannot be carried out, found out only
+// after its flags were parsed.
+func usageError(format string, a ...any) error {
+	return &exitError{exitcode.Usage, fmt.Errorf(format, a...)}
+}
+
+// codeOf is the exit code of an error.
+func codeOf(err error) int {
+	var e *exitError
+	switch {
+	case errors.As(err, &e):
+		return e.code
+	case errors.Is(err, client.ErrInUse):
+		return exitcode.InUse
+	case errors.Is(err, client.ErrNoQuorum):
+		return exitcode.Unavailable
+	}
+	return exitcode.Failure
+}
+
+// listenError marks an address that could not be listened on.
+func listenError(flag, addr string, err error) error {
+	return &exitError{exitcode.CannotListen, fmt.Errorf("--%s %s: %w", flag, addr, err)}
+}
+
+// advice is what to do about an error; "" when the message says it.
+func (a *app) advice(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "Another program listens there: stop it, or choose another address."
+	case errors.Is(err, metaclient.ErrUnreachable):
+		return fmt.Sprintf("Is a metadata node running at %s? Name others with --meta or %s; 'dmps meta --help' says how to start one, 'dmps dev' starts a whole cluster.",
+			strings.Join(a.urls(), ", "), metaVariable)
+	case errors.Is(err, client.ErrNoQuorum):
+		return "More than half of the metadata nodes must be up and connected. Paging of attached volumes goes on meanwhile."
+	case errors.Is(err, client.ErrInUse):
+		return "Stop the client that holds it, or wait until its lease has run out, or take it over with 'dmps attach --takeover': the other client is then refused by every server."
+	case errors.Is(err, client.ErrNoVolume):
+		return "'dmps volume list' shows which there are, 'dmps volume create' makes one."
+	case errors.Is(err, client.ErrFenced):
+		return "Another client has the volume now. 'dmps status' shows who."
+	case errors.Is(err, metaclient.ErrExists):
+		return "Choose another name, or look at the existing one with 'dmps volume show'."
+	case errors.Is(err, metaclient.ErrTooFewDomains):
+		return "'dmps server list' shows the servers and their labels. Add servers, ask for less redundancy, or, if it may be, name a finer --failure-domain."
+	case errors.Is(err, metaclient.ErrNoSpace):
+		return "'dmps server list' shows how much each server lends. Add servers, or ask for less."
+	case errors.Is(err, metaclient.ErrIDInUse):
+		return "Choose another --id, or stop the one that has it."
+	case errors.Is(err, metaclient.ErrForeignCluster):
+		return "The address leads to another cluster, or the data folder is of an earlier one."
+	case errors.Is(err, metaclient.ErrHoldsChunks):
+		return "Deleting the volumes, or --force, gives them up; forced, the groups of those volumes lose a member."
+	case errors.Is(err, metaclient.ErrUnknownOutcome):
+		return "Look with 'dmps status' before doing it again."
+	}
+	return ""
+}

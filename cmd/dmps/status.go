@@ -1,0 +1,317 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dmps/client"
+	"dmps/internal/exitcode"
+	"dmps/meta/metaclient"
+	"dmps/raid"
+)
+
+// livePatience bounds how long status waits for a client's own report. What
+// meta last heard of it is at most some seconds old.
+const livePatience = time.Second
+
+// statusReport is what `dmps status --output json` prints.
+type statusReport struct {
+	Cluster string              `json:"cluster"`
+	State   client.State        `json:"state"` // the worst of all volumes
+	Volumes []volumeStatus      `json:"volumes"`
+	Servers []metaclient.Server `json:"servers"`
+	Meta    []metaclient.Node   `json:"meta"`
+}
+
+// volumeStatus is a volume as the cluster and its client together know it.
+type volumeStatus struct {
+	metaclient.Volume
+	Live      bool   `json:"live"`                 // the client itself was asked, and answered
+	LiveError string `json:"live_error,omitempty"` // why it did not
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	var (
+		output choice
+		watch  time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Show whether everything is healthy, and what is not",
+		GroupID: groupManage,
+		Long: `Shows volumes, memory servers and metadata nodes.
+
+The client that serves a volume is asked for its own view too, which is newer
+than what it last told the metadata service; of the two the worse one counts.
+
+Exit codes: 0 healthy, 1 or 69 cannot tell, 2 a volume is degraded, 3 a volume
+has lost data or cannot be written. Programs read --output json; fields are
+added in later versions, never removed.`,
+		Example: `  dmps status
+  dmps status --watch 2s
+  dmps status --output json | jq '.volumes[] | {name, state, degraded_groups}'
+  dmps status >/dev/null || mail -s "dmps is not healthy" admin`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			meta, err := a.meta()
+			if err != nil {
+				return err
+			}
+			defer meta.Close()
+			for {
+				report, err := gatherStatus(cmd.Context(), meta)
+				if err != nil {
+					return err
+				}
+				if err := a.printStatus(report, output.value, watch > 0); err != nil {
+					return err
+				}
+				if watch <= 0 {
+					return statusExit(report.State)
+				}
+				select {
+				case <-cmd.Context().Done():
+					return statusExit(report.State)
+				case <-time.After(watch):
+				}
+			}
+		},
+	}
+	outputFlag(cmd, &output)
+	cmd.Flags().DurationVarP(&watch, "watch", "w", 0, "show it again every so often, until interrupted")
+	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
+	noCompletion(cmd, "watch")
+	return cmd
+}
+
+// statusExit is the exit code of a state. The output has said it already.
+func statusExit(s client.State) error {
+	switch s {
+	case client.StateHealthy:
+		return nil
+	case client.StateDegraded:
+		return &exitError{code: exitcode.Degraded}
+	case client.StateFailed:
+		return &exitError{code: exitcode.Lost}
+	}
+	return &exitError{exitcode.Failure, fmt.Errorf("unknown state %q: this program is older than the cluster", s)}
+}
+
+func gatherStatus(ctx context.Context, meta *metaclient.Client) (statusReport, error) {
+	st, err := meta.Status(ctx)
+	if err != nil {
+		return statusReport{}, err
+	}
+	r := statusReport{
+		Cluster: st.Cluster,
+		Volumes: make([]volumeStatus, len(st.Volumes)),
+		Servers: emptyNotNull(st.Servers),
+		Meta:    emptyNotNull(st.Meta),
+	}
+	var wg sync.WaitGroup
+	for i, v := range st.Volumes {
+		wg.Go(func() { r.Volumes[i] = liveStatus(ctx, v) })
+	}
+	wg.Wait()
+	r.State = worstState(r.Volumes)
+	return r, nil
+}
+
+// liveStatus asks a volume's client, if it has one.
+func liveStatus(ctx context.Context, v metaclient.Volume) volumeStatus {
+	s := volumeStatus{Volume: v}
+	if v.Lease == nil || v.Lease.AdminURL == "" {
+		return s
+	}
+	live, err := fetchAdminStatus(ctx, v.Lease.AdminURL)
+	switch {
+	case err != nil:
+		s.LiveError = err.Error()
+	case live.Volume != v.Name || live.Epoch < v.Lease.Epoch:
+		s.LiveError = fmt.Sprintf("%s serves volume %s with epoch %d: not the holder of the lease", v.Lease.AdminURL, live.Volume, live.Epoch)
+	default:
+		s.Volume, s.Live = mergeLive(v, live), true
+	}
+	return s
+}
+
+// mergeLive takes the worse of what meta knows and what the client says.
+func mergeLive(v metaclient.Volume, live adminStatus) metaclient.Volume {
+	r := live.Report
+	v.State = worse(v.State, r.State)
+	v.DegradedGroups = max(v.DegradedGroups, uint64(max(0, r.DegradedGroups)))
+	v.RedundancyLeft = min(v.RedundancyLeft, r.RedundancyLeft)
+	v.Report = &r
+	return v
+}
+
+// severity orders states; an unknown one is the worst, since nobody can say
+// that it is harmless.
+func severity(s client.State) int {
+	switch s {
+	case client.StateHealthy:
+		return 0
+	case client.StateDegraded:
+		return 1
+	case client.StateFailed:
+		return 2
+	}
+	return 3
+}
+
+func worse(a, b client.State) client.State {
+	if severity(a) >= severity(b) {
+		return a
+	}
+	return b
+}
+
+func worstState(volumes []volumeStatus) client.State {
+	worst := client.StateHealthy
+	for _, v := range volumes {
+		worst = worse(worst, v.State)
+	}
+	return worst
+}
+
+// maxAdminStatus bounds what is read of an answer.
+const maxAdminStatus = 1 << 20
+
+func fetchAdminStatus(ctx context.Context, base string) (adminStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, livePatience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+"/status", nil)
+	if err != nil {
+		return adminStatus{}, fmt.Errorf("asking the client: %w", err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return adminStatus{}, fmt.Errorf("asking the client: %w", err)
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAdminStatus))
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		return adminStatus{}, fmt.Errorf("asking the client: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return adminStatus{}, fmt.Errorf("asking the client: it answered %s", res.Status)
+	}
+	var s adminStatus
+	if err := json.Unmarshal(body, &s); err != nil {
+		return adminStatus{}, fmt.Errorf("asking the client: %w", err)
+	}
+	return s, nil
+}
+
+func (a *app) printStatus(r statusReport, output string, again bool) error {
+	if output == "json" {
+		return printJSON(a.out, r)
+	}
+	p := paletteFor(a.out)
+	if again && p.on {
+		// Home, and clear what is below: no flicker.
+		fmt.Fprint(a.out, "\x1b[H\x1b[J")
+	}
+	if err := headline(r, p).print(a.out); err != nil {
+		return err
+	}
+	for _, part := range []*table{volumeStatusTable(r.Volumes, p), serverTable(r.Servers, p), nodeTable(r.Meta, p)} {
+		if len(part.rows) < 2 {
+			continue
+		}
+		fmt.Fprintln(a.out)
+		if err := part.print(a.out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// headline says in one line what a person wants to know first.
+func headline(r statusReport, p palette) *table {
+	var t table
+	up := 0
+	for _, s := range r.Servers {
+		if s.State == metaclient.ServerUp {
+			up++
+		}
+	}
+	what := map[client.State]string{
+		client.StateHealthy:  "everything is as promised",
+		client.StateDegraded: "all data is there, with less redundancy than promised",
+		client.StateFailed:   "data is lost or cannot be written",
+	}[r.State]
+	if len(r.Volumes) == 0 {
+		what = "no volumes; 'dmps volume create' makes one"
+	}
+	t.row(fmt.Sprintf("%s: %s (%d of %d memory servers up, cluster %s)",
+		p.paint(stateColour(string(r.State)), strings.ToUpper(string(r.State))), what, up, len(r.Servers), r.Cluster))
+	return &t
+}
+
+func volumeStatusTable(volumes []volumeStatus, p palette) *table {
+	plain := make([]metaclient.Volume, len(volumes))
+	for i, v := range volumes {
+		plain[i] = v.Volume
+	}
+	t := volumeTable(plain, p)
+	for i, v := range volumes {
+		row := &t.rows[i+1]
+		switch {
+		case v.Report != nil && v.Report.LostPages > 0:
+			*row = append(*row, p.paint(colourBad, fmt.Sprintf("%d pages are lost", v.Report.LostPages)))
+		case v.Report != nil && len(v.Report.Suspect) > 0:
+			*row = append(*row, p.paint(colourWarn, "no answer from "+joinIDs(v.Report.Suspect)))
+		case v.LiveError != "":
+			*row = append(*row, p.paint(colourWarn, "its client does not answer, this is its last report"))
+		}
+	}
+	return t
+}
+
+func joinIDs(ids []raid.ServerID) string {
+	s := make([]string, len(ids))
+	for i, id := range ids {
+		s[i] = string(id)
+	}
+	return strings.Join(s, ", ")
+}
+
+func serverTable(servers []metaclient.Server, p palette) *table {
+	var t table
+	t.row(p.head("SERVER", "STATE", "ADDRESS", "MEMORY", "USED", "PROMISED", "CHUNKS", "LABELS")...)
+	for _, s := range servers {
+		share := 0.0
+		if s.MemoryTotal > 0 {
+			share = float64(s.MemoryUsed) / float64(s.MemoryTotal)
+		}
+		t.row(string(s.ID), p.state(s.State), s.Addr, human(s.MemoryTotal),
+			fmt.Sprintf("%s %3.0f %%", bar(share, 10), share*100), human(s.MemoryReserved), strconv.FormatUint(s.Chunks, 10), labelText(s.Labels))
+	}
+	return &t
+}
+
+func nodeTable(nodes []metaclient.Node, p palette) *table {
+	var t table
+	t.row(p.head("META", "ROLE", "API", "RAFT")...)
+	for _, n := range nodes {
+		role := "follower"
+		switch {
+		case n.Leader:
+			role = "leader"
+		case !n.Voter:
+			role = "no voter"
+		}
+		t.row(n.Name, role, n.APIURL, n.RaftAddr)
+	}
+	return &t
+}

@@ -1,0 +1,28 @@
+// Package exitcode names the exit codes of the dmps command.
+//
+// They are part of its interface: scripts branch on them, and the embedded
+// cluster (chaos/cluster) tells by them whether a start is worth another try.
+// The numbers from 64 on are those of sysexits.h.
+package exitcode
+
+const (
+	// OK: done; for status: everything is healthy.
+	OK = 0
+	// Failure: not done, for a reason that the message gives; for status: the
+	// state cannot be told.
+	Failure = 1
+	// Degraded: status found a volume with less redundancy than promised, and
+	// no data lost.
+	Degraded = 2
+	// Lost: status found a volume that has lost data, or cannot be written.
+	Lost = 3
+	// Usage: the command line is wrong.
+	Usage = 64
+	// Unavailable: no metadata node answers, or they have no leader.
+	Unavailable = 69
+	// CannotListen: an address that was to be listened on cannot be had.
+	CannotListen = 73
+	// InUse: the volume is attached elsewhere; the same command may succeed
+	// later.
+	InUse = 75
+)
