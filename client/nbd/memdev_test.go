@@ -1,6 +1,7 @@
 package nbd_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -44,6 +45,8 @@ type memDev struct {
 
 // zeroPage is the constant page that holes read as.
 var zeroPage = &client.Buf{Page: make([]byte, pageSize)}
+
+var poison = bytes.Repeat([]byte{0xdb}, pageSize)
 
 func newMemDev(tb testing.TB, size int64, arenaPages int, inline bool) *memDev {
 	d := &memDev{
@@ -159,9 +162,7 @@ func (d *memDev) freeLocked(bufs []*client.Buf) {
 			panic("buffer freed twice, or not of this arena")
 		}
 		if !d.inline {
-			for i := range b.Page {
-				b.Page[i] = 0xdb
-			}
+			copy(b.Page, poison)
 		}
 		d.held[b] = false
 		d.arena = append(d.arena, b)
@@ -360,8 +361,9 @@ func (d *memDev) freePages() int {
 	return len(d.arena)
 }
 
-func (d *memDev) bytes(off, n int64) []byte {
+// holds compares what is stored at off.
+func (d *memDev) holds(off int64, want []byte) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return append([]byte(nil), d.data[off:off+n]...)
+	return bytes.Equal(d.data[off:off+int64(len(want))], want)
 }
