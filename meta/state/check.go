@@ -1,0 +1,84 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+
+	"dmps/raid"
+)
+
+// Check walks every invariant and reports all that do not hold.
+func (s *State) Check() error {
+	var errs []error
+	add := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+
+	chunks := map[raid.ServerID]uint64{}
+	reserved := map[raid.ServerID]uint64{}
+	seen := map[raid.ChunkID]string{}
+	live := 0
+	for id, v := range s.Volumes {
+		if v.ID != id || id >= s.NextVolume {
+			add("volume %d stands at %d, next is %d", v.ID, id, s.NextVolume)
+		}
+		if s.byName[v.Name] != id {
+			add("volume %d is not found by its name %s", id, v.Name)
+		}
+		if v.LastLease > v.Epoch || v.Lease != nil && v.Lease.Epoch != v.LastLease {
+			add("volume %d: epoch %d, last lease %d, lease %+v", id, v.Epoch, v.LastLease, v.Lease)
+		}
+		if err := s.Layout(v, v.Epoch, false).Validate(); err != nil {
+			add("volume %d: %w", id, err)
+		}
+		for g, group := range v.Groups {
+			at := fmt.Sprintf("volume %d group %d", id, g)
+			for c, m := range group.Members {
+				if m.Chunk == 0 || m.Chunk >= s.NextChunk {
+					add("%s: chunk %d, next is %d", at, m.Chunk, s.NextChunk)
+				}
+				if other, ok := seen[m.Chunk]; ok {
+					add("%s: chunk %d is %s's too", at, m.Chunk, other)
+				}
+				seen[m.Chunk] = at
+				for _, o := range group.Members[:c] {
+					if o.Server == m.Server {
+						add("%s: server %s twice", at, m.Server)
+					}
+				}
+				if m.State == raid.MemberLost {
+					continue
+				}
+				live++
+				if ref := (ChunkRef{id, raid.GroupID(g), raid.Col(c)}); s.chunks[m.Chunk] != ref {
+					add("%s: chunk %d is indexed as %+v", at, m.Chunk, s.chunks[m.Chunk])
+				}
+				sv := s.Servers[m.Server]
+				if sv == nil || sv.Incarnation != m.Incarnation {
+					add("%s: member on server %s with incarnation %x is not lost", at, m.Server, m.Incarnation)
+					continue
+				}
+				chunks[m.Server]++
+				reserved[m.Server] += v.chunkBytes(c)
+			}
+		}
+	}
+	if live != len(s.chunks) || len(s.Volumes) != len(s.byName) {
+		add("%d chunks of %d indexed, %d names of %d volumes", len(s.chunks), live, len(s.byName), len(s.Volumes))
+	}
+	for id, sv := range s.Servers {
+		for c, n := range sv.Freeing {
+			if other, ok := seen[c]; ok {
+				add("server %s frees chunk %d of %s", id, c, other)
+			}
+			reserved[id] += n
+		}
+		if sv.ID != id || sv.Chunks != chunks[id] || sv.Reserved != reserved[id] {
+			add("server %s at %s: %d chunks and %d bytes noted, %d and %d found", sv.ID, id, sv.Chunks, sv.Reserved, chunks[id], reserved[id])
+		}
+	}
+	for id, n := range s.Nodes {
+		if n.ID != id {
+			add("node %s stands at %s", n.ID, id)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,228 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"dmps/raid"
+)
+
+// Command is one change: exactly one of its fields is set. Its JSON form is
+// what the Raft log holds, so fields are only ever added.
+type Command struct {
+	Init         *Init         `json:"init,omitempty"`
+	PutNode      *Node         `json:"put_node,omitempty"`
+	RemoveNode   *RemoveNode   `json:"remove_node,omitempty"`
+	Register     *Register     `json:"register,omitempty"`
+	SetServer    *SetServer    `json:"set_server,omitempty"`
+	RemoveServer *RemoveServer `json:"remove_server,omitempty"`
+	Freed        *Freed        `json:"freed,omitempty"`
+	CreateVolume *CreateVolume `json:"create_volume,omitempty"`
+	DeleteVolume *DeleteVolume `json:"delete_volume,omitempty"`
+	Attach       *Attach       `json:"attach,omitempty"`
+	Detach       *Detach       `json:"detach,omitempty"`
+	PutReport    *PutReport    `json:"put_report,omitempty"`
+}
+
+// Init names the cluster. It is the first command of all; the same again
+// changes nothing.
+type Init struct {
+	Cluster string `json:"cluster"`
+}
+
+// RemoveNode forgets a meta node.
+type RemoveNode struct {
+	ID string `json:"id"`
+}
+
+// Register is a memory server's life that begins, or tells something new.
+type Register struct {
+	ID          raid.ServerID     `json:"id"`
+	Incarnation raid.Incarnation  `json:"incarnation"`
+	Addr        string            `json:"addr"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	MemoryTotal uint64            `json:"memory_total"`
+	Cluster     string            `json:"cluster,omitempty"`
+	Heard       bool              `json:"heard,omitempty"` // the leader heard the older life a moment ago
+}
+
+// SetServer is what the leader made of heartbeats.
+type SetServer struct {
+	ID          raid.ServerID    `json:"id"`
+	Incarnation raid.Incarnation `json:"incarnation"`
+	State       ServerState      `json:"state"`
+	MemoryTotal uint64           `json:"memory_total,omitempty"` // 0: as before
+}
+
+// RemoveServer forgets a memory server. Its result is the number of members
+// that are lost, an int.
+type RemoveServer struct {
+	ID    raid.ServerID `json:"id"`
+	Force bool          `json:"force,omitempty"`
+}
+
+// Freed is memory of deleted volumes that a server gave back.
+type Freed struct {
+	ID          raid.ServerID    `json:"id"`
+	Incarnation raid.Incarnation `json:"incarnation"`
+	Chunks      []raid.ChunkID   `json:"chunks"`
+}
+
+// CreateVolume asks for a volume; zero values are the defaults. Its result is
+// the *Volume.
+type CreateVolume struct {
+	Name       string          `json:"name"`
+	Request    string          `json:"request"`
+	Pages      uint64          `json:"pages"`
+	Geometry   raid.Geometry   `json:"geometry"`
+	Kind       raid.LayoutKind `json:"kind"`
+	Domain     Level           `json:"domain"`
+	TargetFill int             `json:"target_fill,omitempty"`
+	MinAck     int             `json:"min_ack,omitempty"`
+	ChunkSlots uint32          `json:"chunk_slots,omitempty"`
+	Seed       uint64          `json:"seed"` // of the choices between servers
+	Now        int64           `json:"now"`  // Unix milliseconds
+}
+
+// DeleteVolume gives a volume's memory back.
+type DeleteVolume struct {
+	Name  string `json:"name"`
+	Force bool   `json:"force,omitempty"` // even with a lease
+	// Expired is the epoch of a lease that the leader saw run out; 0: none.
+	Expired raid.Epoch `json:"expired,omitempty"`
+}
+
+// Attach takes the lease of a volume. Its result is the volume's id; the
+// volume then has the lease.
+type Attach struct {
+	Name     string `json:"name"`
+	Holder   string `json:"holder"`
+	Admin    string `json:"admin,omitempty"`
+	Takeover bool   `json:"takeover,omitempty"`
+	// Expired is the epoch of a lease that the leader saw run out; 0: none.
+	Expired raid.Epoch `json:"expired,omitempty"`
+}
+
+// Attached is the result of Attach.
+type Attached struct {
+	Volume *Volume
+	First  bool // nobody had a lease before this one
+}
+
+// Detach gives a lease back. A lease that was given back already is no error.
+type Detach struct {
+	Volume raid.VolumeID `json:"volume"`
+	Epoch  raid.Epoch    `json:"epoch"`
+}
+
+// PutReport keeps what a client says of its volume.
+type PutReport struct {
+	Volume raid.VolumeID `json:"volume"`
+	Epoch  raid.Epoch    `json:"epoch"`
+	Report Report        `json:"report"`
+}
+
+// Encode gives the form that Decode reads.
+func (c *Command) Encode() ([]byte, error) {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode a command: %w", err)
+	}
+	return b, nil
+}
+
+// Decode reads a command. One that it does not know wholly is an error: a
+// replica that left out what it does not know would differ from the others.
+func Decode(b []byte) (*Command, error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	var c Command
+	if err := d.Decode(&c); err != nil {
+		return nil, fmt.Errorf("command of %d bytes, perhaps of a newer version: %w", len(b), err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, fmt.Errorf("command of %d bytes: more follows it", len(b))
+	}
+	n := 0
+	for _, set := range []bool{
+		c.Init != nil, c.PutNode != nil, c.RemoveNode != nil, c.Register != nil, c.SetServer != nil,
+		c.RemoveServer != nil, c.Freed != nil, c.CreateVolume != nil, c.DeleteVolume != nil,
+		c.Attach != nil, c.Detach != nil, c.PutReport != nil,
+	} {
+		if set {
+			n++
+		}
+	}
+	if n != 1 {
+		return nil, fmt.Errorf("command of %d bytes asks for %d changes, not one", len(b), n)
+	}
+	return &c, nil
+}
+
+// Apply carries a command out, or refuses it (a *Refusal) and changes nothing.
+// The result is what the command's comment says. Records that are in the State
+// stay the State's: a caller that keeps a result must not change it, and must
+// keep commands away while it reads it.
+func (s *State) Apply(c *Command) (any, error) {
+	result, refusal := s.apply(c)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return result, nil
+}
+
+func (s *State) apply(c *Command) (any, *Refusal) {
+	switch {
+	case c.Init != nil:
+		return nil, s.init(c.Init)
+	case c.PutNode != nil:
+		return nil, s.putNode(c.PutNode)
+	case c.RemoveNode != nil:
+		delete(s.Nodes, c.RemoveNode.ID)
+		s.touchNode(c.RemoveNode.ID)
+		return nil, nil
+	case c.Register != nil:
+		return nil, s.register(c.Register)
+	case c.SetServer != nil:
+		return nil, s.setServer(c.SetServer)
+	case c.RemoveServer != nil:
+		return s.removeServer(c.RemoveServer)
+	case c.Freed != nil:
+		return nil, s.freed(c.Freed)
+	case c.CreateVolume != nil:
+		return s.createVolume(c.CreateVolume)
+	case c.DeleteVolume != nil:
+		return nil, s.deleteVolume(c.DeleteVolume)
+	case c.Attach != nil:
+		return s.attach(c.Attach)
+	case c.Detach != nil:
+		return nil, s.detach(c.Detach)
+	case c.PutReport != nil:
+		return nil, s.putReport(c.PutReport)
+	}
+	return nil, refuse(Invalid, "empty command")
+}
+
+func (s *State) init(c *Init) *Refusal {
+	switch {
+	case c.Cluster == "":
+		return refuse(Invalid, "a cluster needs an id")
+	case s.Cluster != "" && s.Cluster != c.Cluster:
+		return refuse(ForeignCluster, "this is cluster %s, not %s", s.Cluster, c.Cluster)
+	}
+	s.Cluster = c.Cluster
+	s.touched.Root = true
+	return nil
+}
+
+func (s *State) putNode(c *Node) *Refusal {
+	if c.ID == "" || c.Name == "" {
+		return refuse(Invalid, "a meta node needs an id and a name")
+	}
+	n := *c
+	s.Nodes[n.ID] = &n
+	s.touchNode(n.ID)
+	return nil
+}

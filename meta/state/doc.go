@@ -1,0 +1,16 @@
+// Package state is what the metadata service decides, without the service: the
+// plain State of a cluster, the Commands that change it, and the invariants
+// that hold between them. It is pure: no clock, no random numbers, no I/O. What
+// a command needs of either travels inside it, so that every replica comes to
+// the same result.
+//
+// Nouns: State holds Servers (who lends memory), Volumes with their Groups (who
+// lends which chunk to whom) and Leases, and the meta Nodes. A Command is one
+// change; State.Apply carries it out as a whole or refuses it with a *Refusal
+// and changes nothing. Touched says which records a command changed, so that a
+// store writes only those. State.Check walks every invariant.
+//
+// Reading order: state.go, command.go, then servers.go, volumes.go and lease.go
+// for the commands, size.go and place.go for where a volume's chunks come to
+// lie, health.go for what status says of a volume, check.go.
+package state

@@ -1,0 +1,58 @@
+package state
+
+import "dmps/raid"
+
+// States of a volume.
+const (
+	Healthy  = "healthy"
+	Degraded = "degraded" // everything is served; fewer than M further losses are survived
+	Failed   = "failed"   // some pages are gone, or out of reach
+)
+
+// Health is what status says of a volume.
+type Health struct {
+	State          string
+	DegradedGroups uint64
+	RedundancyLeft int // further losses that the worst group survives; below 0: data is out of reach
+}
+
+// Health merges what the servers' states say of a volume with the last report
+// of its client, which may be nil. The worse of the two wins: meta does not
+// see rows that missed a member, and a client that is away sees no servers.
+func (s *State) Health(v *Volume, r *Report) Health {
+	h := Health{State: Healthy, RedundancyLeft: v.Geometry.M}
+	for _, g := range v.Groups {
+		missing := 0
+		for _, m := range g.Members {
+			sv := s.Servers[m.Server]
+			if m.State != raid.MemberInSync || sv == nil || sv.Incarnation != m.Incarnation || sv.State != ServerUp {
+				missing++
+			}
+		}
+		if missing > 0 {
+			h.DegradedGroups++
+			h.RedundancyLeft = min(h.RedundancyLeft, v.Geometry.M-missing)
+		}
+	}
+	switch {
+	case h.RedundancyLeft < 0:
+		h.State = Failed
+	case h.DegradedGroups > 0:
+		h.State = Degraded
+	}
+	if r != nil {
+		h.DegradedGroups = max(h.DegradedGroups, r.DegradedGroups)
+		h.RedundancyLeft = min(h.RedundancyLeft, r.RedundancyLeft)
+		h.State = worse(h.State, r.State)
+	}
+	return h
+}
+
+func worse(a, b string) string {
+	for _, s := range []string{Failed, Degraded} {
+		if a == s || b == s {
+			return s
+		}
+	}
+	return Healthy
+}

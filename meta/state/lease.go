@@ -1,0 +1,79 @@
+package state
+
+import "dmps/raid"
+
+// attach gives the lease to a holder, under an epoch above all before.
+func (s *State) attach(c *Attach) (any, *Refusal) {
+	v, ok := s.VolumeByName(c.Name)
+	switch {
+	case !ok:
+		return nil, refuse(NoVolume, "no volume %q: create it with dmps volume create", c.Name)
+	case c.Holder == "" || len(c.Holder) > 256:
+		return nil, refuse(Invalid, "attach %s: a holder needs a name of 1 to 256 bytes", c.Name)
+	}
+	if l := v.Lease; l != nil && l.Holder != c.Holder && l.Epoch != c.Expired && !c.Takeover {
+		return nil, inUse(v)
+	}
+	first := v.LastLease == 0
+	v.Epoch++
+	v.LastLease = v.Epoch
+	v.Lease = &Lease{Holder: c.Holder, Epoch: v.Epoch, Admin: c.Admin}
+	s.touchVolume(v.ID)
+	return &Attached{Volume: v, First: first}, nil
+}
+
+func inUse(v *Volume) *Refusal {
+	r := refuse(InUse, "volume %s is attached by %s", v.Name, v.Lease.Holder)
+	r.Holder, r.Admin, r.Volume = v.Lease.Holder, v.Lease.Admin, v.ID
+	return r
+}
+
+func (s *State) detach(c *Detach) *Refusal {
+	v := s.Volumes[c.Volume]
+	switch {
+	case v == nil:
+		return refuse(NoVolume, "volume %d was deleted", c.Volume)
+	case v.Lease == nil && v.LastLease == c.Epoch:
+		return nil // given back already
+	case v.Lease == nil || v.Lease.Epoch != c.Epoch:
+		return fenced(v, c.Epoch)
+	}
+	v.Lease = nil
+	s.touchVolume(v.ID)
+	return nil
+}
+
+func (s *State) putReport(c *PutReport) *Refusal {
+	if refusal := s.Renewable(c.Volume, c.Epoch); refusal != nil {
+		return refusal
+	}
+	switch c.Report.State {
+	case Healthy, Degraded, Failed:
+	default:
+		return refuse(Invalid, "volume state %q is unknown", c.Report.State)
+	}
+	v := s.Volumes[c.Volume]
+	r := c.Report
+	v.Report = &r
+	s.touchVolume(v.ID)
+	return nil
+}
+
+// Renewable says whether the lease of this epoch is the volume's, or why not.
+func (s *State) Renewable(volume raid.VolumeID, epoch raid.Epoch) *Refusal {
+	v := s.Volumes[volume]
+	switch {
+	case v == nil:
+		return refuse(Fenced, "volume %d was deleted", volume)
+	case v.Lease == nil || v.Lease.Epoch != epoch:
+		return fenced(v, epoch)
+	}
+	return nil
+}
+
+func fenced(v *Volume, epoch raid.Epoch) *Refusal {
+	if v.Lease == nil {
+		return refuse(Fenced, "volume %s: the lease of epoch %d is over", v.Name, epoch)
+	}
+	return refuse(Fenced, "volume %s: the lease of epoch %d is over, %s has epoch %d", v.Name, epoch, v.Lease.Holder, v.Lease.Epoch)
+}

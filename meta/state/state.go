@@ -1,0 +1,253 @@
+package state
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"dmps/raid"
+)
+
+// ServerState is what the leader made of a server's heartbeats.
+type ServerState uint8
+
+const (
+	ServerUp      ServerState = iota
+	ServerSuspect             // missed heartbeats: gets no new chunks
+	ServerDown                // missed them for the whole grace
+)
+
+func (s ServerState) String() string {
+	switch s {
+	case ServerUp:
+		return "up"
+	case ServerSuspect:
+		return "suspect"
+	default:
+		return "down"
+	}
+}
+
+// pastIncarnations is how many former lives of a server are remembered, so
+// that a registration that was delayed does not bring one back.
+const pastIncarnations = 8
+
+// Server is a memory server.
+type Server struct {
+	ID          raid.ServerID           `json:"id"`
+	Incarnation raid.Incarnation        `json:"incarnation"`
+	Past        []raid.Incarnation      `json:"past,omitempty"` // newest last
+	Addr        string                  `json:"addr"`
+	Labels      map[string]string       `json:"labels,omitempty"` // host, rack, zone
+	MemoryTotal uint64                  `json:"memory_total"`     // bytes of the arena
+	State       ServerState             `json:"state"`
+	Chunks      uint64                  `json:"chunks"`            // of this incarnation, given to volumes
+	Reserved    uint64                  `json:"reserved"`          // bytes of Chunks and Freeing. <= MemoryTotal when chunks are given out
+	Freeing     map[raid.ChunkID]uint64 `json:"freeing,omitempty"` // bytes of chunks of deleted volumes, until the server gave them back
+}
+
+// Free is how many bytes can be promised to volumes.
+func (s *Server) Free() uint64 {
+	if s.Reserved >= s.MemoryTotal {
+		return 0 // the server came back with less memory than was promised
+	}
+	return s.MemoryTotal - s.Reserved
+}
+
+// Member is one chunk of a group; the index in its Group is its column.
+type Member struct {
+	Server      raid.ServerID    `json:"s"`
+	Incarnation raid.Incarnation `json:"i"`
+	Chunk       raid.ChunkID     `json:"c"`
+	State       raid.MemberState `json:"t,omitempty"`
+}
+
+// Group is the K+M chunks of one group.
+type Group struct {
+	Members []Member `json:"m"`
+}
+
+// Lease is the sole right to write a volume. Its expiry is the leader's
+// business: it is over only when another one is given out, or on Detach.
+type Lease struct {
+	Holder string     `json:"holder"`
+	Epoch  raid.Epoch `json:"epoch"`
+	Admin  string     `json:"admin,omitempty"`
+}
+
+// Report is the part of a client's report that must survive a change of
+// leader: what makes the volume look worse than its servers do.
+type Report struct {
+	State          string          `json:"state"` // healthy, degraded or failed
+	DegradedGroups uint64          `json:"degraded_groups"`
+	DegradedRows   uint64          `json:"degraded_rows"`
+	LostPages      uint64          `json:"lost_pages"`
+	RedundancyLeft int             `json:"redundancy_left"`
+	Suspect        []raid.ServerID `json:"suspect,omitempty"`
+}
+
+// Volume is a device and where its pages may lie.
+type Volume struct {
+	ID         raid.VolumeID   `json:"id"`
+	Name       string          `json:"name"`
+	Kind       raid.LayoutKind `json:"kind"`
+	Geometry   raid.Geometry   `json:"geometry"`
+	Pages      uint64          `json:"pages"`
+	ChunkSlots uint32          `json:"chunk_slots"`
+	MinAck     int             `json:"min_ack"`
+	TargetFill int             `json:"target_fill"` // percent
+	Domain     Level           `json:"domain"`      // members of a group never share one
+	PlacedBy   Level           `json:"placed_by"`   // nor one of these: Domain or coarser
+	Created    int64           `json:"created"`     // Unix milliseconds, by the leader's clock
+	Request    string          `json:"request"`     // id of the call that created it
+	Epoch      raid.Epoch      `json:"epoch"`       // only grows: with every lease and every change of the groups
+	LastLease  raid.Epoch      `json:"last_lease"`  // epoch of the newest lease; 0: never attached. <= Epoch
+	Lease      *Lease          `json:"lease,omitempty"`
+	Report     *Report         `json:"report,omitempty"` // of the newest lease that reported
+
+	Groups []*Group `json:"-"` // stored by themselves
+}
+
+// chunkBytes is the memory that one chunk of column c takes of a server.
+func (v *Volume) chunkBytes(c int) uint64 {
+	return ChunkBytes(v.Geometry, v.ChunkSlots, raid.Col(c))
+}
+
+// Reserved is the memory that the volume has on servers, lost members aside.
+func (v *Volume) Reserved() uint64 {
+	var n uint64
+	for _, g := range v.Groups {
+		for c, m := range g.Members {
+			if m.State != raid.MemberLost {
+				n += v.chunkBytes(c)
+			}
+		}
+	}
+	return n
+}
+
+// Node is a meta node, so that each knows where the leader's API is.
+type Node struct {
+	ID   string `json:"id"` // Raft's: name and a random part
+	Name string `json:"name"`
+	API  string `json:"api"`
+	Raft string `json:"raft"`
+}
+
+// ChunkRef says whose a chunk is.
+type ChunkRef struct {
+	Volume raid.VolumeID
+	Group  raid.GroupID
+	Col    raid.Col
+}
+
+// State is all that the metadata service has decided.
+type State struct {
+	Cluster    string
+	NextVolume raid.VolumeID // ids below were given out, once
+	NextChunk  raid.ChunkID  // ids below were given out, once
+	Servers    map[raid.ServerID]*Server
+	Volumes    map[raid.VolumeID]*Volume
+	Nodes      map[string]*Node
+
+	byName  map[string]raid.VolumeID
+	chunks  map[raid.ChunkID]ChunkRef // every chunk in a group that is not lost
+	touched Touched
+}
+
+// New gives the state before the first command.
+func New() *State {
+	return &State{
+		NextVolume: 1, NextChunk: 1,
+		Servers: map[raid.ServerID]*Server{},
+		Volumes: map[raid.VolumeID]*Volume{},
+		Nodes:   map[string]*Node{},
+		byName:  map[string]raid.VolumeID{},
+		chunks:  map[raid.ChunkID]ChunkRef{},
+		touched: newTouched(),
+	}
+}
+
+// Reindex rebuilds what follows from the records, after they were read.
+func (s *State) Reindex() {
+	clear(s.byName)
+	clear(s.chunks)
+	for _, v := range s.Volumes {
+		s.byName[v.Name] = v.ID
+		s.indexChunks(v)
+	}
+	s.touched = newTouched()
+}
+
+func (s *State) indexChunks(v *Volume) {
+	for g, group := range v.Groups {
+		for c, m := range group.Members {
+			if m.State != raid.MemberLost {
+				s.chunks[m.Chunk] = ChunkRef{Volume: v.ID, Group: raid.GroupID(g), Col: raid.Col(c)}
+			}
+		}
+	}
+}
+
+// VolumeByName finds a volume.
+func (s *State) VolumeByName(name string) (*Volume, bool) {
+	id, ok := s.byName[name]
+	return s.Volumes[id], ok
+}
+
+// Owner finds whose a chunk is. A chunk below NextChunk without an owner is
+// nobody's and never will be anybody's.
+func (s *State) Owner(c raid.ChunkID) (ChunkRef, bool) {
+	ref, ok := s.chunks[c]
+	return ref, ok
+}
+
+// SortedServers lists the servers by id.
+func (s *State) SortedServers() []*Server {
+	return slices.SortedFunc(maps.Values(s.Servers), func(a, b *Server) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// SortedVolumes lists the volumes by id.
+func (s *State) SortedVolumes() []*Volume {
+	return slices.SortedFunc(maps.Values(s.Volumes), func(a, b *Volume) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// GroupKey names a group's record.
+type GroupKey struct {
+	Volume raid.VolumeID
+	Group  raid.GroupID
+}
+
+// Touched is the records that commands changed, made or removed: those that
+// are in the State now are to be written, the others deleted. Root is the
+// cluster id and the counters.
+type Touched struct {
+	Root    bool
+	Servers map[raid.ServerID]struct{}
+	Volumes map[raid.VolumeID]struct{}
+	Groups  map[GroupKey]struct{}
+	Nodes   map[string]struct{}
+}
+
+func newTouched() Touched {
+	return Touched{
+		Servers: map[raid.ServerID]struct{}{},
+		Volumes: map[raid.VolumeID]struct{}{},
+		Groups:  map[GroupKey]struct{}{},
+		Nodes:   map[string]struct{}{},
+	}
+}
+
+// TakeTouched gives what was touched since it was called last.
+func (s *State) TakeTouched() Touched {
+	t := s.touched
+	s.touched = newTouched()
+	return t
+}
+
+func (s *State) touchServer(id raid.ServerID) { s.touched.Servers[id] = struct{}{} }
+func (s *State) touchVolume(id raid.VolumeID) { s.touched.Volumes[id] = struct{}{} }
+func (s *State) touchNode(id string)          { s.touched.Nodes[id] = struct{}{} }
+func (s *State) touchGroup(v raid.VolumeID, g int) {
+	s.touched.Groups[GroupKey{v, raid.GroupID(g)}] = struct{}{}
+}

@@ -1,0 +1,383 @@
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"dmps/meta/state"
+	"dmps/raid"
+)
+
+// ErrStopped is a store after a failure to write, or after Close: start again
+// from disk.
+var ErrStopped = errors.New("the state file is not in use any more")
+
+var (
+	rootBucket    = []byte("root")
+	serversBucket = []byte("servers")
+	volumesBucket = []byte("volumes")
+	groupsBucket  = []byte("groups") // key: volume, group, big endian
+	nodesBucket   = []byte("nodes")
+	rootKey       = []byte("root")
+)
+
+// format is the version of the file's layout.
+const format = 1
+
+// mmapSize is address space, not memory: a snapshot's long read transaction
+// would stop a writer that has to map a grown file.
+const mmapSize = 1 << 30
+
+// root is the record of what there is one of.
+type root struct {
+	Format     int           `json:"format"`
+	Cluster    string        `json:"cluster"`
+	NextVolume raid.VolumeID `json:"next_volume"`
+	NextChunk  raid.ChunkID  `json:"next_chunk"`
+	Applied    uint64        `json:"applied"` // index of the last command in the file
+}
+
+// Entry is a command of the log.
+type Entry struct {
+	Index uint64
+	Data  []byte // a state.Command; nil only moves the index
+}
+
+// Result is what became of an Entry.
+type Result struct {
+	Value   any   // of state.State.Apply
+	Err     error // a *state.Refusal, or the store stopped
+	Skipped bool  // the entry was in the state already
+}
+
+// Store is a State and its file. It is safe for concurrent use.
+type Store struct {
+	path string
+	mu   struct {
+		sync.RWMutex
+		db      *bolt.DB
+		state   *state.State
+		applied uint64
+		err     error // why the store stopped
+	}
+}
+
+func options() *bolt.Options {
+	return &bolt.Options{
+		Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true, InitialMmapSize: mmapSize,
+	}
+}
+
+// Open opens or makes the file.
+func Open(path string) (*Store, error) {
+	s := &Store{path: path}
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// load opens the file and reads the state; the caller holds the lock or is
+// alone.
+func (s *Store) load() error {
+	db, err := bolt.Open(s.path, 0o600, options())
+	if err != nil {
+		return fmt.Errorf("open state file %s: %w", s.path, err)
+	}
+	st, applied, err := read(db)
+	if err != nil {
+		return errors.Join(fmt.Errorf("state file %s: %w", s.path, err), db.Close())
+	}
+	s.mu.db, s.mu.state, s.mu.applied = db, st, applied
+	return nil
+}
+
+// read makes sure that the buckets are there and reads all records.
+func read(db *bolt.DB) (*state.State, uint64, error) {
+	st := state.New()
+	var r root
+	err := db.Update(func(tx *bolt.Tx) error {
+		for _, b := range [][]byte{rootBucket, serversBucket, volumesBucket, groupsBucket, nodesBucket} {
+			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
+				return err
+			}
+		}
+		if b := tx.Bucket(rootBucket).Get(rootKey); b != nil {
+			if err := json.Unmarshal(b, &r); err != nil {
+				return fmt.Errorf("root record: %w", err)
+			}
+			if r.Format != format {
+				return fmt.Errorf("format %d is not known to this version", r.Format)
+			}
+			st.Cluster, st.NextVolume, st.NextChunk = r.Cluster, r.NextVolume, r.NextChunk
+		}
+		return errors.Join(
+			readAll(tx, serversBucket, func(sv *state.Server) { st.Servers[sv.ID] = sv }),
+			readAll(tx, volumesBucket, func(v *state.Volume) { st.Volumes[v.ID] = v }),
+			readAll(tx, nodesBucket, func(n *state.Node) { st.Nodes[n.ID] = n }),
+			readGroups(tx, st),
+		)
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	st.Reindex()
+	return st, r.Applied, st.Check()
+}
+
+func readAll[T any](tx *bolt.Tx, bucket []byte, put func(*T)) error {
+	return tx.Bucket(bucket).ForEach(func(k, b []byte) error {
+		v := new(T)
+		if err := json.Unmarshal(b, v); err != nil {
+			return fmt.Errorf("%s record %x: %w", bucket, k, err)
+		}
+		put(v)
+		return nil
+	})
+}
+
+// readGroups reads groups in the order of their keys: each volume's from 0 on.
+func readGroups(tx *bolt.Tx, st *state.State) error {
+	return tx.Bucket(groupsBucket).ForEach(func(k, b []byte) error {
+		if len(k) != 12 {
+			return fmt.Errorf("group key of %d bytes", len(k))
+		}
+		id, at := binary.BigEndian.Uint64(k), binary.BigEndian.Uint32(k[8:])
+		v := st.Volumes[raid.VolumeID(id)]
+		if v == nil || int(at) != len(v.Groups) {
+			return fmt.Errorf("group %d of volume %d is out of place", at, id)
+		}
+		g := new(state.Group)
+		if err := json.Unmarshal(b, g); err != nil {
+			return fmt.Errorf("group %d of volume %d: %w", at, id, err)
+		}
+		v.Groups = append(v.Groups, g)
+		return nil
+	})
+}
+
+// Apply carries out commands in order, in one transaction with the index of
+// the last. A refused command is a result like any other; a failure to write,
+// or a command that this version does not know, stops the store.
+func (s *Store) Apply(entries []Entry) []Result {
+	results := make([]Result, len(entries))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.err == nil {
+		s.mu.err = s.applyLocked(entries, results)
+	}
+	if s.mu.err != nil {
+		for i := range results {
+			results[i] = Result{Err: fmt.Errorf("%w: %w", ErrStopped, s.mu.err)}
+		}
+	}
+	return results
+}
+
+func (s *Store) applyLocked(entries []Entry, results []Result) error {
+	applied := s.mu.applied
+	for i, e := range entries {
+		if e.Index <= applied {
+			results[i].Skipped = true
+			continue
+		}
+		applied = e.Index
+		if e.Data == nil {
+			continue
+		}
+		c, err := state.Decode(e.Data)
+		if err != nil {
+			return fmt.Errorf("log entry %d: %w", e.Index, err)
+		}
+		results[i].Value, results[i].Err = s.mu.state.Apply(c)
+	}
+	if applied == s.mu.applied {
+		return nil
+	}
+	if err := s.mu.db.Update(func(tx *bolt.Tx) error { return write(tx, s.mu.state, applied) }); err != nil {
+		return fmt.Errorf("write state file %s: %w", s.path, err)
+	}
+	s.mu.applied = applied
+	return nil
+}
+
+// write puts what was touched, and the index.
+func write(tx *bolt.Tx, st *state.State, applied uint64) error {
+	t := st.TakeTouched()
+	for id := range t.Servers {
+		if err := put(tx, serversBucket, []byte(id), st.Servers[id]); err != nil {
+			return err
+		}
+	}
+	for id := range t.Nodes {
+		if err := put(tx, nodesBucket, []byte(id), st.Nodes[id]); err != nil {
+			return err
+		}
+	}
+	for id := range t.Volumes {
+		if err := put(tx, volumesBucket, binary.BigEndian.AppendUint64(nil, uint64(id)), st.Volumes[id]); err != nil {
+			return err
+		}
+	}
+	for k := range t.Groups {
+		var g *state.Group
+		if v := st.Volumes[k.Volume]; v != nil {
+			g = v.Groups[k.Group]
+		}
+		key := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(nil, uint64(k.Volume)), uint32(k.Group))
+		if err := put(tx, groupsBucket, key, g); err != nil {
+			return err
+		}
+	}
+	r := &root{Format: format, Cluster: st.Cluster, NextVolume: st.NextVolume, NextChunk: st.NextChunk, Applied: applied}
+	return put(tx, rootBucket, rootKey, r)
+}
+
+// put writes a record, or deletes it when v is nil.
+func put[T any](tx *bolt.Tx, bucket, key []byte, v *T) error {
+	b := tx.Bucket(bucket)
+	if v == nil {
+		return b.Delete(key)
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("%s record %x: %w", bucket, key, err)
+	}
+	return b.Put(key, data)
+}
+
+// View calls f with the state, which f must neither change nor keep.
+func (s *Store) View(f func(*state.State)) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.mu.err != nil {
+		return fmt.Errorf("%w: %w", ErrStopped, s.mu.err)
+	}
+	f(s.mu.state)
+	return nil
+}
+
+// Applied is the index of the last command in the state.
+func (s *Store) Applied() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.mu.applied
+}
+
+// Err says why the store stopped, or nil.
+func (s *Store) Err() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.mu.err
+}
+
+// Close ends the use of the file. Snapshots must be released before.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.err == nil {
+		s.mu.err = errors.New("closed")
+	}
+	if s.mu.db == nil {
+		return nil
+	}
+	err := s.mu.db.Close()
+	s.mu.db = nil
+	return err
+}
+
+// Snapshot is the state at one index, while commands go on.
+type Snapshot struct{ tx *bolt.Tx }
+
+// Snapshot takes one; the caller must Release it.
+func (s *Store) Snapshot() (*Snapshot, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.mu.err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStopped, s.mu.err)
+	}
+	tx, err := s.mu.db.Begin(false)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot of %s: %w", s.path, err)
+	}
+	return &Snapshot{tx: tx}, nil
+}
+
+// WriteTo writes the snapshot: a bbolt file.
+func (s *Snapshot) WriteTo(w io.Writer) (int64, error) { return s.tx.WriteTo(w) }
+
+// Release ends the snapshot's read transaction.
+func (s *Snapshot) Release() error { return s.tx.Rollback() }
+
+// Restore replaces the state by a snapshot. The new file is complete, checked
+// and on disk before it takes the old one's place, so that a crash leaves one
+// of the two.
+func (s *Store) Restore(r io.Reader) error {
+	next := s.path + ".restore"
+	if err := receive(next, r); err != nil {
+		return errors.Join(fmt.Errorf("restore %s: %w", s.path, err), removeIfThere(next))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.err != nil {
+		return fmt.Errorf("%w: %w", ErrStopped, s.mu.err)
+	}
+	s.mu.err = s.replaceLocked(next)
+	return s.mu.err
+}
+
+func (s *Store) replaceLocked(next string) error {
+	if err := s.mu.db.Close(); err != nil {
+		return err
+	}
+	s.mu.db = nil
+	if err := os.Rename(next, s.path); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(s.path)); err != nil {
+		return err
+	}
+	return s.load()
+}
+
+// receive writes a snapshot to a file of its own and checks it.
+func receive(path string, r io.Reader) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	db, err := bolt.Open(path, 0o600, options())
+	if err != nil {
+		return err
+	}
+	_, _, err = read(db)
+	return errors.Join(err, db.Close())
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
