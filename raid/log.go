@@ -87,6 +87,7 @@ type LogConfig struct {
 	Groups   int
 	Rows     uint32 // rows of every group
 	MinAck   int    // least members that a row may be written to; 0: K
+	Epoch    Epoch  // of the lease: numbers handed out under it are higher than all of earlier ones
 }
 
 // ConfigOf gives the sizes of a layout's log.
@@ -213,7 +214,7 @@ func (l *Log) Survivors(g GroupID, i Index) uint32 {
 // they can be reached.
 func (l *Log) Holders(g GroupID, i Index) uint32 {
 	gr := &l.groups[g]
-	m := uint32(1)<<l.g.Members() - 1&^gr.lost
+	m := (uint32(1)<<l.g.Members() - 1) &^ gr.lost
 	for c := range l.g.Members() {
 		if gr.nmissed[c] != 0 && hasBit(gr.missed[c], uint32(i)) {
 			m &^= 1 << c
@@ -238,7 +239,7 @@ func (l *Log) FilledCols(g GroupID, i Index) uint16 {
 // CanDecode reports whether the members in have, with the columns that are
 // known to be zeros, are enough to know the whole row.
 func (l *Log) CanDecode(have uint32, filled uint16) bool {
-	known := have | (uint32(1)<<l.g.K - 1&^uint32(filled))
+	known := have | (uint32(1)<<l.g.K-1)&^uint32(filled)
 	return bits.OnesCount32(known) >= l.g.K
 }
 
