@@ -1,0 +1,164 @@
+package client
+
+import (
+	"dmps/raid"
+)
+
+// batch is a set of page-outs that is written together: one placement, one
+// parity, one transfer a member.
+type batch struct {
+	p     raid.Placement
+	bufs  []*Buf // n data pages in the order of the placement; bufs[0] is note if there is one
+	items []raid.Item
+
+	parity []*Buf // M columns of 32 pages, owned for ever
+	note   *Buf   // one page for notes, owned for ever
+	noteID raid.NoteID
+	noted  bool
+
+	fills bufQueue  // page-outs that are in the note
+	trims opList    // trims that are in the note
+	clean *cleaning // what is moved; nil: page-outs
+
+	// In-place layouts: one chunk.
+	group raid.GroupID
+
+	left   int    // transfers that have not completed
+	failed uint32 // members whose transfer did not succeed
+	err    error
+
+	next *batch
+}
+
+func newBatch(g raid.Geometry, own *pool, next *batch) *batch {
+	full := raid.MaxBatchPages * g.K
+	b := &batch{
+		bufs:  make([]*Buf, 0, full),
+		items: make([]raid.Item, 0, full),
+		next:  next,
+	}
+	got, ok := own.tryGet(raid.MaxBatchPages*g.M+1, nil)
+	if !ok {
+		panic("client: arena too small for the batches")
+	}
+	b.note, b.parity = got[0], got[1:]
+	return b
+}
+
+// parityBuf is row r of parity column m (0 .. M-1).
+func (b *batch) parityBuf(m, r int) *Buf { return b.parity[m*raid.MaxBatchPages+r] }
+
+func (b *batch) addPage(buf *Buf) {
+	b.bufs = append(b.bufs, buf)
+	b.items = append(b.items, raid.Item{Kind: raid.ItemPage, Page: buf.page})
+}
+
+// encode computes everything that travels with the pages: checksums, headers
+// and parity. No lock is held: the pages of a batch do not change.
+func (b *batch) encode(v *Volume) {
+	var table [raid.MaxBatchPages][raid.MaxData]raid.RowEntry
+	p := &b.p
+	epoch := uint32(v.layout.Epoch)
+	for i, buf := range b.bufs {
+		col, _ := p.At(i)
+		row := i % p.Rows
+		h := raid.Header{
+			Kind: raid.KindPage, Filled: p.FilledCols(row), Members: p.Members,
+			Page: b.items[i].Page, Seq: p.Seq, Epoch: epoch, CRC: raid.Checksum(buf.Page),
+		}
+		if b.items[i].Kind == raid.ItemNotes {
+			h.Kind, h.Page = raid.KindNotes, 0
+		}
+		h.Put(buf.hdr[:raid.HeaderSize], nil)
+		table[row][col] = raid.RowEntry{Page: h.Page, CRC: h.CRC, Kind: h.Kind}
+	}
+	if v.geo.Mirror() {
+		return // parity is the page itself, header and all
+	}
+	var data [raid.MaxData][]byte
+	var par [raid.MaxParity][]byte
+	hdr := raid.HeaderBytes(v.geo, raid.Col(v.geo.K))
+	for r := range p.Rows {
+		for c := range v.geo.K {
+			data[c] = nil
+			if i := c*p.Rows + r; i < p.N {
+				data[c] = b.bufs[i].Page
+			}
+		}
+		for m := range v.geo.M {
+			par[m] = nil
+			if p.Members&(1<<(v.geo.K+m)) != 0 {
+				par[m] = b.parityBuf(m, r).Page
+			}
+		}
+		v.coder.EncodeRow(data[:v.geo.K], par[:v.geo.M])
+		for m := range v.geo.M {
+			if par[m] == nil {
+				continue
+			}
+			h := raid.Header{
+				Kind: raid.KindParity, Filled: p.FilledCols(r), Members: p.Members,
+				Seq: p.Seq, Epoch: epoch, CRC: raid.Checksum(par[m]),
+			}
+			h.Put(b.parityBuf(m, r).hdr[:hdr], table[r][:v.geo.K])
+		}
+	}
+}
+
+// transfers counts the members that get something.
+func (b *batch) transfers(v *Volume) int {
+	n := 0
+	for c := range v.geo.Members() {
+		if b.p.Members&(1<<c) == 0 {
+			continue
+		}
+		if from, to := b.column(v, raid.Col(c)); to > from {
+			n++
+		}
+	}
+	return n
+}
+
+// column is the range of rows or pages that member c gets: pages of the batch
+// for a data column, rows for a parity column.
+func (b *batch) column(v *Volume, c raid.Col) (from, to int) {
+	if int(c) < v.geo.K {
+		return b.p.Column(c)
+	}
+	return 0, b.p.Rows
+}
+
+// send starts the transfers, one a member.
+func (b *batch) send(v *Volume) {
+	for c := range raid.Col(v.geo.Members()) {
+		if b.p.Members&(1<<c) == 0 {
+			continue
+		}
+		from, to := b.column(v, c)
+		if to == from {
+			continue
+		}
+		m := v.member(b.p.Group, c)
+		x := v.xfers.get()
+		x.batch, x.col = b, c
+		x.req.Op = opWrite
+		x.req.Chunk = uint64(m.chunk)
+		for i := from; i < to; i++ {
+			buf, n := b.pageFor(v, c, i)
+			x.add(b.p.Index[(i-from)], buf.hdr[:n], buf.Page)
+		}
+		m.peer.send(x)
+	}
+}
+
+// pageFor is page i of column c, and the size of its header.
+func (b *batch) pageFor(v *Volume, c raid.Col, i int) (*Buf, int) {
+	switch {
+	case int(c) < v.geo.K:
+		return b.bufs[i], raid.HeaderSize
+	case v.geo.Mirror():
+		return b.bufs[i], raid.HeaderSize
+	default:
+		return b.parityBuf(int(c)-v.geo.K, i), raid.HeaderBytes(v.geo, c)
+	}
+}

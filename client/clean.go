@@ -1,0 +1,223 @@
+package client
+
+import "dmps/raid"
+
+// cleaning is one batch of the cleaner: live pages of rows that have few, read
+// and written again to new rows, so that the old ones become free. The same
+// work heals rows that a member misses although it is up.
+type cleaning struct {
+	op    Op
+	slots []raid.Slot
+	recs  []movedNote
+	next  *cleaning
+}
+
+// movedNote is a record that goes to another note page. It keeps its Seq.
+type movedNote struct {
+	from raid.NoteID
+	rec  raid.NoteRecord
+}
+
+// nextCleanLocked goes on with cleaning: a batch of pages that were read, or
+// nil after perhaps starting to read more.
+func (v *Volume) nextCleanLocked(a *after) *batch {
+	for v.mu.cleanRead != nil {
+		c := v.mu.cleanRead
+		v.mu.cleanRead = c.next
+		c.next = nil
+		if b := v.cleanBatchLocked(c); b != nil {
+			return b
+		}
+		v.endCleanLocked(c, a)
+	}
+	for v.mu.cleaners < cleanBatches && v.mu.closed == nil && v.startCleanLocked(a) {
+	}
+	return nil
+}
+
+// startCleanLocked starts reading victims. False: there is no need, or nothing
+// to gain, or no buffers.
+func (v *Volume) startCleanLocked(a *after) bool {
+	need := v.mu.log.CleanNeed()
+	if need == raid.CleanNone {
+		v.mu.cleaning = false
+	}
+	if need >= raid.CleanSoon {
+		v.mu.cleaning = true
+	}
+	heal := v.mu.healing && v.mu.cleaners == 0
+	if !v.mu.cleaning && !heal {
+		return false
+	}
+	c := v.mu.cleanIdle
+	if c == nil {
+		c = &cleaning{slots: make([]raid.Slot, 0, v.mu.log.MaxPages())}
+	} else {
+		v.mu.cleanIdle = c.next
+		c.next = nil
+	}
+	c.slots, c.recs = c.slots[:0], c.recs[:0]
+	if v.mu.cleaning {
+		c.slots = v.mu.log.Victims(c.slots)
+	}
+	if len(c.slots) == 0 && heal {
+		c.slots = v.mu.log.HealVictims(c.slots)
+		v.mu.healing = len(c.slots) > 0
+	}
+	var ok bool
+	if len(c.slots) > 0 {
+		c.op.Bufs, ok = v.scratch.tryGet(len(c.slots), c.op.Bufs[:0])
+	}
+	if !ok {
+		c.next = v.mu.cleanIdle
+		v.mu.cleanIdle = c
+		return false
+	}
+	v.mu.cleaners++
+	v.mu.ops += 2 // Close waits for both halves: unlock counts the first when it is read, endClean the other
+	c.op = Op{Kind: opClean, Done: v.cleanRead, Bufs: c.op.Bufs, User: c}
+	c.op.st = opState{start: nanotime(), left: len(c.slots), clean: c}
+	r := router{v: v, a: a}
+	for i, s := range c.slots {
+		u := v.newUnitLocked()
+		u.op, u.i, u.buf, u.slot, u.move = &c.op, i, c.op.Bufs[i], s, true
+		r.route(u)
+	}
+	r.flush()
+	return true
+}
+
+// opClean is the cleaner's own kind of Op.
+const opClean OpKind = 255
+
+// cleanRead takes a cleaning whose pages have all been read, or were found to
+// have moved.
+func (v *Volume) cleanRead(op *Op) {
+	a := v.lock()
+	c := op.User.(*cleaning)
+	c.next = v.mu.cleanRead
+	v.mu.cleanRead = c
+	v.unlock(a)
+}
+
+// cleanBatchLocked makes a batch of what is still current in c. Nil: nothing
+// is, or there is no room.
+func (v *Volume) cleanBatchLocked(c *cleaning) *batch {
+	b := v.mu.batches
+	if b == nil || v.mu.closed != nil {
+		return nil
+	}
+	b.reset()
+	b.clean = c
+	for i, s := range c.slots {
+		buf := c.op.Bufs[i]
+		if buf == nil {
+			continue
+		}
+		what, live := v.mu.log.Content(s)
+		switch {
+		case !live:
+		case what.Kind == raid.KindNotes:
+			if !v.moveNoteLocked(b, c, what.Note, buf.Page) {
+				v.dropCleanLocked(b)
+				return nil
+			}
+		case v.mu.pending.oldest(what.Page) != nil || v.trimCoversLocked(what.Page, 1):
+			// A newer version is under way. Its number may be lower than this
+			// batch's will be, so the old content must not be written again.
+		case len(b.bufs) < v.mu.log.MaxPages():
+			b.bufs = append(b.bufs, buf)
+			b.items = append(b.items, raid.Item{Kind: raid.ItemMove, Page: what.Page, From: s})
+		}
+	}
+	if len(b.bufs) == 0 || !v.mu.log.Reserve(len(b.bufs), true, &b.p) {
+		v.dropCleanLocked(b)
+		return nil
+	}
+	if b.p.N < len(b.bufs) {
+		b.bufs, b.items = b.bufs[:b.p.N], b.items[:b.p.N]
+	}
+	if b.noted {
+		notes := raid.NewNotes(b.note.Page)
+		for _, m := range c.recs {
+			if !notes.Append(m.rec) {
+				panic("client: more notes than were counted")
+			}
+		}
+	}
+	v.mu.batches = b.next
+	b.next = nil
+	b.left = b.transfers(v)
+	return b
+}
+
+// moveNoteLocked takes over the current records of note n, if they fit. False:
+// the page is no note page, which its checksum said it was.
+func (v *Volume) moveNoteLocked(b *batch, c *cleaning, n raid.NoteID, page []byte) bool {
+	notes, err := raid.ParseNotes(page)
+	if err != nil {
+		v.log.Error("a note page cannot be read: its row is not cleaned", "err", err)
+		return false
+	}
+	had := len(c.recs)
+	for i := range notes.Len() {
+		rec := notes.At(i)
+		at, left := rec.Start, uint64(rec.Count)
+		for left > 0 {
+			start, run := v.mu.log.NoteRun(n, rec.Fill, at, left)
+			if run == 0 {
+				break
+			}
+			c.recs = append(c.recs, movedNote{from: n, rec: raid.NoteRecord{Start: start, Count: uint32(run), Fill: rec.Fill, Seq: rec.Seq}})
+			left -= uint64(start-at) + run
+			at = start + raid.PageNo(run)
+		}
+	}
+	full := !b.noted && len(b.bufs) == v.mu.log.MaxPages()
+	if len(c.recs) > raid.MaxNotes || full || (len(c.recs) > had && !v.openNoteLocked(b)) {
+		c.recs = c.recs[:had] // another time
+	}
+	return true
+}
+
+func (v *Volume) dropCleanLocked(b *batch) {
+	if b.noted {
+		v.mu.log.FreeNote(b.noteID)
+		b.noted = false
+	}
+	b.clean = nil
+	clear(b.bufs)
+}
+
+// cleanWrittenLocked ends a cleaning whose batch was committed.
+func (v *Volume) cleanWrittenLocked(b *batch, a *after) {
+	if b.noted {
+		for _, m := range b.clean.recs {
+			v.mu.log.MoveFill(m.from, b.noteID, m.rec.Start, uint64(m.rec.Count), m.rec.Fill)
+		}
+		v.mu.log.SealNote(b.noteID)
+	}
+	v.mu.count.cleanedPages += int64(len(b.bufs))
+	v.advanceLocked()
+	v.endCleanLocked(b.clean, a)
+}
+
+// cleanFailedLocked ends a cleaning whose batch some member does not have. The
+// map still says the old places: nothing is lost, and nothing needs a retry.
+func (v *Volume) cleanFailedLocked(b *batch, a *after) {
+	c := b.clean
+	v.dropCleanLocked(b)
+	v.endCleanLocked(c, a)
+}
+
+func (v *Volume) endCleanLocked(c *cleaning, a *after) {
+	v.mu.cleaners--
+	v.opGoneLocked()
+	for _, b := range c.op.Bufs {
+		if b != nil { // nil: the page had moved
+			a.free = append(a.free, b)
+		}
+	}
+	c.next = v.mu.cleanIdle
+	v.mu.cleanIdle = c
+}

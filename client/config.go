@@ -1,0 +1,93 @@
+package client
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"dmps/raid"
+	"dmps/transport"
+)
+
+// Config of a Volume. Layout, Lease and Dialer are required.
+type Config struct {
+	Layout *raid.Layout
+	Lease  Lease
+	Meta   Meta // nil: no lease is renewed and nobody is told (tests)
+	Dialer transport.Dialer
+
+	ArenaBytes     int64 // page buffers for requests in flight; 0: 64 MiB
+	AllowSwappable bool  // go on when the buffers cannot be locked
+
+	Holder string       // for the servers' logs
+	Logger *slog.Logger // nil: slog.Default
+
+	// SuspectAfter is how long a member may be silent, while others answer,
+	// before its session is ended and its rows are placed elsewhere.
+	// 0: 150 ms.
+	SuspectAfter time.Duration
+	// HardDeadline ends the session of a member that is silent although
+	// nobody else answers either: then it is as likely that this machine
+	// stalls. 0: 3 s.
+	HardDeadline time.Duration
+	// Patience is how long a request waits for members that may come back,
+	// when too few others are left. 0: 10 s.
+	Patience time.Duration
+	// DialTimeout bounds one attempt to reach a server. 0: 2 s.
+	DialTimeout time.Duration
+}
+
+func (c *Config) fill() error {
+	switch {
+	case c.Layout == nil:
+		return errors.New("opening a volume: no layout")
+	case c.Dialer == nil:
+		return errors.New("opening a volume: no transport")
+	}
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&c.SuspectAfter, 150*time.Millisecond)
+	def(&c.HardDeadline, 3*time.Second)
+	def(&c.Patience, 10*time.Second)
+	def(&c.DialTimeout, 2*time.Second)
+	if c.ArenaBytes <= 0 {
+		c.ArenaBytes = 64 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c.Layout.Validate()
+}
+
+// Batches of page-outs in flight. Two are enough for small ones, where the
+// second is formed of what arrived while the first was under way; full ones
+// may fill the links.
+const (
+	smallBatches = 2
+	maxBatches   = 8
+	cleanBatches = 2
+)
+
+// userBufs is the number of buffers for the front ends.
+func (c *Config) userBufs() int {
+	n := int(c.ArenaBytes / raid.PageSize)
+	return max(n, MaxOpPages) // any single request can be served
+}
+
+// scratchBufs is the number of buffers for the client's own work.
+func (c *Config) scratchBufs() int {
+	k := c.Layout.Geometry.K
+	n := cleanBatches * raid.MaxBatchPages * k // pages that the cleaner moves
+	n += 8 * raid.MaxBatchPages * k            // eight runs being reconstructed
+	n += 64                                    // old content for sub-page writes
+	return n
+}
+
+// batchBufs is the number of buffers that batches own: parity and one page of
+// notes each.
+func (c *Config) batchBufs() int {
+	return (maxBatches + cleanBatches) * (raid.MaxBatchPages*c.Layout.Geometry.M + 1)
+}

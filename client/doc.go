@@ -1,0 +1,45 @@
+// Package client is the side of dmps that pages: it turns a volume's memory on
+// other machines into a block device.
+//
+// Four nouns matter. A Device is what front ends serve (package client/nbd, or
+// a program through ReadAt and WriteAt); an Op is one request of theirs. A
+// Volume is the Device that is real: the paper's Broker, which drives the
+// translator (package raid) and the Communicator (package transport). A Buf is
+// a page buffer of the arena, the only place where pages are in this process:
+// locked, outside the Go heap, bounded (I7, I8).
+//
+// # A page-out
+//
+//	front end   Alloc, fill, Submit                         device.go, submit.go
+//	broker      same-filled? pending table, queue           submit.go, pending.go
+//	coalescer   what waits becomes a batch of up to 32 rows pageout.go
+//	translator  raid.Log.Reserve: rows of one group
+//	coder       checksums, headers, parity; no lock held    batch.go
+//	transfers   one a member, all at once                   peer.go, xfer.go
+//	commit      all have answered: map, answers             pageout.go
+//
+// A member that fails makes its batch be placed again; the buffers are kept
+// until then. An Op is answered when every member of its rows has it (I1).
+//
+// # A page-in
+//
+//	pending table, else map, else zeros                     pagein.go
+//	one transfer for neighbours on one member
+//	header and checksum are verified (I2), then answered
+//
+// When the member is down, slow or wrong the page is rebuilt from K others
+// (rescue.go, watch.go); when too few are up it waits for as long as it has
+// patience for members that may come back, and ends with ErrLost (members.go).
+//
+// # What runs
+//
+// Nobody waits on the page path: the front end's goroutine forms and sends
+// batches in Kick, the transport's goroutines complete them, and whoever
+// completes starts what that made possible (pump). Each server has a goroutine
+// that keeps its session (peer.run), the watch looks for what takes too long,
+// and keepLease reports to meta.
+//
+// Read in this order: device.go, op.go, volume.go, submit.go, pageout.go,
+// batch.go, pagein.go, rescue.go, members.go, watch.go; then clean.go, trim.go,
+// recover.go, inplace.go.
+package client

@@ -1,0 +1,162 @@
+package client
+
+import (
+	"fmt"
+
+	"dmps/raid"
+)
+
+// Linear and striped layouts: every page has one place and is written over
+// there. There is no redundancy to fall back on: what a server does not take
+// waits for it to come back, and fails after the patience.
+
+// nextInPlaceLocked forms a batch of up to 32 pages for one chunk.
+func (v *Volume) nextInPlaceLocked(*after) *batch {
+	if v.mu.queue.n == 0 || v.mu.batches == nil || v.mu.flying >= maxBatches {
+		return nil
+	}
+	for range v.mu.groupQ {
+		g := v.mu.groupHand
+		v.mu.groupHand = (g + 1) % len(v.mu.groupQ)
+		q := &v.mu.groupQ[g]
+		if q.n == 0 || (v.mu.flying >= smallBatches && q.n < raid.MaxBatchPages && v.mu.flying >= len(v.mu.groupQ)) {
+			continue
+		}
+		if p := v.member(raid.GroupID(g), 0).peer; p == nil || p.state != peerUp {
+			if v.mu.starved == 0 {
+				v.mu.starved = nanotime()
+			}
+			continue
+		}
+		b := v.mu.batches
+		v.mu.batches = b.next
+		b.next = nil
+		b.reset()
+		b.group = raid.GroupID(g)
+		for q.n > 0 && len(b.bufs) < raid.MaxBatchPages && len(b.bufs) < cap(b.bufs) {
+			buf := q.pop()
+			v.mu.queue.n--
+			buf.state = bufInFlight
+			b.addPage(buf)
+		}
+		v.mu.seq++
+		b.p.Seq = v.mu.seq
+		v.mu.flying++
+		v.mu.starved = 0
+		b.left = 1
+		return b
+	}
+	return nil
+}
+
+// sendInPlace sends a batch to its chunk. Same-filled pages travel as a header.
+func (v *Volume) sendInPlace(b *batch) {
+	m := v.member(b.group, 0)
+	x := v.xfers.get()
+	x.batch = b
+	x.req.Op = opWrite
+	x.req.Chunk = uint64(m.chunk)
+	for _, buf := range b.bufs {
+		_, i := v.inplace.Locate(buf.page)
+		h := raid.Header{Kind: raid.KindPage, Filled: 1, Members: 1, Page: buf.page, Seq: b.p.Seq, Epoch: uint32(v.layout.Epoch)}
+		page := buf.Page
+		if buf.filled {
+			h.Kind, h.Fill, page = raid.KindFill, buf.fill, nil
+		} else {
+			h.CRC = raid.Checksum(page)
+		}
+		h.Put(buf.hdr[:raid.HeaderSize], nil)
+		x.add(i, buf.hdr[:raid.HeaderSize], page)
+	}
+	m.peer.send(x)
+}
+
+// finishInPlaceLocked answers a batch, or queues it again.
+func (v *Volume) finishInPlaceLocked(b *batch, a *after) {
+	v.mu.flying--
+	v.mu.count.batches++
+	v.mu.count.batchPages += int64(len(b.bufs))
+	for i := len(b.bufs) - 1; i >= 0; i-- {
+		buf := b.bufs[i]
+		if b.failed == 0 {
+			v.writtenLocked(buf, a)
+			continue
+		}
+		p := v.member(b.group, 0).peer
+		if p == nil || p.state == peerGone || v.mu.closed != nil {
+			v.failPageLocked(buf, fmt.Errorf("writing page %d in place: %w: %w", buf.page, b.err, ErrLost), a)
+			continue
+		}
+		buf.state = bufQueued
+		v.mu.groupQ[b.group].pushFront(buf)
+		v.mu.queue.n++
+	}
+	v.releaseBatchLocked(b)
+}
+
+// failInPlaceLocked answers what waits for servers that are not up with err.
+func (v *Volume) failInPlaceLocked(err error, a *after) {
+	for g := range v.mu.groupQ {
+		if p := v.member(raid.GroupID(g), 0).peer; p != nil && p.state == peerUp && v.mu.closed == nil {
+			continue
+		}
+		q := &v.mu.groupQ[g]
+		for buf := q.pop(); buf != nil; buf = q.pop() {
+			v.mu.queue.n--
+			v.failPageLocked(buf, err, a)
+		}
+	}
+	v.mu.starved = 0
+}
+
+// trimInPlace writes zeros: a header for each page, 256 pages at a time.
+func (v *Volume) trimInPlace(op *Op, first, end int64, edges []*Buf) {
+	a := v.lock()
+	op.st.left = len(edges) + int(end-first)
+	for _, b := range edges {
+		v.acceptPageLocked(b, a)
+	}
+	if op.st.left == 0 {
+		a.done = append(a.done, op)
+	}
+	v.unlock(a)
+	if end > first {
+		op.st.page, op.st.count = raid.PageNo(first), uint64(end-first)
+		v.trimMore(op)
+	}
+}
+
+const trimStep = 256
+
+func (v *Volume) trimMore(op *Op) {
+	n := min(op.st.count, trimStep)
+	op.st.wait = waiter{n: int(n), op: op, granted: v.trimGranted}
+	if err := v.user.wait(&op.st.wait); err != nil {
+		v.trimGranted(&op.st.wait)
+	}
+}
+
+func (v *Volume) trimGranted(w *waiter) {
+	op := w.op
+	a := v.lock()
+	if w.bufs == nil {
+		op.st.left -= int(op.st.count) - 1
+		op.st.count = 0
+		v.partDoneLocked(op, ErrClosed, a)
+	}
+	for _, b := range w.bufs {
+		at := int64(op.st.page) << raid.PageShift
+		edge(op, b, at, at+raid.PageSize)
+		b.filled = true
+		op.st.page++
+		op.st.count--
+		v.acceptPageLocked(b, a)
+	}
+	more := op.st.count > 0
+	v.unlock(a)
+	if more {
+		v.trimMore(op)
+	}
+	v.pump()
+	v.flushHooks()
+}

@@ -1,0 +1,265 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"time"
+
+	"dmps/raid"
+	"dmps/transport"
+)
+
+func popcount(m uint32) int { return bits.OnesCount32(m) }
+
+// refusedFor is how long a server's address must refuse connections before
+// its process, and so its memory, is taken for gone. Long enough for a
+// firewall's or a restart's hiccup, short against any request's patience.
+const refusedFor = int64(time.Second)
+
+// peerUp takes a new session into use.
+func (v *Volume) peerUp(p *peer, c transport.Conn) {
+	p.mu.Lock()
+	p.mu.conn = c
+	p.mu.heard = nanotime()
+	p.mu.Unlock()
+	a := v.lock()
+	was := p.state
+	p.state, p.since, p.refused = peerUp, nanotime(), 0
+	v.setUpLocked(p, true)
+	v.healthChangedLocked()
+	v.restartStalledLocked(a)
+	v.unlock(a)
+	if was == peerSuspect {
+		v.log.Info("server answers again", "server", p.id)
+	}
+	v.idle()
+}
+
+// setUpLocked tells the translator about all members on p.
+func (v *Volume) setUpLocked(p *peer, up bool) {
+	if v.mu.log == nil {
+		return
+	}
+	for _, m := range p.members {
+		v.mu.log.SetUp(m.group, m.col, up)
+	}
+}
+
+// peerDown marks p suspect if c is still its session: from now on nothing is
+// placed there, and reads go elsewhere.
+func (v *Volume) peerDown(p *peer, c transport.Conn, cause error) {
+	p.drop(c, cause)
+	a := v.lock()
+	v.peerDownLocked(p, cause)
+	v.unlock(a)
+}
+
+func (v *Volume) peerDownLocked(p *peer, cause error) {
+	if p.state != peerUp {
+		return
+	}
+	p.state, p.since = peerSuspect, nanotime()
+	v.setUpLocked(p, false)
+	v.healthChangedLocked()
+	v.mu.count.sessionsLost++
+	if v.mu.closed == nil {
+		v.log.Warn("server is suspect: its rows are served by the others", "server", p.id, "cause", cause)
+	}
+}
+
+// peerLost marks what p held as gone.
+func (v *Volume) peerLost(p *peer, cause error) {
+	a := v.lock()
+	v.peerDownLocked(p, cause)
+	p.state, p.since = peerGone, nanotime()
+	if v.mu.log != nil {
+		for _, m := range p.members {
+			v.mu.log.SetLost(m.group, m.col)
+		}
+	}
+	v.healthChangedLocked()
+	v.restartStalledLocked(a)
+	v.unlock(a)
+	v.log.Error("server lost what it held: it was restarted", "server", p.id, "cause", cause)
+	v.idle()
+}
+
+// peerUnreachable notes a failed attempt to connect.
+func (v *Volume) peerUnreachable(p *peer, err error) {
+	a := v.lock()
+	switch {
+	case !refusedBy(err):
+		p.refused = 0
+	case p.refused == 0:
+		p.refused = nanotime()
+	}
+	if p.state == peerConnecting {
+		p.state, p.since = peerSuspect, nanotime()
+		v.healthChangedLocked()
+	}
+	v.unlock(a)
+}
+
+// transferFailed draws the conclusions from a transfer's error, before what it
+// was part of is placed or routed anew.
+func (v *Volume) transferFailed(x *xfer) {
+	err := x.req.Err
+	switch {
+	case errors.Is(err, transport.ErrStaleEpoch):
+		v.fence(err)
+	case errors.Is(err, transport.ErrChecksum):
+		// The bytes changed on their way; the session is sound.
+	case x.conn == nil:
+		// There was no session to begin with.
+	case errors.Is(err, transport.ErrClosed):
+		v.peerDown(x.peer, x.conn, err)
+	default:
+		// The server refuses what the layout says it holds: it is no member
+		// to rely on, and the outcome of what else is under way is unknown.
+		v.peerDown(x.peer, x.conn, fmt.Errorf("server %s refused a transfer: %w", x.peer.id, err))
+	}
+}
+
+// fence ends the volume for writing and reading: another client has it.
+func (v *Volume) fence(cause error) {
+	a := v.lock()
+	first := v.mu.closed == nil
+	if first {
+		v.mu.closed = fmt.Errorf("%w: %w", ErrFenced, cause)
+		if v.mu.log != nil {
+			v.failQueueLocked(v.mu.closed, a)
+		}
+		v.failStalledLocked(v.mu.closed, a)
+		v.failHeldLocked(v.mu.closed, a)
+	}
+	v.unlock(a)
+	if first {
+		v.log.Error("fenced: another client has taken the volume", "cause", cause)
+		v.flushHooks()
+	}
+}
+
+// stallLocked parks a unit that too few members are up for, or fails it when
+// no return of a member could help.
+func (v *Volume) stallLocked(u *unit, a *after) {
+	now := nanotime()
+	if u.since == 0 {
+		u.since = now
+	}
+	if v.goneLocked(u, now) {
+		v.mu.count.lost++
+		v.failUnitLocked(u, fmt.Errorf("page %d: %w", u.page, ErrLost), a)
+		return
+	}
+	u.next = v.mu.stalled
+	v.mu.stalled = u
+}
+
+// goneLocked reports whether u's page cannot come back: too many of its row's
+// members are lost, or nobody listens where they were.
+func (v *Volume) goneLocked(u *unit, now int64) bool {
+	gone := func(c raid.Col) bool {
+		p := v.member(u.grp, c).peer
+		return p == nil || p.state == peerGone || (p.refused != 0 && now-p.refused > refusedFor)
+	}
+	if v.inplace != nil {
+		return gone(0)
+	}
+	have := v.mu.log.Holders(u.grp, u.idx) &^ u.avoid
+	for c := range raid.Col(v.geo.Members()) {
+		if have&(1<<c) != 0 && gone(c) {
+			have &^= 1 << c
+		}
+	}
+	return !v.mu.log.CanDecode(have, v.mu.log.FilledCols(u.grp, u.idx))
+}
+
+// restartStalledLocked routes every parked unit again.
+func (v *Volume) restartStalledLocked(a *after) {
+	u := v.mu.stalled
+	v.mu.stalled = nil
+	r := router{v: v, a: a}
+	for u != nil {
+		next := u.next
+		u.next = nil
+		r.route(u)
+		u = next
+	}
+	r.flush()
+}
+
+// expireStalledLocked fails what has waited for longer than the patience, and
+// what has turned out to be gone.
+func (v *Volume) expireStalledLocked(now int64, a *after) {
+	u := v.mu.stalled
+	v.mu.stalled = nil
+	for u != nil {
+		next := u.next
+		u.next = nil
+		if now-u.since > int64(v.cfg.Patience) {
+			v.mu.count.lost++
+			v.failUnitLocked(u, fmt.Errorf("page %d: its members did not come back within %v: %w", u.page, v.cfg.Patience, ErrLost), a)
+		} else {
+			v.stallLocked(u, a)
+		}
+		u = next
+	}
+}
+
+func (v *Volume) failStalledLocked(err error, a *after) {
+	u := v.mu.stalled
+	v.mu.stalled = nil
+	for u != nil {
+		next := u.next
+		u.next = nil
+		v.failUnitLocked(u, err, a)
+		u = next
+	}
+}
+
+// failAll answers everything that is not in a transfer with err.
+func (v *Volume) failAll(err error) {
+	a := v.lock()
+	if v.inplace != nil {
+		v.failInPlaceLocked(err, a)
+	} else {
+		v.failQueueLocked(err, a)
+	}
+	v.failStalledLocked(err, a)
+	v.failHeldLocked(err, a)
+	for u := v.mu.mergers; u != nil; {
+		next := u.next
+		u.next = nil
+		v.mu.mergers = next
+		v.failUnitLocked(u, err, a)
+		u = v.mu.mergers
+	}
+	v.unlock(a)
+}
+
+// retryMergersLocked starts fetching old content that had no buffer before.
+func (v *Volume) retryMergersLocked(a *after) {
+	if v.mu.rescues != nil {
+		v.retryRescuesLocked(a)
+	}
+	u := v.mu.mergers
+	if u == nil {
+		return
+	}
+	v.mu.mergers = nil
+	r := router{v: v, a: a}
+	for u != nil {
+		next := u.next
+		u.next = nil
+		if bufs, ok := v.scratch.tryGet(1, a.scratch[:0]); ok {
+			u.buf = bufs[0]
+			r.route(u)
+		} else {
+			u.next = v.mu.mergers
+			v.mu.mergers = u
+		}
+		u = next
+	}
+	r.flush()
+}

@@ -1,0 +1,334 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"dmps/raid"
+	"dmps/transport"
+)
+
+// memberRef is one chunk of this volume on a server.
+type memberRef struct {
+	group raid.GroupID
+	col   raid.Col
+	chunk raid.ChunkID
+}
+
+// peer is one memory server as this volume sees it: the session, which is
+// made again whenever it ends, and the transfers in it.
+type peer struct {
+	v       *Volume
+	id      raid.ServerID
+	addr    string
+	inc     raid.Incarnation
+	members []memberRef
+
+	opened bool        // its chunks were opened once, so they must exist from then on; only run uses it
+	dirty  atomic.Bool // something was submitted since the last Kick
+
+	// Guarded by v.mu.
+	state   peerState
+	since   int64 // when state changed, nanoseconds
+	refused int64 // since when connecting is refused: nobody listens there; 0: it is not
+
+	mu struct {
+		sync.Mutex
+		conn         transport.Conn // nil: no session
+		oldest, last *xfer          // transfers in flight, by start
+		waitHead     *xfer          // transfers without credit
+		waitTail     *xfer
+		heard        int64 // last completion, nanoseconds
+	}
+}
+
+type peerState uint8
+
+const (
+	peerConnecting peerState = iota // at first
+	peerUp                          // has a session
+	peerSuspect                     // had one; may come back with everything it had
+	peerGone                        // another incarnation: what it held is lost
+)
+
+func (s peerState) String() string {
+	return [...]string{"connecting", "up", "suspect", "lost"}[s]
+}
+
+// send gives x to the peer. Without a session it fails like a transfer that
+// was cut off: the outcome comes through Volume.done all the same, later.
+func (p *peer) send(x *xfer) {
+	x.peer = p
+	x.start = nanotime()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x.conn = p.mu.conn
+	if x.conn == nil {
+		p.v.dead.push(x)
+		return
+	}
+	if p.mu.waitHead != nil {
+		p.enqueueLocked(x)
+		return
+	}
+	p.submitLocked(x)
+}
+
+// submitLocked hands x to the transport, or to the queue for credit, or to the
+// dead.
+func (p *peer) submitLocked(x *xfer) {
+	x.prev, x.next = p.mu.last, nil
+	if p.mu.last == nil {
+		p.mu.oldest = x
+	} else {
+		p.mu.last.next = x
+	}
+	p.mu.last = x
+	err := x.conn.Submit(&x.req)
+	if err == nil {
+		p.dirty.Store(true)
+		return
+	}
+	p.unlinkLocked(x)
+	if errors.Is(err, transport.ErrWindowFull) {
+		p.enqueueLocked(x)
+		return
+	}
+	x.req.Err = err
+	p.v.dead.push(x)
+}
+
+func (p *peer) enqueueLocked(x *xfer) {
+	x.next = nil
+	if p.mu.waitTail == nil {
+		p.mu.waitHead = x
+	} else {
+		p.mu.waitTail.next = x
+	}
+	p.mu.waitTail = x
+}
+
+func (p *peer) unlinkLocked(x *xfer) {
+	if x.prev == nil {
+		p.mu.oldest = x.next
+	} else {
+		x.prev.next = x.next
+	}
+	if x.next == nil {
+		p.mu.last = x.prev
+	} else {
+		x.next.prev = x.prev
+	}
+	x.prev, x.next = nil, nil
+}
+
+// completed takes x out of flight and lets the next one in.
+func (p *peer) completed(x *xfer) {
+	p.mu.Lock()
+	p.unlinkLocked(x)
+	if x.req.Err == nil {
+		p.mu.heard = nanotime()
+	}
+	for p.mu.waitHead != nil && p.mu.conn != nil {
+		w := p.mu.waitHead
+		p.mu.waitHead = w.next
+		if p.mu.waitHead == nil {
+			p.mu.waitTail = nil
+		}
+		head := p.mu.waitHead
+		p.submitLocked(w)
+		if p.mu.waitTail == w { // no credit after all: it is at the end, put it first again
+			p.requeueFirstLocked(w, head)
+			break
+		}
+	}
+	p.mu.Unlock()
+}
+
+// requeueFirstLocked moves w, just appended to the queue that began with head,
+// back to its front.
+func (p *peer) requeueFirstLocked(w, head *xfer) {
+	if head == nil {
+		return // it is alone
+	}
+	at := head
+	for at.next != w {
+		at = at.next
+	}
+	at.next = nil
+	p.mu.waitTail = at
+	w.next = head
+	p.mu.waitHead = w
+}
+
+// kick rings the doorbell if anything was submitted since the last time.
+func (p *peer) kick() {
+	if !p.dirty.Load() || !p.dirty.Swap(false) {
+		return
+	}
+	p.mu.Lock()
+	c := p.mu.conn
+	p.mu.Unlock()
+	if c != nil {
+		c.Kick()
+	}
+}
+
+// drop ends the session: transfers in flight complete with an error when
+// nothing touches their memory any more, those without credit at once.
+func (p *peer) drop(c transport.Conn, cause error) {
+	p.mu.Lock()
+	if p.mu.conn == c && c != nil {
+		p.mu.conn = nil
+		for w := p.mu.waitHead; w != nil; {
+			next := w.next
+			w.next = nil
+			w.req.Err = fmt.Errorf("%w: %v", transport.ErrClosed, cause)
+			p.v.dead.push(w)
+			w = next
+		}
+		p.mu.waitHead, p.mu.waitTail = nil, nil
+	}
+	p.mu.Unlock()
+	if c != nil {
+		c.Abort(cause)
+	}
+}
+
+// deadList holds transfers that failed before the transport had them; pump
+// completes them, on a goroutine that holds no lock.
+type deadList struct {
+	mu   sync.Mutex
+	head *xfer
+	some atomic.Bool
+}
+
+func (d *deadList) push(x *xfer) {
+	if x.req.Err == nil {
+		x.req.Err = transport.ErrClosed
+	}
+	d.mu.Lock()
+	x.next = d.head
+	d.head = x
+	d.some.Store(true)
+	d.mu.Unlock()
+}
+
+func (d *deadList) take() *xfer {
+	if !d.some.Load() {
+		return nil
+	}
+	d.mu.Lock()
+	x := d.head
+	d.head = nil
+	d.some.Store(false)
+	d.mu.Unlock()
+	return x
+}
+
+// Reconnecting starts quickly, since a cut connection is often back at once,
+// and backs off to a pace that bothers nobody.
+const (
+	redialFirst = 10 * time.Millisecond
+	redialMost  = time.Second
+)
+
+// run keeps a session with the server until the volume is closed or the
+// server is known to have lost what it held.
+func (p *peer) run(ctx context.Context, first chan<- error) {
+	report := func(err error) {
+		if first != nil {
+			first <- err
+			first = nil
+		}
+	}
+	wait := redialFirst
+	for ctx.Err() == nil {
+		conn, err := p.connect(ctx)
+		if err == nil {
+			wait = redialFirst
+			p.v.peerUp(p, conn)
+			report(nil)
+			select {
+			case <-conn.Done():
+				err = conn.Err()
+			case <-ctx.Done():
+				p.drop(conn, ErrClosed)
+				conn.Close()
+				p.v.peerDown(p, conn, ErrClosed)
+				return
+			}
+			p.v.peerDown(p, conn, err)
+			p.v.pump()
+			continue
+		}
+		switch {
+		case errors.Is(err, transport.ErrIncarnation) || errors.Is(err, errChunkGone):
+			p.v.peerLost(p, err)
+			report(err)
+			return
+		case errors.Is(err, transport.ErrStaleEpoch):
+			p.v.fence(err)
+			report(err)
+			return
+		}
+		p.v.peerUnreachable(p, err)
+		report(err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait/2 + rand.N(wait)):
+		}
+		wait = min(2*wait, redialMost)
+	}
+	report(ctx.Err())
+}
+
+// errChunkGone: the right incarnation of a server does not have a chunk that
+// it had; treat its memory as lost.
+var errChunkGone = errors.New("server no longer holds its chunk")
+
+// connect makes a session in which all chunks are open.
+func (p *peer) connect(ctx context.Context) (transport.Conn, error) {
+	v := p.v
+	ctx, cancel := context.WithTimeout(ctx, v.cfg.DialTimeout)
+	defer cancel()
+	conn, _, err := v.cfg.Dialer.Dial(ctx, p.addr, transport.Hello{
+		Cluster:     v.layout.Cluster,
+		Volume:      uint64(v.layout.Volume),
+		Epoch:       uint64(v.layout.Epoch),
+		Incarnation: uint64(p.inc),
+		Mode:        transport.ModeOwner,
+		Client:      v.cfg.Holder,
+	}, v.idle)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to server %s at %s: %w", p.id, p.addr, err)
+	}
+	for _, m := range p.members {
+		err := conn.OpenChunk(ctx, uint64(m.chunk), transport.ChunkSpec{
+			Slots:       v.layout.ChunkSlots,
+			HeaderBytes: uint32(v.layout.HeaderBytes(m.col)),
+			InPlace:     v.layout.Kind != raid.LayoutLog,
+			MustExist:   p.opened,
+		})
+		if err == nil {
+			continue
+		}
+		conn.Close()
+		if errors.Is(err, transport.ErrNoChunk) && p.opened {
+			return nil, fmt.Errorf("%w: chunk %d on %s: %v", errChunkGone, m.chunk, p.id, err)
+		}
+		return nil, fmt.Errorf("opening chunk %d on server %s: %w", m.chunk, p.id, err)
+	}
+	p.opened = true
+	return conn, nil
+}
+
+// refusedBy reports whether err says that nobody listens at the address: the
+// server process is gone, and its memory with it.
+func refusedBy(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }

@@ -1,0 +1,201 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"dmps/raid"
+	"dmps/transport"
+
+	"golang.org/x/sys/unix"
+)
+
+// recoverBlock is how many headers of a member are fetched at a time: as many
+// as the largest of them fit one transfer.
+const recoverBlock = transport.MaxHeadersBytes / raid.MaxHeaderSize
+
+// recoverWorkers is how many groups are read side by side.
+const recoverWorkers = 4
+
+// recover rebuilds the page map from the slot headers of all members that are
+// up, in parallel. No page-in or page-out runs yet.
+func (v *Volume) recover(ctx context.Context) error {
+	start := time.Now()
+	w := v.geo.Members()
+	mem, err := unix.Mmap(-1, 0, recoverWorkers*w*transport.MaxHeadersBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return fmt.Errorf("mapping the buffers of the recovery: %w", err)
+	}
+	v.recoverMem = mem // unmapped when the transport, which knows it, is closed
+	if err := v.cfg.Dialer.Register(mem); err != nil {
+		return fmt.Errorf("registering the buffers of the recovery: %w", err)
+	}
+	var rec *raid.Recovery
+	func() {
+		a := v.lock()
+		defer v.unlock(a)
+		rec = raid.NewRecovery(v.mu.log)
+	}()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	groups := make(chan raid.GroupID)
+	var wg sync.WaitGroup
+	for i := range recoverWorkers {
+		bufs := mem[i*w*transport.MaxHeadersBytes:][:w*transport.MaxHeadersBytes]
+		wg.Go(func() {
+			for g := range groups {
+				if err := v.recoverGroup(ctx, rec, g, bufs); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	for g := range v.layout.Groups {
+		select {
+		case groups <- raid.GroupID(g):
+		case <-ctx.Done():
+		}
+	}
+	close(groups)
+	wg.Wait()
+	if ctx.Err() != nil {
+		return fmt.Errorf("recovering the page map: %w", context.Cause(ctx))
+	}
+	if err := v.recoverNotes(rec); err != nil {
+		return fmt.Errorf("recovering the page map: %w", err)
+	}
+	a := v.lock()
+	torn := rec.Finish()
+	st := v.mu.log.Stats()
+	v.healthChangedLocked()
+	v.unlock(a)
+	v.log.Info("page map recovered", "took", time.Since(start).Round(time.Millisecond),
+		"pages", st.Mapped, "filled", st.Filled, "rows", st.UsedRows, "unanswered_rows", torn)
+	return nil
+}
+
+// recoverGroup reads the headers of one group, block by block.
+func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.GroupID, bufs []byte) error {
+	w := v.geo.Members()
+	headers := make([][]byte, w)
+	have := make([]bool, w)
+	for from := uint32(0); from < v.layout.ChunkSlots && ctx.Err() == nil; from += recoverBlock {
+		n := min(recoverBlock, v.layout.ChunkSlots-from)
+		if err := v.readHeaders(g, from, n, bufs, have); err != nil {
+			return err
+		}
+		a := v.lock()
+		for i := range n {
+			for c := range w {
+				headers[c] = nil
+				if have[c] {
+					size := v.layout.HeaderBytes(raid.Col(c))
+					headers[c] = bufs[c*transport.MaxHeadersBytes+int(i)*size:][:size]
+				}
+			}
+			if err := rec.Row(g, raid.Index(from+i), headers); err != nil {
+				v.unlock(a)
+				return err
+			}
+		}
+		v.unlock(a)
+	}
+	return nil
+}
+
+// readHeaders fetches n headers of every member of g that is up.
+func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have []bool) error {
+	w := v.geo.Members()
+	wait := make([]chan error, w)
+	up := 0
+	for c := range raid.Col(w) {
+		m := v.member(g, c)
+		have[c] = false
+		if m.peer == nil || !v.isUp(m.peer) {
+			continue
+		}
+		x := v.xfers.get()
+		x.wait = make(chan error, 1)
+		x.req.Op = opReadHeaders
+		x.req.Chunk = uint64(m.chunk)
+		x.req.Count = int(n)
+		x.add(raid.Index(from), bufs[int(c)*transport.MaxHeadersBytes:][:int(n)*v.layout.HeaderBytes(c)], nil)
+		wait[c] = x.wait
+		m.peer.send(x)
+		m.peer.kick()
+	}
+	v.drainDead()
+	for c, ch := range wait {
+		if ch == nil {
+			continue
+		}
+		if err := <-ch; err != nil {
+			v.log.Warn("a member dropped out of the recovery", "group", g, "member", c, "err", err)
+			continue
+		}
+		have[c] = true
+		up++
+	}
+	if up < v.geo.K {
+		return fmt.Errorf("group %d: the headers of %d of %d members could be read, %d are needed", g, up, w, v.geo.K)
+	}
+	return nil
+}
+
+func (v *Volume) isUp(p *peer) bool {
+	a := v.lock()
+	defer v.unlock(a)
+	return p.state == peerUp
+}
+
+// recoverNotes reads the note pages and replays their records.
+func (v *Volume) recoverNotes(rec *raid.Recovery) error {
+	a := v.lock()
+	slots := rec.Notes()
+	v.unlock(a)
+	for _, step := range []func(raid.Slot, []byte) error{rec.Note, rec.Bind} {
+		for from := 0; from < len(slots); from += 32 {
+			if err := v.replayNotes(slots[from:min(from+32, len(slots))], step); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) error) error {
+	bufs, ok := v.scratch.tryGet(len(slots), nil)
+	if !ok {
+		return errTooMany
+	}
+	done := make(chan struct{})
+	op := &Op{Kind: opClean, Bufs: bufs, Done: func(*Op) { close(done) }}
+	a := v.lock()
+	v.mu.ops++
+	op.st = opState{left: len(slots), start: nanotime()}
+	r := router{v: v, a: a}
+	for i, s := range slots {
+		u := v.newUnitLocked()
+		u.op, u.i, u.buf, u.slot, u.raw, u.kind = op, i, bufs[i], s, true, raid.KindNotes
+		r.route(u)
+	}
+	r.flush()
+	v.unlock(a)
+	v.kickAll()
+	v.drainDead()
+	<-done
+	if op.Err != nil {
+		return fmt.Errorf("reading notes: %w", op.Err)
+	}
+	a = v.lock()
+	defer v.unlock(a)
+	a.free = append(a.free, op.Bufs...)
+	for i, s := range slots {
+		if err := step(s, op.Bufs[i].Page); err != nil {
+			return err
+		}
+	}
+	return nil
+}

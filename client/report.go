@@ -1,0 +1,159 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"dmps/raid"
+)
+
+// counters count since the volume was opened. Guarded by Volume.mu.
+type counters struct {
+	readOps, writeOps, trims, flushes int64
+	readBytes, writeBytes             int64
+	ioErrors                          int64
+
+	reads, readPages    int64 // page-in transfers and the pages in them
+	batches, batchPages int64 // page-out batches and the pages in them
+	pendingHits         int64 // pages read from the pending table
+	filledPages         int64 // pages that went into notes
+	abandoned           int64 // batches that were placed again
+	degradedRows        int64 // rows written to fewer than all members
+	degradedReads       int64 // pages rebuilt from other members
+	hedges, hedgeWins   int64 // pages fetched a second way, and how often that was faster
+	cleanedPages        int64 // pages that the cleaner moved
+	corrupt             int64 // pages that did not match their header
+	lost                int64 // page-ins that ended with ErrLost
+	sessionsLost        int64
+}
+
+func (c *counters) asMap() map[string]int64 {
+	return map[string]int64{
+		"read_ops": c.readOps, "write_ops": c.writeOps, "trim_ops": c.trims, "flush_ops": c.flushes,
+		"read_bytes": c.readBytes, "write_bytes": c.writeBytes, "io_errors": c.ioErrors,
+		"page_in_transfers": c.reads, "page_in_pages": c.readPages,
+		"page_out_batches": c.batches, "page_out_pages": c.batchPages,
+		"pending_hits": c.pendingHits, "filled_pages": c.filledPages,
+		"abandoned_batches": c.abandoned, "degraded_rows_written": c.degradedRows,
+		"degraded_reads": c.degradedReads, "hedged_reads": c.hedges, "hedge_wins": c.hedgeWins,
+		"cleaned_pages": c.cleanedPages, "corrupt_pages": c.corrupt, "lost_pages": c.lost,
+		"sessions_lost": c.sessionsLost,
+	}
+}
+
+// healthChangedLocked makes the next report look again, heals what can be
+// healed, and has the report sent at once.
+func (v *Volume) healthChangedLocked() {
+	v.mu.healthStale = true
+	v.mu.healing = true
+	select {
+	case v.worse <- struct{}{}:
+	default:
+	}
+}
+
+// Report says how the volume is.
+func (v *Volume) Report() Report {
+	a := v.lock()
+	defer v.unlock(a)
+	r := Report{State: StateHealthy, RedundancyLeft: v.geo.M, Counters: v.mu.count.asMap(), Suspect: []raid.ServerID{}}
+	for _, q := range []struct {
+		name string
+		l    *latency
+	}{{"read", &v.mu.readLat}, {"write", &v.mu.writeLat}} {
+		r.Counters[q.name+"_p50_ns"] = q.l.quantile(0.5)
+		r.Counters[q.name+"_p99_ns"] = q.l.quantile(0.99)
+		r.Counters[q.name+"_max_ns"] = q.l.most
+		r.Counters[q.name+"_sum_ns"] = q.l.sum
+		r.Counters[q.name+"_count"] = q.l.total
+	}
+	down, gone := 0, 0
+	for _, p := range v.peers {
+		switch p.state {
+		case peerSuspect, peerConnecting:
+			r.Suspect = append(r.Suspect, p.id)
+			down++
+		case peerGone:
+			gone++
+		}
+	}
+	if v.inplace != nil {
+		r.LostPages = uint64(v.mu.count.lost)
+		if down > 0 {
+			r.State, r.DegradedGroups = StateDegraded, down
+		}
+		if gone > 0 {
+			r.State, r.DegradedGroups, r.RedundancyLeft = StateFailed, down+gone, -1
+		}
+		return r
+	}
+	if v.mu.healthStale || v.mu.health.DegradedRows > 0 || v.mu.health.LostPages > 0 {
+		v.mu.health = v.mu.log.Health()
+		v.mu.healthStale = false
+	}
+	h, st := v.mu.health, v.mu.log.Stats()
+	r.DegradedGroups, r.DegradedRows, r.LostPages = h.DegradedGroups, h.DegradedRows, h.LostPages
+	r.RedundancyLeft = h.RedundancyLeft
+	r.MappedPages, r.FilledPages, r.FreeRows = st.Mapped, st.Filled, st.FreeRows
+	switch {
+	case h.LostPages > 0 || h.Unreachable > 0 || !v.mu.log.Writable():
+		r.State = StateFailed
+	case h.DegradedGroups > 0:
+		r.State = StateDegraded
+	}
+	return r
+}
+
+// keepLease renews the lease and reports, until the volume is closed or
+// somebody else has it. Without meta paging goes on: the servers fence whoever
+// is replaced.
+func (v *Volume) keepLease(ctx context.Context) {
+	if v.cfg.Meta == nil {
+		return
+	}
+	every := v.cfg.Lease.Renew
+	if every <= 0 {
+		every = 2 * time.Second
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-v.worse:
+		}
+		rctx, cancel := context.WithTimeout(ctx, every)
+		err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, v.Report())
+		cancel()
+		switch {
+		case err == nil:
+			if failing {
+				v.log.Info("the metadata service answers again")
+			}
+			failing = false
+		case errors.Is(err, ErrFenced):
+			v.fence(err)
+			return
+		case ctx.Err() != nil:
+			return
+		case !failing:
+			failing = true
+			v.log.Warn("cannot renew the lease: paging goes on", "err", err)
+		}
+		if failing {
+			// No faster than the pace, however often the health changes.
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}
+}
+
+// Layout is what the volume was opened with. It must not be changed.
+func (v *Volume) Layout() *raid.Layout { return v.layout }

@@ -1,0 +1,287 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+
+	"dmps/raid"
+)
+
+var errMoved = errors.New("the slot holds nothing any more")
+
+// rescue fetches up to 32 pages of one column from the other members of their
+// rows, which lie in one group, were filled alike and have the same members.
+type rescue struct {
+	grp     raid.GroupID
+	want    raid.Col
+	up      uint32 // members to choose from
+	sources uint32 // members that are read
+	filled  uint16
+	hedge   bool // a first way is still under way: the units' own buffers are in use
+	epoch   uint8
+
+	n     int
+	units [raid.MaxBatchPages]*unit
+	dst   [raid.MaxBatchPages]*Buf
+	src   []*Buf // sources x n, by source
+
+	left   int
+	err    error
+	bad    [raid.MaxBatchPages]uint32 // members that gave something wrong, by unit
+	good   uint32                     // units that were rebuilt
+	shards [raid.MaxData + raid.MaxParity][]byte
+	next   *rescue
+}
+
+// decode adds u, whose own member cannot be read, to the current rescue.
+func (r *router) decode(u *unit, up uint32, hedge bool) {
+	v := r.v
+	col := v.mu.log.Place(u.slot).Col
+	filled := v.mu.log.FilledCols(u.grp, u.idx)
+	up &^= 1 << col
+	q := r.rescue
+	if q == nil || q.n == raid.MaxBatchPages || q.grp != u.grp || q.want != col || q.up != up || q.filled != filled || q.hedge != hedge {
+		r.flushRescue()
+		sources, err := v.sources(up, filled, col)
+		if err != nil {
+			if !hedge {
+				v.stallLocked(u, r.a)
+			}
+			return
+		}
+		q = v.newRescueLocked()
+		q.grp, q.want, q.up, q.sources, q.filled, q.hedge = u.grp, col, up, sources, filled, hedge
+		r.rescue = q
+	}
+	q.units[q.n] = u
+	q.n++
+	u.refs++
+	u.hedged = hedge
+}
+
+// sources chooses whom to read.
+func (v *Volume) sources(up uint32, filled uint16, want raid.Col) (uint32, error) {
+	if v.geo.Mirror() {
+		if up == 0 {
+			return 0, ErrLost
+		}
+		return 1 << pick(up, 0), nil
+	}
+	return v.coder.Sources(up, filled, want)
+}
+
+func (v *Volume) newRescueLocked() *rescue {
+	q := v.mu.freeRescue
+	if q == nil {
+		q = &rescue{src: make([]*Buf, 0, raid.MaxData*raid.MaxBatchPages)}
+	} else {
+		v.mu.freeRescue = q.next
+	}
+	q.next, q.n, q.left, q.err, q.good = nil, 0, 0, nil, 0
+	q.src = q.src[:0]
+	clear(q.bad[:])
+	q.epoch = v.mu.epoch
+	v.mu.reading[q.epoch]++
+	return q
+}
+
+func (r *router) flushRescue() {
+	if q := r.rescue; q != nil {
+		r.rescue = nil
+		r.v.sendRescueLocked(q, r.a)
+	}
+}
+
+// sendRescueLocked gets buffers for q and starts it, or lets it wait for
+// buffers; a hedge is dropped instead.
+func (v *Volume) sendRescueLocked(q *rescue, a *after) {
+	n := popcount(q.sources) * q.n
+	if q.hedge {
+		n += q.n
+	}
+	bufs, ok := v.scratch.tryGet(n, q.src[:0])
+	if !ok {
+		if q.hedge {
+			v.dropRescueLocked(q, a)
+			return
+		}
+		q.next = v.mu.rescues
+		v.mu.rescues = q
+		return
+	}
+	if q.hedge {
+		copy(q.dst[:q.n], bufs[n-q.n:])
+		bufs = bufs[:n-q.n]
+		v.mu.count.hedges += int64(q.n)
+	} else {
+		for i, u := range q.units[:q.n] {
+			q.dst[i] = u.buf
+		}
+		v.mu.count.degradedReads += int64(q.n)
+	}
+	q.src = bufs
+	q.left = popcount(q.sources)
+	k := 0
+	for c := range raid.Col(v.geo.Members()) {
+		if q.sources&(1<<c) == 0 {
+			continue
+		}
+		m := v.member(q.grp, c)
+		x := v.xfers.get()
+		x.rescue, x.col = q, c
+		x.req.Op = opRead
+		x.req.Chunk = uint64(m.chunk)
+		size := raid.HeaderBytes(v.geo, c)
+		for i, u := range q.units[:q.n] {
+			b := q.src[k*q.n+i]
+			x.add(u.idx, b.hdr[:size], b.Page)
+		}
+		k++
+		m.peer.send(x)
+	}
+}
+
+// retryRescuesLocked starts rescues that waited for buffers.
+func (v *Volume) retryRescuesLocked(a *after) {
+	q := v.mu.rescues
+	v.mu.rescues = nil
+	for q != nil {
+		next := q.next
+		q.next = nil
+		v.sendRescueLocked(q, a)
+		q = next
+	}
+}
+
+// dropRescueLocked gives up a hedge that was not started.
+func (v *Volume) dropRescueLocked(q *rescue, a *after) {
+	for i, u := range q.units[:q.n] {
+		q.units[i] = nil
+		u.refs--
+		u.hedged = false
+		v.settleLocked(u)
+	}
+	v.freeRescueLocked(q)
+}
+
+func (v *Volume) freeRescueLocked(q *rescue) {
+	v.mu.reading[q.epoch]--
+	clear(q.dst[:])
+	q.next = v.mu.freeRescue
+	v.mu.freeRescue = q
+}
+
+// rescuePart takes a source's answer; the last one rebuilds the pages.
+func (v *Volume) rescuePart(x *xfer) {
+	q := x.rescue
+	a := v.lock()
+	if x.req.Err != nil {
+		q.err = fmt.Errorf("reading member %d of group %d: %w", x.col, q.grp, x.req.Err)
+	}
+	q.left--
+	last := q.left == 0
+	v.xfers.put(x)
+	v.unlock(a)
+	if !last {
+		return
+	}
+	if q.err == nil {
+		for i := range q.n {
+			v.rebuild(q, i)
+		}
+	}
+	a = v.lock()
+	v.rescueDoneLocked(q, a)
+	v.advanceLocked()
+	v.unlock(a)
+}
+
+// rebuild makes page i of q from its sources. No lock: only the last source's
+// goroutine gets here.
+func (v *Volume) rebuild(q *rescue, i int) {
+	u := q.units[i]
+	var entry raid.RowEntry
+	known := false
+	k := 0
+	for c := range raid.Col(v.geo.Members()) {
+		if q.sources&(1<<c) == 0 {
+			continue
+		}
+		b := q.src[k*q.n+i]
+		k++
+		q.shards[c] = b.Page
+		hb := b.hdr[:raid.HeaderBytes(v.geo, c)]
+		h, err := raid.ParseHeader(hb)
+		if err != nil || raid.TagOf(h.Seq) != u.tag || raid.Checksum(b.Page) != h.CRC || h.Kind == raid.KindEmpty {
+			q.bad[i] |= 1 << c
+			continue
+		}
+		switch {
+		case v.geo.Mirror():
+			entry, known = raid.RowEntry{Page: h.Page, CRC: h.CRC, Kind: h.Kind}, true
+		case h.Kind == raid.KindParity:
+			entry, known = raid.ParseRowEntry(hb, int(q.want)), true
+		}
+	}
+	if q.bad[i] != 0 || !known {
+		return
+	}
+	dst := q.dst[i].Page
+	if v.geo.Mirror() {
+		for c := range q.shards {
+			if q.sources&(1<<c) != 0 {
+				copy(dst, q.shards[c])
+			}
+		}
+	} else if err := v.coder.Reconstruct(q.shards[:v.geo.Members()], q.sources, q.filled, q.want, dst); err != nil {
+		return
+	}
+	if entry.Kind == u.kind && (entry.Kind == raid.KindNotes || entry.Page == u.page) && raid.Checksum(dst) == entry.CRC {
+		q.good |= 1 << i
+	}
+}
+
+// rescueDoneLocked answers what could be rebuilt and looks further for the
+// rest.
+func (v *Volume) rescueDoneLocked(q *rescue, a *after) {
+	r := router{v: v, a: a}
+	a.free = append(a.free, q.src...)
+	for i, u := range q.units[:q.n] {
+		q.units[i] = nil
+		u.refs--
+		switch {
+		case u.delivered:
+			if q.hedge {
+				a.free = append(a.free, q.dst[i])
+			}
+			v.settleLocked(u)
+		case q.good&(1<<i) != 0:
+			if !q.hedge {
+				v.deliverLocked(u, u.buf, a)
+				break
+			}
+			v.mu.count.hedgeWins++
+			mine := u.buf // still the first way's, if that has not ended
+			v.deliverLocked(u, q.dst[i], a)
+			if u.refs == 0 && mine != nil {
+				a.free = append(a.free, mine)
+			}
+		default:
+			if q.hedge {
+				a.free = append(a.free, q.dst[i])
+			}
+			u.hedged = false
+			for c := range raid.Col(v.geo.Members()) {
+				if q.bad[i]&(1<<c) != 0 {
+					v.badLocked(u, c)
+				}
+			}
+			if u.refs == 0 {
+				u.tries++
+				v.againLocked(&r, u)
+			}
+		}
+	}
+	v.freeRescueLocked(q)
+	r.flush()
+}

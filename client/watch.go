@@ -1,0 +1,223 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"dmps/raid"
+)
+
+// How often the watch looks while something is in flight, and after how many
+// looks without it rests until the next request.
+const (
+	watchEvery = 2 * time.Millisecond
+	watchIdle  = 50
+	// stalledSelf is how late the watch itself may run before its findings
+	// are worth nothing: then it is this machine that stalled, not a member.
+	stalledSelf = 20 * time.Millisecond
+)
+
+// Hedged reads: a second way is tried when the first takes longer than a
+// little over the usual worst, within bounds, and for at most one read in
+// hedgeShare, so that a machine that is merely busy does not make itself
+// busier.
+const (
+	hedgeLeast = 3 * time.Millisecond
+	hedgeMost  = 50 * time.Millisecond
+	hedgeShare = 16
+)
+
+// watch looks after transfers that take long: it hedges page-ins, suspects
+// members, fails what has waited for too long, and rests while nothing is in
+// flight.
+func (v *Volume) watch(ctx context.Context) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	last := nanotime()
+	quiet := 0
+	var slow int64 // until when this machine's own stall excuses everybody
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := nanotime()
+		if now-last > int64(watchEvery+stalledSelf) {
+			slow = now + int64(v.cfg.SuspectAfter)
+		}
+		last = now
+		if v.look(now, now < slow) {
+			quiet = 0
+			continue
+		}
+		if quiet++; quiet < watchIdle {
+			continue
+		}
+		tick.Stop()
+		v.resting.Store(true)
+		// What was submitted before resting was set is seen now.
+		if !v.look(nanotime(), true) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-v.wake:
+			}
+		}
+		v.resting.Store(false)
+		quiet, last = 0, nanotime()
+		tick.Reset(watchEvery)
+	}
+}
+
+// look is one round of the watch. It reports whether anything is in flight or
+// waits.
+func (v *Volume) look(now int64, excused bool) bool {
+	busy := false
+	suspects := 0
+	a := v.lock()
+	for _, p := range v.peers {
+		if p.state == peerSuspect {
+			suspects++
+		}
+	}
+	hedgeAfter := v.hedgeAfterLocked()
+	if v.mu.ops > 0 || v.mu.cleaners > 0 {
+		busy = true
+	}
+	stuck := false
+	if v.mu.stalled != nil {
+		v.expireStalledLocked(now, a)
+		stuck = true
+	}
+	if s := v.mu.starved; s != 0 && v.mu.flying == 0 {
+		stuck = true
+		if now-s > int64(v.cfg.Patience) {
+			v.failQueueLocked(v.spaceErrorLocked(), a)
+		}
+	}
+	v.unlock(a)
+	if !busy {
+		return false
+	}
+	for _, p := range v.peers {
+		v.lookAt(p, now, hedgeAfter, excused, &suspects)
+	}
+	if stuck {
+		v.pump()
+		v.flushHooks()
+	} else {
+		v.kickAll()
+	}
+	return true
+}
+
+func (v *Volume) kickAll() {
+	for _, p := range v.peers {
+		p.kick()
+	}
+}
+
+// lookAt looks for transfers with p that take too long.
+func (v *Volume) lookAt(p *peer, now, hedgeAfter int64, excused bool, suspects *int) {
+	var late [8]*run
+	n := 0
+	p.mu.Lock()
+	c := p.mu.conn
+	oldest := int64(0)
+	if x := p.mu.oldest; x != nil {
+		oldest = now - x.start
+	}
+	silent := now - p.mu.heard
+	if v.inplace == nil && v.geo.M > 0 {
+		for x := p.mu.oldest; x != nil && now-x.start > hedgeAfter && n < len(late); x = x.next {
+			if x.run != nil {
+				late[n] = x.run
+				n++
+			}
+		}
+	}
+	p.mu.Unlock()
+	if c == nil || oldest == 0 {
+		return
+	}
+	if v.tooLong(p, oldest, silent, now, excused, *suspects) {
+		*suspects++
+		v.peerDown(p, c, fmt.Errorf("no answer for %v", time.Duration(oldest).Round(time.Millisecond)))
+		return
+	}
+	if n > 0 {
+		v.hedge(p, late[:n], now, hedgeAfter)
+	}
+}
+
+// tooLong decides whether p is suspect. The evidence that it is p that is slow
+// and not this machine or the whole network: p has been silent while another
+// member was heard, this process ran on time, and not more members are out
+// already than the redundancy can bear. Without that evidence only the hard
+// deadline counts. Volumes without redundancy gain nothing by suspicion.
+func (v *Volume) tooLong(p *peer, oldest, silent, now int64, excused bool, suspects int) bool {
+	if oldest > int64(v.cfg.HardDeadline) && silent > int64(v.cfg.HardDeadline) {
+		return true
+	}
+	if v.geo.M == 0 || excused || suspects >= v.geo.M {
+		return false
+	}
+	limit := int64(v.cfg.SuspectAfter)
+	if oldest < limit || silent < limit {
+		return false
+	}
+	for _, o := range v.peers {
+		if o == p {
+			continue
+		}
+		o.mu.Lock()
+		heard := o.mu.heard
+		o.mu.Unlock()
+		if now-heard < limit/2 {
+			return true
+		}
+	}
+	return false
+}
+
+// hedgeAfterLocked is the age from which a page-in gets a second way.
+func (v *Volume) hedgeAfterLocked() int64 {
+	d := v.mu.readLat.quantile(0.99) * 3 / 2
+	return min(max(d, int64(hedgeLeast)), int64(hedgeMost))
+}
+
+// hedge tries a second way for the units of late runs.
+func (v *Volume) hedge(p *peer, late []*run, now, after int64) {
+	a := v.lock()
+	r := router{v: v, a: a}
+	for _, q := range late {
+		x := q.x
+		// The list was read without the lock: the run may be over, or another.
+		if x == nil || x.peer != p || now-x.start <= after {
+			continue
+		}
+		for _, u := range q.units[:q.n] {
+			if u == nil || u.delivered || u.hedged || !v.stillThereLocked(u) {
+				continue
+			}
+			if v.mu.count.hedges*hedgeShare > v.mu.count.readPages+4096 {
+				break
+			}
+			up := v.mu.log.Survivors(u.grp, u.idx) &^ u.avoid &^ (1 << q.col)
+			r.hedge(u, q.col, up)
+		}
+	}
+	r.flush()
+	v.unlock(a)
+}
+
+// hedge adds u to a rescue beside the transfer that is under way. For a mirror
+// any column is as good as another; otherwise the one that is late is rebuilt.
+func (r *router) hedge(u *unit, late raid.Col, up uint32) {
+	if up == 0 {
+		return
+	}
+	r.decode(u, up, true)
+}
