@@ -140,3 +140,15 @@ func (l *Log) isLive(s Slot) bool {
 		return l.fwd[b] == storedEntry(s)
 	}
 }
+
+// SetMissed says that member c turned out not to have row i of group g, which
+// is in use: its slot was damaged. The row is degraded until HealVictims has
+// moved it.
+func (l *Log) SetMissed(g GroupID, i Index, c Col) {
+	gr := &l.groups[g]
+	if l.live[l.row(g, i)] == 0 || hasBit(gr.missed[c], uint32(i)) {
+		return
+	}
+	setBit(gr.missed[c], uint32(i))
+	gr.nmissed[c]++
+}

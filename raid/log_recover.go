@@ -12,19 +12,26 @@ import (
 // members that it can reach and gives them in, row by row, then the notes,
 // then calls Finish.
 //
-// Which rows count: a row was answered only when every member in its Members
-// mask had it, so a row that a reachable member of the mask does not have was
-// never answered, and is dropped. Of all rows that hold a page the one with
-// the highest Seq counts; a note's record counts with its own Seq.
+// Which rows count: every row that can be decoded, answered or not. What was
+// written but not answered may or may not be there; members that do not have
+// such a row count as missing it, so that it is healed and the next recovery
+// finds it again. A row that cannot be decoded was never answered if a
+// reachable member of its Members mask does not have it, and is dropped. If no
+// such member contradicts, it may have been answered: it counts, and its
+// pages answer EIO, unless their own member has them, until members return.
+// To drop it would bring back older versions of its pages.
 //
-// What was written but not answered may or may not be there. A page that was
-// trimmed reads as zeros once the trim was answered.
+// Of all rows that hold a page the one with the highest Seq counts; a note's
+// record counts with its own Seq. A page that was trimmed reads as zeros once
+// the trim was answered.
 type Recovery struct {
 	l    *Log
 	seqs []Seq // page -> Seq of the entry; dropped by Finish
 
-	notes []recoveredNote
-	torn  int
+	notes   []recoveredNote
+	torn    int
+	short   int
+	unnamed int
 }
 
 type recoveredNote struct {
@@ -35,7 +42,7 @@ type recoveredNote struct {
 // NewRecovery starts the recovery of an empty log whose members' states are
 // set already.
 func NewRecovery(l *Log) *Recovery {
-	if l.used != 0 || l.seq != 0 {
+	if l.used != 0 || l.mapped != 0 || l.filled != 0 {
 		panic("raid: recovery into a log that is in use")
 	}
 	return &Recovery{l: l, seqs: make([]Seq, l.pages)}
@@ -84,18 +91,24 @@ func (r *Recovery) Row(g GroupID, i Index, headers [][]byte) error {
 			have |= 1 << c
 		}
 	}
-	sent := newest.Members
-	if avail&sent&^broken&^have != 0 || !l.CanDecode(have, newest.Filled) {
-		r.torn++
-		return nil // never answered, or gone
+	// Data columns that the row does not fill were not sent.
+	unfilled := (uint32(1)<<l.g.K - 1) &^ uint32(newest.Filled)
+	sent := newest.Members &^ unfilled
+	if !l.CanDecode(have, newest.Filled) {
+		if avail&sent&^broken&^have != 0 {
+			r.torn++
+			return nil // was never answered: somebody who would have it does not
+		}
+		r.short++
 	}
-	r.adopt(g, i, newest, headers, parsed[:], have, avail)
+	// Members that could not be read count as having what was sent to them.
+	r.adopt(g, i, newest, headers, parsed[:], have, have|unfilled|sent&^avail)
 	return nil
 }
 
-// adopt takes a complete row in use for as long as one of its pages is the
-// newest version.
-func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, parsed []Header, have, avail uint32) {
+// adopt takes a row in use for as long as one of its pages is the newest
+// version.
+func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, parsed []Header, have, holders uint32) {
 	l := r.l
 	gr := &l.groups[g]
 	row := l.row(g, i)
@@ -105,8 +118,7 @@ func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, parsed 
 		l.free--
 	}
 	l.tag[row] = TagOf(h.Seq)
-	// Members that could not be read count as having what was sent to them.
-	l.setMissed(gr, uint32(i), have|h.Members&^avail)
+	l.setMissed(gr, uint32(i), holders)
 	l.live[row] = 1
 	gr.hist[1]++
 	gr.used++
@@ -120,7 +132,9 @@ func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, parsed 
 		}
 		e, known := r.column(c, headers, parsed, have)
 		if !known {
-			continue // cannot be: CanDecode held, so some member has the table
+			r.unnamed++
+			l.rev[s] = backNote // filled, and dead for all that is known
+			continue
 		}
 		if e.Kind == KindNotes {
 			// Its records are read later; until Finish the slot counts as live.
@@ -255,6 +269,13 @@ func (l *Log) growNotes() (NoteID, bool) {
 	return l.NewNote()
 }
 
+// Incomplete reports what the members that were read could not tell. Rows may
+// have been answered, but cannot be decoded. Unnamed are those of their pages
+// of which not even the number is known: older versions of them may have been
+// recovered, so do not go on without the user's word. Notes in such rows that
+// cannot be read are unnamed too; the driver counts them.
+func (r *Recovery) Incomplete() (rows, unnamed int) { return r.short, r.unnamed }
+
 // Finish ends the recovery. It reports how many rows were dropped because
 // they were never answered.
 func (r *Recovery) Finish() (torn int) {
@@ -264,3 +285,8 @@ func (r *Recovery) Finish() (torn int) {
 	r.seqs = nil
 	return r.torn
 }
+
+// StartSeq makes sure that the next batch is numbered above s. The driver
+// derives s from the epoch of its lease, so that it lies above everything that
+// an earlier client can have written, seen or not.
+func (l *Log) StartSeq(s Seq) { l.seq = max(l.seq, s) }
