@@ -107,6 +107,9 @@ func (d *memDev) take(n int, dst []*client.Buf) []*client.Buf {
 		dst = append(dst, b)
 	}
 	d.arena = d.arena[:k]
+	if !d.inline {
+		d.cond.Broadcast()
+	}
 	return dst
 }
 
@@ -218,21 +221,19 @@ func (d *memDev) work(rnd *rand.Rand) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for {
-		for !d.closed && (len(d.ready) == 0 || d.paused) {
+		i := d.pick(rnd)
+		for !d.closed && i < 0 {
 			d.cond.Wait()
+			i = d.pick(rnd)
 		}
 		if d.closed {
 			return
 		}
-		i := rnd.IntN(len(d.ready))
 		op := d.ready[i]
 		last := len(d.ready) - 1
 		d.ready[i] = d.ready[last]
 		d.ready = d.ready[:last]
 		d.running++
-		for op.Kind == client.OpRead && !d.closed && len(d.arena) < pagesOf(op) {
-			d.cond.Wait()
-		}
 		d.perform(op)
 		d.mu.Unlock()
 		op.Done(op)
@@ -252,6 +253,22 @@ func (d *memDev) work(rnd *rand.Rand) {
 			d.running--
 		}
 	}
+}
+
+// pick is the index of any op that can be done now, -1 without one. A read
+// waits for buffers; writes, which give some back, pass it.
+func (d *memDev) pick(rnd *rand.Rand) int {
+	n := len(d.ready)
+	if n == 0 || d.paused {
+		return -1
+	}
+	for i, start := 0, rnd.IntN(n); i < n; i++ {
+		op := d.ready[(start+i)%n]
+		if op.Kind != client.OpRead || pagesOf(op) <= len(d.arena) {
+			return (start + i) % n
+		}
+	}
+	return -1
 }
 
 // perform does op. Locked.
@@ -309,6 +326,7 @@ func (d *memDev) OnIdle(f func()) (remove func()) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		delete(d.idle, id)
+		d.cond.Broadcast()
 	}
 }
 
