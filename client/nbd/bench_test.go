@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,11 @@ func serve(tb testing.TB, cfg nbd.Config) (*nbd.Server, string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return serveOn(tb, l, cfg)
+}
+
+func serveOn(tb testing.TB, l net.Listener, cfg nbd.Config) (*nbd.Server, string) {
+	tb.Helper()
 	s, err := nbd.NewServer(cfg)
 	if err != nil {
 		tb.Fatal(err)

@@ -239,7 +239,7 @@ func (d *memDev) work(rnd *rand.Rand) {
 		op.Done(op)
 		d.mu.Lock()
 		d.running--
-		if len(d.ready) == 0 || rnd.IntN(4) == 0 {
+		if d.pick(rnd) < 0 || rnd.IntN(4) == 0 { // before it waits, and now and then
 			var fs []func()
 			for _, f := range d.idle {
 				fs = append(fs, f)

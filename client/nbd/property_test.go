@@ -19,14 +19,14 @@ import (
 // lie inside of pages, and many commands in flight that do not overlap.
 func TestOracle(t *testing.T) {
 	const (
-		size   = 3<<20 + 4096
+		size   = 3<<19 + 4096
 		conns  = 3
 		region = size/conns - 1 // not a multiple of anything
 	)
 	rapid.Check(t, func(rt *rapid.T) {
 		seed := rapid.Uint64().Draw(rt, "seed")
-		rounds := rapid.IntRange(1, 12).Draw(rt, "rounds")
-		arena := rapid.SampledFrom([]int{300, 600, 4096}).Draw(rt, "arena")
+		rounds := rapid.IntRange(1, 5).Draw(rt, "rounds")
+		arena := rapid.SampledFrom([]int{160, 300, 2048}).Draw(rt, "arena")
 		o := nbdtest.Options{Simple: rapid.Bool().Draw(rt, "simple")}
 
 		dev := newMemDev(t, size, arena, false)
