@@ -1,0 +1,65 @@
+package transport
+
+import "context"
+
+// Backend is a memory server as the server sides of the media see it: package
+// server implements it, tcp.Server and mem.Network drive it.
+type Backend interface {
+	// Open admits a session or refuses it with one of ErrRefused,
+	// ErrStaleEpoch, ErrIncarnation. Before it returns, every older owner
+	// session that h ends has been Closed.
+	//
+	// stop is called at most once, from any goroutine, when this session is to
+	// end. It must not block; the medium then makes no new call, ends the one
+	// that it is in (receiving a page, perhaps) and calls Close. cause is for
+	// the client.
+	Open(ctx context.Context, h Hello, stop func(cause error)) (Session, Welcome, error)
+}
+
+// Session is one client's session in a Backend. All methods except EndRead are
+// called by one goroutine at a time.
+type Session interface {
+	// OpenChunk is Conn.OpenChunk.
+	OpenChunk(chunk uint64, spec ChunkSpec) error
+	// BeginWrite checks io and sets io.Mem to where its pages are to be
+	// received. It is followed by CommitWrite or AbortWrite, unless it fails.
+	BeginWrite(io *SlotIO) error
+	// CommitWrite verifies the received pages and stores their headers.
+	CommitWrite(io *SlotIO) error
+	// AbortWrite gives up a write whose pages did not arrive. What was there
+	// is gone, except in a chunk that is InPlace.
+	AbortWrite(io *SlotIO)
+	// BeginRead checks io, copies the headers into io.Headers and sets io.Mem
+	// to the pages. The memory stays until EndRead, but not its content.
+	BeginRead(io *SlotIO) error
+	// BeginReadHeaders sets io.Mem to the headers of the slots of io.Runs[0],
+	// which stay until EndRead.
+	BeginReadHeaders(io *SlotIO) error
+	// EndRead ends a read. It may be called from any goroutine, and after Close.
+	EndRead(io *SlotIO)
+	// Close tells that no memory that BeginWrite gave will be touched any more.
+	Close()
+}
+
+// Run is a run of neighbouring slots.
+type Run struct {
+	Start uint32 // first slot
+	Count uint32 // slots, at least 1
+}
+
+// MaxHeaderBytes bounds the size of a slot's header, in bytes.
+const MaxHeaderBytes = 512
+
+// SlotIO is one transfer as a Backend sees it. The medium keeps and reuses it.
+type SlotIO struct {
+	Chunk       uint64
+	HeaderBytes int      // of one slot, as the client believes
+	Runs        []Run    // the slots, in the order of the segments
+	Segs        int      // sum of the runs' counts, 1..MaxSegs
+	PageMask    uint32   // bit i: segment i has a page
+	Headers     []byte   // Segs * HeaderBytes
+	Mem         [][]byte // set by Begin: the memory in order, neighbours joined
+
+	// Held is the Backend's between Begin and End.
+	Held any
+}

@@ -1,0 +1,14 @@
+// Package transport is the Communicator: it moves pages between a client's
+// memory and a memory server's, and is the only part that knows the network.
+//
+// [Dialer] and [Conn] are what a client sees; [Backend] and [Session] are what
+// a memory server gives to the server side of a medium. Media: package tcp,
+// and package mem for tests. Both pass the conformance suite of package
+// transporttest. Package stream is the socket engine under tcp.
+//
+// A [Request] moves up to [MaxSegs] slots of one chunk. Its memory belongs to
+// the Conn from Submit to Done, whatever happens to the session. Kick is the
+// doorbell: submit many, kick once.
+//
+// Read conn.go, then backend.go.
+package transport

@@ -1,0 +1,236 @@
+package tcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"dmps/transport"
+	"dmps/transport/stream"
+)
+
+// opens is the number of OpenChunk calls that may be on the wire at once,
+// beside the window.
+const opens = 4
+
+// started is the zero of Request.Wire.Start.
+var started = time.Now()
+
+// conn is the client's end of a session. Its goroutine reads replies and calls
+// Done; requests are sent by whoever calls Kick.
+type conn struct {
+	nc      net.Conn
+	r       *stream.Reader
+	w       *stream.Writer
+	regions *transport.Regions
+	window  int
+	idle    func()
+	gone    func(*conn)
+	done    chan struct{}
+	openSem chan struct{} // places for OpenChunk
+
+	mu struct {
+		sync.Mutex
+		cause  error  // why the session ends; set once
+		slots  []slot // by the low half of an id
+		free   []uint16
+		opens  []uint16
+		runs   []transport.Run
+		timer  *time.Timer
+		expiry time.Time // when timer fires; zero: not armed
+	}
+
+	// Of the reading goroutine.
+	bufs  [][]byte
+	fresh bool // Done was called since the last idle
+}
+
+// slot is a credit and the request that uses it.
+type slot struct {
+	req  *transport.Request
+	open *openCall
+	gen  uint16 // high half of the id: a second reply to one request does not pass
+	hdr  uint16 // header bytes
+	mask uint32
+	end  uint64 // of its frame in the stream
+}
+
+// openCall is an OpenChunk that waits.
+type openCall struct {
+	err  error
+	done chan struct{}
+}
+
+func newConn(nc net.Conn, regions *transport.Regions, w transport.Welcome, idle func()) (*conn, error) {
+	c := &conn{
+		nc: nc, regions: regions, window: w.Window, idle: idle,
+		done: make(chan struct{}), openSem: make(chan struct{}, opens),
+		bufs: make([][]byte, 0, transport.MaxSegs),
+	}
+	c.mu.slots = make([]slot, w.Window+opens)
+	c.mu.runs = make([]transport.Run, 0, transport.MaxSegs)
+	for i := range c.mu.slots {
+		if i < w.Window {
+			c.mu.free = append(c.mu.free, uint16(i))
+		} else {
+			c.mu.opens = append(c.mu.opens, uint16(i))
+		}
+	}
+	c.mu.timer = time.AfterFunc(time.Hour, c.expire)
+	c.mu.timer.Stop()
+	var err error
+	if c.r, err = stream.NewReader(nc, stream.DefaultStage); err != nil {
+		return nil, err
+	}
+	if c.w, err = stream.NewWriter(nc); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+var ops = [...]uint8{
+	transport.OpRead:        typeRead,
+	transport.OpWrite:       typeWrite,
+	transport.OpReadHeaders: typeReadHeaders,
+}
+
+// Submit implements transport.Conn.
+func (c *conn) Submit(r *transport.Request) error {
+	hdr, mask := c.regions.Check(r)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.cause != nil {
+		return transport.ErrClosed
+	}
+	k := len(c.mu.free) - 1
+	if k < 0 {
+		return transport.ErrWindowFull
+	}
+	if err := c.w.Begin(); err != nil {
+		return transport.ErrClosed // the reading goroutine finds out why
+	}
+	i := c.mu.free[k]
+	c.mu.free = c.mu.free[:k]
+	s := &c.mu.slots[i]
+	s.gen++
+	q := request{
+		typ: ops[r.Op], headerBytes: uint16(hdr), id: uint32(s.gen)<<16 | uint32(i),
+		chunk: r.Chunk, segs: uint32(len(r.Segs)), mask: mask,
+	}
+	if r.Op == transport.OpReadHeaders {
+		q.segs = uint32(r.Count)
+		c.mu.runs = append(c.mu.runs[:0], transport.Run{Start: r.Segs[0].Index, Count: uint32(r.Count)})
+	} else {
+		c.mu.runs = transport.AppendRuns(c.mu.runs[:0], r.Segs)
+	}
+	q.runs = uint8(len(c.mu.runs))
+	b := c.w.Bytes(requestHead + len(c.mu.runs)*runSize)
+	q.put(b)
+	putRuns(b[requestHead:], c.mu.runs)
+	if r.Op == transport.OpWrite {
+		b = c.w.Bytes(hdr * len(r.Segs))
+		for j := range r.Segs {
+			copy(b[j*hdr:], r.Segs[j].Header)
+		}
+		for j := range r.Segs {
+			c.w.Ref(r.Segs[j].Page)
+		}
+	}
+	r.Err, r.Wire.ID, r.Wire.Start = nil, q.id, int64(time.Since(started))
+	s.req, s.hdr, s.mask = r, uint16(hdr), mask
+	s.end = c.w.End(nil)
+	c.armLocked(r.Deadline)
+	return nil
+}
+
+// Kick implements transport.Conn.
+func (c *conn) Kick() { c.w.Flush() }
+
+// Window implements transport.Conn.
+func (c *conn) Window() int { return c.window }
+
+// Done implements transport.Conn.
+func (c *conn) Done() <-chan struct{} { return c.done }
+
+// Err implements transport.Conn.
+func (c *conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.cause
+}
+
+// OpenChunk implements transport.Conn.
+func (c *conn) OpenChunk(ctx context.Context, chunk uint64, spec transport.ChunkSpec) error {
+	if spec.HeaderBytes < 1 || spec.HeaderBytes > transport.MaxHeaderBytes {
+		return fmt.Errorf("opening chunk %d: slot headers of %d bytes", chunk, spec.HeaderBytes)
+	}
+	select {
+	case c.openSem <- struct{}{}:
+	case <-c.done:
+		return transport.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	call := &openCall{done: make(chan struct{})}
+	if err := c.submitOpen(call, chunk, spec); err != nil {
+		<-c.openSem
+		return err
+	}
+	c.w.Flush()
+	select {
+	case <-call.done:
+		return call.err
+	case <-ctx.Done():
+		return ctx.Err() // its place is given back by the answer
+	}
+}
+
+func (c *conn) submitOpen(call *openCall, chunk uint64, spec transport.ChunkSpec) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.cause != nil {
+		return transport.ErrClosed
+	}
+	if err := c.w.Begin(); err != nil {
+		return transport.ErrClosed
+	}
+	k := len(c.mu.opens) - 1 // openSem: never empty
+	i := c.mu.opens[k]
+	c.mu.opens = c.mu.opens[:k]
+	s := &c.mu.slots[i]
+	s.gen++
+	s.open = call
+	b := c.w.Bytes(requestHead + openSize)
+	q := request{typ: typeOpenChunk, headerBytes: uint16(spec.HeaderBytes), id: uint32(s.gen)<<16 | uint32(i), chunk: chunk}
+	q.put(b)
+	putOpen(b[requestHead:], spec)
+	s.end = c.w.End(nil)
+	return nil
+}
+
+// Abort implements transport.Conn.
+func (c *conn) Abort(cause error) {
+	if cause == nil {
+		cause = transport.ErrClosed
+	} else if !errors.Is(cause, transport.ErrClosed) {
+		cause = fmt.Errorf("%w: %w", transport.ErrClosed, cause)
+	}
+	c.mu.Lock()
+	if c.mu.cause == nil {
+		c.mu.cause = cause
+	}
+	c.mu.Unlock()
+	// The reading goroutine comes back and ends the session. Closing nc here
+	// would wait for it.
+	_ = c.nc.SetDeadline(time.Unix(1, 0)) // fails only when it did so already
+}
+
+// Close implements transport.Conn.
+func (c *conn) Close() error {
+	c.Abort(transport.ErrClosed)
+	<-c.done
+	return nil
+}

@@ -1,0 +1,240 @@
+package tcp
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"time"
+
+	"dmps/transport"
+)
+
+// read is the conn's goroutine: it completes requests until the session ends.
+func (c *conn) read() {
+	var err error
+	for err == nil {
+		err = c.one()
+	}
+	c.finish(err)
+}
+
+// need calls idle before the goroutine waits for n bytes.
+func (c *conn) need(n int) {
+	if c.fresh && c.r.Buffered() < n {
+		c.fresh = false
+		if c.idle != nil {
+			c.idle()
+		}
+	}
+}
+
+// one reads one reply and completes its request.
+func (c *conn) one() error {
+	c.need(replyHead)
+	b, err := c.r.Next(replyHead)
+	if err != nil {
+		return err
+	}
+	p, err := parseReply(b)
+	if err != nil {
+		return err
+	}
+	if p.typ == typeGoaway {
+		return c.goaway(p)
+	}
+	s, i, err := c.slot(p.id)
+	if err != nil {
+		return err
+	}
+	if s.req != nil {
+		err = c.payload(&s, p)
+	} else if p.length != 0 {
+		err = fmt.Errorf("%w: %d bytes in reply to an open", errFrame, p.length)
+	}
+	if err != nil {
+		return err
+	}
+	// The answer may be here before the flush that sent the question has
+	// booked it; a server that answers before it has the question is mad.
+	if c.w.Taken() < s.end {
+		c.w.Flush()
+		if err := c.w.WaitTaken(s.end); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	c.mu.slots[i].req, c.mu.slots[i].open = nil, nil
+	if s.req != nil {
+		c.mu.free = append(c.mu.free, i)
+	} else {
+		c.mu.opens = append(c.mu.opens, i)
+	}
+	c.mu.Unlock()
+	if s.open != nil {
+		s.open.err = p.status.Err()
+		close(s.open.done)
+		<-c.openSem
+		return nil
+	}
+	s.req.Err = p.status.Err()
+	c.fresh = true
+	s.req.Done(s.req)
+	return nil
+}
+
+// slot returns a copy of the slot that a reply names.
+func (c *conn) slot(id uint32) (slot, uint16, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := id & 0xffff
+	if int(i) >= len(c.mu.slots) {
+		return slot{}, 0, fmt.Errorf("%w: reply to request %#x", errFrame, id)
+	}
+	s := c.mu.slots[i]
+	if uint32(s.gen) != id>>16 || s.req == nil && s.open == nil {
+		return slot{}, 0, fmt.Errorf("%w: reply to request %#x, which is not in flight", errFrame, id)
+	}
+	return s, uint16(i), nil
+}
+
+// payload receives what follows a reply's head into the request's memory.
+func (c *conn) payload(s *slot, p reply) error {
+	r := s.req
+	want := 0
+	if p.status == transport.StatusOK {
+		switch r.Op {
+		case transport.OpRead:
+			want = len(r.Segs)*int(s.hdr) + bits.OnesCount32(s.mask)*transport.PageSize
+		case transport.OpReadHeaders:
+			want = len(r.Segs[0].Header)
+		}
+	}
+	if int(p.length) != want {
+		return fmt.Errorf("%w: reply of %d bytes where %d belong", errFrame, p.length, want)
+	}
+	if want == 0 {
+		return nil
+	}
+	c.need(want)
+	for i := range r.Segs {
+		if err := c.r.ReadFull(r.Segs[i].Header); err != nil {
+			return unexpected(err)
+		}
+	}
+	if s.mask == 0 {
+		return nil
+	}
+	bufs := c.bufs[:0]
+	for i := range r.Segs {
+		if r.Segs[i].Page != nil {
+			bufs = append(bufs, r.Segs[i].Page)
+		}
+	}
+	err := c.r.ReadInto(bufs)
+	clear(bufs)
+	return unexpected(err)
+}
+
+// goaway is the server's end of the session.
+func (c *conn) goaway(p reply) error {
+	b, err := c.r.Next(int(p.length))
+	if err != nil {
+		return unexpected(err)
+	}
+	if p.status == transport.StatusStaleEpoch {
+		return transport.ErrFenced
+	}
+	return fmt.Errorf("%w by the server: %s (%w)", transport.ErrClosed, b, p.status.Err())
+}
+
+// finish ends the session and completes what is in flight.
+func (c *conn) finish(err error) {
+	c.mu.Lock()
+	if c.mu.cause == nil {
+		if !errors.Is(err, transport.ErrClosed) {
+			err = fmt.Errorf("%w: %w", transport.ErrClosed, err)
+		}
+		c.mu.cause = err
+	}
+	cause := c.mu.cause
+	c.mu.timer.Stop()
+	c.mu.Unlock()
+	// After these two nothing touches the requests' memory: the writer holds
+	// no reference, and this goroutine is the one that reads.
+	c.w.Fail(cause)
+	_ = c.nc.Close()
+	now := time.Now()
+	for i := range c.mu.slots { // cause is set: nobody else touches the slots
+		s := &c.mu.slots[i]
+		switch {
+		case s.open != nil:
+			s.open.err = transport.ErrClosed
+			close(s.open.done)
+		case s.req != nil:
+			r := s.req
+			s.req = nil
+			r.Err = endOf(r, cause, now)
+			r.Done(r)
+		}
+	}
+	if c.idle != nil {
+		c.idle()
+	}
+	if c.gone != nil {
+		c.gone(c)
+	}
+	close(c.done)
+}
+
+// endOf is what a request completes with that was in flight at the end.
+func endOf(r *transport.Request, cause error, now time.Time) error {
+	switch {
+	case errors.Is(cause, transport.ErrDeadline):
+		if !r.Deadline.IsZero() && !r.Deadline.After(now) {
+			return transport.ErrDeadline
+		}
+		return transport.ErrClosed
+	case errors.Is(cause, transport.ErrStaleEpoch):
+		return transport.ErrFenced
+	}
+	return transport.ErrClosed
+}
+
+// armLocked makes the timer fire at t at the latest.
+func (c *conn) armLocked(t time.Time) {
+	if t.IsZero() || !c.mu.expiry.IsZero() && !t.Before(c.mu.expiry) {
+		return
+	}
+	c.mu.expiry = t
+	c.mu.timer.Reset(time.Until(t))
+}
+
+// expire looks for requests that are late. The timer is not stopped when
+// requests complete: it fires once per deadline at most and finds nothing.
+func (c *conn) expire() {
+	now := time.Now()
+	late := false
+	var next time.Time
+	c.mu.Lock()
+	if c.mu.cause != nil {
+		c.mu.Unlock()
+		return
+	}
+	for i := range c.mu.slots {
+		r := c.mu.slots[i].req
+		if r == nil || r.Deadline.IsZero() {
+			continue
+		}
+		if !r.Deadline.After(now) {
+			late = true
+		} else if next.IsZero() || r.Deadline.Before(next) {
+			next = r.Deadline
+		}
+	}
+	c.mu.expiry = time.Time{}
+	c.armLocked(next)
+	c.mu.Unlock()
+	if late {
+		c.Abort(transport.ErrDeadline)
+	}
+}

@@ -1,0 +1,186 @@
+package tcp
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"dmps/transport"
+)
+
+// magic begins both directions. Like PNG's it shows a text-mode transfer, and
+// a peer that speaks something else, in its first bytes.
+const magic = "DMPS\x00\r\n\x1a"
+
+const (
+	prefixSize = 16
+	maxHello   = 1024 // bytes after the prefix
+	maxWindow  = 4096 // requests in flight; a slot number has to fit into an id
+	maxName    = 255
+)
+
+// encodeHello is the client's first message.
+func encodeHello(h transport.Hello) ([]byte, error) {
+	if len(h.Cluster) > maxName || len(h.Client) > maxName {
+		return nil, fmt.Errorf("names of %d and %d bytes in hello, at most %d", len(h.Cluster), len(h.Client), maxName)
+	}
+	if len(h.Auth) != 0 {
+		return nil, errors.New("authentication data in hello: no scheme is defined")
+	}
+	b := append(make([]byte, 0, 256), magic...)
+	b = le.AppendUint16(b, transport.Version) // lowest
+	b = le.AppendUint16(b, transport.Version) // highest
+	b = le.AppendUint32(b, 0)                 // length, below
+	b = le.AppendUint64(b, h.Volume)
+	b = le.AppendUint64(b, h.Epoch)
+	b = le.AppendUint64(b, h.Incarnation)
+	b = append(b, byte(h.Mode))
+	b = appendString(b, h.Cluster)
+	b = appendString(b, h.Client)
+	b = le.AppendUint16(b, 0) // auth
+	le.PutUint32(b[12:], uint32(len(b)-prefixSize))
+	return b, nil
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(le.AppendUint16(b, uint16(len(s))), s...)
+}
+
+// cursor takes fields off a message; bad is set when it was too short.
+type cursor struct {
+	b   []byte
+	bad bool
+}
+
+func (c *cursor) take(n int) []byte {
+	if n > len(c.b) {
+		c.bad = true
+		return make([]byte, min(n, 8))
+	}
+	b := c.b[:n]
+	c.b = c.b[n:]
+	return b
+}
+
+func (c *cursor) text(limit int) string {
+	n := int(le.Uint16(c.take(2)))
+	if n > limit || n > len(c.b) {
+		c.bad = true
+		return ""
+	}
+	return string(c.take(n))
+}
+
+// decodeHello reads the client's first message. An error that wraps
+// ErrRefused is to be answered; another one is not from a client of ours.
+func decodeHello(r io.Reader) (transport.Hello, error) {
+	var h transport.Hello
+	var p [prefixSize]byte
+	if _, err := io.ReadFull(r, p[:]); err != nil {
+		return h, fmt.Errorf("reading hello: %w", err)
+	}
+	if string(p[:8]) != magic {
+		return h, fmt.Errorf("%w: not a hello", errFrame)
+	}
+	lo, hi, n := le.Uint16(p[8:]), le.Uint16(p[10:]), le.Uint32(p[12:])
+	if n > maxHello {
+		return h, fmt.Errorf("%w: hello of %d bytes", errFrame, n)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return h, fmt.Errorf("reading hello: %w", err)
+	}
+	if lo > transport.Version || hi < transport.Version {
+		return h, fmt.Errorf("%w: client speaks versions %d to %d, this server %d", transport.ErrRefused, lo, hi, transport.Version)
+	}
+	c := cursor{b: body}
+	h.Volume = le.Uint64(c.take(8))
+	h.Epoch = le.Uint64(c.take(8))
+	h.Incarnation = le.Uint64(c.take(8))
+	h.Mode = transport.Mode(c.take(1)[0])
+	h.Cluster = c.text(maxName)
+	h.Client = c.text(maxName)
+	auth := le.Uint16(c.take(2))
+	switch {
+	case c.bad || auth == 0 && len(c.b) != 0:
+		return h, fmt.Errorf("%w: hello", errFrame)
+	case auth != 0:
+		return h, fmt.Errorf("%w: authentication is not supported", transport.ErrRefused)
+	case h.Mode > transport.ModeReader:
+		return h, fmt.Errorf("%w: unknown mode %d", transport.ErrRefused, h.Mode)
+	}
+	return h, nil
+}
+
+// encodeWelcome is the server's answer that admits.
+func encodeWelcome(w transport.Welcome) []byte {
+	b := append(make([]byte, 0, 256), magic...)
+	b = le.AppendUint16(b, transport.Version)
+	b = append(b, byte(transport.StatusOK), 0)
+	b = le.AppendUint32(b, 0)
+	b = le.AppendUint64(b, w.Incarnation)
+	b = le.AppendUint32(b, uint32(w.Window))
+	b = appendString(b, w.Server[:min(len(w.Server), maxName)])
+	le.PutUint32(b[12:], uint32(len(b)-prefixSize))
+	return b
+}
+
+// encodeRefusal is the server's answer that does not.
+func encodeRefusal(err error) []byte {
+	text := err.Error()
+	b := append(make([]byte, 0, 256), magic...)
+	b = le.AppendUint16(b, transport.Version)
+	b = append(b, byte(transport.StatusOf(err)), 0)
+	b = le.AppendUint32(b, 0)
+	b = appendString(b, text[:min(len(text), maxText)])
+	le.PutUint32(b[12:], uint32(len(b)-prefixSize))
+	return b
+}
+
+// refusal is a handshake that the server refused: its text, and the sentinel.
+type refusal struct {
+	status transport.Status
+	text   string
+}
+
+func (r *refusal) Error() string { return "memory server refused the session: " + r.text }
+func (r *refusal) Unwrap() error { return r.status.Err() }
+
+// decodeWelcome reads the server's answer.
+func decodeWelcome(r io.Reader) (transport.Welcome, error) {
+	var w transport.Welcome
+	var p [prefixSize]byte
+	if _, err := io.ReadFull(r, p[:]); err != nil {
+		return w, fmt.Errorf("reading welcome: %w", err)
+	}
+	if string(p[:8]) != magic {
+		return w, fmt.Errorf("%w: not a memory server", errFrame)
+	}
+	version, status, n := le.Uint16(p[8:]), transport.Status(p[10]), le.Uint32(p[12:])
+	if n > maxHello || p[11] != 0 || !status.Valid() {
+		return w, fmt.Errorf("%w: welcome", errFrame)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return w, fmt.Errorf("reading welcome: %w", err)
+	}
+	c := cursor{b: body}
+	if status != transport.StatusOK {
+		text := c.text(maxText)
+		if c.bad || len(c.b) != 0 {
+			return w, fmt.Errorf("%w: refusal", errFrame)
+		}
+		return w, &refusal{status, text}
+	}
+	w.Incarnation = le.Uint64(c.take(8))
+	window := le.Uint32(c.take(4))
+	w.Server = c.text(maxName)
+	if c.bad || len(c.b) != 0 || window < 1 || window > maxWindow {
+		return w, fmt.Errorf("%w: welcome", errFrame)
+	}
+	if version != transport.Version {
+		return w, fmt.Errorf("%w: server chose version %d, this client speaks %d", transport.ErrRefused, version, transport.Version)
+	}
+	w.Window = int(window)
+	return w, nil
+}
