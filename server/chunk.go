@@ -1,0 +1,87 @@
+package server
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"dmps/raid"
+	"dmps/transport"
+)
+
+// chunk is a run of slots that is lent to one volume.
+type chunk struct {
+	id     raid.ChunkID
+	volume raid.VolumeID
+	spec   transport.ChunkSpec
+	ext    extent
+	pages  []byte // spec.Slots * PageSize
+	heads  []byte // spec.Slots * spec.HeaderBytes
+
+	// mu orders headers: a reader copies whole ones. Pages have no lock:
+	// whoever reads one while it is written fails its checksum.
+	mu sync.RWMutex
+
+	pins atomic.Int32 // reads that refer to this memory. The extent is given back at 0 only
+}
+
+// chunkSize is the memory of a chunk in bytes, in whole pages.
+func chunkSize(s transport.ChunkSpec) int64 {
+	n := int64(s.Slots) * (raid.PageSize + int64(s.HeaderBytes))
+	return (n + raid.PageSize - 1) / raid.PageSize * raid.PageSize
+}
+
+func newChunk(id raid.ChunkID, volume raid.VolumeID, s transport.ChunkSpec, x extent, mem []byte) *chunk {
+	mem = mem[x.off : x.off+x.size : x.off+x.size]
+	p := int64(s.Slots) * raid.PageSize
+	s.MustExist = false
+	return &chunk{
+		id: id, volume: volume, spec: s, ext: x,
+		pages: mem[:p:p], heads: mem[p : p+int64(s.Slots)*int64(s.HeaderBytes)],
+	}
+}
+
+func (c *chunk) page(i uint32) []byte {
+	o := int(i) * raid.PageSize
+	return c.pages[o : o+raid.PageSize : o+raid.PageSize]
+}
+
+func (c *chunk) head(i uint32) []byte {
+	n := int(c.spec.HeaderBytes)
+	o := int(i) * n
+	return c.heads[o : o+n : o+n]
+}
+
+// check reports whether all of io lies inside the chunk.
+func (c *chunk) check(io *transport.SlotIO) error {
+	if io.HeaderBytes != int(c.spec.HeaderBytes) {
+		return fmt.Errorf("%w: chunk %d has headers of %d bytes, not %d", transport.ErrNoChunk, c.id, c.spec.HeaderBytes, io.HeaderBytes)
+	}
+	for _, r := range io.Runs {
+		if uint64(r.Start)+uint64(r.Count) > uint64(c.spec.Slots) {
+			return fmt.Errorf("%w: slots %d to %d of chunk %d, which has %d", transport.ErrNoChunk, r.Start, uint64(r.Start)+uint64(r.Count), c.id, c.spec.Slots)
+		}
+	}
+	return nil
+}
+
+// appendPages appends the memory of io's pages to dst, neighbours joined.
+func (c *chunk) appendPages(dst [][]byte, io *transport.SlotIO) [][]byte {
+	seg, last := 0, ^uint32(0)
+	for _, r := range io.Runs {
+		for i := r.Start; i < r.Start+r.Count; i++ {
+			if io.PageMask>>seg&1 != 0 {
+				if k := len(dst) - 1; k >= 0 && last+1 == i && i != 0 {
+					n := len(dst[k]) + raid.PageSize
+					o := int(i+1)*raid.PageSize - n
+					dst[k] = c.pages[o : o+n]
+				} else {
+					dst = append(dst, c.page(i))
+				}
+				last = i
+			}
+			seg++
+		}
+	}
+	return dst
+}

@@ -1,0 +1,85 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dmps/raid"
+)
+
+// Config is how a memory server is set up.
+type Config struct {
+	ID     raid.ServerID
+	Memory int64 // bytes to lend, headers included; rounded down to whole pages
+
+	// AllowSwappable starts the server even when its memory cannot be locked.
+	AllowSwappable bool
+
+	// Listen is host:port for clients. Other than loopback it needs
+	// InsecureNetwork: there is no authentication yet.
+	Listen          string
+	InsecureNetwork bool
+	// Advertise is the host:port that clients are told; the listener's own
+	// address when empty.
+	Advertise string
+
+	// Cluster is the id of the cluster. When empty the server takes meta's
+	// first answer, and refuses sessions until then.
+	Cluster string
+	Labels  map[string]string // host, rack, zone
+
+	Registrar Registrar     // nil: the server tells nobody that it exists
+	Heartbeat time.Duration // 0: one second
+
+	Window  int                   // requests in flight per session; 0: 256
+	Metrics prometheus.Registerer // nil: none
+	Log     *slog.Logger          // nil: slog.Default
+}
+
+func (c Config) withDefaults() (Config, error) {
+	c.Memory -= c.Memory % raid.PageSize
+	if c.Heartbeat == 0 {
+		c.Heartbeat = time.Second
+	}
+	if c.Window == 0 {
+		c.Window = 256
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	c.Log = c.Log.With("server", string(c.ID))
+	var errs []error
+	if c.ID == "" {
+		errs = append(errs, errors.New("a memory server needs an id"))
+	}
+	if c.Memory <= 0 {
+		errs = append(errs, errors.New("memory to lend must be at least one page of 4096 bytes"))
+	}
+	if c.Window < 1 || c.Window > 4096 {
+		errs = append(errs, fmt.Errorf("window of %d requests: must be 1 to 4096", c.Window))
+	}
+	if c.Listen != "" {
+		errs = append(errs, checkListen(c.Listen, c.InsecureNetwork))
+	}
+	return c, errors.Join(errs...)
+}
+
+// checkListen refuses addresses that others can reach.
+func checkListen(addr string, insecure bool) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("listen address: %w", err)
+	}
+	if insecure || host == "localhost" {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("listen address %s is not loopback: anybody who reaches it can read and write all memory that is lent; allow it with --insecure-network", addr)
+	}
+	return nil
+}

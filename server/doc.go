@@ -1,0 +1,20 @@
+// Package server is a memory server: a daemon that lends its machine's memory
+// to volumes, a chunk at a time. It is the paper's DMS.
+//
+// A [Server] maps and locks one arena at start. Chunks are extents of it: the
+// pages of all slots, then the headers of all slots. A client's session (see
+// transport.Backend, which Server implements) reads and writes the slots of
+// its own volume's chunks. A page is received straight into its slot; its
+// header is stored only when the page's checksum is the header's, so that a
+// slot is empty or holds what its header says. Reads are sent from the arena
+// without a copy; what a reader sees of a slot that is being written fails
+// its checksum at the client.
+//
+// The newest owner session of a volume fences all older ones: Open returns
+// only when none of them can touch the arena any more.
+//
+// Meta hears of the server through a [Registrar]; the page path never waits
+// for it.
+//
+// Read server.go, session.go, chunk.go, arena.go, extents.go.
+package server

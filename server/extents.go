@@ -1,0 +1,81 @@
+package server
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// extent is a run of bytes of the arena.
+type extent struct{ off, size int64 }
+
+// extents is the free memory of an arena: first fit, neighbours joined.
+type extents struct {
+	free   []extent // by offset; no two touch, none is empty
+	left   int64    // sum of free
+	virgin int64    // memory from here on was never given out: it is zero
+}
+
+func newExtents(size int64) extents {
+	return extents{free: []extent{{0, size}}, left: size}
+}
+
+// take takes size bytes. It reports false when no free extent is large enough.
+func (e *extents) take(size int64) (extent, bool) {
+	for i := range e.free {
+		f := &e.free[i]
+		if f.size < size {
+			continue
+		}
+		x := extent{f.off, size}
+		f.off += size
+		f.size -= size
+		if f.size == 0 {
+			e.free = slices.Delete(e.free, i, i+1)
+		}
+		e.left -= size
+		return x, true
+	}
+	return extent{}, false
+}
+
+// used is how many of x's first bytes may have been written before; it notes
+// that all of them may be from now on.
+func (e *extents) used(x extent) int64 {
+	n := min(max(e.virgin-x.off, 0), x.size)
+	e.virgin = max(e.virgin, x.off+x.size)
+	return n
+}
+
+// give gives an extent back that take gave. Giving what is free panics.
+func (e *extents) give(x extent) {
+	i, _ := slices.BinarySearchFunc(e.free, x, func(a, b extent) int { return cmp.Compare(a.off, b.off) })
+	if i > 0 && e.free[i-1].off+e.free[i-1].size > x.off || i < len(e.free) && x.off+x.size > e.free[i].off {
+		panic(fmt.Sprintf("server: %d bytes at %d are free already", x.size, x.off))
+	}
+	e.left += x.size
+	e.free = slices.Insert(e.free, i, x)
+	if i+1 < len(e.free) && x.off+x.size == e.free[i+1].off {
+		e.free[i].size += e.free[i+1].size
+		e.free = slices.Delete(e.free, i+1, i+2)
+	}
+	if i > 0 && e.free[i-1].off+e.free[i-1].size == x.off {
+		e.free[i-1].size += e.free[i].size
+		e.free = slices.Delete(e.free, i, i+1)
+	}
+}
+
+// check reports the first thing that is wrong with the list.
+func (e *extents) check(size int64) error {
+	var sum, end int64 = 0, -1
+	for i, f := range e.free {
+		if f.size <= 0 || f.off <= end || f.off < 0 || f.off+f.size > size {
+			return fmt.Errorf("free extent %d: %d bytes at %d after %d", i, f.size, f.off, end)
+		}
+		sum, end = sum+f.size, f.off+f.size
+	}
+	if sum != e.left {
+		return fmt.Errorf("%d bytes are free, not %d", sum, e.left)
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"dmps/raid"
+	"dmps/transport"
+	"dmps/transport/tcp"
+)
+
+// Server is a memory server. It implements transport.Backend.
+type Server struct {
+	c           Config
+	incarnation raid.Incarnation
+	arena       *arena
+	m           *metrics
+	n           counters
+	net         tcp.Server
+	addr        string
+
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	// mu guards the books, not the memory: it is not taken on the page path.
+	mu struct {
+		sync.Mutex
+		cluster string
+		volumes map[raid.VolumeID]*volume
+		chunks  map[raid.ChunkID]*chunk
+		free    extents // of what no chunk has
+		closing bool
+	}
+}
+
+var _ transport.Backend = (*Server)(nil)
+
+// counters are on the page path: no labels, no locks.
+type counters struct {
+	reads, writes, pagesIn, pagesOut atomic.Uint64
+}
+
+// New maps and locks the memory and, when c.Listen is set, starts to serve it;
+// with a Registrar it registers in the background. End it with Close.
+func New(c Config) (*Server, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("memory server %q: %w", c.ID, err)
+	}
+	var inc [8]byte
+	for inc == [8]byte{} { // 0 means any
+		if _, err := rand.Read(inc[:]); err != nil {
+			return nil, fmt.Errorf("drawing an incarnation: %w", err)
+		}
+	}
+	s := &Server{c: c, incarnation: raid.Incarnation(binary.LittleEndian.Uint64(inc[:]))}
+	s.mu.cluster = c.Cluster
+	s.mu.volumes = make(map[raid.VolumeID]*volume)
+	s.mu.chunks = make(map[raid.ChunkID]*chunk)
+	s.mu.free = newExtents(c.Memory)
+	if s.m, err = newMetrics(s, c.Metrics); err != nil {
+		return nil, err
+	}
+	if s.arena, err = newArena(c.Memory, c.AllowSwappable); err != nil {
+		return nil, errors.Join(err, s.m.unregister(c.Metrics))
+	}
+	if !s.arena.locked {
+		c.Log.Warn("the memory could not be locked: when this machine swaps, clients stall, and may deadlock if it swaps to them")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	if c.Listen != "" {
+		l, err := net.Listen("tcp", c.Listen)
+		if err != nil {
+			cancel()
+			return nil, errors.Join(fmt.Errorf("listening for clients: %w", err), s.arena.close(), s.m.unregister(c.Metrics))
+		}
+		s.addr = "tcp://" + l.Addr().String()
+		s.net.Backend, s.net.Log = s, c.Log
+		s.wg.Go(func() {
+			if err := s.net.Serve(l); err != nil {
+				c.Log.Error("no more sessions are accepted", "err", err)
+			}
+		})
+	}
+	if c.Advertise != "" {
+		s.addr = "tcp://" + c.Advertise
+	}
+	if c.Registrar != nil {
+		s.wg.Go(func() { s.report(ctx) })
+	}
+	c.Log.Info("memory server is up", "addr", s.addr, "memory", c.Memory, "locked", s.arena.locked, "incarnation", fmt.Sprintf("%016x", uint64(s.incarnation)))
+	return s, nil
+}
+
+// Addr is the transport address that clients dial, tcp://host:port.
+func (s *Server) Addr() string { return s.addr }
+
+// Incarnation is random and names this life of the arena.
+func (s *Server) Incarnation() raid.Incarnation { return s.incarnation }
+
+// Cluster is the id of the cluster, empty while it is not known.
+func (s *Server) Cluster() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.cluster
+}
+
+// Close ends all sessions, waits for them until ctx ends, and gives the memory
+// back. When sessions do not end in time it returns an error and keeps the
+// mapping, which they may still be using.
+func (s *Server) Close(ctx context.Context) error {
+	s.cancel()
+	s.mu.Lock()
+	again := s.mu.closing
+	s.mu.closing = true
+	var open []*session
+	for _, v := range s.mu.volumes {
+		for ss := range v.sessions {
+			open = append(open, ss)
+		}
+	}
+	s.mu.Unlock()
+	if again {
+		return nil
+	}
+	for _, ss := range open {
+		ss.fence(fmt.Errorf("%w: the server is closing", transport.ErrClosed))
+	}
+	closed := make(chan error, 1)
+	go func() {
+		for _, ss := range open {
+			<-ss.done
+		}
+		err := s.net.Close()
+		s.wg.Wait()
+		closed <- errors.Join(err, s.arena.close(), s.m.unregister(s.c.Metrics))
+	}()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("closing memory server %s: sessions have not ended: %w", s.c.ID, ctx.Err())
+	}
+}

@@ -1,0 +1,222 @@
+package server
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"dmps/raid"
+	"dmps/transport"
+)
+
+// session is a client's session; it implements transport.Session.
+type session struct {
+	s      *Server
+	volume *volume
+	hello  transport.Hello
+	stop   func(cause error)
+	done   chan struct{} // closed by Close
+
+	// fenced is set when the session must not store anything any more. The
+	// fence then waits for done: a write that passed the test before is over.
+	fenced atomic.Pointer[error]
+	closed atomic.Bool
+
+	// chunks saves a lock: a chunk stays while its volume has sessions.
+	chunks map[uint64]*chunk
+	stage  []byte // pages of a write to an InPlace chunk; made when first needed
+}
+
+var _ transport.Session = (*session)(nil)
+
+func (s *session) fence(cause error) {
+	if s.fenced.CompareAndSwap(nil, &cause) {
+		s.stop(cause)
+	}
+}
+
+func (s *session) alive() error {
+	if p := s.fenced.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// chunk finds a chunk of the session's volume.
+func (s *session) chunk(id uint64) (*chunk, error) {
+	if c := s.chunks[id]; c != nil {
+		return c, nil
+	}
+	c := s.s.lookup(raid.ChunkID(id))
+	if c == nil || c.volume != s.volume.id {
+		return nil, fmt.Errorf("%w: chunk %d", transport.ErrNoChunk, id)
+	}
+	s.chunks[id] = c
+	return c, nil
+}
+
+func (s *session) begin(io *transport.SlotIO) (*chunk, error) {
+	if err := s.alive(); err != nil {
+		return nil, err
+	}
+	c, err := s.chunk(io.Chunk)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.check(io)
+}
+
+// OpenChunk implements transport.Session.
+func (s *session) OpenChunk(id uint64, spec transport.ChunkSpec) error {
+	if err := s.alive(); err != nil {
+		return err
+	}
+	if s.hello.Mode != transport.ModeOwner {
+		spec.MustExist = true // a reader creates nothing
+	}
+	c, err := s.s.openChunk(raid.ChunkID(id), s.volume.id, spec)
+	if err != nil {
+		return fmt.Errorf("opening chunk %d: %w", id, err)
+	}
+	s.chunks[id] = c
+	return nil
+}
+
+// BeginWrite implements transport.Session. Empties the slots, unless the chunk
+// is InPlace: those keep their old page until the new one is whole.
+func (s *session) BeginWrite(io *transport.SlotIO) error {
+	c, err := s.begin(io)
+	if err != nil {
+		return err
+	}
+	if s.hello.Mode != transport.ModeOwner {
+		return fmt.Errorf("%w: a reader does not write", transport.ErrRefused)
+	}
+	io.Held = c
+	if c.spec.InPlace {
+		if s.stage == nil {
+			s.stage = make([]byte, transport.MaxSegs*raid.PageSize)
+		}
+		for i, n := 0, 0; i < io.Segs; i++ {
+			if io.PageMask>>i&1 != 0 {
+				io.Mem = append(io.Mem, s.stage[n:n+raid.PageSize])
+				n += raid.PageSize
+			}
+		}
+		return nil
+	}
+	c.mu.Lock()
+	for _, r := range io.Runs {
+		n := int(c.spec.HeaderBytes)
+		clear(c.heads[int(r.Start)*n : int(r.Start+r.Count)*n])
+	}
+	c.mu.Unlock()
+	io.Mem = c.appendPages(io.Mem, io)
+	return nil
+}
+
+// CommitWrite implements transport.Session. Segments are judged one by one:
+// the good ones are stored, also when another one is refused.
+func (s *session) CommitWrite(io *transport.SlotIO) error {
+	c := io.Held.(*chunk)
+	io.Held = nil
+	if err := s.alive(); err != nil {
+		return err
+	}
+	var first error
+	seg, staged := 0, 0
+	for _, r := range io.Runs {
+		for i := r.Start; i < r.Start+r.Count; i++ {
+			head := io.Headers[seg*io.HeaderBytes : (seg+1)*io.HeaderBytes]
+			page := c.page(i)
+			has := io.PageMask>>seg&1 != 0
+			if has && c.spec.InPlace {
+				page = s.stage[staged : staged+raid.PageSize]
+				staged += raid.PageSize
+			}
+			seg++
+			if err := verify(head, page, has); err != nil {
+				s.s.m.refusedPages.Inc()
+				if first == nil {
+					first = fmt.Errorf("slot %d of chunk %d: %w", i, c.id, err)
+				}
+				continue
+			}
+			c.mu.Lock()
+			if has && c.spec.InPlace {
+				clear(c.head(i))
+				copy(c.page(i), page)
+			}
+			copy(c.head(i), head)
+			c.mu.Unlock()
+		}
+	}
+	s.s.n.writes.Add(1)
+	s.s.n.pagesIn.Add(uint64(len(io.Headers) / io.HeaderBytes))
+	return first
+}
+
+// verify reports whether a slot may get this header with this page.
+func verify(head, page []byte, has bool) error {
+	h, err := raid.ParseHeader(head)
+	if err != nil {
+		return fmt.Errorf("%w: %w", transport.ErrChecksum, err)
+	}
+	if has && raid.Checksum(page) != h.CRC {
+		return fmt.Errorf("%w: page %d, sequence %d", transport.ErrChecksum, h.Page, h.Seq)
+	}
+	return nil
+}
+
+// AbortWrite implements transport.Session.
+func (s *session) AbortWrite(io *transport.SlotIO) { io.Held = nil }
+
+// BeginRead implements transport.Session.
+func (s *session) BeginRead(io *transport.SlotIO) error {
+	c, err := s.begin(io)
+	if err != nil {
+		return err
+	}
+	n, o := io.HeaderBytes, 0
+	c.mu.RLock()
+	for _, r := range io.Runs {
+		o += copy(io.Headers[o:], c.heads[int(r.Start)*n:int(r.Start+r.Count)*n])
+	}
+	c.mu.RUnlock()
+	io.Mem = c.appendPages(io.Mem, io)
+	s.pin(c, io)
+	return nil
+}
+
+// BeginReadHeaders implements transport.Session.
+func (s *session) BeginReadHeaders(io *transport.SlotIO) error {
+	c, err := s.begin(io)
+	if err != nil {
+		return err
+	}
+	r := io.Runs[0]
+	io.Mem = append(io.Mem, c.heads[int(r.Start)*io.HeaderBytes:int(r.Start+r.Count)*io.HeaderBytes])
+	s.pin(c, io)
+	return nil
+}
+
+func (s *session) pin(c *chunk, io *transport.SlotIO) {
+	c.pins.Add(1)
+	io.Held = c
+	s.s.n.reads.Add(1)
+	s.s.n.pagesOut.Add(uint64(io.Segs))
+}
+
+// EndRead implements transport.Session.
+func (s *session) EndRead(io *transport.SlotIO) {
+	io.Held.(*chunk).pins.Add(-1)
+	io.Held = nil
+}
+
+// Close implements transport.Session.
+func (s *session) Close() {
+	if s.closed.Swap(true) {
+		return
+	}
+	s.s.forget(s)
+	close(s.done)
+}

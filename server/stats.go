@@ -1,0 +1,44 @@
+package server
+
+import "dmps/raid"
+
+// Stats is the state of a server.
+type Stats struct {
+	MemoryTotal uint64 // bytes of the arena
+	MemoryUsed  uint64 // bytes that are lent
+	Locked      bool   // the arena cannot be swapped out
+	Chunks      int
+	Volumes     int // that have chunks or sessions
+	Sessions    int
+	Reads       uint64 // requests since start
+	Writes      uint64
+	PagesIn     uint64 // slots written
+	PagesOut    uint64 // slots read
+}
+
+// Stats returns the server's state now.
+func (s *Server) Stats() Stats {
+	st := Stats{
+		Locked:  s.arena.locked,
+		Reads:   s.n.reads.Load(),
+		Writes:  s.n.writes.Load(),
+		PagesIn: s.n.pagesIn.Load(), PagesOut: s.n.pagesOut.Load(),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.MemoryTotal = uint64(s.c.Memory)
+	st.MemoryUsed = uint64(s.c.Memory - s.mu.free.left)
+	st.Chunks = len(s.mu.chunks)
+	with := make(map[raid.VolumeID]bool)
+	for _, c := range s.mu.chunks {
+		with[c.volume] = true
+	}
+	for id, v := range s.mu.volumes {
+		if n := len(v.sessions); n > 0 {
+			st.Sessions += n
+			with[id] = true
+		}
+	}
+	st.Volumes = len(with)
+	return st
+}
