@@ -27,6 +27,8 @@ type Cluster struct {
 	}
 	stopWatch chan struct{}
 	watching  sync.WaitGroup
+	stopOnce  sync.Once
+	stopErr   error
 }
 
 // Grace of Stop before a role is killed. A client gives its lease back, a
@@ -144,18 +146,19 @@ func (c *Cluster) Kill(id string) error {
 
 // Restart starts a role that is not running by its command line.
 func (c *Cluster) Restart(id string) error {
-	if pid, alive := pidOf(c.dir.pidFile(id)); alive {
-		return fmt.Errorf("cluster: restart %s: it runs (pid %d)", id, pid)
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range c.mu.file.Roles() {
-		if r.ID == id {
-			if err := c.launch(r); err != nil {
-				return err
-			}
-			return c.mu.file.write(c.dir.path)
+		if r.ID != id {
+			continue
 		}
+		if _, alive := pidOf(c.dir.pidFile(id)); alive || c.starting(r) {
+			return fmt.Errorf("cluster: restart %s: it runs already", id)
+		}
+		if err := c.launch(r); err != nil {
+			return err
+		}
+		return c.mu.file.write(c.dir.path)
 	}
 	return fmt.Errorf("cluster: restart %s: no such role", id)
 }
@@ -217,8 +220,14 @@ func (c *Cluster) starting(r *Role) bool {
 
 // Stop ends every role, also those that others started again and those that
 // are frozen, and removes cluster.json and the NBD socket. It returns within
-// some seconds, whatever state the roles are in.
+// some seconds, whatever state the roles are in. Another Stop gives the same
+// answer.
 func (c *Cluster) Stop() error {
+	c.stopOnce.Do(func() { c.stopErr = c.stop() })
+	return c.stopErr
+}
+
+func (c *Cluster) stop() error {
 	close(c.stopWatch)
 	c.watching.Wait()
 	// First of all nobody may believe that it serves.

@@ -42,6 +42,8 @@ func codeOf(err error) int {
 		return exitcode.InUse
 	case errors.Is(err, client.ErrNoQuorum):
 		return exitcode.Unavailable
+	case errors.Is(err, syscall.EADDRINUSE):
+		return exitcode.CannotListen
 	}
 	return exitcode.Failure
 }

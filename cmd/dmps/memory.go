@@ -18,18 +18,18 @@ var errCannotLock = errors.New("memory cannot be locked")
 // waits for a page of its own to be swapped in waits for itself, and a server
 // that lends swapped-out memory lends a disk.
 //
-// Unless allowed, failure is fatal.
-func lockMemory(allowSwappable bool, log *slog.Logger) error {
-	err := mlockAll()
+// Failure is fatal unless allowed; then locked is false.
+func lockMemory(allowSwappable bool, log *slog.Logger) (locked bool, err error) {
+	err = mlockAll()
 	if err == nil {
-		return nil
+		return true, nil
 	}
 	err = fmt.Errorf("%w: %w: run as root or with CAP_IPC_LOCK, or raise the limit (ulimit -l unlimited, LimitMEMLOCK=infinity)", errCannotLock, err)
 	if !allowSwappable {
-		return fmt.Errorf("%w; for a try without swapping to the volume, --allow-swappable goes on unlocked", err)
+		return false, fmt.Errorf("%w; for a try without swapping to the volume, --allow-swappable goes on unlocked", err)
 	}
-	log.Warn("MEMORY IS NOT LOCKED: a volume served like this must not be swapped to by this machine, it could wait for itself", "error", err)
-	return nil
+	log.Warn("MEMORY IS NOT LOCKED: this machine must not swap to a volume that is served like this, it could wait for itself", "error", err)
+	return false, nil
 }
 
 // mlockAll asks only when all future memory can be locked too. With a limit,

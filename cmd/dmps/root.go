@@ -90,7 +90,7 @@ Exit codes:
   75  the volume is attached elsewhere`,
 		Example: `  dmps demo                                    # watch two of six memory servers die
   dmps dev --redundancy mirror:3 --size 2GiB   # a cluster on this machine, staying up
-  export DMPS_META=http://127.0.0.1:7400
+  export DMPS_META=http://127.0.0.1:7200
   dmps volume create swap0 --size 16GiB --redundancy rs:4+2
   dmps attach swap0 --nbd 127.0.0.1:10809
   dmps status`,

@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dmps/client"
+	"dmps/client/nbd"
+	"dmps/internal/bytesize"
+	"dmps/internal/nbdclient"
+	"dmps/meta/metaclient"
+	"dmps/raid"
+	"dmps/transport/tcp"
+)
+
+type attachFlags struct {
+	role      roleFlags
+	nbd       string
+	admin     string
+	holder    string
+	arena     bytesize.Size
+	heap      bytesize.Size
+	takeover  bool
+	swappable bool
+	pprof     bool
+}
+
+// Times of attach.
+const (
+	leavePatience = 10 * time.Second // for requests in flight when it is told to end
+	askEvery      = time.Second      // for a metadata service that does not answer
+	fenceCheck    = time.Second      // how soon a client that was replaced ends
+)
+
+func (a *app) attachCommand() *cobra.Command {
+	var f attachFlags
+	cmd := &cobra.Command{
+		Use:     "attach VOLUME",
+		Short:   "Serve a volume over NBD",
+		GroupID: groupRoles,
+		Long: `Takes the lease on a volume and serves it to NBD clients until it is told to
+end. The export has the volume's name and is the default export as well.
+
+Only one client can hold a volume. The lease belongs to the --holder, by default
+this host and its NBD address: an attach that was killed gets it again at once
+when it is started with the same command line.
+
+Memory is locked, because a client that is swapped out while the kernel swaps to
+it waits for itself. --allow-swappable goes on without, for volumes that are not
+swapped to by this machine.
+
+The admin address answers GET /status (JSON), /metrics (Prometheus), /healthz.`,
+		Example: `  dmps attach swap0
+  dmps attach swap0 --nbd unix:/run/dmps/swap0.sock --admin 127.0.0.1:9810
+  dmps attach swap0 --takeover      # the other client is refused by every server from now on
+  nbdinfo nbd://127.0.0.1:10809/swap0`,
+		Args:              exactArgs("VOLUME"),
+		ValidArgsFunction: a.completeNames(volumeNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.attach(cmd.Context(), args[0], f)
+		},
+	}
+	f.role.add(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.nbd, "nbd", "127.0.0.1:"+nbdclient.DefaultPort, "where to serve NBD: `ADDRESS` is HOST:PORT or unix:PATH")
+	fl.StringVar(&f.admin, "admin", "127.0.0.1:0", "`address` of status and metrics over HTTP; empty: none")
+	fl.StringVar(&f.holder, "holder", "", "`name` under which the lease is held (default: host and NBD address)")
+	f.arena, f.heap = 64*bytesize.MiB, 256*bytesize.MiB
+	fl.Var(&f.arena, "arena", "page buffers: bounds the requests in flight")
+	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the arena and the page map of the volume")
+	fl.BoolVar(&f.takeover, "takeover", false, "take the volume from a client that is still alive")
+	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; do not swap to such a volume")
+	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the admin address")
+	noCompletion(cmd, "nbd", "admin", "holder", "arena", "heap-limit")
+	return cmd
+}
+
+func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err error) {
+	log := a.logger().With("volume", volume)
+	if err := f.check(); err != nil {
+		return err
+	}
+	meta, err := a.meta()
+	if err != nil {
+		return err
+	}
+	defer meta.Close()
+	pid, err := takePIDFile(f.role.pidFile)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pid.release()) }()
+
+	// The listeners come before the lease: a second attach by mistake must
+	// fail here, not take the volume from the first.
+	front, err := nbd.Listen(f.nbd)
+	if err != nil {
+		return listenError("nbd", f.nbd, err)
+	}
+	defer front.Close()
+	if f.holder == "" {
+		if f.holder, err = defaultHolder(front.Addr()); err != nil {
+			return err
+		}
+	}
+	var side net.Listener
+	adminURL := ""
+	if f.admin != "" {
+		if side, err = listen(ctx, "admin", f.admin); err != nil {
+			return err
+		}
+		defer side.Close()
+		adminURL = "http://" + side.Addr().String()
+	}
+	fixHeap(f.heap)
+	locked, err := lockMemory(f.swappable, log)
+	if err != nil {
+		return err
+	}
+
+	layout, lease, err := takeLease(ctx, meta, log, client.AttachRequest{
+		Volume: volume, Holder: f.holder, AdminURL: adminURL, Takeover: f.takeover,
+	})
+	if err != nil {
+		return err
+	}
+	vol, err := client.Open(ctx, client.Config{
+		Layout: layout, Lease: lease, Meta: meta, Dialer: new(tcp.Dialer), ArenaBytes: int64(f.arena),
+		AllowSwappable: f.swappable, Holder: f.holder, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	s := &attachment{
+		vol: vol, log: log, front: front, side: side, pprof: f.pprof,
+		about: adminStatus{
+			Volume: volume, Epoch: layout.Epoch, Redundancy: layout.Geometry.String(), Layout: layout.Kind.String(),
+			SizeBytes: uint64(vol.Size()), Groups: len(layout.Groups), NBD: nbd.URI(front.Addr(), volume),
+			Holder: f.holder, PID: os.Getpid(), Started: time.Now(), Locked: locked, Version: version,
+		},
+	}
+	return s.run(ctx)
+}
+
+func (f *attachFlags) check() error {
+	addr, err := nbdclient.ParseListen(f.nbd)
+	if err != nil {
+		return usageError("--nbd: %v", err)
+	}
+	if addr.Network == "tcp" {
+		if err := f.role.checkAddr("nbd", f.nbd); err != nil {
+			return err
+		}
+	}
+	if f.admin != "" {
+		if err := f.role.checkAddr("admin", f.admin); err != nil {
+			return err
+		}
+	}
+	if f.arena < bytesize.MiB {
+		return usageError("--arena %v: at least 1MiB", f.arena)
+	}
+	return nil
+}
+
+// defaultHolder is who holds the lease: a name that stays the same when the
+// same command is run again, and that nobody else has, since only one process
+// listens at an address of a host.
+func defaultHolder(addr net.Addr) (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("finding the host's name for the lease: name a --holder: %w", err)
+	}
+	return host + "/" + addr.String(), nil
+}
+
+// takeLease asks until the metadata service decides.
+func takeLease(ctx context.Context, meta *metaclient.Client, log *slog.Logger, req client.AttachRequest) (*raid.Layout, client.Lease, error) {
+	for {
+		layout, lease, err := meta.Attach(ctx, req)
+		if err == nil {
+			log.Info("holding the lease", "holder", req.Holder, "epoch", uint64(layout.Epoch), "redundancy", layout.Geometry.String())
+			return layout, lease, nil
+		}
+		if !errors.Is(err, client.ErrNoQuorum) || ctx.Err() != nil {
+			return nil, client.Lease{}, err
+		}
+		log.Warn("waiting for the metadata service", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, client.Lease{}, err
+		case <-time.After(askEvery):
+		}
+	}
+}
+
+// attachment is a volume that is being served.
+type attachment struct {
+	vol   *client.Volume
+	log   *slog.Logger
+	front net.Listener
+	side  net.Listener // nil: no admin address
+	pprof bool
+	about adminStatus
+}
+
+// run serves until ctx ends or another client takes the volume. Then it lets
+// clients finish what is in flight, and gives the lease back.
+func (s *attachment) run(ctx context.Context) error {
+	if s.side != nil {
+		adm := newAdmin(s.pprof, s.log)
+		adm.reg.MustRegister(&volumeMetrics{s.about.Volume, s.vol.Report})
+		adm.answer("/status", func() any {
+			about := s.about
+			about.Report = s.vol.Report()
+			return about
+		})
+		adm.health(s.vol.Flush)
+		defer adm.serve(s.side, s.log)()
+	}
+	srv, err := nbd.NewServer(nbd.Config{
+		Exports: map[string]nbd.Export{s.about.Volume: {Device: s.vol, Description: fmt.Sprintf("dmps volume, %s", s.about.Redundancy)}},
+		Default: s.about.Volume,
+		Log:     s.log,
+	})
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(s.front) }()
+	s.log.Info("serving", "nbd", s.about.NBD, "admin", s.adminURL(), "size", human(s.about.SizeBytes))
+
+	err = s.wait(ctx, served)
+	s.log.Info("ending", "cause", err)
+	bye, cancel := context.WithTimeout(context.Background(), leavePatience)
+	defer cancel()
+	if serr := srv.Shutdown(bye); serr != nil {
+		s.log.Warn("clients did not finish in time", "error", serr)
+		err = errors.Join(err, srv.Close())
+	}
+	return errors.Join(err, s.close())
+}
+
+func (s *attachment) adminURL() string {
+	if s.side == nil {
+		return ""
+	}
+	return "http://" + s.side.Addr().String()
+}
+
+// wait returns nil when ctx ended, and otherwise why there is nothing to serve
+// any more.
+func (s *attachment) wait(ctx context.Context, served <-chan error) error {
+	t := time.NewTicker(fenceCheck)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-served:
+			return fmt.Errorf("serving NBD: %w", err)
+		case <-t.C:
+			// Every request of a client that was replaced fails, a flush too.
+			if err := s.vol.Flush(); errors.Is(err, client.ErrFenced) {
+				return err
+			}
+		}
+	}
+}
+
+// close gives the lease back.
+func (s *attachment) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
+	defer cancel()
+	return s.vol.Close(ctx)
+}

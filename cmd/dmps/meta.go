@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dmps/meta"
+	"dmps/meta/metaclient"
+)
+
+type metaFlags struct {
+	role         roleFlags
+	id           string
+	dir          string
+	api          string
+	raft         string
+	apiPublic    string
+	raftPublic   string
+	join         []string
+	expect       int
+	suspectAfter time.Duration
+	grace        time.Duration
+	lease        time.Duration
+}
+
+func (a *app) metaCommand() *cobra.Command {
+	var f metaFlags
+	cmd := &cobra.Command{
+		Use:     "meta",
+		Short:   "Run a metadata node",
+		GroupID: groupRoles,
+		Long: `Runs one node of the metadata service, which decides who lends memory to which
+volume and who may write it. One node is enough to try things; three survive the
+loss of one, five of two. Paging does not depend on it.
+
+A cluster is formed once, by as many new nodes as --bootstrap-expect says, each
+of which names the others with --join. Later nodes only --join. A node's folder
+is its identity: started again with the same folder, it is the same node.`,
+		Example: `  dmps meta --dir /var/lib/dmps/meta                       # one node
+
+  # three nodes, on hosts a, b and c; the same command line on each but for the id
+  dmps meta --id a --dir /var/lib/dmps/meta --api 10.0.0.1:7200 --raft 10.0.0.1:7201 \
+    --bootstrap-expect 3 --join 10.0.0.1:7200,10.0.0.2:7200,10.0.0.3:7200 --insecure-network
+
+  dmps meta list
+  curl -s -X POST -H 'Content-Type: application/json' -d '{}' \
+    http://127.0.0.1:7200/dmps.meta.v1.StatusService/GetStatus`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.runMeta(cmd.Context(), f)
+		},
+	}
+	f.role.add(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.id, "id", "meta1", "`name` of the node, unique in the cluster")
+	fl.StringVar(&f.dir, "dir", "", "`folder` of this node's state, made when missing (required)")
+	fl.StringVar(&f.api, "api", "127.0.0.1:7200", "`address` of the API")
+	fl.StringVar(&f.raft, "raft", "127.0.0.1:7201", "`address` for the other nodes")
+	fl.StringVar(&f.apiPublic, "api-advertise", "", "`address` under which others reach the API (default: --api)")
+	fl.StringVar(&f.raftPublic, "raft-advertise", "", "`address` under which other nodes reach this one (default: --raft)")
+	fl.StringSliceVar(&f.join, "join", nil, "API `addresses` of the other nodes; the own one may be among them")
+	fl.IntVar(&f.expect, "bootstrap-expect", 0, "form a new cluster of so many `nodes`: 1, 3 or 5 (default: 1 without --join, otherwise join only)")
+	fl.DurationVar(&f.suspectAfter, "suspect-after", 0, "without a heartbeat for so long a memory server is suspect (default 2s)")
+	fl.DurationVar(&f.grace, "grace", 0, "and down after so long (default 30s)")
+	fl.DurationVar(&f.lease, "lease", 0, "how long a volume's lease is valid without renewal (default 10s)")
+	if err := cmd.MarkFlagRequired("dir"); err != nil {
+		panic(err) // the flag is defined above
+	}
+	noCompletion(cmd, "id", "api", "raft", "api-advertise", "raft-advertise", "join", "bootstrap-expect", "suspect-after", "grace", "lease")
+	cmd.AddCommand(a.metaListCommand(), a.metaRemoveCommand())
+	return cmd
+}
+
+func (a *app) runMeta(ctx context.Context, f metaFlags) (err error) {
+	log := a.logger()
+	for _, addr := range []struct{ flag, value string }{{"api", f.api}, {"raft", f.raft}} {
+		if err := f.role.checkAddr(addr.flag, addr.value); err != nil {
+			return err
+		}
+	}
+	pid, err := takePIDFile(f.role.pidFile)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pid.release()) }()
+	node, err := meta.Start(ctx, meta.Config{
+		Dir: f.dir, Name: f.id,
+		APIListen: f.api, RaftListen: f.raft, APIAdvertise: f.apiPublic, RaftAdvertise: f.raftPublic,
+		Join: f.join, BootstrapExpect: f.expect, InsecureNetwork: f.role.insecure,
+		SuspectAfter: f.suspectAfter, Grace: f.grace, LeaseTTL: f.lease,
+		Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("metadata node is up", "id", node.ID(), "api", node.APIURL(), "raft", node.RaftAddr(), "dir", f.dir)
+	select {
+	case <-ctx.Done():
+		log.Info("ending")
+		return node.Close()
+	case <-node.Done():
+		return errors.Join(node.Err(), node.Close())
+	}
+}
+
+func (a *app) metaListCommand() *cobra.Command {
+	var output choice
+	cmd := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List the metadata nodes and say who leads",
+		Example: "  dmps meta list\n  dmps meta list --output json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.list(cmd, output.value, "no metadata nodes",
+				func(ctx context.Context, m *metaclient.Client) (any, *table, error) {
+					nodes, err := m.Members(ctx)
+					return emptyNotNull(nodes), nodeTable(nodes, paletteFor(a.out)), err
+				})
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func (a *app) metaRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove NAME",
+		Short: "Remove a metadata node that will not come back",
+		Long: `Takes a node out of the cluster. The others count majorities without it from then
+on. The last node cannot be removed.`,
+		Example: "  dmps meta remove meta3",
+		Args:    exactArgs("NAME"),
+		ValidArgsFunction: a.completeNames(func(ctx context.Context, m *metaclient.Client) ([]string, error) {
+			nodes, err := m.Members(ctx)
+			var names []string
+			for _, n := range nodes {
+				names = append(names, n.Name+"\t"+n.APIURL)
+			}
+			return names, err
+		}),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := a.meta()
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			if err := m.Leave(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.out, "removed %s\n", args[0])
+			return err
+		},
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dmps/internal/bytesize"
+	"dmps/raid"
+	"dmps/server"
+	"dmps/transport/tcp"
+)
+
+type serverFlags struct {
+	role      roleFlags
+	id        string
+	listen    string
+	advertise string
+	memory    bytesize.Size
+	labels    map[string]string
+	metrics   string
+	heap      bytesize.Size
+	swappable bool
+	pprof     bool
+}
+
+func (a *app) serverCommand() *cobra.Command {
+	var f serverFlags
+	cmd := &cobra.Command{
+		Use:     "server",
+		Short:   "Run a memory server",
+		GroupID: groupRoles,
+		Long: `Lends memory of this machine. All of it is mapped and locked at the start; what
+it holds is gone when the process ends, and the volumes that used it are
+degraded from then on.
+
+Labels say where the server is, so that members of a group do not share what can
+fail at once: host (by default this host's name), rack, zone.`,
+		Example: `  dmps server --memory 8GiB --meta 127.0.0.1:7200
+  dmps server --id s1 --memory 64GiB --listen 10.0.0.11:7301 --insecure-network --label rack=r1
+  dmps server list
+  dmps server remove s3`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.runServer(cmd.Context(), f)
+		},
+	}
+	f.role.add(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.id, "id", "", "`name` of the server, the same after every restart (default: the host's name)")
+	fl.StringVar(&f.listen, "listen", "127.0.0.1:7301", "`address` for clients")
+	fl.StringVar(&f.advertise, "advertise", "", "`address` under which clients reach it (default: --listen)")
+	fl.Var(&f.memory, "memory", "how much memory to lend (required)")
+	fl.StringToStringVar(&f.labels, "label", nil, "where the server is: `KEY=VALUE`, for host, rack or zone; may be repeated")
+	fl.StringVar(&f.metrics, "metrics", "", "`address` of metrics and health over HTTP (default: none)")
+	f.heap = 128 * bytesize.MiB
+	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the memory that is lent")
+	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")
+	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the metrics address")
+	if err := cmd.MarkFlagRequired("memory"); err != nil {
+		panic(err) // the flag is defined above
+	}
+	noCompletion(cmd, "id", "listen", "advertise", "memory", "label", "metrics", "heap-limit")
+	cmd.AddCommand(a.serverListCommand(), a.serverRemoveCommand())
+	return cmd
+}
+
+// serverGrace bounds how long a server waits for sessions when it is told to
+// end: there is nothing to save.
+const serverGrace = 2 * time.Second
+
+func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
+	if err := f.complete(); err != nil {
+		return err
+	}
+	log := a.logger()
+	registrar, err := a.meta()
+	if err != nil {
+		return err
+	}
+	defer registrar.Close()
+	pid, err := takePIDFile(f.role.pidFile)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pid.release()) }()
+	fixHeap(f.heap)
+	adm := newAdmin(f.pprof, log)
+	srv, err := server.New(server.Config{
+		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
+		Listen: f.listen, InsecureNetwork: f.role.insecure, Advertise: f.advertise,
+		Labels: f.labels, Registrar: registrar, Metrics: adm.reg, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		bye, cancel := context.WithTimeout(context.Background(), serverGrace)
+		defer cancel()
+		err = errors.Join(err, srv.Close(bye))
+	}()
+	// The arena has locked itself; this is for the rest of the process.
+	if _, err := lockMemory(f.swappable, log); err != nil {
+		return err
+	}
+	if f.metrics != "" {
+		l, err := listen(ctx, "metrics", f.metrics)
+		if err != nil {
+			return err
+		}
+		adm.health(func() error {
+			if srv.Cluster() == "" {
+				return errors.New("the metadata service has not answered yet")
+			}
+			return nil
+		})
+		defer adm.serve(l, log)()
+		log.Info("metrics", "url", "http://"+l.Addr().String()+"/metrics")
+	}
+	<-ctx.Done()
+	log.Info("ending: what this server holds is gone")
+	return nil
+}
+
+// complete checks the flags and fills in what follows from the host.
+func (f *serverFlags) complete() error {
+	if err := f.role.checkAddr("listen", f.listen); err != nil {
+		return err
+	}
+	if f.metrics != "" {
+		if err := f.role.checkAddr("metrics", f.metrics); err != nil {
+			return err
+		}
+	}
+	if f.memory <= 0 {
+		return usageError("say how much memory to lend: --memory 8GiB")
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("finding the host's name: %w", err)
+	}
+	if f.id == "" {
+		f.id = host
+	}
+	labels := map[string]string{"host": host}
+	maps.Copy(labels, f.labels)
+	f.labels = labels
+	return nil
+}
