@@ -50,11 +50,12 @@ func (c DevConfig) argv() []string {
 
 // Role is a process of a cluster, as cluster.json shows it.
 type Role struct {
-	ID   string   `json:"id"`
-	PID  int      `json:"pid"`
-	API  string   `json:"api"`  // meta: URL
-	Addr string   `json:"addr"` // server: host:port of its transport
-	Argv []string `json:"argv"` // starts it again
+	ID    string   `json:"id"`
+	PID   int      `json:"pid"`
+	API   string   `json:"api"`   // meta: URL
+	Addr  string   `json:"addr"`  // server: host:port of its transport
+	Admin string   `json:"admin"` // client: URL of its status and metrics
+	Argv  []string `json:"argv"`  // starts it again
 }
 
 // Cluster is cluster.json.
@@ -116,18 +117,20 @@ func StartDev(ctx context.Context, cfg DevConfig) (*Dev, error) {
 		return nil, err
 	}
 	d := &Dev{Config: cfg, proc: p}
-	err = p.WaitFor(ctx, func() error {
-		b, err := os.ReadFile(filepath.Join(cfg.Dir, "cluster.json"))
-		if err != nil {
-			return err
-		}
-		d.Cluster, err = ParseCluster(b)
-		return err
-	})
-	if err != nil {
+	if err := p.WaitFor(ctx, d.refresh); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", strings.Join(cfg.argv(), " "), err), p.Stop())
 	}
 	return d, nil
+}
+
+// refresh reads cluster.json.
+func (d *Dev) refresh() error {
+	b, err := os.ReadFile(filepath.Join(d.Config.Dir, "cluster.json"))
+	if err != nil {
+		return err
+	}
+	d.Cluster, err = ParseCluster(b)
+	return err
 }
 
 // PID of the `dmps dev` process.
@@ -141,16 +144,17 @@ func (d *Dev) Roles() []Role {
 	return slices.Concat(d.Meta, d.Servers, []Role{d.Client})
 }
 
-// Stop ends the cluster and reports roles that are left behind, which it then kills.
+// Stop ends the cluster and reports roles that are left behind, which it then
+// kills. A second call does nothing.
 func (d *Dev) Stop() error {
 	errs := []error{d.proc.Stop()}
-	for _, p := range d.revived {
-		errs = append(errs, p.Stop())
-	}
 	for _, r := range d.Roles() {
 		if d.isRole(r) {
 			errs = append(errs, fmt.Errorf("%s (pid %d) outlived dmps dev", r.ID, r.PID), syscall.Kill(r.PID, syscall.SIGKILL))
 		}
+	}
+	for _, p := range d.revived {
+		errs = append(errs, p.Stop()) // reaps it
 	}
 	return errors.Join(errs...)
 }
