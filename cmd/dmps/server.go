@@ -13,7 +13,6 @@ import (
 	"dmps/internal/bytesize"
 	"dmps/raid"
 	"dmps/server"
-	"dmps/transport/tcp"
 )
 
 type serverFlags struct {
