@@ -33,7 +33,7 @@ type Log struct {
 
 	fwd  []entry  // page -> where it is
 	rev  []back   // data slot -> what was written there; first slot of a limbo row: next limbo row + 1
-	tag  []uint16 // row -> low bits of the Seq that wrote it; every read checks them
+	tag  []uint16 // row -> TagOf the Seq that wrote it; every read checks it
 	live []uint8  // row -> data slots that the map points at; > 0: in use
 
 	groups []logGroup
@@ -73,6 +73,7 @@ type noteState struct {
 	slot Slot
 	live uint32 // pages whose entry names this note; 0: entry is free
 	next NoteID // free entry: next free + 1
+	open bool   // between NewNote and SealNote: live counts one too many, and slot may not be known yet
 }
 
 type limboList struct {
@@ -87,7 +88,6 @@ type LogConfig struct {
 	Groups   int
 	Rows     uint32 // rows of every group
 	MinAck   int    // least members that a row may be written to; 0: K
-	Epoch    Epoch  // of the lease: numbers handed out under it are higher than all of earlier ones
 }
 
 // ConfigOf gives the sizes of a layout's log.
@@ -139,6 +139,14 @@ func NewLog(c LogConfig) (*Log, error) {
 	return l, nil
 }
 
+// FirstSeq is what a client under a lease of this epoch counts from. A recovery
+// knows the highest Seq only of the members that it can reach; a write of an
+// earlier lease that only an unreachable member has must not look newer when
+// that returns. 2^44 batches are five years of 100,000 a second.
+func FirstSeq(e Epoch) Seq { return Seq(e) << epochShift }
+
+const epochShift = 44
+
 // cleanReserve is how many rows only the cleaner may take: two full batches
 // for each of the two that it may have in flight.
 const cleanReserve = 2 * 2 * MaxBatchPages
@@ -185,7 +193,7 @@ type Place struct {
 	Group GroupID
 	Index Index // row in the group, slot in every chunk
 	Col   Col
-	Tag   uint16 // low bits of the Seq in the header of an undamaged, current slot
+	Tag   uint16 // TagOf the Seq in the header of an undamaged, current slot
 }
 
 // Place translates a slot.
@@ -199,8 +207,9 @@ func (l *Log) Place(s Slot) Place {
 	}
 }
 
-// TagOf is what Place.Tag compares with in a header.
-func TagOf(s Seq) uint16 { return uint16(s) }
+// TagOf is what Place.Tag compares with in a header. The epoch is mixed in
+// (times 2^16 / golden ratio, odd), because counting starts anew in each.
+func TagOf(s Seq) uint16 { return uint16(s) + uint16(s>>epochShift)*0x9e37 }
 
 func (l *Log) row(g GroupID, i Index) uint32 { return uint32(g)*l.nrows + uint32(i) }
 

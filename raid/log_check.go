@@ -49,6 +49,9 @@ func (l *Log) Check(reserved int) error {
 	inUse := 0
 	for n := range l.notes {
 		s := &l.notes[n]
+		if s.open {
+			noteLive[n]++
+		}
 		if s.live != noteLive[n] {
 			bad("note %d has %d pages, counted %d", n, s.live, noteLive[n])
 		}
@@ -56,13 +59,23 @@ func (l *Log) Check(reserved int) error {
 			continue
 		}
 		inUse++
+		if s.slot == noSlot {
+			if !s.open {
+				bad("note %d is sealed, but in no slot", n)
+			}
+			continue
+		}
 		if l.rev[s.slot] != backNote|back(n) {
 			bad("note %d is in slot %d, which holds %#x", n, s.slot, l.rev[s.slot])
 		}
 		live[uint32(s.slot)/uint32(l.g.K)]++
 	}
-	if inUse != l.notesUse {
-		bad("%d notes in use, counted %d", l.notesUse, inUse)
+	idle := 0
+	for n := l.noteFree; n != 0 && idle <= len(l.notes); n = l.notes[n-1].next {
+		idle++
+	}
+	if inUse != l.notesUse || inUse+idle != len(l.notes) {
+		bad("%d of %d notes in use, counted %d and %d free", l.notesUse, len(l.notes), inUse, idle)
 	}
 	// Every row is in exactly one state, and the counters say so.
 	limbo := make([]bool, rows)

@@ -8,6 +8,12 @@ const (
 	ItemPage ItemKind = iota
 	// ItemMove is a page that the cleaner moves. It counts only while the map
 	// still points at From.
+	//
+	// When its batch is reserved the map must point at From and no other write
+	// or note of the page may be in flight: its Seq could be lower, and the
+	// move, although older, would win in a recovery. From when its victim is
+	// picked until Commit a move counts as a read for Advance: else From could
+	// be reused for a newer version of the same page.
 	ItemMove
 	// ItemNotes is a note page. Its records are committed with CommitFill.
 	ItemNotes
@@ -22,13 +28,14 @@ type Item struct {
 }
 
 // Commit makes a written batch the truth: items[i] was written to the place
-// p.At(i), by all members in wrote. It panics when wrote has fewer than the
-// minimum: the caller must not have answered that (I1).
+// p.At(i), by all members in wrote, which must be p.Members: the headers name
+// these, and a recovery takes it that a row without one of them was never
+// answered. It panics otherwise: the caller must not have answered that (I1).
 func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 	if len(items) != p.N {
 		panic("raid: commit of another number of pages than was placed")
 	}
-	if n := popcount(wrote); n < l.minAck {
+	if n := popcount(wrote); n < l.minAck || wrote != p.Members {
 		panic("raid: commit of a row that too few members have")
 	}
 	g := &l.groups[p.Group]
@@ -39,7 +46,9 @@ func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 		for c := range l.g.K {
 			l.rev[first+Slot(c)] = backUnfilled
 		}
-		l.setMissed(g, uint32(p.Index[r]), wrote)
+		// What was not sent because it is not filled is not missed either.
+		unfilled := (uint32(1)<<l.g.K - 1) &^ uint32(p.FilledCols(r))
+		l.setMissed(g, uint32(p.Index[r]), wrote|unfilled)
 		// While its items are committed the row counts one slot too many, so
 		// that it cannot die half-way.
 		l.live[row] = 1
@@ -154,7 +163,7 @@ func (l *Log) NewNote() (NoteID, bool) {
 	n := l.noteFree - 1
 	// One live page too many, until SealNote.
 	l.noteFree = l.notes[n].next
-	l.notes[n] = noteState{live: 1}
+	l.notes[n] = noteState{live: 1, open: true, slot: noSlot}
 	l.notesUse++
 	return n, true
 }
@@ -200,7 +209,13 @@ func (l *Log) NoteRun(n NoteID, v byte, start PageNo, count uint64) (PageNo, uin
 
 // SealNote ends the commit of note n. When none of its records is current any
 // more its slot dies at once.
-func (l *Log) SealNote(n NoteID) { l.dropNote(n) }
+func (l *Log) SealNote(n NoteID) {
+	l.notes[n].open = false
+	l.dropNote(n)
+}
+
+// noSlot is the slot of a note that was not committed yet.
+const noSlot Slot = 1<<32 - 1
 
 func (l *Log) dropNote(n NoteID) {
 	s := &l.notes[n]

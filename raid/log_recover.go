@@ -12,14 +12,20 @@ import (
 // members that it can reach and gives them in, row by row, then the notes,
 // then calls Finish.
 //
-// Which rows count: every row that can be decoded, answered or not. What was
-// written but not answered may or may not be there; members that do not have
-// such a row count as missing it, so that it is healed and the next recovery
-// finds it again. A row that cannot be decoded was never answered if a
-// reachable member of its Members mask does not have it, and is dropped. If no
-// such member contradicts, it may have been answered: it counts, and its
-// pages answer EIO, unless their own member has them, until members return.
-// To drop it would bring back older versions of its pages.
+// Which rows count: a row was answered only when every member that it was
+// sent to had it. When a reachable one of them does not have it, it was never
+// answered and is dropped: to keep it would let go of an older version that
+// all members have for one that some have. When none of them contradicts, it
+// may have been answered and counts, even if it cannot be decoded: then its
+// pages answer EIO, unless their own member has them, until members return. To
+// drop it would bring back older versions. So what was written but not
+// answered may or may not be there.
+//
+// The limit of this: a row that was never answered is taken in when the
+// members that lack it cannot be reached, and dropped by a later recovery that
+// reaches them, when older versions of its pages may be gone. After a recovery
+// without some members, compare what they hold when they return (SetMissed),
+// and heal.
 //
 // Of all rows that hold a page the one with the highest Seq counts; a note's
 // record counts with its own Seq. A page that was trimmed reads as zeros once
@@ -94,11 +100,11 @@ func (r *Recovery) Row(g GroupID, i Index, headers [][]byte) error {
 	// Data columns that the row does not fill were not sent.
 	unfilled := (uint32(1)<<l.g.K - 1) &^ uint32(newest.Filled)
 	sent := newest.Members &^ unfilled
+	if avail&sent&^broken&^have != 0 {
+		r.torn++
+		return nil // was never answered: somebody who would have it does not
+	}
 	if !l.CanDecode(have, newest.Filled) {
-		if avail&sent&^broken&^have != 0 {
-			r.torn++
-			return nil // was never answered: somebody who would have it does not
-		}
 		r.short++
 	}
 	// Members that could not be read count as having what was sent to them.
@@ -287,6 +293,6 @@ func (r *Recovery) Finish() (torn int) {
 }
 
 // StartSeq makes sure that the next batch is numbered above s. The driver
-// derives s from the epoch of its lease, so that it lies above everything that
-// an earlier client can have written, seen or not.
+// gives FirstSeq of its lease, so that it lies above everything that an earlier
+// client can have written, seen or not.
 func (l *Log) StartSeq(s Seq) { l.seq = max(l.seq, s) }
