@@ -128,9 +128,11 @@ func (b *batch) column(v *Volume, c raid.Col) (from, to int) {
 	return 0, b.p.Rows
 }
 
-// send starts the transfers, one a member.
+// send starts the transfers, one a member. With the last of them b may be over
+// and in use for something else, so it is not looked at after that.
 func (b *batch) send(v *Volume) {
-	for c := range raid.Col(v.geo.Members()) {
+	todo := b.left
+	for c := raid.Col(0); todo > 0; c++ {
 		if b.p.Members&(1<<c) == 0 {
 			continue
 		}
@@ -147,6 +149,7 @@ func (b *batch) send(v *Volume) {
 			buf, n := b.pageFor(v, c, i)
 			x.add(b.p.Index[(i-from)], buf.hdr[:n], buf.Page)
 		}
+		todo--
 		m.peer.send(x)
 	}
 }

@@ -111,8 +111,9 @@ func (v *Volume) failInPlaceLocked(err error, a *after) {
 
 // trimInPlace writes zeros: a header for each page, 256 pages at a time.
 func (v *Volume) trimInPlace(op *Op, first, end int64, edges []*Buf) {
+	whole := max(0, end-first)
 	a := v.lock()
-	op.st.left = len(edges) + int(end-first)
+	op.st.left = len(edges) + int(whole)
 	for _, b := range edges {
 		v.acceptPageLocked(b, a)
 	}
@@ -120,8 +121,8 @@ func (v *Volume) trimInPlace(op *Op, first, end int64, edges []*Buf) {
 		a.done = append(a.done, op)
 	}
 	v.unlock(a)
-	if end > first {
-		op.st.page, op.st.count = raid.PageNo(first), uint64(end-first)
+	if whole > 0 {
+		op.st.page, op.st.count = raid.PageNo(first), uint64(whole)
 		v.trimMore(op)
 	}
 }

@@ -12,8 +12,6 @@ type opState struct {
 	// OpTrim and OpZero: the whole pages of the range.
 	page  raid.PageNo
 	count uint64
-	// edges counts the sub-page writes of an OpZero, which are parts of it.
-	edges int
 
 	wait  waiter    // for buffers of an OpRead, or of the edges of an OpZero
 	clean *cleaning // the cleaner's own page-ins
@@ -64,16 +62,6 @@ func (l *opList) takeAll() opList {
 	all := *l
 	*l = opList{}
 	return all
-}
-
-// overlapping reports whether a trim in l touches page p.
-func (l *opList) covers(p raid.PageNo) bool {
-	for op := l.head; op != nil; op = op.st.next {
-		if p >= op.st.page && uint64(p-op.st.page) < op.st.count {
-			return true
-		}
-	}
-	return false
 }
 
 // bufQueue is a first-in-first-out list through Buf.next.

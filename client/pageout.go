@@ -316,7 +316,7 @@ func (v *Volume) releaseBatchLocked(b *batch) {
 // over, so that dead rows become free.
 func (v *Volume) advanceLocked() {
 	for range 2 {
-		if !v.mu.log.Limbo() || v.mu.reading[v.mu.epoch^1] != 0 {
+		if v.mu.log == nil || !v.mu.log.Limbo() || v.mu.reading[v.mu.epoch^1] != 0 {
 			return
 		}
 		v.mu.log.Advance()

@@ -19,12 +19,10 @@ const recoverBlock = transport.MaxHeadersBytes / raid.MaxHeaderSize
 // recoverWorkers is how many groups are read side by side.
 const recoverWorkers = 4
 
-// recover rebuilds the page map from the slot headers of all members that are
-// up, in parallel. No page-in or page-out runs yet.
-func (v *Volume) recover(ctx context.Context) error {
-	start := time.Now()
-	w := v.geo.Members()
-	mem, err := unix.Mmap(-1, 0, recoverWorkers*w*transport.MaxHeadersBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+// mapRecovery maps and registers the buffers of the recovery, which a
+// transport wants to know before the first session.
+func (v *Volume) mapRecovery() error {
+	mem, err := unix.Mmap(-1, 0, recoverWorkers*v.geo.Members()*transport.MaxHeadersBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return fmt.Errorf("mapping the buffers of the recovery: %w", err)
 	}
@@ -32,6 +30,15 @@ func (v *Volume) recover(ctx context.Context) error {
 	if err := v.cfg.Dialer.Register(mem); err != nil {
 		return fmt.Errorf("registering the buffers of the recovery: %w", err)
 	}
+	return nil
+}
+
+// recover rebuilds the page map from the slot headers of all members that are
+// up, in parallel. No page-in or page-out runs yet.
+func (v *Volume) recover(ctx context.Context) error {
+	start := time.Now()
+	w := v.geo.Members()
+	mem := v.recoverMem
 	var rec *raid.Recovery
 	func() {
 		a := v.lock()

@@ -34,7 +34,6 @@ func (v *Volume) startTrim(op *Op) {
 			edges++
 		}
 	}
-	op.st.edges = edges
 	op.st.wait = waiter{n: edges, op: op, granted: v.edgesGranted}
 	if err := v.user.wait(&op.st.wait); err != nil {
 		v.answer(op, err)
@@ -64,7 +63,7 @@ func edge(op *Op, b *Buf, from, to int64) {
 	b.newer, b.next, b.hash, b.reads = nil, nil, nil, nil
 	b.lo = uint16(from & (raid.PageSize - 1))
 	b.hi = uint16(to - int64(b.page)<<raid.PageShift)
-	b.filled = false
+	b.filled, b.fill = false, 0
 }
 
 func (v *Volume) trimPages(op *Op, first, end int64, edges []*Buf) {

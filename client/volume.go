@@ -182,14 +182,19 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	if err := v.makeArena(); err != nil {
 		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
 	}
-	if err := cfg.Dialer.Register(v.arena.mem); err != nil {
-		v.arena.close()
-		return nil, fmt.Errorf("opening volume %s: registering the page buffers: %w", l.Name, err)
-	}
-	v.makePeers()
-
 	run, cancel := context.WithCancel(context.Background())
 	v.cancel = cancel
+	if err := cfg.Dialer.Register(v.arena.mem); err != nil {
+		v.abandon(err)
+		return nil, fmt.Errorf("opening volume %s: registering the page buffers: %w", l.Name, err)
+	}
+	if v.mu.log != nil && !l.FirstEpoch {
+		if err := v.mapRecovery(); err != nil {
+			v.abandon(err)
+			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+		}
+	}
+	v.makePeers()
 	if err := v.connectAll(ctx, run); err != nil {
 		v.abandon(err)
 		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)

@@ -1,0 +1,121 @@
+package client
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"dmps/raid"
+)
+
+// TestCleaner overwrites a volume that is 80 % full many times over, in small
+// and in large pieces, with fills and trims between: without a cleaner there
+// would be no rows left after the first 20 %.
+func TestCleaner(t *testing.T) {
+	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 2, M: 1}, {K: 4, M: 2}} {
+		t.Run(g.String(), func(t *testing.T) {
+			const pages = 2048
+			f := newFakeNet(g.Members())
+			v := openTest(t, f, f.layout(raid.LayoutLog, g, pages, 8, uint32(pages*10/8/8/g.K)))
+			defer closeTest(t, v)
+			r := rand.New(rand.NewPCG(5, uint64(g.K)))
+			want := make([]byte, v.Size())
+			for n := 0; n < 5*pages; {
+				p := r.IntN(pages)
+				k := min(1+r.IntN(1<<r.IntN(7)), pages-p)
+				b := randomBytes(r, k*raid.PageSize)
+				switch r.IntN(20) {
+				case 0:
+					clear(b)
+					if err := v.Trim(int64(p)*raid.PageSize, int64(len(b))); err != nil {
+						t.Fatal(err)
+					}
+				case 1:
+					clear(b)
+					fallthrough
+				default:
+					if _, err := v.WriteAt(b, int64(p)*raid.PageSize); err != nil {
+						t.Fatalf("after %d pages: %v\n%+v", n, err, v.Report())
+					}
+				}
+				copy(want[p*raid.PageSize:], b)
+				n += k
+			}
+			compareAll(t, v, want)
+			if v.Report().Counters["cleaned_pages"] == 0 && g.K > 1 {
+				t.Fatal("the cleaner never ran")
+			}
+			if err := v.check(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestCleanerUnderLoad lets eight writers, the cleaner and broken connections
+// meet.
+func TestCleanerUnderLoad(t *testing.T) {
+	g := raid.Geometry{K: 4, M: 2}
+	const pages = 2048
+	f := newFakeNet(6)
+	v := openTest(t, f, f.layout(raid.LayoutLog, g, pages, 8, pages*10/8/8/4))
+	defer closeTest(t, v)
+	b := make([]byte, raid.PageSize)
+	for p := range pages {
+		stamp(b, p, 0xffffff)
+		if _, err := v.WriteAt(b, int64(p)*raid.PageSize); err != nil {
+			t.Fatal(err)
+		}
+		clear(b)
+	}
+	if err := v.Zero(0, v.Size()); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	wait := load(t, v, 8, stop)
+	for i := range 10 {
+		time.Sleep(50 * time.Millisecond)
+		f.cut(fmt.Sprint("s", i%6))
+	}
+	close(stop)
+	verifyVersions(t, v, wait())
+}
+
+// TestOverlappingSubPageWrites has several writers in the same few pages, each
+// with bytes of its own.
+func TestOverlappingSubPageWrites(t *testing.T) {
+	f := newFakeNet(3)
+	v := openTest(t, f, f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 64, 3, 64))
+	defer closeTest(t, v)
+	const workers = 8
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(w), 1))
+			mine := make([]byte, 8*raid.PageSize/workers) // byte i is at i*workers+w of the device
+			for range 300 {
+				i := r.IntN(len(mine))
+				mine[i] = byte(r.Uint32())
+				at := int64(i*workers + w)
+				if _, err := v.WriteAt(mine[i:i+1], at); err != nil {
+					t.Error(err)
+					return
+				}
+				i = r.IntN(len(mine))
+				got := []byte{0}
+				if _, err := v.ReadAt(got, int64(i*workers+w)); err != nil {
+					t.Error(err)
+					return
+				}
+				if !bytes.Equal(got, mine[i:i+1]) {
+					t.Errorf("worker %d: byte %d is %d, want %d", w, i, got[0], mine[i])
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
