@@ -36,30 +36,64 @@ func (l *Log) CleanNeed() CleanNeed {
 
 // Victims picks up to 32 rows of one group whose live slots are cheapest to
 // move, and appends these slots to dst. It is greedy: of all groups the one
-// that has the emptiest rows, and there the rows that are about as empty, in
-// order from where the last hunt ended. It gives nothing when no row has a
-// dead or unfilled slot, or when none of those can be read now.
+// whose emptiest 32 rows make the most new ones when they are packed, and of
+// several rows that are as empty the next from where the last hunt ended. It
+// gives nothing when packing gains no row anywhere: then each group has fewer
+// than K dead or unfilled slots in rows that can be read.
 func (l *Log) Victims(dst []Slot) []Slot {
-	best, level := -1, l.g.K
-	count := uint32(0)
+	best, most := -1, 0
 	for i := range l.groups {
-		g := &l.groups[i]
-		if popcount(g.up&^g.lost) < l.g.K {
-			continue
-		}
-		for n := 1; n <= level && n < l.g.K; n++ {
-			// A handful of rows is worth a batch only if nobody has more.
-			if g.hist[n] == 0 || (n == level && g.hist[n] <= count) {
-				continue
-			}
-			best, level, count = i, n, g.hist[n]
-			break
+		if gain, _ := l.packing(&l.groups[i]); gain > most {
+			best, most = i, gain
 		}
 	}
 	if best < 0 {
 		return dst
 	}
-	return l.hunt(best, dst, func(row uint32) bool { return int(l.live[row]) <= level })
+	if got, ok := l.pack(best, dst); ok {
+		return got
+	}
+	// Rows there cannot be decoded. What remains may be better elsewhere.
+	for i := range l.groups {
+		if got, ok := l.pack(i, dst); ok {
+			return got
+		}
+	}
+	return dst
+}
+
+// packing tells what is gained by packing the emptiest rows of a group, at
+// most 32: how many rows, and up to how many live slots these rows have.
+func (l *Log) packing(g *logGroup) (gain, level int) {
+	if popcount(g.up&^g.lost) < l.g.K {
+		return 0, 0
+	}
+	rows, slots := 0, 0
+	for n := 1; n < l.g.K && rows < MaxBatchPages; n++ {
+		if g.hist[n] == 0 {
+			continue
+		}
+		take := int(min(g.hist[n], uint32(MaxBatchPages-rows)))
+		rows, slots, level = rows+take, slots+take*n, n
+	}
+	return rows - (slots+l.g.K-1)/l.g.K, level
+}
+
+// pack appends the live slots of the emptiest rows of a group, if that gains a
+// row.
+func (l *Log) pack(group int, dst []Slot) ([]Slot, bool) {
+	gain, level := l.packing(&l.groups[group])
+	if gain < 1 {
+		return dst, false
+	}
+	had := len(dst)
+	// All that are emptier than the fullest, then of these what fits.
+	got, rows := l.hunt(group, dst, MaxBatchPages, func(row uint32) bool { return int(l.live[row]) < level })
+	got, more := l.hunt(group, got, MaxBatchPages-rows, func(row uint32) bool { return int(l.live[row]) == level })
+	if rows+more-(len(got)-had+l.g.K-1)/l.g.K < 1 {
+		return dst, false
+	}
+	return got, true
 }
 
 // HealVictims picks up to 32 rows that a member misses although it is up, as
@@ -76,7 +110,10 @@ func (l *Log) HealVictims(dst []Slot) []Slot {
 			if g.nmissed[c] == 0 || up&(1<<c) == 0 {
 				continue
 			}
-			return l.hunt(i, dst, func(row uint32) bool { return hasBit(g.missed[c], row%l.nrows) })
+			got, rows := l.hunt(i, dst, MaxBatchPages, func(row uint32) bool { return hasBit(g.missed[c], row%l.nrows) })
+			if rows > 0 {
+				return got // else none of them can be decoded now
+			}
 		}
 	}
 	return dst
@@ -102,21 +139,26 @@ func (l *Log) Healable() bool {
 }
 
 // hunt walks the rows of a group once around and takes the live slots of up
-// to 32 rows that want accepts.
-func (l *Log) hunt(group int, dst []Slot, want func(row uint32) bool) []Slot {
+// to most rows that want accepts and that can be read now. It tells how many
+// rows these are.
+func (l *Log) hunt(group int, dst []Slot, most int, want func(row uint32) bool) ([]Slot, int) {
 	g := &l.groups[group]
 	rows := 0
 	i := g.scan
 	for range l.nrows {
+		if rows == most {
+			break
+		}
 		if i >= l.nrows {
 			i = 0
 		}
-		row := l.row(GroupID(group), Index(i))
+		at := Index(i)
+		row := l.row(GroupID(group), at)
 		i++
 		if l.live[row] == 0 || !want(row) {
 			continue
 		}
-		if !l.CanDecode(l.Survivors(GroupID(group), Index(i-1)), l.FilledCols(GroupID(group), Index(i-1))) {
+		if !l.CanDecode(l.Survivors(GroupID(group), at), l.FilledCols(GroupID(group), at)) {
 			continue
 		}
 		first := Slot(row) * Slot(l.g.K)
@@ -125,12 +167,10 @@ func (l *Log) hunt(group int, dst []Slot, want func(row uint32) bool) []Slot {
 				dst = append(dst, first+Slot(c))
 			}
 		}
-		if rows++; rows == MaxBatchPages {
-			break
-		}
+		rows++
 	}
 	g.scan = i
-	return dst
+	return dst, rows
 }
 
 // Content is what a live slot holds.

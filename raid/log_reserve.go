@@ -49,6 +49,9 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 		return false
 	}
 	want := uint32(min(MaxBatchPages, (n+l.g.K-1)/l.g.K))
+	if !move {
+		want = uint32(min(uint64(want), l.free-l.reserve))
+	}
 	best, bestUp, bestFree := -1, 0, uint32(0)
 	for k := range l.groups {
 		i := l.hand + k
