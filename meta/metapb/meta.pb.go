@@ -639,6 +639,7 @@ type JoinRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"` // empty, or the cluster that the node belongs to
+	Known         bool                   `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`    // only tell where the node is now: one that is no voter is refused
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -685,6 +686,13 @@ func (x *JoinRequest) GetCluster() string {
 		return x.Cluster
 	}
 	return ""
+}
+
+func (x *JoinRequest) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
 }
 
 type JoinResponse struct {
@@ -2952,10 +2960,11 @@ const file_meta_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1a\n" +
 	"\bproposer\x18\x02 \x01(\tR\bproposer\x12\x17\n" +
 	"\anode_id\x18\x03 \x01(\tR\x06nodeId\"\x0f\n" +
-	"\rAdoptResponse\"O\n" +
+	"\rAdoptResponse\"e\n" +
 	"\vJoinRequest\x12&\n" +
 	"\x04node\x18\x01 \x01(\v2\x12.dmps.meta.v1.NodeR\x04node\x12\x18\n" +
-	"\acluster\x18\x02 \x01(\tR\acluster\"(\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
+	"\x05known\x18\x03 \x01(\bR\x05known\"(\n" +
 	"\fJoinResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\"\"\n" +
 	"\fLeaveRequest\x12\x12\n" +

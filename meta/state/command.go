@@ -71,7 +71,7 @@ type Freed struct {
 }
 
 // CreateVolume asks for a volume; zero values are the defaults. Its result is
-// the *Volume.
+// its id, a raid.VolumeID.
 type CreateVolume struct {
 	Name       string          `json:"name"`
 	Request    string          `json:"request"`
@@ -94,8 +94,7 @@ type DeleteVolume struct {
 	Expired raid.Epoch `json:"expired,omitempty"`
 }
 
-// Attach takes the lease of a volume. Its result is the volume's id; the
-// volume then has the lease.
+// Attach takes the lease of a volume. Its result is an Attached.
 type Attach struct {
 	Name     string `json:"name"`
 	Holder   string `json:"holder"`
@@ -107,8 +106,9 @@ type Attach struct {
 
 // Attached is the result of Attach.
 type Attached struct {
-	Volume *Volume
-	First  bool // nobody had a lease before this one
+	Volume raid.VolumeID
+	Epoch  raid.Epoch // of the lease
+	First  bool       // nobody had a lease before this one
 }
 
 // Detach gives a lease back. A lease that was given back already is no error.
@@ -162,9 +162,7 @@ func Decode(b []byte) (*Command, error) {
 }
 
 // Apply carries a command out, or refuses it (a *Refusal) and changes nothing.
-// The result is what the command's comment says. Records that are in the State
-// stay the State's: a caller that keeps a result must not change it, and must
-// keep commands away while it reads it.
+// The result is what the command's comment says, and the caller's.
 func (s *State) Apply(c *Command) (any, error) {
 	result, refusal := s.apply(c)
 	if refusal != nil {

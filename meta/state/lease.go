@@ -19,7 +19,7 @@ func (s *State) attach(c *Attach) (any, *Refusal) {
 	v.LastLease = v.Epoch
 	v.Lease = &Lease{Holder: c.Holder, Epoch: v.Epoch, Admin: c.Admin}
 	s.touchVolume(v.ID)
-	return &Attached{Volume: v, First: first}, nil
+	return Attached{Volume: v.ID, Epoch: v.Epoch, First: first}, nil
 }
 
 func inUse(v *Volume) *Refusal {

@@ -10,7 +10,7 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 	}
 	if v, ok := s.VolumeByName(c.Name); ok {
 		if c.Request != "" && v.Request == c.Request {
-			return v, nil // the answer to the same call got lost
+			return v.ID, nil // the answer to the same call got lost
 		}
 		return nil, refuse(Exists, "volume %s exists already: choose another name or delete it first", c.Name)
 	}
@@ -56,7 +56,7 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 	s.indexChunks(v)
 	s.touchVolume(v.ID)
 	s.touched.Root = true
-	return v, nil
+	return v.ID, nil
 }
 
 // deleteVolume takes a volume away. Its memory counts as reserved until the

@@ -1,0 +1,127 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"dmps/meta/metapb"
+	"dmps/meta/state"
+	"dmps/raid"
+)
+
+type serverAPI struct{ n *Node }
+
+func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.RegisterRequest]) (*connect.Response[metapb.RegisterResponse], error) {
+	m := req.Msg
+	c := &state.Register{
+		ID: raid.ServerID(m.Id), Incarnation: raid.Incarnation(m.Incarnation), Addr: m.Addr,
+		Labels: m.Labels, MemoryTotal: m.MemoryTotal, Cluster: m.Cluster,
+	}
+	err := a.n.ask(ctx, func(r *reign, _ *state.State) error {
+		b, ok := r.mu.beats[c.ID]
+		c.Heard = ok && b.incarnation != c.Incarnation && time.Since(b.at) < a.n.cfg.SuspectAfter
+		return nil
+	})
+	if err == nil {
+		_, err = a.n.propose(ctx, &state.Command{Register: c})
+	}
+	if err != nil {
+		return nil, apiError(err)
+	}
+	res := &metapb.RegisterResponse{}
+	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
+		if sv := s.Servers[c.ID]; sv != nil && sv.Incarnation == c.Incarnation {
+			r.mu.beats[c.ID] = beat{incarnation: c.Incarnation, at: time.Now(), used: r.mu.beats[c.ID].used}
+		}
+		res.Cluster = s.Cluster
+		return nil
+	})
+	return answer(res, err)
+}
+
+// memoryChange is when a server's new size is replicated: 1 in that many.
+const memoryChange = 100
+
+func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.HeartbeatRequest]) (*connect.Response[metapb.HeartbeatResponse], error) {
+	m := req.Msg
+	id, inc := raid.ServerID(m.Id), raid.Incarnation(m.Incarnation)
+	res := &metapb.HeartbeatResponse{}
+	var changes []state.Command
+	err := a.n.ask(ctx, func(r *reign, s *state.State) error {
+		res.Cluster = s.Cluster
+		sv := s.Servers[id]
+		if sv == nil || sv.Incarnation != inc {
+			res.Unknown = true
+			return nil
+		}
+		r.mu.beats[id] = beat{incarnation: inc, at: time.Now(), used: m.MemoryUsed}
+		if sv.State != state.ServerUp || resized(sv.MemoryTotal, m.MemoryTotal) {
+			changes = append(changes, state.Command{SetServer: &state.SetServer{
+				ID: id, Incarnation: inc, State: state.ServerUp, MemoryTotal: m.MemoryTotal,
+			}})
+		}
+		held := make(map[raid.ChunkID]bool, len(m.Chunks))
+		for _, c := range m.Chunks {
+			chunk := raid.ChunkID(c)
+			held[chunk] = true
+			// A chunk that this state does not know yet is not below the
+			// counter; one that it knows no more never comes back.
+			if _, ok := s.Owner(chunk); !ok && chunk < s.NextChunk {
+				res.Drop = append(res.Drop, c)
+			}
+		}
+		freed := &state.Freed{ID: id, Incarnation: inc}
+		for c := range sv.Freeing {
+			if !held[c] {
+				freed.Chunks = append(freed.Chunks, c)
+			}
+		}
+		if len(freed.Chunks) > 0 {
+			changes = append(changes, state.Command{Freed: freed})
+		}
+		return nil
+	})
+	for i := range changes {
+		if err != nil {
+			break
+		}
+		_, err = a.n.propose(ctx, &changes[i])
+		if refusal := (*state.Refusal)(nil); errors.As(err, &refusal) && refusal.Code == state.NotFound {
+			err, res.Unknown = nil, true // replaced or removed this moment
+		}
+	}
+	return answer(res, err)
+}
+
+func resized(was, is uint64) bool {
+	d := max(was, is) - min(was, is)
+	return is != 0 && d > was/memoryChange
+}
+
+func (a serverAPI) ListServers(ctx context.Context, _ *connect.Request[metapb.ListServersRequest]) (*connect.Response[metapb.ListServersResponse], error) {
+	res := &metapb.ListServersResponse{}
+	err := a.n.ask(ctx, func(r *reign, s *state.State) error {
+		res.Servers = r.serversLocked(s)
+		return nil
+	})
+	return answer(res, err)
+}
+
+func (a serverAPI) RemoveServer(ctx context.Context, req *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {
+	r, _, err := a.n.leading(ctx)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	id := raid.ServerID(req.Msg.Id)
+	v, err := a.n.propose(ctx, &state.Command{RemoveServer: &state.RemoveServer{ID: id, Force: req.Msg.Force}})
+	if err != nil {
+		return nil, apiError(err)
+	}
+	r.mu.Lock()
+	delete(r.mu.beats, id)
+	r.mu.Unlock()
+	return answer(&metapb.RemoveServerResponse{LostMembers: uint64(v.(int))}, nil)
+}

@@ -1,0 +1,73 @@
+package meta
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"dmps/meta/metapb"
+	"dmps/meta/state"
+)
+
+type statusAPI struct{ n *Node }
+
+func (a statusAPI) GetStatus(ctx context.Context, _ *connect.Request[metapb.GetStatusRequest]) (*connect.Response[metapb.GetStatusResponse], error) {
+	res := &metapb.GetStatusResponse{}
+	members, err := a.n.members(ctx)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	res.Members = members
+	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
+		res.Cluster = s.Cluster
+		res.Volumes = r.volumesLocked(s)
+		res.Servers = r.serversLocked(s)
+		return nil
+	})
+	return answer(res, err)
+}
+
+// answer is what a handler returns.
+func answer[T any](res *T, err error) (*connect.Response[T], error) {
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return connect.NewResponse(res), nil
+}
+
+// ask calls f with the leader's knowledge and the state, both locked: f copies
+// what it keeps.
+func (n *Node) ask(ctx context.Context, f func(*reign, *state.State) error) error {
+	r, _, err := n.leading(ctx)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var answer error
+	if err := n.disks.state.View(func(s *state.State) { answer = f(r, s) }); err != nil {
+		return err
+	}
+	return answer
+}
+
+func (r *reign) volumesLocked(s *state.State) []*metapb.Volume {
+	now := time.Now()
+	var out []*metapb.Volume
+	for _, v := range s.SortedVolumes() {
+		out = append(out, r.volumeMessageLocked(s, v, now))
+	}
+	slices.SortFunc(out, func(a, b *metapb.Volume) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+func (r *reign) serversLocked(s *state.State) []*metapb.Server {
+	var out []*metapb.Server
+	for _, sv := range s.SortedServers() {
+		out = append(out, r.serverMessageLocked(sv))
+	}
+	return out
+}

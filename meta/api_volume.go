@@ -1,0 +1,217 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"dmps/meta/metapb"
+	"dmps/meta/state"
+	"dmps/raid"
+)
+
+// renewals is how many times a lease is renewed in its TTL, so that one lost
+// renewal, or two, do not end it.
+const renewals = 3
+
+type volumeAPI struct{ n *Node }
+
+func (a volumeAPI) CreateVolume(ctx context.Context, req *connect.Request[metapb.CreateVolumeRequest]) (*connect.Response[metapb.CreateVolumeResponse], error) {
+	c, err := createCommand(req.Msg)
+	if err != nil {
+		return nil, withReason(err, &metapb.Reason{Code: metapb.Reason_CODE_INVALID})
+	}
+	if _, _, err := a.n.leading(ctx); err != nil {
+		return nil, apiError(err)
+	}
+	v, err := a.n.propose(ctx, &state.Command{CreateVolume: c})
+	if err != nil {
+		return nil, apiError(err)
+	}
+	res := &metapb.CreateVolumeResponse{}
+	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
+		volume := s.Volumes[v.(raid.VolumeID)]
+		if volume == nil {
+			return &state.Refusal{Code: state.NoVolume, Message: fmt.Sprintf("volume %s was deleted at once", c.Name)}
+		}
+		res.Volume = r.volumeMessageLocked(s, volume, time.Now())
+		return nil
+	})
+	return answer(res, err)
+}
+
+// createCommand reads a request and adds what is not for the state to decide.
+func createCommand(m *metapb.CreateVolumeRequest) (*state.CreateVolume, error) {
+	c := &state.CreateVolume{
+		Name: m.Name, Request: m.RequestId, Geometry: raid.Geometry{K: 1},
+		TargetFill: int(m.TargetFill), MinAck: int(m.MinAck),
+		Seed: rand.Uint64(), Now: time.Now().UnixMilli(),
+	}
+	const page = raid.PageSize
+	c.Pages = m.SizeBytes / page
+	if m.SizeBytes%page != 0 {
+		c.Pages++
+	}
+	slots := m.ChunkBytes / page
+	if m.ChunkBytes%page != 0 || slots > 1<<31 {
+		return nil, fmt.Errorf("volume %s: chunks of %d bytes: must be a power of two from 1 MiB to 4 GiB", m.Name, m.ChunkBytes)
+	}
+	c.ChunkSlots = uint32(slots)
+	var err error
+	if m.Redundancy != "" {
+		if c.Geometry, err = raid.ParseGeometry(m.Redundancy); err != nil {
+			return nil, err
+		}
+	}
+	if m.Layout != "" {
+		if c.Kind, err = raid.ParseLayoutKind(m.Layout); err != nil {
+			return nil, err
+		}
+	}
+	c.Domain, err = state.ParseLevel(m.FailureDomain)
+	return c, err
+}
+
+func (a volumeAPI) ListVolumes(ctx context.Context, _ *connect.Request[metapb.ListVolumesRequest]) (*connect.Response[metapb.ListVolumesResponse], error) {
+	res := &metapb.ListVolumesResponse{}
+	err := a.n.ask(ctx, func(r *reign, s *state.State) error {
+		res.Volumes = r.volumesLocked(s)
+		return nil
+	})
+	return answer(res, err)
+}
+
+func (a volumeAPI) GetVolume(ctx context.Context, req *connect.Request[metapb.GetVolumeRequest]) (*connect.Response[metapb.GetVolumeResponse], error) {
+	res := &metapb.GetVolumeResponse{}
+	err := a.n.ask(ctx, func(r *reign, s *state.State) error {
+		v, ok := s.VolumeByName(req.Msg.Name)
+		if !ok {
+			return &state.Refusal{Code: state.NoVolume, Message: fmt.Sprintf("no volume %q", req.Msg.Name)}
+		}
+		res.Volume = r.volumeMessageLocked(s, v, time.Now())
+		res.Layout = layoutMessage(s.Layout(v, v.Epoch, v.LastLease == 0))
+		return nil
+	})
+	return answer(res, err)
+}
+
+func (a volumeAPI) DeleteVolume(ctx context.Context, req *connect.Request[metapb.DeleteVolumeRequest]) (*connect.Response[metapb.DeleteVolumeResponse], error) {
+	c := &state.DeleteVolume{Name: req.Msg.Name, Force: req.Msg.Force}
+	left, err := a.n.leaseLeft(ctx, c.Name, &c.Expired)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	_, err = a.n.propose(ctx, &state.Command{DeleteVolume: c})
+	if refusal := (*state.Refusal)(nil); errors.As(err, &refusal) && refusal.Code == state.InUse {
+		return nil, inUseFor(refusal, left)
+	}
+	return answer(&metapb.DeleteVolumeResponse{}, err)
+}
+
+// leaseLeft gives for how long the lease of a volume still runs; when it ran
+// out, its epoch comes into expired.
+func (n *Node) leaseLeft(ctx context.Context, name string, expired *raid.Epoch) (left time.Duration, err error) {
+	err = n.ask(ctx, func(r *reign, s *state.State) error {
+		v, ok := s.VolumeByName(name)
+		if !ok || v.Lease == nil {
+			return nil // the command will say so
+		}
+		end, ok := r.mu.leases[v.ID]
+		if !ok || end.epoch != v.Lease.Epoch {
+			// Given out this moment, by a call that did not come to note its end.
+			end = leaseEnd{epoch: v.Lease.Epoch, at: time.Now().Add(n.cfg.LeaseTTL)}
+			r.mu.leases[v.ID] = end
+		}
+		if left = time.Until(end.at); left <= 0 {
+			left, *expired = 0, end.epoch
+		}
+		return nil
+	})
+	return left, err
+}
+
+func (a volumeAPI) Attach(ctx context.Context, req *connect.Request[metapb.AttachRequest]) (*connect.Response[metapb.AttachResponse], error) {
+	m := req.Msg
+	c := &state.Attach{Name: m.Volume, Holder: m.Holder, Admin: m.AdminUrl, Takeover: m.Takeover}
+	left, err := a.n.leaseLeft(ctx, c.Name, &c.Expired)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	v, err := a.n.propose(ctx, &state.Command{Attach: c})
+	if err != nil {
+		if refusal := (*state.Refusal)(nil); errors.As(err, &refusal) && refusal.Code == state.InUse {
+			return nil, inUseFor(refusal, left)
+		}
+		return nil, apiError(err)
+	}
+	at := v.(state.Attached)
+	ttl := a.n.cfg.LeaseTTL
+	res := &metapb.AttachResponse{TtlMs: ttl.Milliseconds(), RenewMs: (ttl / renewals).Milliseconds()}
+	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
+		// The lease may have been taken over already, the volume deleted.
+		if refusal := s.Renewable(at.Volume, at.Epoch); refusal != nil {
+			return refusal
+		}
+		r.mu.leases[at.Volume] = leaseEnd{epoch: at.Epoch, at: time.Now().Add(ttl)}
+		res.Layout = layoutMessage(s.Layout(s.Volumes[at.Volume], at.Epoch, at.First))
+		return nil
+	})
+	return answer(res, err)
+}
+
+func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewRequest]) (*connect.Response[metapb.RenewResponse], error) {
+	_, p, err := a.n.leading(ctx)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	// A leader that was cut off must not extend what its successor gave away.
+	if err := a.n.await(ctx, p.raft.VerifyLeader()); err != nil {
+		return nil, apiError(errNoQuorum)
+	}
+	volume, epoch := raid.VolumeID(req.Msg.Volume), raid.Epoch(req.Msg.Epoch)
+	var change *state.PutReport
+	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
+		if refusal := s.Renewable(volume, epoch); refusal != nil {
+			return refusal
+		}
+		r.mu.leases[volume] = leaseEnd{epoch: epoch, at: time.Now().Add(a.n.cfg.LeaseTTL)}
+		if req.Msg.Report == nil {
+			return nil
+		}
+		now, err := reportState(req.Msg.Report)
+		if err != nil {
+			return err
+		}
+		r.mu.reports[volume] = report{epoch: epoch, Report: proto.CloneOf(req.Msg.Report)}
+		if last := s.Volumes[volume].Report; last == nil || differs(last, &now) {
+			change = &state.PutReport{Volume: volume, Epoch: epoch, Report: now}
+		}
+		return nil
+	})
+	if err == nil && change != nil {
+		_, err = a.n.propose(ctx, &state.Command{PutReport: change})
+	}
+	return answer(&metapb.RenewResponse{}, err)
+}
+
+// differs reports whether a new leader must know the new report: counters of
+// rows move all the time, and only whether there are any matters.
+func differs(last, now *state.Report) bool {
+	return last.State != now.State || last.DegradedGroups != now.DegradedGroups || last.RedundancyLeft != now.RedundancyLeft ||
+		last.LostPages != now.LostPages || (last.DegradedRows == 0) != (now.DegradedRows == 0)
+}
+
+func (a volumeAPI) Detach(ctx context.Context, req *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error) {
+	if _, _, err := a.n.leading(ctx); err != nil {
+		return nil, apiError(err)
+	}
+	_, err := a.n.propose(ctx, &state.Command{Detach: &state.Detach{
+		Volume: raid.VolumeID(req.Msg.Volume), Epoch: raid.Epoch(req.Msg.Epoch),
+	}})
+	return answer(&metapb.DetachResponse{}, err)
+}

@@ -1,0 +1,125 @@
+package meta
+
+import (
+	"time"
+
+	"dmps/meta/metapb"
+	"dmps/meta/state"
+	"dmps/raid"
+)
+
+func nodeMessage(n *state.Node) *metapb.Node {
+	return &metapb.Node{Name: n.Name, Id: n.ID, ApiUrl: n.API, RaftAddr: n.Raft}
+}
+
+func layoutMessage(l *raid.Layout) *metapb.Layout {
+	p := &metapb.Layout{
+		Volume: uint64(l.Volume), Name: l.Name, Layout: l.Kind.String(), Redundancy: l.Geometry.String(),
+		Pages: l.Pages, ChunkSlots: l.ChunkSlots, MinAck: uint32(l.MinAck), Epoch: uint64(l.Epoch),
+		FirstEpoch: l.FirstEpoch, Cluster: l.Cluster, TargetFill: uint32(l.TargetFill),
+		Groups: make([]*metapb.Group, len(l.Groups)),
+	}
+	for i, g := range l.Groups {
+		pg := &metapb.Group{Id: uint32(g.ID), Members: make([]*metapb.Member, len(g.Members))}
+		for c, m := range g.Members {
+			pg.Members[c] = &metapb.Member{
+				Server: string(m.Server), Addr: m.Addr, Incarnation: uint64(m.Incarnation),
+				Chunk: uint64(m.Chunk), State: memberStates[m.State],
+			}
+		}
+		p.Groups[i] = pg
+	}
+	return p
+}
+
+var memberStates = map[raid.MemberState]metapb.MemberState{
+	raid.MemberInSync:     metapb.MemberState_MEMBER_STATE_IN_SYNC,
+	raid.MemberLost:       metapb.MemberState_MEMBER_STATE_LOST,
+	raid.MemberRebuilding: metapb.MemberState_MEMBER_STATE_REBUILDING,
+}
+
+var volumeStates = map[string]metapb.VolumeState{
+	state.Healthy:  metapb.VolumeState_VOLUME_STATE_HEALTHY,
+	state.Degraded: metapb.VolumeState_VOLUME_STATE_DEGRADED,
+	state.Failed:   metapb.VolumeState_VOLUME_STATE_FAILED,
+}
+
+var serverStates = map[state.ServerState]metapb.ServerState{
+	state.ServerUp:      metapb.ServerState_SERVER_STATE_UP,
+	state.ServerSuspect: metapb.ServerState_SERVER_STATE_SUSPECT,
+	state.ServerDown:    metapb.ServerState_SERVER_STATE_DOWN,
+}
+
+// reportState takes the part of a report that is replicated.
+func reportState(p *metapb.Report) (state.Report, error) {
+	r := state.Report{
+		DegradedGroups: p.GetDegradedGroups(), DegradedRows: p.GetDegradedRows(), LostPages: p.GetLostPages(),
+		RedundancyLeft: int(p.GetRedundancyLeft()),
+	}
+	for _, s := range p.GetSuspect() {
+		r.Suspect = append(r.Suspect, raid.ServerID(s))
+	}
+	for name, s := range volumeStates {
+		if s == p.GetState() {
+			r.State = name
+			return r, nil
+		}
+	}
+	return r, refused(metapb.Reason_CODE_INVALID, "a report needs a state: healthy, degraded or failed")
+}
+
+func reportMessage(r *state.Report) *metapb.Report {
+	p := &metapb.Report{
+		State: volumeStates[r.State], DegradedGroups: r.DegradedGroups, DegradedRows: r.DegradedRows,
+		LostPages: r.LostPages, RedundancyLeft: int32(r.RedundancyLeft),
+	}
+	for _, s := range r.Suspect {
+		p.Suspect = append(p.Suspect, string(s))
+	}
+	return p
+}
+
+// volumeMessage is a volume with all that the leader knows. The caller holds
+// the reign's lock.
+func (r *reign) volumeMessageLocked(s *state.State, v *state.Volume, now time.Time) *metapb.Volume {
+	last := v.Report
+	var report *metapb.Report
+	if last != nil {
+		report = reportMessage(last)
+	}
+	if fresh, ok := r.mu.reports[v.ID]; ok && fresh.epoch == v.LastLease {
+		if rs, err := reportState(fresh.Report); err == nil {
+			last, report = &rs, fresh.Report
+		}
+	}
+	h := s.Health(v, last)
+	p := &metapb.Volume{
+		Id: uint64(v.ID), Name: v.Name, State: volumeStates[h.State], Redundancy: v.Geometry.String(),
+		Layout: v.Kind.String(), SizeBytes: v.Pages * raid.PageSize, Groups: uint64(len(v.Groups)),
+		DegradedGroups: h.DegradedGroups, RedundancyLeft: int32(h.RedundancyLeft),
+		TargetFill: uint32(v.TargetFill), MinAck: uint32(v.MinAck), ChunkBytes: uint64(v.ChunkSlots) * raid.PageSize,
+		ReservedBytes: v.Reserved(), FailureDomain: v.Domain.String(), PlacedBy: v.PlacedBy.String(),
+		CreatedUnixMs: v.Created, Report: report,
+	}
+	if l := v.Lease; l != nil {
+		p.Lease = &metapb.Lease{Holder: l.Holder, Epoch: uint64(l.Epoch), AdminUrl: l.Admin}
+		if end, ok := r.mu.leases[v.ID]; ok && end.epoch == l.Epoch {
+			p.Lease.RemainingMs = max(end.at.Sub(now), 0).Milliseconds()
+		}
+	}
+	return p
+}
+
+func (r *reign) serverMessageLocked(sv *state.Server) *metapb.Server {
+	p := &metapb.Server{
+		Id: string(sv.ID), Incarnation: uint64(sv.Incarnation), Addr: sv.Addr, Labels: make(map[string]string, len(sv.Labels)),
+		State: serverStates[sv.State], MemoryTotal: sv.MemoryTotal, MemoryReserved: sv.Reserved, Chunks: sv.Chunks,
+	}
+	for k, v := range sv.Labels {
+		p.Labels[k] = v // the message outlives the lock on the state
+	}
+	if b, ok := r.mu.beats[sv.ID]; ok && b.incarnation == sv.Incarnation {
+		p.MemoryUsed = b.used
+	}
+	return p
+}

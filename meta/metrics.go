@@ -1,0 +1,99 @@
+package meta
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"dmps/meta/state"
+)
+
+// metrics is what /metrics shows. What describes the cluster comes from the
+// leader alone, so that a sum over the nodes is right.
+type metrics struct {
+	registry  *prometheus.Registry
+	forwarded prometheus.Counter
+}
+
+var (
+	leaderDesc    = prometheus.NewDesc("dmps_meta_leader", "1 on the node that leads.", nil, nil)
+	appliedDesc   = prometheus.NewDesc("dmps_meta_applied_index", "Index of the last command in the state.", nil, nil)
+	serverDesc    = prometheus.NewDesc("dmps_meta_servers", "Memory servers by state.", []string{"state"}, nil)
+	volumeDesc    = prometheus.NewDesc("dmps_meta_volumes", "Volumes by state.", []string{"state"}, nil)
+	degradedDesc  = prometheus.NewDesc("dmps_meta_volume_degraded_groups", "Groups of a volume with fewer than K+M usable members.", []string{"volume"}, nil)
+	leftDesc      = prometheus.NewDesc("dmps_meta_volume_redundancy_left", "Further losses that the worst group of a volume survives; below 0: data is out of reach.", []string{"volume"}, nil)
+	totalDesc     = prometheus.NewDesc("dmps_meta_memory_bytes", "Memory of the servers that are up.", nil, nil)
+	reservedDesc  = prometheus.NewDesc("dmps_meta_memory_reserved_bytes", "Memory promised to volumes on the servers that are up.", nil, nil)
+	collectorDesc = []*prometheus.Desc{leaderDesc, appliedDesc, serverDesc, volumeDesc, degradedDesc, leftDesc, totalDesc, reservedDesc}
+)
+
+func newMetrics(n *Node) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		forwarded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dmps_meta_forwarded_calls_total", Help: "API calls handed on to the leader.",
+		}),
+	}
+	m.registry.MustRegister(m.forwarded, collector{n}, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+type collector struct{ n *Node }
+
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range collectorDesc {
+		ch <- d
+	}
+}
+
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(appliedDesc, float64(c.n.disks.state.Applied()))
+	c.n.mu.Lock()
+	r := c.n.mu.reign
+	c.n.mu.Unlock()
+	if r == nil {
+		gauge(leaderDesc, 0)
+		return
+	}
+	gauge(leaderDesc, 1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := c.n.disks.state.View(func(s *state.State) {
+		servers := map[string]float64{"up": 0, "suspect": 0, "down": 0}
+		var total, reserved uint64
+		for _, sv := range s.Servers {
+			servers[sv.State.String()]++
+			if sv.State == state.ServerUp {
+				total += sv.MemoryTotal
+				reserved += sv.Reserved
+			}
+		}
+		for name, v := range servers {
+			gauge(serverDesc, v, name)
+		}
+		gauge(totalDesc, float64(total))
+		gauge(reservedDesc, float64(reserved))
+		volumes := map[string]float64{state.Healthy: 0, state.Degraded: 0, state.Failed: 0}
+		for _, v := range s.SortedVolumes() {
+			m := r.volumeMessageLocked(s, v, time.Now())
+			for name, st := range volumeStates {
+				if st == m.State {
+					volumes[name]++
+				}
+			}
+			gauge(degradedDesc, float64(m.DegradedGroups), v.Name)
+			gauge(leftDesc, float64(m.RedundancyLeft), v.Name)
+		}
+		for name, v := range volumes {
+			gauge(volumeDesc, v, name)
+		}
+	})
+	if err != nil {
+		c.n.log.Warn("metrics", "err", err) // guard ends the node for it
+	}
+}

@@ -1,0 +1,158 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	bolt "go.etcd.io/bbolt"
+
+	"dmps/meta/store"
+)
+
+// disks is what a node keeps.
+type disks struct {
+	state *store.Store
+	log   *raftboltdb.BoltStore // Raft's log and votes
+	snaps *raft.FileSnapshotStore
+}
+
+func openDisks(dir string, logger hclog.Logger) (*disks, error) {
+	d := &disks{}
+	var err error
+	if d.snaps, err = raft.NewFileSnapshotStoreWithLogger(dir, 2, logger); err != nil {
+		return nil, fmt.Errorf("snapshots in %s: %w", dir, err)
+	}
+	d.log, err = raftboltdb.New(raftboltdb.Options{
+		Path:        filepath.Join(dir, "raft.db"),
+		BoltOptions: &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("Raft log in %s (is another node running there?): %w", dir, err)
+	}
+	if d.state, err = store.Open(filepath.Join(dir, "state.db")); err != nil {
+		return nil, errors.Join(err, d.log.Close())
+	}
+	return d, nil
+}
+
+func (d *disks) close() error { return errors.Join(d.log.Close(), d.state.Close()) }
+
+// begun reports whether the node ever took part in Raft.
+func (d *disks) begun() (bool, error) { return raft.HasExistingState(d.log, d.log, d.snaps) }
+
+// restoreFirst reports whether Raft must load its newest snapshot into the
+// state file at start: only when a crash came between the arrival of a
+// snapshot and its taking effect. Otherwise the file is at least as new.
+func (d *disks) restoreFirst() (bool, error) {
+	list, err := d.snaps.List()
+	if err != nil {
+		return false, fmt.Errorf("list snapshots: %w", err)
+	}
+	last, err := d.log.LastIndex()
+	if err != nil {
+		return false, fmt.Errorf("end of the Raft log: %w", err)
+	}
+	newest := uint64(0)
+	if len(list) > 0 {
+		newest = list[0].Index
+	}
+	applied := d.state.Applied()
+	if applied > max(last, newest) {
+		return false, fmt.Errorf("the state holds command %d, but the Raft log ends at %d: its file was lost or is an older copy; replace this node by an empty one", applied, max(last, newest))
+	}
+	return newest > applied, nil
+}
+
+// peer is the node's part in Raft.
+type peer struct {
+	raft   *raft.Raft
+	log    *watchedLog
+	fsm    *fsm
+	addr   raft.ServerAddress
+	notify chan bool
+	muter  muter     // nil: the transport cannot
+	closer io.Closer // the transport
+}
+
+// raftConfig is what differs from the library's defaults, and why.
+func raftConfig(id string, logger hclog.Logger, notify chan<- bool) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(id)
+	c.Logger = logger
+	c.NotifyCh = notify
+	c.MaxAppendEntries = 64
+	c.SnapshotThreshold = 4096 // commands: some MiB of log
+	c.TrailingLogs = 4096
+	c.BatchApplyCh = true
+	return c
+}
+
+// openPeer starts Raft. It takes over the transport, also on failure.
+func openPeer(d *disks, id string, t raft.Transport, logger hclog.Logger) (*peer, error) {
+	closer, _ := t.(raft.WithClose)
+	fail := func(err error) (*peer, error) {
+		if closer != nil {
+			err = errors.Join(err, closer.Close())
+		}
+		return nil, err
+	}
+	restore, err := d.restoreFirst()
+	if err != nil {
+		return fail(err)
+	}
+	p := &peer{
+		log: &watchedLog{LogStore: d.log}, fsm: &fsm{store: d.state, busy: &busy{}},
+		addr: t.LocalAddr(), notify: make(chan bool, 8), closer: closer,
+	}
+	c := raftConfig(id, logger, p.notify)
+	c.NoSnapshotRestoreOnStart = !restore
+	if p.raft, err = raft.NewRaft(c, p.fsm, p.log, d.log, d.snaps, t); err != nil {
+		return fail(fmt.Errorf("start Raft: %w", err))
+	}
+	return p, nil
+}
+
+func (p *peer) close() error {
+	err := p.raft.Shutdown().Error()
+	if p.closer != nil {
+		err = errors.Join(err, p.closer.Close())
+	}
+	return err
+}
+
+// networkTransport carries Raft over TCP. Pipelining is off (MaxRPCsInFlight
+// 1): it wedges after a follower's disk stalled.
+func networkTransport(layer *streamLayer, logger hclog.Logger) *raft.NetworkTransport {
+	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: layer, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 5 * time.Second, Logger: logger,
+	})
+}
+
+// raftLogger hands Raft's log lines to slog.
+func raftLogger(to *slog.Logger) hclog.Logger {
+	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Info, Output: io.Discard})
+	l.RegisterSink(slogSink{to})
+	return l
+}
+
+type slogSink struct{ to *slog.Logger }
+
+// Accept implements hclog.SinkAdapter.
+func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any) {
+	to := slog.LevelDebug // Raft's own information is for its developers
+	switch level {
+	case hclog.Warn:
+		to = slog.LevelWarn
+	case hclog.Error:
+		to = slog.LevelError
+	}
+	s.to.Log(context.Background(), to, name+": "+msg, args...)
+}

@@ -1,0 +1,222 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"dmps/meta/metapb"
+	"dmps/meta/state"
+	"dmps/raid"
+)
+
+const ruleEvery = 250 * time.Millisecond // servers are judged
+
+// reign is what a leader knows that is not replicated. It begins anew with
+// each leader: every server counts as heard then, and every lease as renewed.
+type reign struct {
+	ready chan struct{} // closed when the state is up to date and the reign is announced
+	end   context.CancelFunc
+
+	mu struct {
+		sync.Mutex
+		beats   map[raid.ServerID]beat
+		leases  map[raid.VolumeID]leaseEnd
+		reports map[raid.VolumeID]report
+	}
+}
+
+// beat is the last heartbeat of a server.
+type beat struct {
+	incarnation raid.Incarnation
+	at          time.Time
+	used        uint64 // bytes
+}
+
+// leaseEnd is when a lease runs out.
+type leaseEnd struct {
+	epoch raid.Epoch
+	at    time.Time
+}
+
+// report is the last one of a lease holder.
+type report struct {
+	epoch raid.Epoch
+	*metapb.Report
+}
+
+// followNotify turns Raft's notices into reigns. It never blocks: Raft waits
+// for its notices to be taken.
+func (n *Node) followNotify(ctx context.Context, p *peer) {
+	defer n.setReign(nil)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case leads := <-p.notify:
+			if !leads {
+				n.setReign(nil)
+				continue
+			}
+			reignCtx, end := context.WithCancel(ctx)
+			r := &reign{ready: make(chan struct{}), end: end}
+			r.mu.beats = map[raid.ServerID]beat{}
+			r.mu.leases = map[raid.VolumeID]leaseEnd{}
+			r.mu.reports = map[raid.VolumeID]report{}
+			n.setReign(r)
+			n.wg.Go(func() { n.rule(reignCtx, p, r) })
+		}
+	}
+}
+
+// setReign ends the present reign and begins another; nil: none.
+func (n *Node) setReign(r *reign) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.reign != nil {
+		n.mu.reign.end()
+	}
+	n.mu.reign = r
+}
+
+// rule is the leader's work, until the reign ends.
+func (n *Node) rule(ctx context.Context, p *peer, r *reign) {
+	for err := n.announce(ctx, p, r); err != nil; err = n.announce(ctx, p, r) {
+		n.log.Warn("beginning to lead", "err", err)
+		if !sleep(ctx, ruleEvery) {
+			return
+		}
+	}
+	n.log.Info("leading the metadata service", "node", n.identity().ID)
+	t := time.NewTicker(ruleEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			n.judge(ctx, r)
+		}
+	}
+}
+
+// announce brings the state up to date, says where this leader's API is, and
+// opens the reign.
+func (n *Node) announce(ctx context.Context, p *peer, r *reign) error {
+	if err := n.await(ctx, p.raft.Barrier(commitTimeout)); err != nil {
+		return err
+	}
+	id := n.identity()
+	self := n.self()
+	var cluster string
+	var known *state.Node
+	if err := n.disks.state.View(func(s *state.State) { cluster, known = s.Cluster, s.Nodes[id.ID] }); err != nil {
+		return err
+	}
+	if cluster == "" {
+		if _, err := n.propose(ctx, &state.Command{Init: &state.Init{Cluster: id.Cluster}}); err != nil {
+			return err
+		}
+	}
+	if known == nil || *known != self {
+		if _, err := n.propose(ctx, &state.Command{PutNode: &self}); err != nil {
+			return err
+		}
+	}
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := n.disks.state.View(func(s *state.State) {
+		for _, sv := range s.Servers {
+			r.mu.beats[sv.ID] = beat{incarnation: sv.Incarnation, at: now}
+		}
+		for _, v := range s.Volumes {
+			if v.Lease != nil {
+				r.mu.leases[v.ID] = leaseEnd{epoch: v.Lease.Epoch, at: now.Add(n.cfg.LeaseTTL)}
+			}
+		}
+	})
+	if err == nil {
+		close(r.ready)
+	}
+	return err
+}
+
+// judge turns silence into suspicion, and suspicion into down.
+func (n *Node) judge(ctx context.Context, r *reign) {
+	var verdicts []state.SetServer
+	now := time.Now()
+	r.mu.Lock()
+	err := n.disks.state.View(func(s *state.State) {
+		for _, sv := range s.SortedServers() {
+			b, ok := r.mu.beats[sv.ID]
+			if !ok || b.incarnation != sv.Incarnation {
+				// It registered, and the call did not come to note it.
+				b = beat{incarnation: sv.Incarnation, at: now}
+				r.mu.beats[sv.ID] = b
+			}
+			silent := now.Sub(b.at)
+			verdict := sv.State // only a heartbeat makes a server up again
+			switch {
+			case silent > n.cfg.Grace:
+				verdict = state.ServerDown
+			case silent > n.cfg.SuspectAfter && sv.State == state.ServerUp:
+				verdict = state.ServerSuspect
+			}
+			if verdict != sv.State {
+				verdicts = append(verdicts, state.SetServer{ID: sv.ID, Incarnation: sv.Incarnation, State: verdict})
+			}
+		}
+	})
+	r.mu.Unlock()
+	if err != nil {
+		n.fail(err)
+		return
+	}
+	for i := range verdicts {
+		v := &verdicts[i]
+		_, err := n.propose(ctx, &state.Command{SetServer: v})
+		var refusal *state.Refusal
+		switch {
+		case err == nil:
+			n.log.Warn("memory server misses its heartbeats", "server", v.ID, "state", v.State.String())
+		case errors.As(err, &refusal): // a newer life registered meanwhile
+		default:
+			return // no quorum: the next round, or the next leader, will see it
+		}
+	}
+}
+
+// leading gives the reign, ready, or errNoQuorum when this node does not lead.
+func (n *Node) leading(ctx context.Context) (*reign, *peer, error) {
+	n.mu.Lock()
+	r, p := n.mu.reign, n.mu.peer
+	n.mu.Unlock()
+	if r == nil || p == nil || p.raft.State() != raft.Leader {
+		return nil, nil, errNoQuorum
+	}
+	limit := time.NewTimer(enqueueTimeout)
+	defer limit.Stop()
+	select {
+	case <-r.ready:
+		return r, p, nil
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+	return nil, nil, errNoQuorum
+}
+
+// sleep waits, and reports whether it was left alone.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
