@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -178,7 +179,7 @@ func defaultHolder(addr net.Addr) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("finding the host's name for the lease: name a --holder: %w", err)
 	}
-	return host + "/" + addr.String(), nil
+	return host + "/" + strings.TrimPrefix(addr.String(), "/"), nil
 }
 
 // takeLease asks until the metadata service decides.

@@ -79,6 +79,7 @@ func (a *app) demo(ctx context.Context, d demoFlags) error {
 			return err
 		}
 		cfg.Progress = a.progress("dmps demo")
+		cfg.Log = nil // that servers end is no surprise here
 		begin := time.Now()
 		c, err := cluster.Start(ctx, cfg)
 		if err != nil {

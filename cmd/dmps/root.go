@@ -85,7 +85,7 @@ Exit codes:
    2  status: a volume has less redundancy than promised, no data is lost
    3  status: a volume has lost data or cannot be written
   64  the command line is wrong
-  69  no metadata node answers, or they have no leader
+  69  no metadata node answers, or they have no leader (status: 1)
   73  an address to listen on cannot be had
   75  the volume is attached elsewhere`,
 		Example: `  dmps demo                                    # watch two of six memory servers die

@@ -54,7 +54,7 @@ func (a *app) statusCommand() *cobra.Command {
 The client that serves a volume is asked for its own view too, which is newer
 than what it last told the metadata service; of the two the worse one counts.
 
-Exit codes: 0 healthy, 1 or 69 cannot tell, 2 a volume is degraded, 3 a volume
+Exit codes: 0 healthy, 1 cannot tell, 2 a volume is degraded, 3 a volume
 has lost data or cannot be written. Programs read --output json; fields are
 added in later versions, never removed.`,
 		Example: `  dmps status
@@ -71,7 +71,7 @@ added in later versions, never removed.`,
 			for {
 				report, err := gatherStatus(cmd.Context(), meta)
 				if err != nil {
-					return err
+					return &exitError{exitcode.Failure, err} // cannot tell
 				}
 				if err := a.printStatus(report, output.value, watch > 0); err != nil {
 					return err
