@@ -176,7 +176,7 @@ func TestSlowReader(t *testing.T) {
 }
 
 // negotiated is a bare connection after NBD_OPT_EXPORT_NAME: simple replies.
-func negotiated(t *testing.T, uri string) net.Conn {
+func negotiated(t testing.TB, uri string) net.Conn {
 	t.Helper()
 	nc, err := nbdtest.DialURI(uri)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"unsafe"
 
 	"dmps/client"
 )
@@ -27,7 +28,8 @@ type memDev struct {
 	data   []byte
 	mapped []bool // by page: something is stored
 	arena  []*client.Buf
-	held   map[*client.Buf]bool // by buffer of the arena: handed out
+	mem    []byte // the arena's pages
+	held   []bool // by page of mem: handed out
 	want   int                  // pages that the front end waits for in Alloc
 
 	submitted []*client.Op
@@ -52,14 +54,12 @@ func newMemDev(tb testing.TB, size int64, arenaPages int, inline bool) *memDev {
 	d := &memDev{
 		size: size, inline: inline,
 		data: make([]byte, size), mapped: make([]bool, size/pageSize),
-		held: make(map[*client.Buf]bool, arenaPages), idle: make(map[int]func()),
+		held: make([]bool, arenaPages), idle: make(map[int]func()),
 	}
 	d.cond.L = &d.mu
-	mem := make([]byte, arenaPages*pageSize)
+	d.mem = make([]byte, arenaPages*pageSize)
 	for i := range arenaPages {
-		b := &client.Buf{Page: mem[i*pageSize:][:pageSize:pageSize]}
-		d.arena = append(d.arena, b)
-		d.held[b] = false
+		d.arena = append(d.arena, &client.Buf{Page: d.mem[i*pageSize:][:pageSize:pageSize]})
 	}
 	if !inline {
 		for i := range 2 {
@@ -100,10 +100,16 @@ func (d *memDev) close(tb testing.TB) {
 
 func (d *memDev) Size() int64 { return d.size }
 
+// isHeld is the mark of one buffer of the arena. It panics for any other.
+func (d *memDev) isHeld(b *client.Buf) *bool {
+	at := uintptr(unsafe.Pointer(&b.Page[0])) - uintptr(unsafe.Pointer(&d.mem[0]))
+	return &d.held[at/pageSize]
+}
+
 func (d *memDev) take(n int, dst []*client.Buf) []*client.Buf {
 	k := len(d.arena) - n
 	for _, b := range d.arena[k:] {
-		d.held[b] = true
+		*d.isHeld(b) = true
 		dst = append(dst, b)
 	}
 	d.arena = d.arena[:k]
@@ -161,13 +167,14 @@ func (d *memDev) freeLocked(bufs []*client.Buf) {
 		if b == zeroPage {
 			continue
 		}
-		if held, ours := d.held[b]; !held || !ours {
-			panic("buffer freed twice, or not of this arena")
+		held := d.isHeld(b)
+		if !*held {
+			panic("buffer freed twice")
 		}
 		if !d.inline {
 			copy(b.Page, poison)
 		}
-		d.held[b] = false
+		*held = false
 		d.arena = append(d.arena, b)
 	}
 	if !d.inline || d.want > 0 {

@@ -60,7 +60,7 @@ func (c *conn) answer(k *call, errno Errno, why error) {
 	case k.cmd == cmdRead:
 		c.content(k)
 	}
-	c.w.End(k)
+	c.w.End(k) // from here on k may be in use again
 	c.dirty.Store(true)
 }
 

@@ -94,7 +94,7 @@ func TestReadWrite(t *testing.T) {
 			}
 		}
 		ok(t, c.Do(nbdtest.Read, 0, 0, 0, nil))
-		ok(t, c.Do(nbdtest.Write, 0, 64<<20, 0, nil))
+		ok(t, c.Do(nbdtest.Write, 0, 36<<20, 0, nil))
 		ok(t, c.Do(nbdtest.Flush, 0, 0, 0, nil))
 		ok(t, c.Do(nbdtest.Cache, 0, 7, 1<<20, nil))
 	})
