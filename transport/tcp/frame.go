@@ -95,7 +95,7 @@ func appendRuns(dst []transport.Run, b []byte, n int, segs uint32) ([]transport.
 	left := segs
 	for i := range n {
 		r := transport.Run{Start: le.Uint32(b[i*runSize:]), Count: le.Uint32(b[i*runSize+4:])}
-		if r.Count == 0 || r.Count > left || r.Start+r.Count < r.Start {
+		if r.Count == 0 || r.Count > left || uint64(r.Start)+uint64(r.Count) > 1<<32 {
 			return dst, fmt.Errorf("%w: run of %d slots at %d", errFrame, r.Count, r.Start)
 		}
 		left -= r.Count

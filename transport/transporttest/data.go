@@ -1,0 +1,269 @@
+package transporttest
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"dmps/raid"
+	"dmps/transport"
+)
+
+func (r *rig) same(got, want *transport.Request) {
+	r.t.Helper()
+	for i := range want.Segs {
+		if !bytes.Equal(got.Segs[i].Header, want.Segs[i].Header) || !bytes.Equal(got.Segs[i].Page, want.Segs[i].Page) {
+			r.t.Fatalf("slot %d: other bytes than written", want.Segs[i].Index)
+		}
+	}
+}
+
+func testReadWrite(t *testing.T, m Medium) {
+	var full []uint32
+	for i := range transport.MaxSegs {
+		full = append(full, uint32(i))
+	}
+	for _, x := range [][]uint32{{0}, {slots - 1}, {3, 4, 5}, {9, 7, 8, 1}, {5, 0, 1, 40, 41, 39}, full} {
+		r := newRig(t, m)
+		c := r.session()
+		w := r.request(transport.OpWrite, 1, x...)
+		if err := r.do(c, w); err != nil {
+			t.Fatal(err)
+		}
+		g := r.request(transport.OpRead, 0, x...)
+		if err := r.do(c, g); err != nil {
+			t.Fatal(err)
+		}
+		r.same(g, w)
+		// The other way round, with a page left out.
+		rand.Shuffle(len(g.Segs), func(i, j int) {
+			g.Segs[i], g.Segs[j] = g.Segs[j], g.Segs[i]
+			w.Segs[i], w.Segs[j] = w.Segs[j], w.Segs[i]
+		})
+		for _, s := range g.Segs {
+			clear(s.Page)
+			clear(s.Header)
+		}
+		g.Segs[0].Page, w.Segs[0].Page = nil, nil
+		if err := r.do(c, g); err != nil {
+			t.Fatal(err)
+		}
+		r.same(g, w)
+	}
+}
+
+func testHeaderOnly(t *testing.T, m Medium) {
+	r := newRig(t, m)
+	c := r.session()
+	w := r.request(transport.OpWrite, 1, 1, 2, 3)
+	h := raid.Header{Kind: raid.KindFill, Fill: 9, Page: 2, Seq: 5}
+	h.Put(w.Segs[1].Header, nil)
+	w.Segs[1].Page = nil
+	if err := r.do(c, w); err != nil {
+		t.Fatal(err)
+	}
+	g := r.request(transport.OpRead, 0, 1, 2, 3)
+	if err := r.do(c, g); err != nil {
+		t.Fatal(err)
+	}
+	g.Segs[1].Page = nil
+	r.same(g, w)
+}
+
+func testOutOfRange(t *testing.T, m Medium) {
+	r := newRig(t, m)
+	c := r.session()
+	for _, x := range [][]uint32{{slots}, {0, slots}, {slots - 1, slots}, {1<<32 - 1}} {
+		for _, op := range []transport.Op{transport.OpRead, transport.OpWrite} {
+			if err := r.do(c, r.request(op, 1, x...)); !errors.Is(err, transport.ErrNoChunk) {
+				t.Errorf("operation %d on slots %d: %v", op, x, err)
+			}
+		}
+	}
+	q := r.request(transport.OpRead, 1, 0)
+	q.Chunk++
+	if err := r.do(c, q); !errors.Is(err, transport.ErrNoChunk) {
+		t.Errorf("other chunk: %v", err)
+	}
+	q = &transport.Request{Op: transport.OpRead, Chunk: chunk, Segs: []transport.Seg{{Header: r.take(raid.HeaderSize + 16)}}}
+	if err := r.do(c, q); !errors.Is(err, transport.ErrNoChunk) {
+		t.Errorf("other header size: %v", err)
+	}
+	// A refusal is no failure of the session, and no byte of it is taken for
+	// the next request.
+	if err := r.do(c, r.request(transport.OpWrite, 1, 0)); err != nil {
+		t.Error(err)
+	}
+}
+
+func testOpenChunk(t *testing.T, m Medium) {
+	r := newRig(t, m)
+	c := r.session()
+	x := ctx(t)
+	if err := c.OpenChunk(x, chunk, spec); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	other := spec
+	other.Slots++
+	if err := c.OpenChunk(x, chunk, other); !errors.Is(err, transport.ErrNoChunk) {
+		t.Errorf("other shape: %v", err)
+	}
+	must := spec
+	must.MustExist = true
+	if err := c.OpenChunk(x, chunk, must); err != nil {
+		t.Errorf("must exist, and does: %v", err)
+	}
+	if err := c.OpenChunk(x, chunk+1, must); !errors.Is(err, transport.ErrNoChunk) {
+		t.Errorf("must exist, and does not: %v", err)
+	}
+	big := spec
+	big.Slots = 1 << 31
+	if err := c.OpenChunk(x, chunk+2, big); !errors.Is(err, transport.ErrNoMemory) {
+		t.Errorf("too large: %v", err)
+	}
+	h := r.hello(1)
+	h.Volume++
+	if err := r.dial(h, nil).OpenChunk(x, chunk, spec); !errors.Is(err, transport.ErrNoChunk) {
+		t.Errorf("another volume's: %v", err)
+	}
+	g := r.request(transport.OpRead, 0, 0)
+	g.Segs[0].Header[0] = 1
+	if err := r.do(c, g); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := raid.ParseHeader(g.Segs[0].Header); err != nil || got.Kind != raid.KindEmpty {
+		t.Errorf("a new slot holds %+v, %v", got, err)
+	}
+}
+
+func testReadHeaders(t *testing.T, m Medium) {
+	r := newRig(t, m)
+	c := r.session()
+	w := r.request(transport.OpWrite, 3, 10, 11, 13)
+	if err := r.do(c, w); err != nil {
+		t.Fatal(err)
+	}
+	q := &transport.Request{Op: transport.OpReadHeaders, Chunk: chunk, Count: 5, Segs: []transport.Seg{{Index: 9, Header: r.take(5 * raid.HeaderSize)}}}
+	if err := r.do(c, q); err != nil {
+		t.Fatal(err)
+	}
+	for i, kind := range []raid.HeaderKind{0, raid.KindPage, raid.KindPage, 0, raid.KindPage} {
+		h, err := raid.ParseHeader(q.Segs[0].Header[i*raid.HeaderSize:][:raid.HeaderSize])
+		if err != nil || h.Kind != kind || kind != 0 && h.Page != raid.PageNo(9+i) {
+			t.Errorf("header %d: %+v, %v", i, h, err)
+		}
+	}
+	q.Segs[0].Index = slots - 4
+	if err := r.do(c, q); !errors.Is(err, transport.ErrNoChunk) {
+		t.Errorf("past the end: %v", err)
+	}
+	// The largest: far more than a stage holds.
+	const many = transport.MaxHeadersBytes / raid.HeaderSize
+	if err := c.OpenChunk(ctx(t), chunk+1, transport.ChunkSpec{Slots: 1500, HeaderBytes: raid.HeaderSize}); err != nil {
+		t.Fatal(err)
+	}
+	q = &transport.Request{Op: transport.OpReadHeaders, Chunk: chunk + 1, Count: 1500, Segs: []transport.Seg{{Header: r.take(1500 * raid.HeaderSize)}}}
+	if err := r.do(c, q); err != nil || many < 1500 {
+		t.Error(err)
+	}
+}
+
+func testChecksum(t *testing.T, m Medium) {
+	r := newRig(t, m)
+	c := r.session()
+	if err := r.do(c, r.request(transport.OpWrite, 1, 4, 5, 6)); err != nil {
+		t.Fatal(err)
+	}
+	w := r.request(transport.OpWrite, 2, 4, 5, 6)
+	w.Segs[1].Page[100] ^= 1
+	if err := r.do(c, w); !errors.Is(err, transport.ErrChecksum) {
+		t.Fatalf("a damaged page: %v", err)
+	}
+	w.Segs[2].Header[9] ^= 1
+	if err := r.do(c, w); !errors.Is(err, transport.ErrChecksum) {
+		t.Fatalf("a damaged header: %v", err)
+	}
+	g := r.request(transport.OpRead, 0, 5, 6)
+	if err := r.do(c, g); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range g.Segs {
+		if h, err := raid.ParseHeader(s.Header); err != nil || h.Kind != raid.KindEmpty {
+			t.Errorf("slot %d after the refusal: %+v, %v", s.Index, h, err)
+		}
+	}
+}
+
+// A refused write leaves the old page of a chunk that is overwritten in place.
+func testInPlace(t *testing.T, m Medium) {
+	r := newRig(t, m)
+	c := r.dial(r.hello(1), nil)
+	s := spec
+	s.InPlace = true
+	if err := c.OpenChunk(ctx(t), chunk, s); err != nil {
+		t.Fatal(err)
+	}
+	w := r.request(transport.OpWrite, 1, 4, 9)
+	if err := r.do(c, w); err != nil {
+		t.Fatal(err)
+	}
+	bad := r.request(transport.OpWrite, 2, 4, 9)
+	bad.Segs[0].Page[0] ^= 1
+	bad.Segs[1].Page[0] ^= 1
+	if err := r.do(c, bad); !errors.Is(err, transport.ErrChecksum) {
+		t.Fatal(err)
+	}
+	g := r.request(transport.OpRead, 0, 4, 9)
+	if err := r.do(c, g); err != nil {
+		t.Fatal(err)
+	}
+	r.same(g, w)
+	w = r.request(transport.OpWrite, 3, 4, 9)
+	if err := r.do(c, w); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.do(c, g); err != nil {
+		t.Fatal(err)
+	}
+	r.same(g, w)
+}
+
+func testConcurrent(t *testing.T, m Medium) {
+	r := newRig(t, m)
+	c := r.session()
+	var wg sync.WaitGroup
+	for i := range window {
+		w, g := r.request(transport.OpWrite, 0, uint32(i), uint32(i+20)), r.request(transport.OpRead, 0, uint32(i), uint32(i+20))
+		wg.Go(func() {
+			done := make(chan struct{}, 1)
+			w.Done = func(*transport.Request) { done <- struct{}{} }
+			g.Done = w.Done
+			for seq := range uint64(50) {
+				for _, s := range w.Segs {
+					fill(s, uint64(s.Index), seq)
+				}
+				for _, q := range []*transport.Request{w, g} {
+					if err := c.Submit(q); err != nil {
+						t.Error(err)
+						return
+					}
+					c.Kick()
+					<-done
+					if q.Err != nil {
+						t.Error(q.Err)
+						return
+					}
+				}
+				for k := range w.Segs {
+					if !bytes.Equal(g.Segs[k].Page, w.Segs[k].Page) || !bytes.Equal(g.Segs[k].Header, w.Segs[k].Header) {
+						t.Error("other bytes than written")
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+}

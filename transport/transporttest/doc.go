@@ -1,0 +1,3 @@
+// Package transporttest is the conformance suite of package transport: every
+// medium passes [Run], before the same Backend.
+package transporttest
