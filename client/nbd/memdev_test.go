@@ -30,7 +30,7 @@ type memDev struct {
 	arena  []*client.Buf
 	mem    []byte // the arena's pages
 	held   []bool // by page of mem: handed out
-	want   int                  // pages that the front end waits for in Alloc
+	want   int    // pages that the front end waits for in Alloc
 
 	submitted []*client.Op
 	ready     []*client.Op
