@@ -55,8 +55,13 @@ func (v *Volume) peerDown(p *peer, c transport.Conn, cause error) {
 	v.unlock(a)
 }
 
+// peerDownLocked does nothing when p has another session by now: what failed
+// belonged to the one before.
 func (v *Volume) peerDownLocked(p *peer, cause error) {
-	if p.state != peerUp {
+	p.mu.Lock()
+	again := p.mu.conn != nil
+	p.mu.Unlock()
+	if p.state != peerUp || again {
 		return
 	}
 	p.state, p.since = peerSuspect, nanotime()
@@ -228,6 +233,17 @@ func (v *Volume) failAll(err error) {
 	}
 	v.failStalledLocked(err, a)
 	v.failHeldLocked(err, a)
+	for q := v.mu.rescues; q != nil; {
+		next := q.next
+		for i, u := range q.units[:q.n] {
+			q.units[i] = nil
+			u.refs--
+			v.failUnitLocked(u, err, a)
+		}
+		v.freeRescueLocked(q)
+		q = next
+	}
+	v.mu.rescues = nil
 	for u := v.mu.mergers; u != nil; {
 		next := u.next
 		u.next = nil
