@@ -53,7 +53,7 @@ e2e: build ## end-to-end tests with real processes and NBD clients (DMPS_E2E=1: 
 
 .PHONY: bench
 bench: build ## compare with other NBD servers on this machine; writes bench-out/
-	$(GO) run ./chaos/bench -dmps $(BIN) -out bench-out
+	$(GO) run ./chaos/peers/cmd/peers -dmps $(CURDIR)/$(BIN) -out bench-out
 
 .PHONY: bench-smoke
 bench-smoke: ## run every Go benchmark once, to know that it runs

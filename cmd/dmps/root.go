@@ -97,8 +97,12 @@ Exit codes:
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       buildInfo().String(),
-		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmd.ValidateRequiredFlags(); err != nil {
+				return err
+			}
 			a.started = true
+			return nil
 		},
 	}
 	root.SetVersionTemplate("{{.Version}}\n")

@@ -43,7 +43,8 @@ type volumeStatus struct {
 func (a *app) statusCommand() *cobra.Command {
 	var (
 		output choice
-		watch  time.Duration
+		watch  bool
+		every  time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:     "status",
@@ -58,7 +59,7 @@ Exit codes: 0 healthy, 1 cannot tell, 2 a volume is degraded, 3 a volume
 has lost data or cannot be written. Programs read --output json; fields are
 added in later versions, never removed.`,
 		Example: `  dmps status
-  dmps status --watch 2s
+  dmps status --watch
   dmps status --output json | jq '.volumes[] | {name, state, degraded_groups}'
   dmps status >/dev/null || mail -s "dmps is not healthy" admin`,
 		Args: cobra.NoArgs,
@@ -73,24 +74,24 @@ added in later versions, never removed.`,
 				if err != nil {
 					return &exitError{exitcode.Failure, err} // cannot tell
 				}
-				if err := a.printStatus(report, output.value, watch > 0); err != nil {
+				if err := a.printStatus(report, output.value, watch); err != nil {
 					return err
 				}
-				if watch <= 0 {
+				if !watch {
 					return statusExit(report.State)
 				}
 				select {
 				case <-cmd.Context().Done():
 					return statusExit(report.State)
-				case <-time.After(watch):
+				case <-time.After(every):
 				}
 			}
 		},
 	}
 	outputFlag(cmd, &output)
-	cmd.Flags().DurationVarP(&watch, "watch", "w", 0, "show it again every so often, until interrupted")
-	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
-	noCompletion(cmd, "watch")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again and again, until interrupted")
+	cmd.Flags().DurationVar(&every, "every", 2*time.Second, "with --watch: how often")
+	noCompletion(cmd, "every")
 	return cmd
 }
 
