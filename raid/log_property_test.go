@@ -341,7 +341,7 @@ func (s *sim) arrive(op *simOp, c Col) {
 	}
 }
 
-// stepLose takes a member for good, at most M of a group.
+// stepLose takes a member for good, seldom more than M of a group.
 func (s *sim) stepLose() {
 	g, c, m := s.drawMember()
 	lost := 0
@@ -350,7 +350,11 @@ func (s *sim) stepLose() {
 			lost++
 		}
 	}
-	if m.lost || lost == s.cfg.Geometry.M || rapid.IntRange(0, 2).Draw(s.t, "really") > 0 {
+	chances := 2
+	if lost >= s.cfg.Geometry.M {
+		chances = 10
+	}
+	if m.lost || rapid.IntRange(0, chances).Draw(s.t, "really") > 0 {
 		s.t.Skip("not this one")
 	}
 	if m.up {
