@@ -35,6 +35,8 @@ type Config struct {
 	LeaseTTL     time.Duration // of a lease without renewal. Default: 10 s
 
 	Logger *slog.Logger // default: slog.Default()
+
+	election time.Duration // of Raft, shorter in tests; 0: the library's second
 }
 
 func (c Config) withDefaults() (Config, error) {

@@ -83,8 +83,11 @@ type peer struct {
 }
 
 // raftConfig is what differs from the library's defaults, and why.
-func raftConfig(id string, logger hclog.Logger, notify chan<- bool) *raft.Config {
+func raftConfig(id string, election time.Duration, logger hclog.Logger, notify chan<- bool) *raft.Config {
 	c := raft.DefaultConfig()
+	if election != 0 {
+		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = election, election, election/2
+	}
 	c.LocalID = raft.ServerID(id)
 	c.Logger = logger
 	c.NotifyCh = notify
@@ -96,7 +99,7 @@ func raftConfig(id string, logger hclog.Logger, notify chan<- bool) *raft.Config
 }
 
 // openPeer starts Raft. It takes over the transport, also on failure.
-func openPeer(d *disks, id string, t raft.Transport, logger hclog.Logger) (*peer, error) {
+func openPeer(d *disks, id string, election time.Duration, t raft.Transport, logger hclog.Logger) (*peer, error) {
 	closer, _ := t.(raft.WithClose)
 	fail := func(err error) (*peer, error) {
 		if closer != nil {
@@ -112,7 +115,7 @@ func openPeer(d *disks, id string, t raft.Transport, logger hclog.Logger) (*peer
 		log: &watchedLog{LogStore: d.log}, fsm: &fsm{store: d.state, busy: &busy{}},
 		addr: t.LocalAddr(), notify: make(chan bool, 8), closer: closer,
 	}
-	c := raftConfig(id, logger, p.notify)
+	c := raftConfig(id, election, logger, p.notify)
 	c.NoSnapshotRestoreOnStart = !restore
 	if p.raft, err = raft.NewRaft(c, p.fsm, p.log, d.log, d.snaps, t); err != nil {
 		return fail(fmt.Errorf("start Raft: %w", err))

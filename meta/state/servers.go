@@ -26,7 +26,7 @@ func (s *State) register(c *Register) *Refusal {
 		s.Servers[c.ID] = sv
 	case sv.Incarnation == c.Incarnation:
 	case slices.Contains(sv.Past, c.Incarnation):
-		return refuse(IDInUse, "server %s: incarnation %x was followed by %x, which began later: two servers have this id", c.ID, c.Incarnation, sv.Incarnation)
+		return refuse(Invalid, "server %s: incarnation %x was followed by %x, which began later: two servers have this id", c.ID, c.Incarnation, sv.Incarnation)
 	case c.Heard && sv.Addr != c.Addr:
 		return refuse(IDInUse, "server %s lives at %s: stop that one, or choose another --id for %s", c.ID, sv.Addr, c.Addr)
 	default:
