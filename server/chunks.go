@@ -54,7 +54,10 @@ func (s *Server) Drop(ids []raid.ChunkID) []raid.ChunkID {
 	var done []raid.ChunkID
 	for _, id := range ids {
 		c := s.mu.chunks[id]
-		if c == nil || c.pins.Load() != 0 || len(s.mu.volumes[c.volume].sessions) != 0 {
+		if c == nil || c.pins.Load() != 0 {
+			continue
+		}
+		if v := s.mu.volumes[c.volume]; v != nil && len(v.sessions) != 0 {
 			continue
 		}
 		delete(s.mu.chunks, id)

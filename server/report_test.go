@@ -1,0 +1,105 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dmps/raid"
+	"dmps/transport"
+)
+
+// fakeMeta is a Registrar that remembers.
+type fakeMeta struct {
+	mu        sync.Mutex
+	registers []Info
+	beats     []Heartbeat
+	reply     HeartbeatReply
+	err       error
+}
+
+func (f *fakeMeta) Register(_ context.Context, i Info) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.registers = append(f.registers, i)
+	return f.err
+}
+
+func (f *fakeMeta) Heartbeat(_ context.Context, hb Heartbeat) (HeartbeatReply, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.beats = append(f.beats, hb)
+	return f.reply, f.err
+}
+
+func (f *fakeMeta) set(r HeartbeatReply, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reply, f.err = r, err
+}
+
+func (f *fakeMeta) counts() (int, int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.registers), len(f.beats)
+}
+
+func TestReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meta := &fakeMeta{reply: HeartbeatReply{Cluster: "c"}}
+		s, err := New(Config{ID: "a", Memory: 1 << 20, Registrar: meta, Labels: map[string]string{"host": "h"}, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := s.Close(context.Background()); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		if s.Cluster() != "c" || len(meta.registers) != 1 || meta.registers[0].Labels["host"] != "h" || meta.registers[0].MemoryTotal != 1<<20 {
+			t.Fatalf("cluster %q, %+v", s.Cluster(), meta.registers)
+		}
+		if _, err := s.openChunk(5, 1, transport.ChunkSpec{Slots: 10, HeaderBytes: raid.HeaderSize}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second) // virtual
+		r, b := meta.counts()
+		last := meta.beats[b-1]
+		if r != 1 || b < 8 || b > 14 || !slices.Equal(last.Chunks, []raid.ChunkID{5}) || last.MemoryUsed != 11*4096 {
+			t.Fatalf("%d registrations, %d beats, last %+v", r, b, last)
+		}
+		// Meta forgot the server.
+		meta.set(HeartbeatReply{Unknown: true}, nil)
+		time.Sleep(2 * time.Second)
+		if r, _ = meta.counts(); r < 2 {
+			t.Error("not registered again")
+		}
+		// Meta is away: fewer attempts, and service goes on.
+		meta.set(HeartbeatReply{}, errors.New("away"))
+		time.Sleep(20 * time.Second)
+		_, b = meta.counts()
+		r, _ = meta.counts()
+		time.Sleep(time.Minute)
+		r2, b2 := meta.counts()
+		if n := r2 + b2 - r - b; n < 4 || n > 12 {
+			t.Errorf("%d attempts a minute", n)
+		}
+		// A foreign meta is not obeyed.
+		meta.set(HeartbeatReply{Cluster: "other", Drop: []raid.ChunkID{5}}, nil)
+		time.Sleep(30 * time.Second)
+		if s.lookup(5) == nil || s.Cluster() != "c" {
+			t.Error("a foreign meta was obeyed")
+		}
+		meta.set(HeartbeatReply{Cluster: "c", Drop: []raid.ChunkID{5, 6}}, nil)
+		time.Sleep(30 * time.Second)
+		if s.lookup(5) != nil || s.Stats().MemoryUsed != 0 {
+			t.Error("the chunk was not given back")
+		}
+	})
+}
