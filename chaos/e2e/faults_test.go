@@ -64,6 +64,28 @@ func TestServersFrozenUnderLoad(t *testing.T) {
 	}
 }
 
+// One frozen server is no more than a hiccup: the others tell soon enough that
+// it is not the network.
+func TestOneServerFrozen(t *testing.T) {
+	for name, scheme := range schemes {
+		t.Run(name, func(t *testing.T) {
+			c := start(t, scheme, small)
+			ld := c.startLoad()
+			must(t, c.Freeze(c.Servers[3]))
+			ld.more(5000)
+			r := ld.Stop()
+			t.Logf("load: %v", &r.Stats)
+			if err := r.Err(); err != nil {
+				t.Error(err)
+			}
+			if r.Stats.Max > maxHiccup {
+				t.Errorf("a %s took %v, more than %v", r.Stats.MaxOp, r.Stats.Max, maxHiccup)
+			}
+			ld.check(ld.conns[0])
+		})
+	}
+}
+
 // A server that freezes again and again never brings old data back.
 func TestServerStutters(t *testing.T) {
 	c := start(t, small)
@@ -116,7 +138,7 @@ func TestMoreThanMKilled(t *testing.T) {
 				dead = append(dead, s.PID)
 			}
 			r := ld.ledger.Check(conn)
-			t.Logf("check: %v; %d blocks of %d are gone", &r.Stats, len(r.Failures), ld.ledger.Blocks())
+			t.Logf("check: %v; %d blocks of %d are gone", &r.Stats, r.Failed, ld.ledger.Blocks())
 			for _, v := range r.Violations[:min(5, len(r.Violations))] {
 				t.Errorf("wrong data: %v", v)
 			}
@@ -127,17 +149,17 @@ func TestMoreThanMKilled(t *testing.T) {
 			}
 			// All groups have lost three of their members in the one case, and in the other
 			// only those whose three copies were on just these servers.
-			if name == "rs" && len(r.Failures) == 0 {
+			if name == "rs" && r.Failed == 0 {
 				t.Error("half of the servers are gone, and nothing is lost?")
 			}
-			if len(r.Failures) >= ld.ledger.Blocks()*9/10 {
+			if r.Failed >= ld.ledger.Blocks()*9/10 {
 				t.Error("pages on servers that live are not served")
 			}
 			if r.Stats.Max > maxStall {
 				t.Errorf("a %s took %v", r.Stats.MaxOp, r.Stats.Max)
 			}
 			c.allAlive(dead...)
-			if len(r.Failures) > 0 {
+			if r.Failed > 0 {
 				c.awaitStatus(lost, noticeLimit)
 			} else {
 				c.awaitStatus(degraded, noticeLimit)

@@ -25,6 +25,9 @@ const (
 	commandLimit = 30 * time.Second // of one command
 	// maxStall is how long any one request may take while at most M servers fail.
 	maxStall = 5 * time.Second
+	// maxHiccup is how long any one request may take while one server fails: the
+	// 150 ms of docs/failure.md, and what a busy machine adds.
+	maxHiccup = time.Second
 	// noticeLimit is how long a failure may go unreported by status.
 	noticeLimit = 15 * time.Second
 )

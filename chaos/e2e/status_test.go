@@ -64,7 +64,12 @@ func TestDegradedBeforeTheFirstAnswer(t *testing.T) {
 			for _, s := range c.Servers[:kill] {
 				must(t, c.Kill(s))
 			}
-			if _, err := conn.WriteAt(p, 4096); err != nil {
+			// A short row leaves members out; a long run of pages needs every one.
+			var long []byte
+			for i := range 256 {
+				long = append(long, randomPage(byte(i))...)
+			}
+			if _, err := conn.WriteAt(long, mib); err != nil {
 				if name == "mirror" && isEIO(err) {
 					t.Skipf("refused with %v: no success without redundancy", err)
 				}

@@ -249,7 +249,7 @@ func TestCheckTellsWhichBlocksAreGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := l.Check(dev)
-	if len(r.Violations) != 0 || len(r.Failures) != 1 || r.Failures[0].First != gone || r.Failures[0].Count != 1 {
+	if r.Wrong != 0 || r.Failed != 1 || len(r.Failures) != 1 || r.Failures[0].First != gone || r.Failures[0].Count != 1 {
 		t.Errorf("got %v", r.Err())
 	}
 }

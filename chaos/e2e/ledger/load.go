@@ -29,9 +29,7 @@ type Load struct {
 
 	mu struct {
 		sync.Mutex
-		stats      Stats
-		violations []error
-		failures   []Failure
+		result Result
 	}
 	completed atomic.Int64
 }
@@ -51,8 +49,7 @@ func (f Failure) Error() string {
 
 func (f Failure) Unwrap() error { return f.Err }
 
-// keep bounds how many violations and failures are remembered: the first ones
-// tell the story.
+// keep bounds how many violations and failures are remembered; all are counted.
 const keep = 1000
 
 // Start begins a load of workers goroutines, worker i on devices[i%len]. It ends
@@ -76,14 +73,16 @@ func (ld *Load) Stop() Result {
 	ld.wg.Wait()
 	ld.mu.Lock()
 	defer ld.mu.Unlock()
-	return Result{Stats: ld.mu.stats, Violations: ld.mu.violations, Failures: ld.mu.failures}
+	return ld.mu.result
 }
 
 // Result of a load or a check.
 type Result struct {
 	Stats      Stats
-	Violations []error   // wrong data, each a *Violation; the first ones
-	Failures   []Failure // requests answered with an error; the first ones
+	Wrong      int       // requests that returned wrong data
+	Failed     int       // requests that were answered with an error
+	Violations []error   // of the first of the wrong ones: each a *Violation, or several joined
+	Failures   []Failure // the first of the failed ones
 }
 
 // Err is nil when there was no wrong data and no error.
@@ -96,7 +95,7 @@ func (r Result) Err() error {
 	if len(errs) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d violations, %d failed requests, the first ones: %w", len(r.Violations), len(r.Failures), errors.Join(errs...))
+	return fmt.Errorf("%d requests with wrong data, %d failed requests, the first ones: %w", r.Wrong, r.Failed, errors.Join(errs...))
 }
 
 // worker is one goroutine of a load.
@@ -177,12 +176,19 @@ func (ld *Load) note(op string, first, n int, start time.Time, took time.Duratio
 	}
 	ld.mu.Lock()
 	defer ld.mu.Unlock()
-	ld.mu.stats.add(op, start, took)
-	if err != nil && len(ld.mu.failures) < keep {
-		ld.mu.failures = append(ld.mu.failures, Failure{Op: op, First: first, Count: n, At: start, Err: err})
+	r := &ld.mu.result
+	r.Stats.add(op, start, took)
+	if err != nil {
+		r.Failed++
+		if len(r.Failures) < keep {
+			r.Failures = append(r.Failures, Failure{Op: op, First: first, Count: n, At: start, Err: err})
+		}
 	}
-	if wrong != nil && len(ld.mu.violations) < keep {
-		ld.mu.violations = append(ld.mu.violations, wrong)
+	if wrong != nil {
+		r.Wrong++
+		if len(r.Violations) < keep {
+			r.Violations = append(r.Violations, wrong)
+		}
 	}
 }
 
@@ -202,7 +208,7 @@ func (l *Ledger) Check(dev Device) Result {
 			w.read(first+i, 1)
 		}
 	}
-	return Result{Stats: ld.mu.stats, Violations: ld.mu.violations, Failures: ld.mu.failures}
+	return ld.mu.result
 }
 
 // Fill writes every block once, with writes of MaxRun blocks.
