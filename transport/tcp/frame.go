@@ -25,9 +25,6 @@ const (
 	openSize    = 16
 	replyHead   = 12
 	maxText     = 512 // bytes of a goaway's text
-
-	// maxRequest is the longest request without its pages and headers.
-	maxRequest = requestHead + transport.MaxSegs*runSize
 )
 
 // errFrame is a peer that does not keep the protocol: its connection ends.
