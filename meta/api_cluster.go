@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/hashicorp/raft"
@@ -64,8 +63,8 @@ func (a clusterAPI) Join(ctx context.Context, req *connect.Request[metapb.JoinRe
 }
 
 func validNode(n state.Node) error {
-	if !state.ValidName(n.Name) || n.ID == "" || len(n.ID) > 100 {
-		return errors.New("a node needs a name and an id")
+	if !state.ValidName(n.Name) || nameOf(n.ID) != n.Name {
+		return errors.New("a node needs a name, and an id that begins with it")
 	}
 	if _, err := metaclient.ParseURL(n.API); err != nil {
 		return err
@@ -116,20 +115,13 @@ func (n *Node) admit(ctx context.Context, p *peer, node state.Node, known bool) 
 // answers keeps its name.
 func (n *Node) retire(ctx context.Context, p *peer, voters []raft.Server, node state.Node) error {
 	for _, v := range voters {
-		var old *state.Node
-		if err := n.disks.state.View(func(s *state.State) { old = s.Nodes[string(v.ID)] }); err != nil {
-			return err
-		}
-		if old == nil || old.Name != node.Name {
+		if nameOf(string(v.ID)) != node.Name {
 			continue
 		}
-		limited, cancel := context.WithTimeout(ctx, time.Second)
-		res, err := n.clusterAt(old.API).GetNode(limited, connect.NewRequest(&metapb.GetNodeRequest{}))
-		cancel()
-		if err == nil && res.Msg.Node.GetId() == old.ID {
-			return refused(metapb.Reason_CODE_ID_IN_USE, "node %s lives at %s: choose another --name", node.Name, old.API)
+		if p.alive(v.Address) {
+			return refused(metapb.Reason_CODE_ID_IN_USE, "node %s lives at %s: choose another --name", node.Name, v.Address)
 		}
-		n.log.Warn("a node comes back with an empty disk", "old", old.ID, "new", node.ID)
+		n.log.Warn("a node comes back with an empty disk", "old", v.ID, "new", node.ID)
 		if err := n.dismiss(ctx, p, v.ID); err != nil {
 			return err
 		}

@@ -88,9 +88,9 @@ func (n *Node) formOnce(ctx context.Context) (waiting string, err error) {
 			continue
 		}
 		switch {
-		case id.Cluster == "":
+		case id.Cluster == "", id.Cluster == o.Cluster && id.Proposer == "":
 			return n.join(ctx, o)
-		case id.Cluster == o.Cluster:
+		case id.Cluster == o.Cluster: // it is one of the voters that o bootstrapped with
 			return "", n.takePart()
 		default:
 			return "", fmt.Errorf("node %s belongs to cluster %s, and %s to cluster %s: check --join, or start with an empty folder", id.ID, id.Cluster, o.url, o.Cluster)
@@ -100,6 +100,8 @@ func (n *Node) formOnce(ctx context.Context) (waiting string, err error) {
 	switch {
 	case want == 0:
 		return "a node of a cluster to answer at " + strings.Join(n.cfg.Join, ", "), nil
+	case id.Cluster != "" && id.Proposer == "":
+		return "cluster " + id.Cluster + " to answer", nil
 	case id.Cluster != "" && id.Proposer != id.ID:
 		return "node " + id.Proposer + " to bootstrap cluster " + id.Cluster, nil
 	case len(others)+1 < want:
@@ -187,29 +189,29 @@ func (n *Node) adopt(req *metapb.AdoptRequest) error {
 	return err
 }
 
-// join becomes a voter of a cluster that exists.
+// join becomes a voter of a cluster that exists. Raft runs before the node is
+// added, idle without a configuration: from that moment on the cluster may need
+// its vote.
 func (n *Node) join(ctx context.Context, o seen) (waiting string, err error) {
-	self := n.self()
-	res, err := n.clusterAt(o.url).Join(ctx, connect.NewRequest(&metapb.JoinRequest{
-		Node: nodeMessage(&self), Cluster: n.identity().Cluster,
-	}))
-	if err != nil {
-		return fmt.Sprintf("cluster %s to let it in: %v", o.Cluster, err), nil
-	}
-	err = n.setIdentity(func(id *identity) error {
-		if id.Cluster != "" && id.Cluster != res.Msg.Cluster {
-			return fmt.Errorf("joined cluster %s, but belong to %s", res.Msg.Cluster, id.Cluster)
-		}
-		id.Cluster = res.Msg.Cluster
-		return nil
-	})
+	err = n.setIdentity(func(id *identity) error { id.Cluster = o.Cluster; return nil })
 	if err != nil {
 		return "", err
 	}
-	return "", n.takePart()
+	if n.peer() == nil {
+		if err := n.startRaft(nil); err != nil {
+			return "", err
+		}
+	}
+	self := n.self()
+	_, err = n.clusterAt(o.url).Join(ctx, connect.NewRequest(&metapb.JoinRequest{Node: nodeMessage(&self), Cluster: o.Cluster}))
+	if err != nil {
+		return fmt.Sprintf("cluster %s to let it in: %v", o.Cluster, err), nil
+	}
+	n.log.Info("joined a metadata cluster", "cluster", o.Cluster)
+	return "", n.setIdentity(func(id *identity) error { id.Member = true; return nil })
 }
 
-// takePart starts Raft for the first time on a node that did not bootstrap.
+// takePart starts Raft for the first time on a node that adopted a cluster.
 func (n *Node) takePart() error {
 	if err := n.setIdentity(func(id *identity) error { id.Member = true; return nil }); err != nil {
 		return err

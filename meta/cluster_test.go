@@ -165,7 +165,7 @@ func TestMembership(t *testing.T) {
 		t.Fatal(err)
 	}
 	self := n4.self()
-	self.ID = "meta4-another00"
+	self.ID = "meta4-another0"
 	_, err = n4.clusterAt(nodes[0].APIURL()).Join(ctx, connect.NewRequest(&metapb.JoinRequest{Node: nodeMessage(&self)}))
 	if reasonCode(err) != metapb.Reason_CODE_ID_IN_USE {
 		t.Errorf("second meta4: %v", err)

@@ -3,7 +3,7 @@ package meta
 import (
 	"context"
 	"fmt"
-	"os"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,7 +16,7 @@ import (
 )
 
 // quiet is a logger for tests; Raft's lines help only the one who debugs.
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})) }
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 func testConfig(t *testing.T, name string) Config {
 	t.Helper()

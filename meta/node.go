@@ -178,17 +178,17 @@ func (n *Node) begin() error {
 // startRaft takes part; transport nil: over the network.
 func (n *Node) startRaft(transport raft.Transport) error {
 	id := n.identity()
-	var m muter
+	var layer *streamLayer
 	if transport == nil {
-		layer := newStreamLayer(n.raftL, peerAddress(n.raftAddr, id.ID), id.Cluster)
+		layer = newStreamLayer(n.raftL, peerAddress(n.raftAddr, id.ID), id.Cluster)
 		n.raftL = nil
-		transport, m = networkTransport(layer, n.raftLog), layer
+		transport = networkTransport(layer, n.raftLog)
 	}
 	p, err := openPeer(n.disks, id.ID, n.cfg.election, transport, n.raftLog)
 	if err != nil {
 		return err
 	}
-	p.muter = m
+	p.layer = layer
 	n.mu.Lock()
 	n.mu.peer = p
 	n.mu.Unlock()

@@ -78,8 +78,8 @@ type peer struct {
 	fsm    *fsm
 	addr   raft.ServerAddress
 	notify chan bool
-	muter  muter     // nil: the transport cannot
-	closer io.Closer // the transport
+	layer  *streamLayer // nil: Raft does not run over the network (tests)
+	closer io.Closer    // the transport
 }
 
 // raftConfig is what differs from the library's defaults, and why.
@@ -129,6 +129,19 @@ func (p *peer) close() error {
 		err = errors.Join(err, p.closer.Close())
 	}
 	return err
+}
+
+// alive reports whether the node that is meant answers at an address.
+func (p *peer) alive(a raft.ServerAddress) bool {
+	if p.layer == nil {
+		return false
+	}
+	c, err := p.layer.Dial(a, time.Second)
+	if err != nil {
+		return false
+	}
+	_ = c.Close() // it was only opened to see whether it opens
+	return true
 }
 
 // networkTransport carries Raft over TCP. Pipelining is off (MaxRPCsInFlight

@@ -58,9 +58,6 @@ func (l *watchedLog) IsMonotonic() bool {
 	return ok && m.IsMonotonic()
 }
 
-// muter is a transport that can be kept from speaking.
-type muter interface{ mute(on bool) }
-
 func (n *Node) watch(ctx context.Context, p *peer) {
 	t := time.NewTicker(watchdogEvery)
 	defer t.Stop()
@@ -71,9 +68,9 @@ func (n *Node) watch(ctx context.Context, p *peer) {
 			return
 		case <-t.C:
 		}
-		if stalled := p.log.busy.stalled(); stalled != silent && p.muter != nil {
+		if stalled := p.log.busy.stalled(); stalled != silent && p.layer != nil {
 			silent = stalled
-			p.muter.mute(silent)
+			p.layer.mute(silent)
 			if silent {
 				n.log.Error("the disk of the Raft log stalls: this node falls silent until it is back", "after", stallAfter)
 			} else {
