@@ -76,7 +76,7 @@ func TestReport(t *testing.T) {
 		}
 		// Meta forgot the server.
 		meta.set(HeartbeatReply{Unknown: true}, nil)
-		time.Sleep(2 * time.Second)
+		time.Sleep(3 * time.Second) // two beats with the longest jitter
 		if r, _ = meta.counts(); r < 2 {
 			t.Error("not registered again")
 		}

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -195,6 +196,27 @@ func TestMalformed(t *testing.T) {
 	}
 	if err := c.OpenChunk(t.Context(), 1, transport.ChunkSpec{Slots: 1, HeaderBytes: raid.HeaderSize}); err != nil {
 		t.Errorf("another session: %v", err)
+	}
+}
+
+// Close ends sessions that are in use, and the clients hear why.
+func TestCloseWithSessions(t *testing.T) {
+	s, err := New(Config{ID: "a", Memory: 1 << 20, Cluster: "c", Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, c, _ := client(t, s, 1)
+	if err := c.OpenChunk(t.Context(), 1, transport.ChunkSpec{Slots: 1, HeaderBytes: raid.HeaderSize}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-c.Done()
+	if err := c.Err(); !errors.Is(err, transport.ErrClosed) || errors.Is(err, transport.ErrStaleEpoch) {
+		t.Errorf("session ended with %v", err)
 	}
 }
 

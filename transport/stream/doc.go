@@ -20,6 +20,10 @@
 // non-blocking, so that a call lasts as long as its memory copy, and the
 // scheduler need not be told.
 //
+// Nothing spins. Trying a read 40 times before parking was measured on two
+// cores with client and server on one machine: the p50 of a 4 KiB read went
+// from 20 to 68 us, since the spinner holds the core that its answer needs.
+//
 // Ownership: memory given to ReadInto belongs to the Reader until it returns.
 // Memory given to Writer.Ref belongs to the Writer until the frame's
 // [Releaser] was told or Taken has passed the frame's end; after Close has
