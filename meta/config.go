@@ -37,6 +37,8 @@ type Config struct {
 	Logger *slog.Logger // default: slog.Default()
 
 	election time.Duration // of Raft, shorter in tests; 0: the library's second
+
+	beforeLog func() // tests: before a write of Raft's log, as if by a slow disk
 }
 
 func (c Config) withDefaults() (Config, error) {

@@ -184,7 +184,7 @@ func (n *Node) startRaft(transport raft.Transport) error {
 		n.raftL = nil
 		transport = networkTransport(layer, n.raftLog)
 	}
-	p, err := openPeer(n.disks, id.ID, n.cfg.election, transport, n.raftLog)
+	p, err := openPeer(n.disks, id.ID, n.cfg, transport, n.raftLog)
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func raftConfig(id string, election time.Duration, logger hclog.Logger, notify c
 }
 
 // openPeer starts Raft. It takes over the transport, also on failure.
-func openPeer(d *disks, id string, election time.Duration, t raft.Transport, logger hclog.Logger) (*peer, error) {
+func openPeer(d *disks, id string, cfg Config, t raft.Transport, logger hclog.Logger) (*peer, error) {
 	closer, _ := t.(raft.WithClose)
 	fail := func(err error) (*peer, error) {
 		if closer != nil {
@@ -112,10 +112,10 @@ func openPeer(d *disks, id string, election time.Duration, t raft.Transport, log
 		return fail(err)
 	}
 	p := &peer{
-		log: &watchedLog{LogStore: d.log}, fsm: &fsm{store: d.state, busy: &busy{}},
+		log: &watchedLog{LogStore: d.log, before: cfg.beforeLog}, fsm: &fsm{store: d.state, busy: &busy{}},
 		addr: t.LocalAddr(), notify: make(chan bool, 8), closer: closer,
 	}
-	c := raftConfig(id, election, logger, p.notify)
+	c := raftConfig(id, cfg.election, logger, p.notify)
 	c.NoSnapshotRestoreOnStart = !restore
 	if p.raft, err = raft.NewRaft(c, p.fsm, p.log, d.log, d.snaps, t); err != nil {
 		return fail(fmt.Errorf("start Raft: %w", err))

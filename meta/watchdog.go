@@ -39,7 +39,8 @@ func (b *busy) stalled() bool {
 // watchedLog is Raft's log, with an eye on its writes.
 type watchedLog struct {
 	raft.LogStore
-	busy busy
+	busy   busy
+	before func() // a write; nil: nothing. Set before Raft starts
 }
 
 func (l *watchedLog) StoreLog(log *raft.Log) error {
@@ -49,6 +50,9 @@ func (l *watchedLog) StoreLog(log *raft.Log) error {
 
 func (l *watchedLog) StoreLogs(logs []*raft.Log) error {
 	defer l.busy.begin()()
+	if l.before != nil {
+		l.before()
+	}
 	return l.LogStore.StoreLogs(logs)
 }
 

@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -293,91 +290,4 @@ func (s *Store) Close() error {
 	err := s.mu.db.Close()
 	s.mu.db = nil
 	return err
-}
-
-// Snapshot is the state at one index, while commands go on.
-type Snapshot struct{ tx *bolt.Tx }
-
-// Snapshot takes one; the caller must Release it.
-func (s *Store) Snapshot() (*Snapshot, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.mu.err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrStopped, s.mu.err)
-	}
-	tx, err := s.mu.db.Begin(false)
-	if err != nil {
-		return nil, fmt.Errorf("snapshot of %s: %w", s.path, err)
-	}
-	return &Snapshot{tx: tx}, nil
-}
-
-// WriteTo writes the snapshot: a bbolt file.
-func (s *Snapshot) WriteTo(w io.Writer) (int64, error) { return s.tx.WriteTo(w) }
-
-// Release ends the snapshot's read transaction.
-func (s *Snapshot) Release() error { return s.tx.Rollback() }
-
-// Restore replaces the state by a snapshot. The new file is complete, checked
-// and on disk before it takes the old one's place, so that a crash leaves one
-// of the two.
-func (s *Store) Restore(r io.Reader) error {
-	next := s.path + ".restore"
-	if err := receive(next, r); err != nil {
-		return errors.Join(fmt.Errorf("restore %s: %w", s.path, err), removeIfThere(next))
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.mu.err != nil {
-		return fmt.Errorf("%w: %w", ErrStopped, s.mu.err)
-	}
-	s.mu.err = s.replaceLocked(next)
-	return s.mu.err
-}
-
-func (s *Store) replaceLocked(next string) error {
-	if err := s.mu.db.Close(); err != nil {
-		return err
-	}
-	s.mu.db = nil
-	if err := os.Rename(next, s.path); err != nil {
-		return err
-	}
-	if err := syncDir(filepath.Dir(s.path)); err != nil {
-		return err
-	}
-	return s.load()
-}
-
-// receive writes a snapshot to a file of its own and checks it.
-func receive(path string, r io.Reader) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, r)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	db, err := bolt.Open(path, 0o600, options())
-	if err != nil {
-		return err
-	}
-	_, _, err = read(db)
-	return errors.Join(err, db.Close())
-}
-
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
