@@ -131,6 +131,9 @@ func TestEncodeAgreesWithLibrary(t *testing.T) {
 // Any K of K+M, for every geometry and every set of lost members.
 func TestEveryLossUpToMIsRepaired(t *testing.T) {
 	for _, g := range allGeometries() {
+		if raceDetector && g.K > 6 {
+			continue // ten times as slow, and there is nothing to race
+		}
 		c := newCoder(t, g)
 		filled := uint16(1<<g.K - 1)
 		row := testRow(c, filled, newRand(uint64(g.K*8+g.M)))
@@ -334,6 +337,9 @@ func TestCoderRefusesMisuse(t *testing.T) {
 }
 
 func TestCoderDoesNotAllocate(t *testing.T) {
+	if raceDetector {
+		t.Skip("the library's kernels allocate under the race detector")
+	}
 	for _, g := range []Geometry{{1, 2}, {2, 1}, {4, 2}, {16, 4}} {
 		c := newCoder(t, g)
 		filled := uint16(1<<g.K - 1)

@@ -153,11 +153,11 @@ func TestCleaningCost(t *testing.T) {
 		fill  int
 		bound float64
 	}{{70, 1.39}, {80, 1.82}, {85, 1.99}} {
-		c := newChurn(t, Geometry{K: 4, M: 2}, 4, 4096, test.fill)
+		c := newChurn(t, Geometry{K: 4, M: 2}, 4, 1024, test.fill)
 		if err := c.write(c.all(), 128); err != nil {
 			t.Fatal(err)
 		}
-		slots := 4 * 4096 * 4
+		slots := 4 * 1024 * 4
 		if err := c.write(c.random(2*slots), 128); err != nil { // to the steady state
 			t.Fatal(err)
 		}

@@ -31,6 +31,7 @@ func TestLogProperty(t *testing.T) {
 			"quiet":  step((*sim).stepQuiet),
 			"clean":  step(func(s *sim) { s.stepMove(s.log.Victims(nil)) }),
 			"heal":   step((*sim).stepHeal),
+			"notes":  step((*sim).stepMoveNotes),
 			"read":   step((*sim).stepRead),
 			"ended":  step((*sim).stepReadEnd),
 			"down":   step((*sim).stepDown),
@@ -172,11 +173,11 @@ func (s *sim) stepMove(slots []Slot) {
 		if what.Kind == KindPage && s.pages[what.Page].busy {
 			continue // a page-out with a lower Seq may be in flight
 		}
-		page, ok := s.readSlot(s.log.Place(slot), what.Kind, what.Page)
+		at := s.log.Place(slot)
+		page, ok := s.readSlot(at, what.Kind, what.Page)
 		if !ok {
-			at := s.log.Place(slot)
-			if !s.members[at.Group][at.Col].unsure && s.lives == 1 {
-				s.t.Fatalf("victim %+v cannot be read", at)
+			if have := s.log.Survivors(at.Group, at.Index); s.lives == 1 && s.log.CanDecode(have, s.log.FilledCols(at.Group, at.Index)) {
+				s.t.Fatalf("%+v cannot be read, although members %#b have it", at, have)
 			}
 			continue
 		}
@@ -219,6 +220,23 @@ func (s *sim) stepMove(slots []Slot) {
 	if rapid.Bool().Draw(s.t, "at once") {
 		s.finish(op)
 	}
+}
+
+// stepMoveNotes moves note pages, as the cleaner does when their rows are
+// victims.
+func (s *sim) stepMoveNotes() {
+	var slots []Slot
+	for i := range s.log.notes {
+		if n := &s.log.notes[i]; n.live > 0 && !n.open {
+			slots = append(slots, n.slot)
+		}
+	}
+	if len(slots) == 0 {
+		s.t.Skip("no notes")
+	}
+	n := rapid.IntRange(1, min(3, len(slots))).Draw(s.t, "notes")
+	s.rnd.Shuffle(len(slots), func(i, j int) { slots[i], slots[j] = slots[j], slots[i] })
+	s.stepMove(slots[:n])
 }
 
 func (s *sim) stepHeal() {

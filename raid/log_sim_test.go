@@ -304,6 +304,13 @@ func (s *sim) abandon(op *simOp) {
 
 func (s *sim) forget(op *simOp) {
 	if op.move {
+		for _, it := range op.items {
+			if it.Kind == ItemMove {
+				// The same value; but if the row was sent to K members only,
+				// and a recovery misses one of them, EIO is the right answer.
+				s.pages[it.Page].maybe = append(s.pages[it.Page].maybe, s.pages[it.Page].want)
+			}
+		}
 		return
 	}
 	op.eachPage(func(p PageNo, v value) {
