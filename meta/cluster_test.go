@@ -62,6 +62,7 @@ func leaderOf(t *testing.T, nodes []*Node) (leader int) {
 }
 
 func TestThreeNodes(t *testing.T) {
+	t.Parallel()
 	cfgs := threeConfigs(t)
 	nodes := startAll(t, cfgs)
 	for _, n := range nodes {
@@ -132,6 +133,7 @@ func TestThreeNodes(t *testing.T) {
 }
 
 func TestMembership(t *testing.T) {
+	t.Parallel()
 	cfgs := threeConfigs(t)
 	nodes := startAll(t, cfgs)
 	ctx := t.Context()

@@ -104,7 +104,7 @@ func (n *Node) recognize() error {
 	}
 	begun, err := n.disks.begun()
 	if err != nil {
-		return fmt.Errorf("Raft state: %w", err)
+		return fmt.Errorf("look for Raft state: %w", err)
 	}
 	var cluster string
 	if err := n.disks.state.View(func(s *state.State) { cluster = s.Cluster }); err != nil {
@@ -155,7 +155,7 @@ func (n *Node) begin() error {
 	id := n.identity()
 	begun, err := n.disks.begun()
 	if err != nil {
-		return fmt.Errorf("Raft state: %w", err)
+		return fmt.Errorf("look for Raft state: %w", err)
 	}
 	if id.Member || begun {
 		if err := n.startRaft(nil); err != nil {

@@ -35,7 +35,7 @@ func openDisks(dir string, logger hclog.Logger) (*disks, error) {
 		BoltOptions: &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("Raft log in %s (is another node running there?): %w", dir, err)
+		return nil, fmt.Errorf("open the Raft log in %s (is another node running there?): %w", dir, err)
 	}
 	if d.state, err = store.Open(filepath.Join(dir, "state.db")); err != nil {
 		return nil, errors.Join(err, d.log.Close())

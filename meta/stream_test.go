@@ -48,6 +48,7 @@ func FuzzHandshake(f *testing.F) {
 // A leader whose log hangs keeps its heartbeats, and would lead for ever. The
 // watchdog silences it; the others decide on; it comes back as a follower.
 func TestLeaderWithAStalledDisk(t *testing.T) {
+	t.Parallel()
 	disk := make([]sync.Mutex, 3)
 	cfgs := threeConfigs(t)
 	for i := range cfgs {

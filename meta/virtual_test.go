@@ -320,12 +320,12 @@ func TestRestartsInVirtualTime(t *testing.T) {
 			}
 			answered++
 		}
-		at := v.leader(all...)
+		v.leader(all...)
 		for round := range 3 {
 			gone := round
 			v.stop(gone)
 			rest := []int{(gone + 1) % 3, (gone + 2) % 3}
-			at = v.leader(rest...)
+			at := v.leader(rest...)
 			for range 20 {
 				add(at)
 			}
