@@ -21,6 +21,10 @@ func TestMain(m *testing.M) {
 }
 
 func runAll(m *testing.M) int {
+	if dmpsBin != "" && !filepath.IsAbs(dmpsBin) {
+		fmt.Fprintf(os.Stderr, "DMPS_BIN=%s: must be an absolute path, tests run in their own folder\n", dmpsBin)
+		return 1
+	}
 	if required && dmpsBin == "" {
 		dir, err := os.MkdirTemp("", "dmps-e2e-")
 		if err != nil {
