@@ -3,6 +3,7 @@ package raid
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -13,7 +14,6 @@ import (
 type churn struct {
 	log   *Log
 	rnd   *rand.Rand
-	pages []PageNo
 	wrote int // pages of page-outs
 	moved int // pages that the cleaner moved
 }
@@ -94,10 +94,9 @@ func (c *churn) advance() {
 func (c *churn) random(n int) []PageNo {
 	pages := make([]PageNo, 0, n)
 	for len(pages) < n {
-		taken := make(map[PageNo]bool)
-		for len(taken) < c.log.MaxPages() && len(pages) < n && len(taken) < int(c.log.pages) {
-			if p := PageNo(c.rnd.Uint64N(c.log.pages)); !taken[p] {
-				taken[p] = true
+		batch := len(pages)
+		for len(pages) < min(batch+c.log.MaxPages(), batch+int(c.log.pages), n) {
+			if p := PageNo(c.rnd.Uint64N(c.log.pages)); !slices.Contains(pages[batch:], p) {
 				pages = append(pages, p)
 			}
 		}
@@ -153,16 +152,16 @@ func TestCleaningCost(t *testing.T) {
 		fill  int
 		bound float64
 	}{{70, 1.39}, {80, 1.82}, {85, 1.99}} {
-		c := newChurn(t, Geometry{K: 4, M: 2}, 4, 1024, test.fill)
+		c := newChurn(t, Geometry{K: 4, M: 2}, 4, 4096, test.fill)
 		if err := c.write(c.all(), 128); err != nil {
 			t.Fatal(err)
 		}
-		slots := 4 * 1024 * 4
-		if err := c.write(c.random(2*slots), 128); err != nil { // to the steady state
+		slots := 4 * 4096 * 4
+		if err := c.write(c.random(slots), 128); err != nil { // to the steady state
 			t.Fatal(err)
 		}
 		c.wrote, c.moved = 0, 0
-		if err := c.write(c.random(2*slots), 128); err != nil {
+		if err := c.write(c.random(slots), 128); err != nil {
 			t.Fatal(err)
 		}
 		cost := float64(c.wrote+c.moved) / float64(c.wrote)
@@ -170,5 +169,63 @@ func TestCleaningCost(t *testing.T) {
 		if cost > test.bound*1.15 {
 			t.Errorf("%d %% full: %.2f writes per write, the architecture says %.2f", test.fill, cost, test.bound)
 		}
+	}
+}
+
+// The page path's share of the log must not allocate: it runs while the kernel
+// waits for memory.
+func TestLogDoesNotAllocate(t *testing.T) {
+	if raceDetector {
+		t.Skip("closures escape under the race detector")
+	}
+	c := newChurn(t, Geometry{K: 4, M: 2}, 2, 512, 70)
+	if err := c.write(c.all(), 128); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.write(c.random(2000), 128); err != nil {
+		t.Fatal(err)
+	}
+	var p Placement
+	items := make([]Item, c.log.MaxPages())
+	slots := make([]Slot, 0, c.log.MaxPages())
+	pages := c.random(len(items))
+	if n := testing.AllocsPerRun(200, func() {
+		if c.log.Reserve(len(items), false, &p) {
+			for i := range p.N {
+				items[i] = Item{Kind: ItemPage, Page: pages[i]}
+			}
+			c.log.Commit(&p, items[:p.N], p.Members)
+		}
+		if e := c.log.Lookup(pages[0]); e.Kind == Stored {
+			at := c.log.Place(e.Slot)
+			c.log.Survivors(at.Group, at.Index)
+			c.log.FilledCols(at.Group, at.Index)
+		}
+		c.advance()
+		c.log.CleanNeed()
+		slots = c.log.Victims(slots[:0])
+		c.log.Healable()
+		c.log.HealVictims(slots[:0])
+		c.log.SetUp(0, 5, false)
+		c.log.Health()
+		c.log.SetUp(0, 5, true)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkLogBatch(b *testing.B) {
+	c := newChurn(b, Geometry{K: 4, M: 2}, 4, 4096, 70)
+	if err := c.write(c.all(), 128); err != nil {
+		b.Fatal(err)
+	}
+	pages := c.random(1 << 16)
+	b.SetBytes(int64(c.log.MaxPages()) * PageSize)
+	at := 0
+	for b.Loop() {
+		if err := c.write(pages[at:at+128], 128); err != nil {
+			b.Fatal(err)
+		}
+		at = (at + 128) % len(pages)
 	}
 }
