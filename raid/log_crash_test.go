@@ -1,0 +1,136 @@
+package raid
+
+import (
+	"bytes"
+
+	"pgregory.net/rapid"
+)
+
+// stepCrash loses the client with everything in flight, and recovers the map
+// from the headers of the members that are up.
+func (s *sim) stepCrash() {
+	for g := range s.members {
+		up := 0
+		for _, m := range s.members[g] {
+			if m.up {
+				up++
+			}
+		}
+		if up < s.cfg.Geometry.K {
+			s.t.Skip("too few members to recover")
+		}
+	}
+	if s.log.Health().Unreachable > 0 {
+		s.t.Skip("some rows cannot be read now")
+	}
+	if s.doubtful || rapid.IntRange(0, 2).Draw(s.t, "really") > 0 {
+		s.t.Skip("beyond the limit that Recovery documents, or not now")
+	}
+	for _, op := range s.ops {
+		s.forget(op)
+	}
+	for _, op := range s.ops {
+		for c := range Col(s.cfg.Geometry.Members()) {
+			if s.members[op.p.Group][c].up {
+				s.arrive(op, c) // a new session with those that are up
+			}
+		}
+	}
+	s.ghosts = append(s.ghosts, s.ops...)
+	s.ops, s.reads, s.advances = nil, nil, 0
+	s.newLog()
+	s.recover()
+	for p := range s.pages {
+		s.settle(PageNo(p))
+	}
+	s.doubtful = s.doubt()
+}
+
+// doubt reports whether a row in use was sent to a member that the recovery
+// could not reach, and never arrived there.
+func (s *sim) doubt() bool {
+	for g := range GroupID(s.cfg.Groups) {
+		for i := range Index(s.cfg.Rows) {
+			if s.log.live[s.log.row(g, i)] == 0 {
+				continue
+			}
+			claimed := s.log.Holders(g, i) &^ s.unfilled(g, i)
+			if claimed&^s.holders(g, i, false) != 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (s *sim) recover() {
+	r := NewRecovery(s.log)
+	g := s.cfg.Geometry
+	for _, row := range s.rnd.Perm(s.cfg.Groups * int(s.cfg.Rows)) {
+		gid, i := GroupID(row/int(s.cfg.Rows)), Index(row%int(s.cfg.Rows))
+		headers := make([][]byte, g.Members())
+		newest := Seq(0)
+		for c := range headers {
+			m := &s.members[gid][c]
+			m.unsure = !m.up
+			if !m.up {
+				continue
+			}
+			if headers[c] = m.slots[i].header; headers[c] == nil {
+				headers[c] = make([]byte, HeaderBytes(g, Col(c)))
+				continue
+			}
+			if h, err := ParseHeader(headers[c]); err == nil {
+				newest = max(newest, h.Seq)
+			}
+		}
+		s.rowSeq[gid][i] = newest
+		if err := r.Row(gid, i, headers); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	notes := make(map[Slot][]byte)
+	slots := r.Notes()
+	for _, slot := range slots {
+		if page, ok := s.readSlot(s.log.Place(slot), KindNotes, 0); ok {
+			notes[slot] = page
+		}
+	}
+	for slot, page := range notes {
+		if err := r.Note(slot, page); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	for _, slot := range slots {
+		if page, ok := notes[slot]; ok {
+			if err := r.Bind(slot, page); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+	r.Finish()
+}
+
+// settle takes what a recovery decided about page p: the last answered write,
+// or one that was not answered.
+func (s *sim) settle(p PageNo) {
+	pg := &s.pages[p]
+	pg.busy, pg.eio = false, false
+	got, ok := s.read(p)
+	if !ok {
+		if pg.eio = len(pg.maybe) > 0; !pg.eio {
+			s.t.Fatalf("page %d is EIO after recovery, although its row can be read: %s", p, s.where(p))
+		}
+		return
+	}
+	if bytes.Equal(got, s.content(p, pg.want)) {
+		return
+	}
+	for i, v := range pg.maybe {
+		if bytes.Equal(got, s.content(p, v)) {
+			pg.maybe[i], pg.want = pg.want, v
+			return
+		}
+	}
+	s.t.Fatalf("page %d reads neither as %+v nor as %+v after recovery: %s", p, pg.want, pg.maybe, s.where(p))
+}
