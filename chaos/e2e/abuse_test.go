@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -64,6 +66,18 @@ func garbage(rng *rand.ChaCha8, greeting []byte) [][]byte {
 		// Behind an NBD client's greeting: an option, and a request, of absurd length.
 		append(binary.BigEndian.AppendUint32(nil, 3), "IHAVEOPT\x00\x00\x00\x07\xff\xff\xff\xff"...),
 		append(binary.BigEndian.AppendUint32(nil, 0), random[:100]...),
+	}
+	// Behind the magic of the transport: absurd lengths, and a well-formed hello of another
+	// cluster's client whose epoch is newer than any (docs/wire.md).
+	for _, h := range []string{
+		"010001 00ffffffff", "0100010000040000", "ffff00002a000000", "0100010024000000" + "0100000000000000" + "ffffffffffffff7f" +
+			"0000000000000000" + "00" + "0200" + "6331" + "0300" + "626f62" + "0000",
+	} {
+		b, err := hex.DecodeString("444d5053000d0a1a" + strings.ReplaceAll(h, " ", ""))
+		if err != nil {
+			panic(err) // it is written above
+		}
+		messages = append(messages, append(b, random[:1000]...))
 	}
 	if len(greeting) > 0 {
 		// What the other side says itself, said back to it, whole, damaged, and cut off.
@@ -129,6 +143,38 @@ func TestGarbageAtEveryPort(t *testing.T) {
 	if _, code := c.status(); code != healthy {
 		t.Errorf("status exits with %d", code)
 	}
+}
+
+// Garbage of a client that was let in. It may be hung up on; the others not.
+func TestGarbageBehindTheHandshake(t *testing.T) {
+	c := start(t, small)
+	ld := c.startLoad()
+	rng := rand.NewChaCha8([32]byte{9})
+	random := make([]byte, mib)
+	if _, err := rng.Read(random); err != nil {
+		t.Fatal(err)
+	}
+	badMagic := nbdWrite(0, 4096)
+	badMagic[0] ^= 1
+	unknown := nbdWrite(0, 0)
+	unknown[7] = 99
+	for _, m := range [][]byte{
+		random, badMagic, append(unknown, random...), append(nbdWrite(0, 1<<32-1), random...),
+		append(nbdWrite(1<<64-4096, 8192), random...), make([]byte, mib), bytes.Repeat([]byte{0xff}, mib),
+	} {
+		raw := c.rawNBD()
+		must(t, raw.SetDeadline(time.Now().Add(2*time.Second)))
+		_, _ = raw.Write(m) // being hung up on is right
+		if tcp, ok := raw.(interface{ CloseWrite() error }); ok {
+			_ = tcp.CloseWrite()
+		}
+		if _, err := io.Copy(io.Discard, raw); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("after % x...: the server neither answers to the end nor hangs up", m[:8])
+		}
+	}
+	ld.more(2000)
+	ld.flawless()
+	c.allAlive()
 }
 
 // Connections that are opened and left alone, more than anybody needs, must not

@@ -225,8 +225,18 @@ func (c *cluster) dial() *nbdclient.Conn {
 	if err != nil {
 		c.t.Fatalf("connect to %s: %v", c.NBD, err)
 	}
-	c.t.Cleanup(func() { conn.Close() }) // it may be broken: the server was killed
+	bound(c.t, conn)
 	return conn
+}
+
+// bound closes a connection at the end of the test, or when its time is up: then
+// requests that nobody answers fail instead of hanging.
+func bound(t *testing.T, conn *nbdclient.Conn) {
+	late := time.AfterFunc(testLimit, func() { conn.Close() })
+	t.Cleanup(func() {
+		late.Stop()
+		conn.Close() // it may be broken: the server was killed
+	})
 }
 
 // load is a ledger's load on the volume, on several connections.
@@ -262,15 +272,14 @@ func (c *cluster) startLoadOn(size int64) *load {
 	}
 	ld.Load = ld.ledger.Start(c.t.Context(), workers, devices...)
 	// A failed test must not leave it running.
-	c.t.Cleanup(func() { closeAll(ld.conns); ld.Load.Stop() })
+	c.t.Cleanup(func() {
+		for _, conn := range ld.conns {
+			conn.Close()
+		}
+		ld.Stop()
+	})
 	ld.more(2000)
 	return ld
-}
-
-func closeAll(conns []*nbdclient.Conn) {
-	for _, conn := range conns {
-		conn.Close()
-	}
 }
 
 // more waits until n more requests are answered: the load is alive.

@@ -27,7 +27,7 @@ func (c *cluster) reconnect() *nbdclient.Conn {
 	}); err != nil {
 		c.t.Fatal(err)
 	}
-	c.t.Cleanup(func() { conn.Close() })
+	bound(c.t, conn)
 	c.t.Logf("the client serves again after %v", time.Since(begin).Round(time.Millisecond))
 	return conn
 }
@@ -105,7 +105,7 @@ func TestTakeover(t *testing.T) {
 		conn, err = nbdclient.Dial(ctx, nbdclient.Addr{Network: "unix", Address: sock})
 		return err
 	}))
-	t.Cleanup(func() { conn.Close() })
+	bound(t, conn)
 	got := make([]byte, len(page))
 	if _, err := conn.ReadAt(got, 0); err != nil || !bytes.Equal(got, page) {
 		t.Fatalf("the new client does not find the old one's write: %v", err)
