@@ -84,6 +84,7 @@ The admin address answers GET /status (JSON), /metrics (Prometheus), /healthz.`,
 }
 
 func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err error) {
+	outlivePipes()
 	log := a.logger().With("volume", volume)
 	if err := f.check(); err != nil {
 		return err

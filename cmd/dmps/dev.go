@@ -145,6 +145,7 @@ func (a *app) progress(who string) func(string) {
 // inFolder runs f in dir or, when that is empty, in a temporary folder that is
 // kept only when something went wrong: then its logs tell what.
 func (a *app) inFolder(dir string, f func(dir string) error) error {
+	outlivePipes() // what is started has to be ended too
 	if dir != "" {
 		return f(dir)
 	}

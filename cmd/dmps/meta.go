@@ -76,6 +76,7 @@ is its identity: started again with the same folder, it is the same node.`,
 }
 
 func (a *app) runMeta(ctx context.Context, f metaFlags) (err error) {
+	outlivePipes()
 	log := a.logger()
 	for _, addr := range []struct{ flag, value string }{{"api", f.api}, {"raft", f.raft}} {
 		if err := f.role.checkAddr(addr.flag, addr.value); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,6 +42,11 @@ func (r *roleFlags) checkAddr(flag, addr string) error {
 	return usageError("--%s %s is not loopback: there is no authentication yet, so whoever can reach it could read and write everything; "+
 		"if the network is yours alone, say --insecure-network", flag, addr)
 }
+
+// outlivePipes makes a process go on when nobody reads its log any more: a role
+// must not die, nor a cluster be left without its head, because a pager or tee
+// has ended. Writes fail then, and are lost.
+func outlivePipes() { signal.Ignore(syscall.SIGPIPE) }
 
 // pidFile is a file with a process id, locked (flock) while the process lives,
 // so that two processes cannot take the same role, and a stale file is no

@@ -74,6 +74,7 @@ fail at once: host (by default this host's name), rack, zone.`,
 const serverGrace = 2 * time.Second
 
 func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
+	outlivePipes()
 	if err := f.complete(); err != nil {
 		return err
 	}
