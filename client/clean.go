@@ -9,6 +9,7 @@ type cleaning struct {
 	op    Op
 	slots []raid.Slot
 	recs  []movedNote
+	epoch uint8 // read epoch of the victims: none of their slots is reused before the moves are committed
 	next  *cleaning
 }
 
@@ -74,6 +75,8 @@ func (v *Volume) startCleanLocked(a *after) bool {
 		return false
 	}
 	v.mu.cleaners++
+	c.epoch = v.mu.epoch
+	v.mu.reading[c.epoch]++
 	v.mu.ops += 2 // Close waits for both halves: unlock counts the first when it is read, endClean the other
 	c.op = Op{Kind: opClean, Done: v.cleanRead, Bufs: c.op.Bufs, User: c}
 	c.op.st = opState{start: nanotime(), left: len(c.slots), clean: c}
@@ -198,7 +201,6 @@ func (v *Volume) cleanWrittenLocked(b *batch, a *after) {
 		v.mu.log.SealNote(b.noteID)
 	}
 	v.mu.count.cleanedPages += int64(len(b.bufs))
-	v.advanceLocked()
 	v.endCleanLocked(b.clean, a)
 }
 
@@ -212,6 +214,8 @@ func (v *Volume) cleanFailedLocked(b *batch, a *after) {
 
 func (v *Volume) endCleanLocked(c *cleaning, a *after) {
 	v.mu.cleaners--
+	v.mu.reading[c.epoch]--
+	v.advanceLocked()
 	v.opGoneLocked()
 	for _, b := range c.op.Bufs {
 		if b != nil { // nil: the page had moved

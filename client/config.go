@@ -22,6 +22,10 @@ type Config struct {
 	Holder string       // for the servers' logs
 	Logger *slog.Logger // nil: slog.Default
 
+	// AcceptLoss opens a volume although pages are gone of which not even the
+	// number is known, so that older versions of them may be served.
+	AcceptLoss bool
+
 	// SuspectAfter is how long a member may be silent, while others answer,
 	// before its session is ended and its rows are placed elsewhere.
 	// 0: 150 ms.

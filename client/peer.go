@@ -30,8 +30,11 @@ type peer struct {
 	inc     raid.Incarnation
 	members []memberRef
 
-	opened bool        // its chunks were opened once, so they must exist from then on; only run uses it
-	dirty  atomic.Bool // something was submitted since the last Kick
+	// compared says that the recovery saw this member's headers, or that they
+	// were compared with the map since. Only run and Open use it.
+	compared bool
+	opened   bool        // its chunks were opened once, so they must exist from then on; only run uses it
+	dirty    atomic.Bool // something was submitted since the last Kick
 
 	// Guarded by v.mu.
 	state   peerState
@@ -326,6 +329,13 @@ func (p *peer) connect(ctx context.Context) (transport.Conn, error) {
 		return nil, fmt.Errorf("opening chunk %d on server %s: %w", m.chunk, p.id, err)
 	}
 	p.opened = true
+	if v.recovered.Load() && !p.compared {
+		if err := v.compare(p, conn); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		p.compared = true
+	}
 	return conn, nil
 }
 

@@ -74,12 +74,23 @@ func (v *Volume) recover(ctx context.Context) error {
 		return fmt.Errorf("recovering the page map: %w", err)
 	}
 	a := v.lock()
+	short, unnamed := rec.Incomplete()
 	torn := rec.Finish()
 	st := v.mu.log.Stats()
 	v.healthChangedLocked()
 	v.unlock(a)
 	v.log.Info("page map recovered", "took", time.Since(start).Round(time.Millisecond),
 		"pages", st.Mapped, "filled", st.Filled, "rows", st.UsedRows, "unanswered_rows", torn)
+	if short > 0 {
+		v.log.Error("rows cannot be decoded from the members that are up: their pages answer EIO until others return", "rows", short)
+	}
+	if unnamed > 0 && !v.cfg.AcceptLoss {
+		return fmt.Errorf("%d pages are gone and it is not known which: older versions of them would be served: bring back a memory server, or accept the loss", unnamed)
+	}
+	for _, p := range v.peers {
+		p.compared = v.isUp(p)
+	}
+	v.recovered.Store(true)
 	return nil
 }
 

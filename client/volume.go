@@ -44,11 +44,12 @@ type Volume struct {
 	afters sync.Pool // *after
 	hooks  atomic.Pointer[[]*hook]
 
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
-	wake    chan struct{} // ends the watch's rest
-	resting atomic.Bool
-	worse   chan struct{} // a report is due at once
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	wake      chan struct{} // ends the watch's rest
+	recovered atomic.Bool   // the map comes from slot headers: members that return are compared with it first
+	resting   atomic.Bool
+	worse     chan struct{} // a report is due at once
 
 	mu struct {
 		sync.Mutex
@@ -174,7 +175,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	} else {
 		v.inplace, err = raid.NewInPlace(l)
 		v.mu.groupQ = make([]bufQueue, len(l.Groups))
-		v.mu.seq = raid.Seq(l.Epoch) << 40
+		v.mu.seq = raid.FirstSeq(l.Epoch)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
@@ -207,8 +208,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	}
 	a := v.lock()
 	if v.mu.log != nil {
-		// 2^44 batches are 5 years at 100,000 a second.
-		v.mu.log.StartSeq(raid.Seq(l.Epoch) << 44)
+		v.mu.log.StartSeq(raid.FirstSeq(l.Epoch))
 	}
 	v.mu.ready = true
 	v.unlock(a)

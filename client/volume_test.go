@@ -402,3 +402,54 @@ func TestRecovery(t *testing.T) {
 		})
 	}
 }
+
+// TestReturningMemberIsCompared: a client dies with a row that one member does
+// not have; the next client recovers without that member, so it takes it that
+// the member has the row. When the member returns the truth must come out.
+func TestReturningMemberIsCompared(t *testing.T) {
+	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 2, M: 1}} {
+		t.Run(g.String(), func(t *testing.T) {
+			f := newFakeNet(g.Members())
+			l := f.layout(raid.LayoutLog, g, 64, 1, 128)
+			v := openTest(t, f, l)
+			version := make([]uint64, 64)
+			b := make([]byte, raid.PageSize)
+			for p := range version {
+				version[p] = 1
+				stamp(b, p, 1)
+				if _, err := v.WriteAt(b, int64(p)*raid.PageSize); err != nil {
+					t.Fatal(err)
+				}
+			}
+			closeTest(t, v)
+			// What the last member holds of some rows never arrived.
+			last := l.Groups[0].Members[g.Members()-1]
+			f.mu.Lock()
+			ch := f.servers[string(last.Server)].chunks[uint64(last.Chunk)]
+			clear(ch.hdrs[:10*int(ch.spec.HeaderBytes)])
+			f.mu.Unlock()
+			f.freeze(string(last.Server))
+
+			l.Epoch, l.FirstEpoch = 2, false
+			v = openTest(t, f, l)
+			defer closeTest(t, v)
+			verifyVersions(t, v, version)
+			f.thaw(string(last.Server))
+			deadline := time.Now().Add(10 * time.Second)
+			for {
+				r := v.Report()
+				if r.State == StateHealthy && r.Counters["cleaned_pages"] > 0 {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("not healed: %+v", r)
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			verifyVersions(t, v, version)
+			if n := v.Report().Counters["corrupt_pages"]; n != 0 {
+				t.Fatalf("%d reads met the rows that were missing", n)
+			}
+		})
+	}
+}

@@ -152,3 +152,17 @@ func (l *Log) SetMissed(g GroupID, i Index, c Col) {
 	setBit(gr.missed[c], uint32(i))
 	gr.nmissed[c]++
 }
+
+// Expects reports whether h, the header of member c's slot of row i in group
+// g, is what the map says must be there: anything at all when the row is not
+// in use, or when the member is known not to have it or was sent nothing.
+// sound is false when the header was damaged.
+func (l *Log) Expects(g GroupID, i Index, c Col, h Header, sound bool) bool {
+	if l.live[l.row(g, i)] == 0 || l.Holders(g, i)&(1<<c) == 0 {
+		return true
+	}
+	if int(c) < l.g.K && l.FilledCols(g, i)&(1<<c) == 0 {
+		return true
+	}
+	return sound && h.Kind != KindEmpty && TagOf(h.Seq) == l.tag[l.row(g, i)]
+}

@@ -39,8 +39,17 @@ type conn struct {
 	failed  sync.Once
 }
 
+// socketBuffer is the send buffer that a connection asks for, in bytes: a dozen
+// replies of 128 KiB, so that a reply leaves in one call and wakes its reader
+// once. The kernel's default takes one and a half.
+const socketBuffer = 2 << 20
+
 // newConn prepares the transmission phase of a negotiated connection.
 func newConn(ctx context.Context, nc net.Conn, s *session, cfg *Config, closed *atomic.Bool) (*conn, error) {
+	if b, ok := nc.(interface{ SetWriteBuffer(int) error }); ok {
+		// A failure leaves a slower connection, not a wrong one.
+		_ = b.SetWriteBuffer(512 << 10)
+	}
 	r, err := stream.NewReader(nc, stream.DefaultStage)
 	if err != nil {
 		return nil, err

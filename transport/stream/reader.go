@@ -15,12 +15,20 @@ import (
 // costs when it lands there stays below a few microseconds.
 const DefaultStage = 64 << 10
 
+// A payload of at least largePayload bytes is worth a system call of its own
+// to keep it out of the stage; aheadOfLarge takes the heads of the next frames.
+const (
+	largePayload = 32 << 10
+	aheadOfLarge = 4 << 10
+)
+
 // Reader reads a socket through a staging buffer of fixed size. One goroutine
 // uses it; closing the connection or its read deadline ends a blocked call.
 type Reader struct {
 	rc    syscall.RawConn
 	stage []byte
 	r, w  int // stage[r:w] was read and not consumed
+	ahead int // most that is staged at a time: what lands there is copied once more
 
 	v     vec
 	try   func(fd uintptr) bool // made once: a closure a call would allocate
@@ -39,7 +47,7 @@ func NewReader(c net.Conn, size int) (*Reader, error) {
 	if size < 16 {
 		return nil, fmt.Errorf("stream: stage of %d bytes", size)
 	}
-	r := &Reader{rc: rc, stage: make([]byte, size)}
+	r := &Reader{rc: rc, stage: make([]byte, size), ahead: size}
 	r.try = func(fd uintptr) bool {
 		r.n, r.errno = r.v.rw(unix.SYS_READV, fd)
 		return r.errno != syscall.EAGAIN
@@ -73,7 +81,7 @@ func (r *Reader) Peek(n int) ([]byte, error) {
 			r.w = copy(r.stage, r.stage[r.r:r.w])
 			r.r = 0
 		}
-		r.v.add(r.stage[r.w:])
+		r.v.add(r.stage[r.w:min(len(r.stage), max(r.r+n, r.w+r.ahead))])
 		m, err := r.read()
 		if err != nil {
 			return nil, endOf(err, r.w > r.r)
@@ -112,7 +120,18 @@ func (r *Reader) Discard(n int) error {
 // The memory belongs to the Reader until it returns; after an error its
 // contents are undefined. It does not keep or change bufs. The end of the
 // stream before all is filled is io.ErrUnexpectedEOF.
+//
+// After a large payload the next frame is likely to have one too: then little
+// is read ahead, so that it goes to its place without the stage's copy.
 func (r *Reader) ReadInto(bufs [][]byte) error {
+	total := 0
+	for _, b := range bufs {
+		total += len(b)
+	}
+	r.ahead = len(r.stage)
+	if total >= largePayload {
+		r.ahead = min(r.ahead, aheadOfLarge)
+	}
 	i, off := 0, 0 // next byte to fill is bufs[i][off]
 	for i < len(bufs) {
 		if off == len(bufs[i]) {
@@ -132,7 +151,7 @@ func (r *Reader) ReadInto(bufs [][]byte) error {
 			r.v.add(bufs[j][o:])
 			want += len(bufs[j]) - o
 		}
-		r.v.add(r.stage)
+		r.v.add(r.stage[:r.ahead])
 		m, err := r.read()
 		if err != nil {
 			return endOf(err, true)
@@ -164,7 +183,7 @@ func (r *Reader) ReadFull(b []byte) error {
 		}
 		r.r, r.w = 0, 0
 		r.v.add(b)
-		r.v.add(r.stage)
+		r.v.add(r.stage[:r.ahead])
 		m, err := r.read()
 		if err != nil {
 			return endOf(err, true)

@@ -1,0 +1,77 @@
+package client
+
+import (
+	"fmt"
+
+	"dmps/raid"
+	"dmps/transport"
+)
+
+// compareAtATime is how many headers fit one page buffer.
+const compareAtATime = raid.PageSize / raid.MaxHeaderSize
+
+// compare looks at all headers of a member that the recovery did not reach, by
+// a session that nothing else uses yet. The recovery took it that such a
+// member has what was sent to it. Where it does not, as after a client that
+// died in the middle of a batch, the row is marked as missed, and healed.
+func (v *Volume) compare(p *peer, conn transport.Conn) error {
+	if v.mu.log == nil {
+		return nil
+	}
+	bufs, ok := v.scratch.tryGet(1, nil)
+	if !ok {
+		return fmt.Errorf("comparing server %s with the map: %w", p.id, errTooMany)
+	}
+	defer freeBufs(bufs)
+	missed := 0
+	for _, m := range p.members {
+		for from := uint32(0); from < v.layout.ChunkSlots; from += compareAtATime {
+			n := min(compareAtATime, v.layout.ChunkSlots-from)
+			headers := bufs[0].Page[:int(n)*v.layout.HeaderBytes(m.col)]
+			if err := readHeaders(conn, uint64(m.chunk), from, int(n), headers); err != nil {
+				return fmt.Errorf("comparing server %s with the map: %w", p.id, err)
+			}
+			missed += v.compareRows(m, from, int(n), headers)
+		}
+	}
+	if missed > 0 {
+		v.log.Warn("a server that returned misses rows: they are healed", "server", p.id, "rows", missed)
+	}
+	return nil
+}
+
+// readHeaders fetches n headers by conn and waits for them.
+func readHeaders(conn transport.Conn, chunk uint64, from uint32, n int, dst []byte) error {
+	done := make(chan error, 1)
+	q := &transport.Request{
+		Op: opReadHeaders, Chunk: chunk, Count: n,
+		Segs: []transport.Seg{{Index: from, Header: dst}},
+		Done: func(q *transport.Request) { done <- q.Err },
+	}
+	if err := conn.Submit(q); err != nil {
+		return err
+	}
+	conn.Kick()
+	return <-done
+}
+
+// compareRows marks the rows in use that the member should have and does not.
+func (v *Volume) compareRows(m memberRef, from uint32, n int, headers []byte) int {
+	size := len(headers) / n
+	missed := 0
+	a := v.lock()
+	defer v.unlock(a)
+	for k := range n {
+		i := raid.Index(from) + raid.Index(k)
+		h, err := raid.ParseHeader(headers[k*size:][:size])
+		if v.mu.log.Expects(m.group, i, m.col, h, err == nil) {
+			continue
+		}
+		v.mu.log.SetMissed(m.group, i, m.col)
+		missed++
+	}
+	if missed > 0 {
+		v.healthChangedLocked()
+	}
+	return missed
+}
