@@ -24,7 +24,6 @@ type benchFlags struct {
 	ops    []string
 	span   bytesize.Size
 	time   time.Duration
-	fill   bool
 	yes    bool
 	output choice
 }

@@ -21,7 +21,7 @@ type Addr struct {
 func ParseListen(s string) (Addr, error) {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if path == "" {
-			return Addr{}, fmt.Errorf("NBD address %q: no path after unix:", s)
+			return Addr{}, fmt.Errorf("NBD address %q: give a path, unix:PATH", s)
 		}
 		abs, err := filepath.Abs(path)
 		if err != nil {
