@@ -153,10 +153,11 @@ func (v *Volume) lookAt(p *peer, now, hedgeAfter int64, excused bool, suspects *
 }
 
 // tooLong decides whether p is suspect. The evidence that it is p that is slow
-// and not this machine or the whole network: p has been silent while another
-// member was heard, this process ran on time, and not more members are out
-// already than the redundancy can bear. Without that evidence only the hard
-// deadline counts. Volumes without redundancy gain nothing by suspicion.
+// and not this machine or the whole network: p has been silent although another
+// member answered after p was asked, this process ran on time, and not more
+// members are out already than the redundancy can bear. Without that evidence
+// only the hard deadline counts. Volumes without redundancy gain nothing by
+// suspicion.
 func (v *Volume) tooLong(p *peer, oldest, silent, now int64, excused bool, suspects int) bool {
 	if oldest > int64(v.cfg.HardDeadline) && silent > int64(v.cfg.HardDeadline) {
 		return true
@@ -168,6 +169,7 @@ func (v *Volume) tooLong(p *peer, oldest, silent, now int64, excused bool, suspe
 	if oldest < limit || silent < limit {
 		return false
 	}
+	asked := now - oldest
 	for _, o := range v.peers {
 		if o == p {
 			continue
@@ -175,7 +177,8 @@ func (v *Volume) tooLong(p *peer, oldest, silent, now int64, excused bool, suspe
 		o.mu.Lock()
 		heard := o.mu.heard
 		o.mu.Unlock()
-		if now-heard < limit/2 {
+		// Not at once after p was asked: that answer may have been under way.
+		if heard > asked+int64(time.Millisecond)/10 {
 			return true
 		}
 	}

@@ -15,8 +15,7 @@ import (
 var errCannotLock = errors.New("memory cannot be locked")
 
 // lockMemory locks all present and future memory of the process: a client that
-// waits for a page of its own to be swapped in waits for itself, and a server
-// that lends swapped-out memory lends a disk.
+// waits for a page of its own to be swapped in waits for itself.
 //
 // Failure is fatal unless allowed; then locked is false.
 func lockMemory(allowSwappable bool, log *slog.Logger) (locked bool, err error) {

@@ -104,10 +104,8 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		defer cancel()
 		err = errors.Join(err, srv.Close(bye))
 	}()
-	// The arena has locked itself; this is for the rest of the process.
-	if _, err := lockMemory(f.swappable, log); err != nil {
-		return err
-	}
+	// The arena has locked itself. The rest of the process is not locked: that
+	// would make resident what the Go runtime only reserves, 80 MiB of it.
 	if f.metrics != "" {
 		l, err := listen(ctx, "metrics", f.metrics)
 		if err != nil {
