@@ -121,7 +121,6 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		defer side.Close()
 		adminURL = "http://" + side.Addr().String()
 	}
-	fixHeap(f.heap)
 	locked, err := lockMemory(f.swappable, log)
 	if err != nil {
 		return err
@@ -139,6 +138,10 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	})
 	if err != nil {
 		return err
+	}
+	// The page map is part of the heap: at most 16 bytes a page.
+	if err := settleHeap(f.heap+bytesize.Size(16*layout.Pages), locked); err != nil {
+		return errors.Join(err, closeVolume(vol))
 	}
 	s := &attachment{
 		vol: vol, log: log, front: front, side: side, pprof: f.pprof,
@@ -228,12 +231,13 @@ func (s *attachment) run(ctx context.Context) error {
 		defer adm.serve(s.side, s.log)()
 	}
 	srv, err := nbd.NewServer(nbd.Config{
-		Exports: map[string]nbd.Export{s.about.Volume: {Device: s.vol, Description: fmt.Sprintf("dmps volume, %s", s.about.Redundancy)}},
+		// No description: go-nbd's client takes it for more names.
+		Exports: map[string]nbd.Export{s.about.Volume: {Device: s.vol}},
 		Default: s.about.Volume,
 		Log:     s.log,
 	})
 	if err != nil {
-		return errors.Join(err, s.close())
+		return errors.Join(err, closeVolume(s.vol))
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(s.front) }()
@@ -247,7 +251,7 @@ func (s *attachment) run(ctx context.Context) error {
 		s.log.Warn("clients did not finish in time", "error", serr)
 		err = errors.Join(err, srv.Close())
 	}
-	return errors.Join(err, s.close())
+	return errors.Join(err, closeVolume(s.vol))
 }
 
 func (s *attachment) adminURL() string {
@@ -277,9 +281,9 @@ func (s *attachment) wait(ctx context.Context, served <-chan error) error {
 	}
 }
 
-// close gives the lease back.
-func (s *attachment) close() error {
+// closeVolume gives the lease back.
+func closeVolume(vol *client.Volume) error {
 	ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
 	defer cancel()
-	return s.vol.Close(ctx)
+	return vol.Close(ctx)
 }

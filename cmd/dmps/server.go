@@ -89,7 +89,6 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, pid.release()) }()
-	fixHeap(f.heap)
 	adm := newAdmin(f.pprof, log)
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
