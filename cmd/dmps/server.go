@@ -89,6 +89,9 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, pid.release()) }()
+	if err := settleHeap(f.heap, false); err != nil {
+		return err
+	}
 	adm := newAdmin(f.pprof, log)
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
@@ -103,8 +106,8 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		defer cancel()
 		err = errors.Join(err, srv.Close(bye))
 	}()
-	// The arena has locked itself. The rest of the process is not locked: that
-	// would make resident what the Go runtime only reserves, 80 MiB of it.
+	// The arena has locked itself. The rest of the process is not locked: a
+	// machine that lends its memory is not short of it.
 	if f.metrics != "" {
 		l, err := listen(ctx, "metrics", f.metrics)
 		if err != nil {
