@@ -39,22 +39,16 @@ func (v *Volume) nextBatch() *batch {
 	if b := v.nextCleanLocked(a); b != nil {
 		return b
 	}
-	for v.mayFlyLocked() {
-		b := v.mu.batches
-		if b == nil {
-			return nil
-		}
-		if v.fillLocked(b, a) {
-			v.mu.batches = b.next
-			b.next = nil
-			v.mu.flying++
-			v.mu.starved = 0
-			b.left = b.transfers(v)
-			return b
-		}
+	b := v.mu.batches
+	if b == nil || !v.mayFlyLocked() || !v.fillLocked(b, a) {
 		return nil
 	}
-	return nil
+	v.mu.batches = b.next
+	b.next = nil
+	v.mu.flying++
+	v.mu.starved = 0
+	b.left = b.transfers(v)
+	return b
 }
 
 // mayFlyLocked decides whether another batch may start.

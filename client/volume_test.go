@@ -453,3 +453,23 @@ func TestReturningMemberIsCompared(t *testing.T) {
 		})
 	}
 }
+
+// TestRestartedServerIsLost: a server that comes back empty never passes for
+// the one that held data.
+func TestRestartedServerIsLost(t *testing.T) {
+	g := raid.Geometry{K: 2, M: 1}
+	f := newFakeNet(3)
+	v := openTest(t, f, f.layout(raid.LayoutLog, g, 256, 3, 128))
+	defer closeTest(t, v)
+	stop := make(chan struct{})
+	wait := load(t, v, 4, stop)
+	time.Sleep(20 * time.Millisecond)
+	f.kill("s1")
+	f.restart("s1")
+	time.Sleep(100 * time.Millisecond)
+	close(stop)
+	verifyVersions(t, v, wait())
+	if r := v.Report(); r.State != StateDegraded || len(r.Suspect) != 0 || r.RedundancyLeft != 0 {
+		t.Fatalf("%+v: the server must be known to have lost its members", r)
+	}
+}

@@ -39,10 +39,11 @@ type conn struct {
 	failed  sync.Once
 }
 
-// socketBuffer is the send buffer that a connection asks for, in bytes: a dozen
+// socketBuffer is the send buffer that a connection asks for, in bytes: a few
 // replies of 128 KiB, so that a reply leaves in one call and wakes its reader
-// once. The kernel's default takes one and a half.
-const socketBuffer = 2 << 20
+// once. The kernel's default takes one and a half; with megabytes the pages
+// are out of the cache before they are read.
+const socketBuffer = 512 << 10
 
 // newConn prepares the transmission phase of a negotiated connection.
 func newConn(ctx context.Context, nc net.Conn, s *session, cfg *Config, closed *atomic.Bool) (*conn, error) {
