@@ -96,6 +96,23 @@ func TestLiveStatus(t *testing.T) {
 	}
 }
 
+func TestSuspectServers(t *testing.T) {
+	r := statusReport{
+		Volumes: []volumeStatus{
+			{Volume: metaclient.Volume{Report: &client.Report{Suspect: []raid.ServerID{"a", "b"}}}, Live: true},
+			{Volume: metaclient.Volume{Report: &client.Report{Suspect: []raid.ServerID{"c"}}}}, // an old report
+			{Live: true},
+		},
+		Servers: []metaclient.Server{{ID: "a", State: metaclient.ServerUp}, {ID: "b", State: metaclient.ServerDown}, {ID: "c", State: metaclient.ServerUp}},
+	}
+	suspectServers(&r)
+	for i, want := range []string{metaclient.ServerSuspect, metaclient.ServerDown, metaclient.ServerUp} {
+		if got := r.Servers[i].State; got != want {
+			t.Errorf("%s is %s, want %s", r.Servers[i].ID, got, want)
+		}
+	}
+}
+
 func TestStatusForPeople(t *testing.T) {
 	report := statusReport{
 		Cluster: "c1", State: client.StateFailed,

@@ -58,9 +58,9 @@ type progressBar struct {
 func (v *progressView) start(name string, total int64) *progressBar {
 	b := &progressBar{view: v, name: name, total: total}
 	if v.bars != nil {
-		b.bar = v.bars.AddBar(total,
+		b.bar = v.bars.AddBar(total, mpb.BarRemoveOnComplete(), // done says how it went
 			mpb.PrependDecorators(decor.Name(fmt.Sprintf("  %-10s", name))),
-			mpb.AppendDecorators(decor.Percentage(decor.WC{W: 5}), decor.Name("  "), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO), "done")),
+			mpb.AppendDecorators(decor.Percentage(decor.WC{W: 5}), decor.Name("  "), decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left")),
 		)
 	}
 	return b
@@ -84,7 +84,7 @@ func (b *progressBar) add(n int64) {
 // done ends the bar, complete or not.
 func (b *progressBar) done(result string) {
 	if b.bar != nil {
-		b.bar.Abort(false) // no effect on a complete one
+		b.bar.Abort(true) // no effect on a complete one
 	}
 	b.view.say(fmt.Sprintf("%-10s %s", b.name, result))
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -125,7 +126,24 @@ func gatherStatus(ctx context.Context, meta *metaclient.Client) (statusReport, e
 	}
 	wg.Wait()
 	r.State = worstState(r.Volumes)
+	suspectServers(&r)
 	return r, nil
+}
+
+// suspectServers takes the word of clients for servers that do not answer
+// them: the metadata service waits for several heartbeats.
+func suspectServers(r *statusReport) {
+	for _, v := range r.Volumes {
+		if !v.Live || v.Report == nil {
+			continue
+		}
+		for i := range r.Servers {
+			s := &r.Servers[i]
+			if s.State == metaclient.ServerUp && slices.Contains(v.Report.Suspect, s.ID) {
+				s.State = metaclient.ServerSuspect
+			}
+		}
+	}
 }
 
 // liveStatus asks a volume's client, if it has one.
