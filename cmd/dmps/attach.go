@@ -137,7 +137,10 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		AllowSwappable: f.swappable, Holder: f.holder, Logger: log,
 	})
 	if err != nil {
-		return err
+		// Nobody need wait for the lease to run out.
+		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), leavePatience)
+		defer cancel()
+		return errors.Join(err, meta.Detach(bye, layout.Volume, layout.Epoch))
 	}
 	// The page map is part of the heap: at most 16 bytes a page.
 	if err := settleHeap(f.heap+bytesize.Size(16*layout.Pages), locked); err != nil {
