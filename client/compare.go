@@ -10,32 +10,31 @@ import (
 // compareAtATime is how many headers fit one page buffer.
 const compareAtATime = raid.PageSize / raid.MaxHeaderSize
 
-// compare looks at all headers of a member that the recovery did not reach, by
-// a session that nothing else uses yet. The recovery took it that such a
+// compare looks at all headers of a member that the recovery did not see, by a
+// session in which nothing else uses it yet. The recovery took it that such a
 // member has what was sent to it. Where it does not, as after a client that
-// died in the middle of a batch, the row is marked as missed, and healed.
-func (v *Volume) compare(p *peer, conn transport.Conn) error {
+// died in the middle of a batch, or because it is still being rebuilt, the row
+// is marked as missed, and filled.
+func (v *Volume) compare(conn transport.Conn, m *memberRef) error {
 	if v.mu.log == nil {
 		return nil
 	}
 	bufs, ok := v.scratch.tryGet(1, nil)
 	if !ok {
-		return fmt.Errorf("comparing server %s with the map: %w", p.id, errTooMany)
+		return errTooMany
 	}
 	defer freeBufs(bufs)
 	missed := 0
-	for _, m := range p.members {
-		for from := uint32(0); from < v.layout.ChunkSlots; from += compareAtATime {
-			n := min(compareAtATime, v.layout.ChunkSlots-from)
-			headers := bufs[0].Page[:int(n)*v.layout.HeaderBytes(m.col)]
-			if err := readHeaders(conn, uint64(m.chunk), from, int(n), headers); err != nil {
-				return fmt.Errorf("comparing server %s with the map: %w", p.id, err)
-			}
-			missed += v.compareRows(m, from, int(n), headers)
+	for from := uint32(0); from < v.layout.ChunkSlots; from += compareAtATime {
+		n := min(compareAtATime, v.layout.ChunkSlots-from)
+		headers := bufs[0].Page[:int(n)*v.layout.HeaderBytes(m.col)]
+		if err := readHeaders(conn, uint64(m.chunk), from, int(n), headers); err != nil {
+			return err
 		}
+		missed += v.compareRows(m, from, int(n), headers)
 	}
 	if missed > 0 {
-		v.log.Warn("a server that returned misses rows: they are healed", "server", p.id, "rows", missed)
+		v.log.Warn("a member misses rows: they are filled", "group", m.group, "column", m.col, "rows", missed)
 	}
 	return nil
 }
@@ -56,7 +55,7 @@ func readHeaders(conn transport.Conn, chunk uint64, from uint32, n int, dst []by
 }
 
 // compareRows marks the rows in use that the member should have and does not.
-func (v *Volume) compareRows(m memberRef, from uint32, n int, headers []byte) int {
+func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte) int {
 	size := len(headers) / n
 	missed := 0
 	a := v.lock()

@@ -27,6 +27,11 @@ func (v *Volume) peerUp(p *peer, c transport.Conn) {
 	was := p.state
 	p.state, p.since, p.refused = peerUp, nanotime(), 0
 	v.setUpLocked(p, true)
+	for _, m := range p.members {
+		if m.conn != c {
+			v.wg.Go(func() { p.openLate(v.run, m) })
+		}
+	}
 	v.healthChangedLocked()
 	v.restartStalledLocked(a)
 	v.unlock(a)
@@ -42,7 +47,8 @@ func (v *Volume) setUpLocked(p *peer, up bool) {
 		return
 	}
 	for _, m := range p.members {
-		v.mu.log.SetUp(m.group, m.col, up)
+		// A member that came after the session was made is opened by openLate.
+		v.mu.log.SetUp(m.group, m.col, up && m.conn == p.conn())
 	}
 }
 
@@ -58,10 +64,7 @@ func (v *Volume) peerDown(p *peer, c transport.Conn, cause error) {
 // peerDownLocked does nothing when p has another session by now: what failed
 // belonged to the one before.
 func (v *Volume) peerDownLocked(p *peer, cause error) {
-	p.mu.Lock()
-	again := p.mu.conn != nil
-	p.mu.Unlock()
-	if p.state != peerUp || again {
+	if p.state != peerUp || p.conn() != nil {
 		return
 	}
 	p.state, p.since = peerSuspect, nanotime()

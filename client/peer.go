@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,11 +15,19 @@ import (
 	"dmps/transport"
 )
 
-// memberRef is one chunk of this volume on a server.
+// memberRef is one chunk of this volume on a server. Guarded by Volume.mu.
 type memberRef struct {
 	group raid.GroupID
 	col   raid.Col
 	chunk raid.ChunkID
+
+	rebuilding bool           // it is a replacement that meta does not count as in sync yet
+	opened     bool           // it was opened once, so it must exist from then on
+	conn       transport.Conn // the session that it was opened in last
+	// compared says that what it holds is known: it was empty when the volume
+	// was opened for the first time, or the recovery saw its headers, or they
+	// were compared with the map since.
+	compared bool
 }
 
 // peer is one memory server as this volume sees it: the session, which is
@@ -28,13 +37,10 @@ type peer struct {
 	id      raid.ServerID
 	addr    string
 	inc     raid.Incarnation
-	members []memberRef
+	members []*memberRef // guarded by v.mu
+	stop    context.CancelFunc
 
-	// compared says that the recovery saw this member's headers, or that they
-	// were compared with the map since. Only run and Open use it.
-	compared bool
-	opened   bool        // its chunks were opened once, so they must exist from then on; only run uses it
-	dirty    atomic.Bool // something was submitted since the last Kick
+	dirty atomic.Bool // something was submitted since the last Kick
 
 	// Guarded by v.mu.
 	state   peerState
@@ -183,6 +189,13 @@ func (p *peer) kick() {
 	}
 }
 
+// conn is the session, or nil.
+func (p *peer) conn() transport.Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.conn
+}
+
 // drop ends the session: transfers in flight complete with an error when
 // nothing touches their memory any more, those without credit at once.
 func (p *peer) drop(c transport.Conn, cause error) {
@@ -312,31 +325,51 @@ func (p *peer) connect(ctx context.Context) (transport.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to server %s at %s: %w", p.id, p.addr, err)
 	}
-	for _, m := range p.members {
-		err := conn.OpenChunk(ctx, uint64(m.chunk), transport.ChunkSpec{
-			Slots:       v.layout.ChunkSlots,
-			HeaderBytes: uint32(v.layout.HeaderBytes(m.col)),
-			InPlace:     v.layout.Kind != raid.LayoutLog,
-			MustExist:   p.opened,
-		})
-		if err == nil {
-			continue
-		}
-		conn.Close()
-		if errors.Is(err, transport.ErrNoChunk) && p.opened {
-			return nil, fmt.Errorf("%w: chunk %d on %s: %v", errChunkGone, m.chunk, p.id, err)
-		}
-		return nil, fmt.Errorf("opening chunk %d on server %s: %w", m.chunk, p.id, err)
-	}
-	p.opened = true
-	if v.recovered.Load() && !p.compared {
-		if err := v.compare(p, conn); err != nil {
+	for _, m := range p.refs() {
+		if err := p.open(ctx, conn, m); err != nil {
 			conn.Close()
 			return nil, err
 		}
-		p.compared = true
 	}
 	return conn, nil
+}
+
+// refs is the list of members as it is now.
+func (p *peer) refs() []*memberRef {
+	p.v.mu.Lock()
+	defer p.v.mu.Unlock()
+	return slices.Clone(p.members)
+}
+
+// open opens a member's chunk in a session and makes sure that what it holds
+// is known.
+func (p *peer) open(ctx context.Context, conn transport.Conn, m *memberRef) error {
+	v := p.v
+	v.mu.Lock()
+	opened, compared := m.opened, m.compared
+	v.mu.Unlock()
+	err := conn.OpenChunk(ctx, uint64(m.chunk), transport.ChunkSpec{
+		Slots:       v.layout.ChunkSlots,
+		HeaderBytes: uint32(v.layout.HeaderBytes(m.col)),
+		InPlace:     v.layout.Kind != raid.LayoutLog,
+		MustExist:   opened,
+	})
+	switch {
+	case errors.Is(err, transport.ErrNoChunk) && opened:
+		return fmt.Errorf("%w: chunk %d on %s: %v", errChunkGone, m.chunk, p.id, err)
+	case err != nil:
+		return fmt.Errorf("opening chunk %d on server %s: %w", m.chunk, p.id, err)
+	}
+	if v.recovered.Load() && !compared {
+		if err := v.compare(conn, m); err != nil {
+			return fmt.Errorf("comparing server %s with the map: %w", p.id, err)
+		}
+		compared = true
+	}
+	v.mu.Lock()
+	m.opened, m.conn, m.compared = true, conn, compared
+	v.mu.Unlock()
+	return nil
 }
 
 // refusedBy reports whether err says that nobody listens at the address: the

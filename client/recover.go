@@ -87,11 +87,8 @@ func (v *Volume) recover(ctx context.Context) error {
 	if unnamed > 0 && !v.cfg.AcceptLoss {
 		return fmt.Errorf("%d pages are gone and it is not known which: older versions of them would be served: bring back a memory server, or accept the loss", unnamed)
 	}
-	for _, p := range v.peers {
-		p.compared = v.isUp(p)
-	}
 	v.recovered.Store(true)
-	return nil
+	return v.compareRest()
 }
 
 // recoverGroup reads the headers of one group, block by block.
@@ -131,7 +128,9 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 	for c := range raid.Col(w) {
 		m := v.member(g, c)
 		have[c] = false
-		if m.peer == nil || !v.isUp(m.peer) {
+		// A member that is being rebuilt lacks rows that were answered: it is
+		// no witness against them.
+		if m.peer == nil || m.ref.rebuilding || !v.isUp(m.peer) {
 			continue
 		}
 		x := v.xfers.get()
@@ -213,6 +212,31 @@ func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) err
 	for i, s := range slots {
 		if err := step(s, op.Bufs[i].Page); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// compareRest settles which members the recovery has seen, and compares those
+// that it left out although they are up.
+func (v *Volume) compareRest() error {
+	for _, p := range v.allPeers() {
+		if !v.isUp(p) {
+			continue
+		}
+		for _, m := range p.refs() {
+			if !m.rebuilding {
+				v.mu.Lock()
+				m.compared = true
+				v.mu.Unlock()
+				continue
+			}
+			if err := v.compare(p.conn(), m); err != nil {
+				return fmt.Errorf("comparing server %s with the map: %w", p.id, err)
+			}
+			v.mu.Lock()
+			m.compared = true
+			v.mu.Unlock()
 		}
 	}
 	return nil

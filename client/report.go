@@ -69,7 +69,7 @@ func (v *Volume) Report() Report {
 		r.Counters[q.name+"_count"] = q.l.total
 	}
 	down, gone := 0, 0
-	for _, p := range v.peers {
+	for _, p := range v.allPeers() {
 		switch p.state {
 		case peerSuspect, peerConnecting:
 			r.Suspect = append(r.Suspect, p.id)

@@ -28,8 +28,8 @@ type Volume struct {
 	geo    raid.Geometry
 	size   int64
 
-	peers    []*peer
-	memberOf []member // group * (K+M) + col
+	peers    atomic.Pointer[[]*peer] // replaced, never changed
+	memberOf []member                // group * (K+M) + col; guarded by mu, but for columns that a batch in flight is written to
 	coder    *raid.Coder
 	inplace  raid.InPlace // linear and striped layouts; nil: the log
 
@@ -44,6 +44,7 @@ type Volume struct {
 	afters sync.Pool // *after
 	hooks  atomic.Pointer[[]*hook]
 
+	run       context.Context // ends with the volume
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 	wake      chan struct{} // ends the watch's rest
@@ -71,6 +72,7 @@ type Volume struct {
 		mergers   *unit      // sub-page writes that wait for a scratch buffer
 		flying    int        // batches of the front ends in flight; <= maxBatches
 		batches   *batch     // free ones
+		version   uint64     // of the layout in use
 		starved   int64      // since when no row can be had for what is queued; 0: it can
 		groupQ    []bufQueue // in-place layouts: the queue by group; queue.n is their sum
 		groupHand int        // group that is served next
@@ -101,8 +103,9 @@ type Volume struct {
 
 // member is where a column of a group lives.
 type member struct {
-	peer  *peer
+	peer  *peer // nil: lost
 	chunk raid.ChunkID
+	ref   *memberRef
 }
 
 // hook is a front end's OnIdle function.
@@ -184,7 +187,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
 	}
 	run, cancel := context.WithCancel(context.Background())
-	v.cancel = cancel
+	v.run, v.cancel = run, cancel
 	if err := cfg.Dialer.Register(v.arena.mem); err != nil {
 		v.abandon(err)
 		return nil, fmt.Errorf("opening volume %s: registering the page buffers: %w", l.Name, err)
@@ -220,7 +223,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 // abandon undoes a half-open volume.
 func (v *Volume) abandon(cause error) {
 	v.cancel()
-	for _, p := range v.peers {
+	for _, p := range v.allPeers() {
 		p.mu.Lock()
 		c := p.mu.conn
 		p.mu.Unlock()
@@ -254,37 +257,30 @@ func (v *Volume) makeArena() error {
 	v.mu.pending = newPending(user)
 	for range maxBatches + cleanBatches {
 		v.mu.batches = newBatch(v.geo, own, v.mu.batches)
+		v.batches = append(v.batches, v.mu.batches)
 	}
 	return nil
 }
 
 func (v *Volume) makePeers() {
-	type life struct {
-		id  raid.ServerID
-		inc raid.Incarnation
-	}
-	byLife := map[life]*peer{}
 	w := v.geo.Members()
 	v.memberOf = make([]member, len(v.layout.Groups)*w)
+	v.peers.Store(&[]*peer{})
 	for _, g := range v.layout.Groups {
 		for c, m := range g.Members {
-			if m.State != raid.MemberInSync {
+			if m.State == raid.MemberLost {
 				if v.mu.log != nil {
 					v.mu.log.SetLost(g.ID, raid.Col(c))
 				}
 				continue
 			}
-			p := byLife[life{m.Server, m.Incarnation}]
-			if p == nil {
-				p = &peer{v: v, id: m.Server, addr: m.Addr, inc: m.Incarnation}
-				byLife[life{m.Server, m.Incarnation}] = p
-				v.peers = append(v.peers, p)
-			}
-			p.members = append(p.members, memberRef{group: g.ID, col: raid.Col(c), chunk: m.Chunk})
-			v.memberOf[int(g.ID)*w+c] = member{peer: p, chunk: m.Chunk}
+			v.joinLocked(g.ID, raid.Col(c), m)
 		}
 	}
 }
+
+// allPeers is the list of servers of the volume. It must not be changed.
+func (v *Volume) allPeers() []*peer { return *v.peers.Load() }
 
 func (v *Volume) member(g raid.GroupID, c raid.Col) *member {
 	return &v.memberOf[int(g)*v.geo.Members()+int(c)]
@@ -293,12 +289,12 @@ func (v *Volume) member(g raid.GroupID, c raid.Col) *member {
 // connectAll starts the peers and waits until each has a session or a reason
 // why not.
 func (v *Volume) connectAll(ctx, run context.Context) error {
-	first := make(chan error, len(v.peers))
-	for _, p := range v.peers {
-		v.wg.Go(func() { p.run(run, first) })
+	first := make(chan error, len(v.allPeers()))
+	for _, p := range v.allPeers() {
+		v.startPeer(p, first)
 	}
 	var errs []error
-	for range v.peers {
+	for range v.allPeers() {
 		select {
 		case err := <-first:
 			if err != nil {
@@ -444,7 +440,7 @@ func (v *Volume) pump() {
 		}
 		v.sendBatch(b)
 	}
-	for _, p := range v.peers {
+	for _, p := range v.allPeers() {
 		p.kick()
 	}
 	if v.resting.Load() {

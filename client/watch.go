@@ -77,7 +77,7 @@ func (v *Volume) look(now int64, excused bool) bool {
 	busy := false
 	suspects := 0
 	a := v.lock()
-	for _, p := range v.peers {
+	for _, p := range v.allPeers() {
 		if p.state == peerSuspect {
 			suspects++
 		}
@@ -101,7 +101,7 @@ func (v *Volume) look(now int64, excused bool) bool {
 	if !busy {
 		return false
 	}
-	for _, p := range v.peers {
+	for _, p := range v.allPeers() {
 		v.lookAt(p, now, hedgeAfter, excused, &suspects)
 	}
 	if stuck {
@@ -114,7 +114,7 @@ func (v *Volume) look(now int64, excused bool) bool {
 }
 
 func (v *Volume) kickAll() {
-	for _, p := range v.peers {
+	for _, p := range v.allPeers() {
 		p.kick()
 	}
 }
@@ -170,7 +170,7 @@ func (v *Volume) tooLong(p *peer, oldest, silent, now int64, excused bool, suspe
 		return false
 	}
 	asked := now - oldest
-	for _, o := range v.peers {
+	for _, o := range v.allPeers() {
 		if o == p {
 			continue
 		}

@@ -1,0 +1,192 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"dmps/raid"
+	"dmps/transport"
+)
+
+// When meta has given a lost member another chunk, on another server, the
+// layout has a higher version. The client pages to the new member as soon as
+// its chunk is open: new rows are whole again. The rows that it misses are
+// filled behind (rebuild.go, HealVictims).
+
+// layoutChanged brings the volume up to a version of the layout that meta has
+// announced.
+func (v *Volume) layoutChanged(ctx context.Context, version uint64) error {
+	v.mu.Lock()
+	current := v.mu.version >= version
+	v.mu.Unlock()
+	if current {
+		return nil
+	}
+	l, err := v.cfg.Meta.Layout(ctx, v.layout.Volume)
+	if err != nil {
+		return fmt.Errorf("fetching version %d of the layout: %w", version, err)
+	}
+	return v.applyLayout(l)
+}
+
+// applyLayout takes over what has changed in the members.
+func (v *Volume) applyLayout(l *raid.Layout) error {
+	if l.Volume != v.layout.Volume || l.Geometry != v.geo || l.ChunkSlots != v.layout.ChunkSlots || len(l.Groups) != len(v.layout.Groups) {
+		return fmt.Errorf("version %d of the layout of volume %s is another volume's", l.Version, v.layout.Name)
+	}
+	if err := l.Validate(); err != nil {
+		return fmt.Errorf("version %d of the layout of volume %s: %w", l.Version, v.layout.Name, err)
+	}
+	if v.inplace != nil {
+		return nil // nothing is ever replaced without redundancy
+	}
+	a := v.lock()
+	if v.mu.closed != nil || l.Version <= v.mu.version {
+		v.unlock(a)
+		return nil
+	}
+	v.mu.version = l.Version
+	for _, g := range l.Groups {
+		for c, m := range g.Members {
+			v.changeMemberLocked(g.ID, raid.Col(c), m)
+		}
+	}
+	v.healthChangedLocked()
+	v.restartStalledLocked(a)
+	v.unlock(a)
+	v.idle()
+	return nil
+}
+
+// changeMemberLocked makes column c of group g what the layout says.
+func (v *Volume) changeMemberLocked(g raid.GroupID, c raid.Col, m raid.Member) {
+	cur := v.member(g, c)
+	same := cur.peer != nil && cur.chunk == m.Chunk
+	switch {
+	case m.State == raid.MemberLost:
+		if cur.peer != nil {
+			v.log.Warn("a member is lost", "group", g, "column", c, "server", cur.peer.id)
+			v.leaveLayoutLocked(g, c)
+		}
+	case same:
+		cur.ref.rebuilding = m.State == raid.MemberRebuilding
+	default:
+		v.leaveLayoutLocked(g, c)
+		v.mu.log.Replace(g, c)
+		p, ref := v.joinLocked(g, c, m)
+		// It is empty, and every row in use counts as missed.
+		ref.rebuilding, ref.compared = true, true
+		v.log.Info("a member is replaced", "group", g, "column", c, "server", m.Server)
+		switch {
+		case p.stop == nil:
+			v.startPeer(p, nil)
+		case p.state == peerUp:
+			v.wg.Go(func() { p.openLate(v.run, ref) })
+		}
+	}
+}
+
+// leaveLayoutLocked takes the member of column c out: what it held is gone.
+// Batches that are on their way to it are placed again.
+func (v *Volume) leaveLayoutLocked(g raid.GroupID, c raid.Col) {
+	v.mu.log.SetLost(g, c)
+	cur := v.member(g, c)
+	p := cur.peer
+	if p == nil {
+		return
+	}
+	for _, b := range v.batches {
+		if b.left > 0 && b.p.Group == g && b.p.Members&(1<<c) != 0 {
+			b.failed |= 1 << c
+			b.err = transport.ErrClosed
+		}
+	}
+	p.members = slices.DeleteFunc(p.members, func(m *memberRef) bool { return m == cur.ref })
+	*cur = member{}
+	if len(p.members) > 0 {
+		return
+	}
+	if p.stop != nil {
+		p.stop()
+	}
+	rest := slices.DeleteFunc(slices.Clone(v.allPeers()), func(o *peer) bool { return o == p })
+	v.peers.Store(&rest)
+}
+
+// joinLocked enters a member, and its server if it is new to the volume.
+func (v *Volume) joinLocked(g raid.GroupID, c raid.Col, m raid.Member) (*peer, *memberRef) {
+	var p *peer
+	for _, o := range v.allPeers() {
+		if o.id == m.Server && o.inc == m.Incarnation {
+			p = o
+		}
+	}
+	if p == nil {
+		p = &peer{v: v, id: m.Server, addr: m.Addr, inc: m.Incarnation}
+		all := append(slices.Clone(v.allPeers()), p)
+		v.peers.Store(&all)
+	}
+	ref := &memberRef{group: g, col: c, chunk: m.Chunk, rebuilding: m.State == raid.MemberRebuilding}
+	p.members = append(p.members, ref)
+	v.memberOf[int(g)*v.geo.Members()+int(c)] = member{peer: p, chunk: m.Chunk, ref: ref}
+	return p, ref
+}
+
+// startPeer starts keeping a session with p. first, when not nil, is told how
+// the first attempt ended.
+func (v *Volume) startPeer(p *peer, first chan<- error) {
+	ctx, cancel := context.WithCancel(v.run)
+	p.stop = cancel
+	v.wg.Go(func() {
+		defer cancel()
+		p.run(ctx, first)
+	})
+}
+
+// openLate opens a member that was added to a session that exists. When the
+// session ends meanwhile, the next one opens it.
+func (p *peer) openLate(ctx context.Context, m *memberRef) {
+	v := p.v
+	conn := p.conn()
+	for wait := redialFirst; conn != nil && ctx.Err() == nil; wait = min(2*wait, redialMost) {
+		octx, cancel := context.WithTimeout(ctx, v.cfg.DialTimeout)
+		err := p.open(octx, conn, m)
+		cancel()
+		if err == nil {
+			a := v.lock()
+			if p.state == peerUp && p.conn() == conn && v.member(m.group, m.col).ref == m {
+				v.mu.log.SetUp(m.group, m.col, true)
+				v.healthChangedLocked()
+				v.restartStalledLocked(a)
+			}
+			v.unlock(a)
+			v.idle()
+			return
+		}
+		v.log.Warn("a replacement cannot be opened", "server", p.id, "chunk", m.chunk, "err", err)
+		select {
+		case <-ctx.Done():
+		case <-conn.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// rebuildLocked fills in what a report says of replaced members.
+func (v *Volume) rebuildLocked(r *Report) {
+	r.Rebuilt = []raid.ChunkID{}
+	for i := range v.memberOf {
+		m := &v.memberOf[i]
+		if m.ref == nil || !m.ref.rebuilding {
+			continue
+		}
+		missing := v.mu.log.Missing(m.ref.group, m.ref.col)
+		r.RebuildRows += uint64(missing)
+		if missing == 0 && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
+			r.Rebuilt = append(r.Rebuilt, m.chunk)
+		}
+	}
+}
