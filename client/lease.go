@@ -17,8 +17,14 @@ type Meta interface {
 	Attach(ctx context.Context, req AttachRequest) (*raid.Layout, Lease, error)
 	// Renew extends the lease and brings what the client knows that meta
 	// cannot: it is called every Lease.Renew, and at once when the report
-	// changed for the worse. Errors: ErrFenced.
-	Renew(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch, r Report) error
+	// changed for the worse. It gives the version of the layout, with what the
+	// report's Rebuilt changed: when it is higher than the client's, Layout has
+	// the new members. Errors: ErrFenced.
+	Renew(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch, r Report) (version uint64, err error)
+	// Layout gives the present layout of a volume; its Epoch is that of the
+	// newest lease, whoever has it, and FirstEpoch is never set. Errors:
+	// ErrNoVolume.
+	Layout(ctx context.Context, volume raid.VolumeID) (*raid.Layout, error)
 	// Detach gives the lease back after the last write.
 	Detach(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch) error
 }
@@ -50,6 +56,8 @@ type Report struct {
 	MappedPages    uint64           `json:"mapped_pages"`
 	FilledPages    uint64           `json:"filled_pages"`
 	FreeRows       uint64           `json:"free_rows"`
+	RebuildRows    uint64           `json:"rebuild_rows"`      // rows that replaced members do not have yet
+	Rebuilt        []raid.ChunkID   `json:"rebuilt,omitempty"` // chunks of members in state rebuilding that hold everything by now: repeated until the layout says so too
 	Counters       map[string]int64 `json:"counters,omitempty"`
 }
 

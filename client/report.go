@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"dmps/raid"
@@ -119,6 +120,7 @@ func (v *Volume) keepLease(ctx context.Context) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	failing := false
+	known := v.layout.Version
 	for {
 		select {
 		case <-ctx.Done():
@@ -127,7 +129,12 @@ func (v *Volume) keepLease(ctx context.Context) {
 		case <-v.worse:
 		}
 		rctx, cancel := context.WithTimeout(ctx, every)
-		err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, v.Report())
+		version, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, v.Report())
+		if err == nil && version > known {
+			if err = v.layoutChanged(rctx, version); err == nil {
+				known = version
+			}
+		}
 		cancel()
 		switch {
 		case err == nil:
@@ -153,6 +160,16 @@ func (v *Volume) keepLease(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// layoutChanged fetches the layout after meta replaced members.
+func (v *Volume) layoutChanged(ctx context.Context, version uint64) error {
+	l, err := v.cfg.Meta.Layout(ctx, v.layout.Volume)
+	if err != nil {
+		return fmt.Errorf("fetching version %d of the layout: %w", version, err)
+	}
+	v.log.Info("members of the volume were replaced", "version", l.Version)
+	return nil
 }
 
 // Layout is what the volume was opened with. It must not be changed.

@@ -58,6 +58,9 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 			return nil
 		}
 		r.mu.beats[id] = beat{incarnation: inc, at: time.Now(), used: m.MemoryUsed}
+		if sv.State == state.ServerDown {
+			r.returnsLocked(a.n.cfg)
+		}
 		if sv.State != state.ServerUp || resized(sv.MemoryTotal, m.MemoryTotal) {
 			changes = append(changes, state.Command{SetServer: &state.SetServer{
 				ID: id, Incarnation: inc, State: state.ServerUp, MemoryTotal: m.MemoryTotal,
@@ -108,6 +111,22 @@ func (a serverAPI) ListServers(ctx context.Context, _ *connect.Request[metapb.Li
 		return nil
 	})
 	return answer(res, err)
+}
+
+func (a serverAPI) DrainServer(ctx context.Context, req *connect.Request[metapb.DrainServerRequest]) (*connect.Response[metapb.DrainServerResponse], error) {
+	return answer(&metapb.DrainServerResponse{}, a.n.drain(ctx, &state.Drain{ID: raid.ServerID(req.Msg.Id)}))
+}
+
+func (a serverAPI) UndrainServer(ctx context.Context, req *connect.Request[metapb.UndrainServerRequest]) (*connect.Response[metapb.UndrainServerResponse], error) {
+	return answer(&metapb.UndrainServerResponse{}, a.n.drain(ctx, &state.Drain{ID: raid.ServerID(req.Msg.Id), Off: true}))
+}
+
+func (n *Node) drain(ctx context.Context, c *state.Drain) error {
+	if _, _, err := n.leading(ctx); err != nil {
+		return err
+	}
+	_, err := n.propose(ctx, &state.Command{Drain: c})
+	return err
 }
 
 func (a serverAPI) RemoveServer(ctx context.Context, req *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {

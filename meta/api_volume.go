@@ -175,6 +175,7 @@ func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewR
 	}
 	volume, epoch := raid.VolumeID(req.Msg.Volume), raid.Epoch(req.Msg.Epoch)
 	var change *state.PutReport
+	var rebuilt *state.Rebuilt
 	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
 		if refusal := s.Renewable(volume, epoch); refusal != nil {
 			return refusal
@@ -187,6 +188,9 @@ func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewR
 		if err != nil {
 			return err
 		}
+		if chunks := s.Filling(volume, req.Msg.Report.Rebuilt); len(chunks) > 0 {
+			rebuilt = &state.Rebuilt{Volume: volume, Epoch: epoch, Chunks: chunks}
+		}
 		r.mu.reports[volume] = report{epoch: epoch, Report: proto.CloneOf(req.Msg.Report)}
 		if last := s.Volumes[volume].Report; last == nil || differs(last, &now) {
 			change = &state.PutReport{Volume: volume, Epoch: epoch, Report: now}
@@ -196,14 +200,41 @@ func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewR
 	if err == nil && change != nil {
 		_, err = a.n.propose(ctx, &state.Command{PutReport: change})
 	}
-	return answer(&metapb.RenewResponse{}, err)
+	if err == nil && rebuilt != nil {
+		_, err = a.n.propose(ctx, &state.Command{Rebuilt: rebuilt})
+	}
+	if err != nil {
+		return nil, apiError(err)
+	}
+	res := &metapb.RenewResponse{}
+	err = a.n.ask(ctx, func(_ *reign, s *state.State) error {
+		if refusal := s.Renewable(volume, epoch); refusal != nil {
+			return refusal
+		}
+		res.Version = s.Volumes[volume].Version
+		return nil
+	})
+	return answer(res, err)
+}
+
+func (a volumeAPI) GetLayout(ctx context.Context, req *connect.Request[metapb.GetLayoutRequest]) (*connect.Response[metapb.GetLayoutResponse], error) {
+	res := &metapb.GetLayoutResponse{}
+	err := a.n.ask(ctx, func(_ *reign, s *state.State) error {
+		v := s.Volumes[raid.VolumeID(req.Msg.Volume)]
+		if v == nil {
+			return &state.Refusal{Code: state.NoVolume, Message: fmt.Sprintf("volume %d was deleted", req.Msg.Volume)}
+		}
+		res.Layout = layoutMessage(s.Layout(v, v.LastLease, false))
+		return nil
+	})
+	return answer(res, err)
 }
 
 // differs reports whether a new leader must know the new report: counters of
 // rows move all the time, and only whether there are any matters.
 func differs(last, now *state.Report) bool {
 	return last.State != now.State || last.DegradedGroups != now.DegradedGroups || last.RedundancyLeft != now.RedundancyLeft ||
-		last.LostPages != now.LostPages || (last.DegradedRows == 0) != (now.DegradedRows == 0)
+		last.LostPages != now.LostPages || (last.RebuildRows == 0) != (now.RebuildRows == 0) || (last.DegradedRows == 0) != (now.DegradedRows == 0)
 }
 
 func (a volumeAPI) Detach(ctx context.Context, req *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error) {

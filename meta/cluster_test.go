@@ -89,7 +89,7 @@ func TestThreeNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Renew(ctx, l.Volume, l.Epoch, client.Report{State: client.StateDegraded, DegradedGroups: 2, RedundancyLeft: 0}); err != nil {
+	if _, err := c.Renew(ctx, l.Volume, l.Epoch, client.Report{State: client.StateDegraded, DegradedGroups: 2, RedundancyLeft: 0}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -104,7 +104,7 @@ func TestThreeNodes(t *testing.T) {
 	if v := st.Volumes[0]; v.State != client.StateDegraded || v.DegradedGroups != 2 || v.Lease == nil || v.Lease.Holder != "a" || v.Lease.Remaining <= 0 {
 		t.Errorf("after a change of leader: %+v", v)
 	}
-	if err := c.Renew(ctx, l.Volume, l.Epoch, client.Report{State: client.StateHealthy, RedundancyLeft: 1}); err != nil {
+	if _, err := c.Renew(ctx, l.Volume, l.Epoch, client.Report{State: client.StateHealthy, RedundancyLeft: 1}); err != nil {
 		t.Errorf("renew at the next leader: %v", err)
 	}
 

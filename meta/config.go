@@ -34,6 +34,9 @@ type Config struct {
 	Grace        time.Duration // and down after that long. Default: 30 s
 	LeaseTTL     time.Duration // of a lease without renewal. Default: 10 s
 
+	MaxRebuilding int // members of one volume that are filled at once. Default: no limit
+	MaxMoves      int // members of living servers that are moved at once, in the whole cluster. Default: 16
+
 	Logger *slog.Logger // default: slog.Default()
 
 	election time.Duration // of Raft, shorter in tests; 0: the library's second
@@ -51,6 +54,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.SuspectAfter, 2*time.Second)
 	setDefault(&c.Grace, 30*time.Second)
 	setDefault(&c.LeaseTTL, 10*time.Second)
+	setDefault(&c.MaxMoves, 16)
 	setDefault(&c.Logger, slog.Default())
 	if len(c.Join) == 0 {
 		setDefault(&c.BootstrapExpect, 1)
@@ -62,6 +66,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("bootstrap-expect %d: use 1, 3 or 5", c.BootstrapExpect)
 	case c.BootstrapExpect > 1 && len(c.Join) == 0:
 		return c, fmt.Errorf("bootstrap-expect %d needs the API addresses of the other nodes: use --join", c.BootstrapExpect)
+	case c.MaxRebuilding < 0 || c.MaxMoves < 0:
+		return c, errors.New("limits of members that are filled or moved at once are not negative")
 	case c.SuspectAfter > c.Grace:
 		return c, fmt.Errorf("grace %v is shorter than the %v after which a server is suspect", c.Grace, c.SuspectAfter)
 	}

@@ -16,20 +16,35 @@ func layoutMessage(l *raid.Layout) *metapb.Layout {
 	p := &metapb.Layout{
 		Volume: uint64(l.Volume), Name: l.Name, Layout: l.Kind.String(), Redundancy: l.Geometry.String(),
 		Pages: l.Pages, ChunkSlots: l.ChunkSlots, MinAck: uint32(l.MinAck), Epoch: uint64(l.Epoch),
-		FirstEpoch: l.FirstEpoch, Cluster: l.Cluster, TargetFill: uint32(l.TargetFill),
+		FirstEpoch: l.FirstEpoch, Cluster: l.Cluster, TargetFill: uint32(l.TargetFill), Version: l.Version,
 		Groups: make([]*metapb.Group, len(l.Groups)),
 	}
 	for i, g := range l.Groups {
 		pg := &metapb.Group{Id: uint32(g.ID), Members: make([]*metapb.Member, len(g.Members))}
 		for c, m := range g.Members {
-			pg.Members[c] = &metapb.Member{
-				Server: string(m.Server), Addr: m.Addr, Incarnation: uint64(m.Incarnation),
-				Chunk: uint64(m.Chunk), State: memberStates[m.State],
-			}
+			pg.Members[c] = memberMessage(m)
+		}
+		for _, pd := range g.Pending {
+			pg.Pending = append(pg.Pending, &metapb.Pending{Col: uint32(pd.Col), Member: memberMessage(pd.Member)})
 		}
 		p.Groups[i] = pg
 	}
 	return p
+}
+
+func memberMessage(m raid.Member) *metapb.Member {
+	return &metapb.Member{
+		Server: string(m.Server), Addr: m.Addr, Incarnation: uint64(m.Incarnation),
+		Chunk: uint64(m.Chunk), State: memberStates[m.State],
+	}
+}
+
+// noted leaves out a time that nobody noted.
+func noted(unixMs int64) int64 {
+	if unixMs <= 1 {
+		return 0
+	}
+	return unixMs
 }
 
 var memberStates = map[raid.MemberState]metapb.MemberState{
@@ -54,7 +69,7 @@ var serverStates = map[state.ServerState]metapb.ServerState{
 func reportState(p *metapb.Report) (state.Report, error) {
 	r := state.Report{
 		DegradedGroups: p.GetDegradedGroups(), DegradedRows: p.GetDegradedRows(), LostPages: p.GetLostPages(),
-		RedundancyLeft: int(p.GetRedundancyLeft()),
+		RedundancyLeft: int(p.GetRedundancyLeft()), RebuildRows: p.GetRebuildRows(),
 	}
 	for _, s := range p.GetSuspect() {
 		r.Suspect = append(r.Suspect, raid.ServerID(s))
@@ -71,7 +86,7 @@ func reportState(p *metapb.Report) (state.Report, error) {
 func reportMessage(r *state.Report) *metapb.Report {
 	p := &metapb.Report{
 		State: volumeStates[r.State], DegradedGroups: r.DegradedGroups, DegradedRows: r.DegradedRows,
-		LostPages: r.LostPages, RedundancyLeft: int32(r.RedundancyLeft),
+		LostPages: r.LostPages, RedundancyLeft: int32(r.RedundancyLeft), RebuildRows: r.RebuildRows,
 	}
 	for _, s := range r.Suspect {
 		p.Suspect = append(p.Suspect, string(s))
@@ -99,7 +114,11 @@ func (r *reign) volumeMessageLocked(s *state.State, v *state.Volume, now time.Ti
 		DegradedGroups: h.DegradedGroups, RedundancyLeft: int32(h.RedundancyLeft),
 		TargetFill: uint32(v.TargetFill), MinAck: uint32(v.MinAck), ChunkBytes: uint64(v.ChunkSlots) * raid.PageSize,
 		ReservedBytes: v.Reserved(), FailureDomain: v.Domain.String(), PlacedBy: v.PlacedBy.String(),
-		CreatedUnixMs: v.Created, Report: report,
+		CreatedUnixMs: v.Created, Report: report, Version: v.Version, AtRiskSinceUnixMs: noted(h.Since),
+		RebuildingMembers: h.Rebuilding, PendingMembers: h.Moving, RebuildRows: report.GetRebuildRows(),
+	}
+	if v.Stuck != nil {
+		p.StuckMembers, p.StuckReason = v.Stuck.Members, v.Stuck.Reason
 	}
 	if l := v.Lease; l != nil {
 		p.Lease = &metapb.Lease{Holder: l.Holder, Epoch: uint64(l.Epoch), AdminUrl: l.Admin}
@@ -114,6 +133,10 @@ func (r *reign) serverMessageLocked(sv *state.Server) *metapb.Server {
 	p := &metapb.Server{
 		Id: string(sv.ID), Incarnation: uint64(sv.Incarnation), Addr: sv.Addr, Labels: make(map[string]string, len(sv.Labels)),
 		State: serverStates[sv.State], MemoryTotal: sv.MemoryTotal, MemoryReserved: sv.Reserved, Chunks: sv.Chunks,
+		Draining: sv.Draining, AwayUnixMs: noted(sv.Away),
+	}
+	if sv.Draining && sv.State == state.ServerUp {
+		p.State = metapb.ServerState_SERVER_STATE_DRAINING
 	}
 	for k, v := range sv.Labels {
 		p.Labels[k] = v // the message outlives the lock on the state

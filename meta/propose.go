@@ -29,6 +29,7 @@ func (n *Node) propose(ctx context.Context, c *state.Command) (any, error) {
 	if p == nil {
 		return nil, errNoQuorum
 	}
+	c.Now = time.Now().UnixMilli()
 	data, err := c.Encode()
 	if err != nil {
 		return nil, err

@@ -13,7 +13,10 @@ import (
 	"dmps/raid"
 )
 
-const ruleEvery = 250 * time.Millisecond // servers are judged
+const (
+	ruleEvery   = 250 * time.Millisecond // servers are judged
+	stalledSelf = time.Second            // between two rounds: this node, or its disk, stalled
+)
 
 // reign is what a leader knows that is not replicated. It begins anew with
 // each leader: every server counts as heard then, and every lease as renewed.
@@ -26,6 +29,7 @@ type reign struct {
 		beats   map[raid.ServerID]beat
 		leases  map[raid.VolumeID]leaseEnd
 		reports map[raid.VolumeID]report
+		settle  time.Time // servers that were down are coming back: nothing is replaced before
 	}
 }
 
@@ -93,13 +97,16 @@ func (n *Node) rule(ctx context.Context, p *peer, r *reign) {
 	n.log.Info("leading the metadata service", "node", n.identity().ID)
 	t := time.NewTicker(ruleEvery)
 	defer t.Stop()
-	for {
+	var h healer
+	for last := time.Now(); ; last = time.Now() {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			n.judge(ctx, r)
 		}
+		r.excuse(time.Since(last))
+		n.judge(ctx, r)
+		h.heal(ctx, n, r)
 	}
 }
 
@@ -143,6 +150,20 @@ func (n *Node) announce(ctx context.Context, p *peer, r *reign) error {
 		close(r.ready)
 	}
 	return err
+}
+
+// excuse takes the blame for silence when this node itself did not run for a
+// while: it heard nobody then.
+func (r *reign) excuse(gap time.Duration) {
+	if gap < stalledSelf {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, b := range r.mu.beats {
+		b.at = b.at.Add(gap)
+		r.mu.beats[id] = b
+	}
 }
 
 // judge turns silence into suspicion, and suspicion into down.

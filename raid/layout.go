@@ -56,7 +56,18 @@ type Member struct {
 // linear or striped layout it is one chunk.
 type Group struct {
 	ID      GroupID
-	Members []Member // index is the Col
+	Members []Member  // index is the Col
+	Pending []Pending // at most one a column, ascending
+}
+
+// Pending is a member that will take the place of a living one: its server is
+// drained, or fuller than the others. It is filled while the one in Members
+// still counts. When it holds everything, meta puts it into Members, in sync,
+// and the other's chunk is given back. When the one in Members is lost first,
+// the pending one takes its place at once, MemberRebuilding.
+type Pending struct {
+	Col    Col
+	Member Member // its State is MemberRebuilding
 }
 
 // Layout is everything that a client must know of a volume to page to it.
@@ -70,7 +81,8 @@ type Layout struct {
 	ChunkSlots uint32 // slots of every chunk = rows of every group
 	MinAck     int    // least members of a row that must hold it before its pages are answered: K or K+1
 	Epoch      Epoch
-	FirstEpoch bool // nobody wrote to the volume before this lease: there is nothing to recover
+	Version    uint64 // grows with every change of Groups, whoever has the lease
+	FirstEpoch bool   // nobody wrote to the volume before this lease: there is nothing to recover
 	Groups     []Group
 	Cluster    string // cluster id, checked by every server
 	TargetFill int    // percent of data slots that hold live pages when every page of the volume is in use
@@ -112,6 +124,12 @@ func (l *Layout) Validate() error {
 		add("min ack %d: must be %d to %d", l.MinAck, l.Geometry.K, l.Geometry.Members())
 	}
 	owner := make(map[ChunkID]GroupID)
+	own := func(g GroupID, c Col, id ChunkID) {
+		if other, dup := owner[id]; dup && id != 0 {
+			add("member %d of group %d has chunk %d, which group %d has already", c, g, id, other)
+		}
+		owner[id] = g
+	}
 	for i, g := range l.Groups {
 		if int(g.ID) != i {
 			add("group %d stands at place %d", g.ID, i)
@@ -120,10 +138,16 @@ func (l *Layout) Validate() error {
 			add("group %d has %d members, not %d", g.ID, len(g.Members), l.Geometry.Members())
 		}
 		for c, m := range g.Members {
-			if other, dup := owner[m.Chunk]; dup && m.Chunk != 0 {
-				add("member %d of group %d has chunk %d, which group %d has already", c, g.ID, m.Chunk, other)
+			own(g.ID, Col(c), m.Chunk)
+		}
+		for i, p := range g.Pending {
+			own(g.ID, p.Col, p.Member.Chunk)
+			switch {
+			case int(p.Col) >= len(g.Members) || i > 0 && p.Col <= g.Pending[i-1].Col:
+				add("group %d: pending members out of order", g.ID)
+			case g.Members[p.Col].State != MemberInSync || p.Member.State != MemberRebuilding:
+				add("group %d: member %d is %v, the pending one %v", g.ID, p.Col, g.Members[p.Col].State, p.Member.State)
 			}
-			owner[m.Chunk] = g.ID
 		}
 	}
 	return errors.Join(errs...)

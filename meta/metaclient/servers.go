@@ -74,6 +74,28 @@ func (c *Client) Servers(ctx context.Context) ([]Server, error) {
 	return each(res.Servers, serverFrom), nil
 }
 
+// DrainServer has every member of a server moved to others, while it still
+// serves, and no new chunks placed there. It returns at once: the server is
+// drained when it holds no chunks. Draining again is no error. Errors:
+// ErrNotFound.
+func (c *Client) DrainServer(ctx context.Context, id raid.ServerID) error {
+	_, err := call(ctx, c, attemptTimeout, "drain server "+string(id), &metapb.DrainServerRequest{Id: string(id)},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.DrainServerRequest]) (*connect.Response[metapb.DrainServerResponse], error) {
+			return n.servers.DrainServer(ctx, r)
+		})
+	return err
+}
+
+// UndrainServer ends the draining of a server: moves that are not done are
+// given up. Errors: ErrNotFound.
+func (c *Client) UndrainServer(ctx context.Context, id raid.ServerID) error {
+	_, err := call(ctx, c, attemptTimeout, "undrain server "+string(id), &metapb.UndrainServerRequest{Id: string(id)},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.UndrainServerRequest]) (*connect.Response[metapb.UndrainServerResponse], error) {
+			return n.servers.UndrainServer(ctx, r)
+		})
+	return err
+}
+
 // RemoveServer forgets a server. One that holds chunks is refused unless
 // forced; forced, that many members of groups are lost. Errors: ErrNotFound,
 // ErrHoldsChunks, ErrIDInUse while it lives.
@@ -89,9 +111,10 @@ func (c *Client) RemoveServer(ctx context.Context, id raid.ServerID, force bool)
 }
 
 var serverStates = map[metapb.ServerState]string{
-	metapb.ServerState_SERVER_STATE_UP:      ServerUp,
-	metapb.ServerState_SERVER_STATE_SUSPECT: ServerSuspect,
-	metapb.ServerState_SERVER_STATE_DOWN:    ServerDown,
+	metapb.ServerState_SERVER_STATE_UP:       ServerUp,
+	metapb.ServerState_SERVER_STATE_SUSPECT:  ServerSuspect,
+	metapb.ServerState_SERVER_STATE_DOWN:     ServerDown,
+	metapb.ServerState_SERVER_STATE_DRAINING: ServerDraining,
 }
 
 func serverFrom(p *metapb.Server) Server {
@@ -99,5 +122,6 @@ func serverFrom(p *metapb.Server) Server {
 		ID: raid.ServerID(p.GetId()), Incarnation: raid.Incarnation(p.GetIncarnation()), Addr: p.GetAddr(),
 		Labels: p.GetLabels(), State: serverStates[p.GetState()], MemoryTotal: p.GetMemoryTotal(),
 		MemoryUsed: p.GetMemoryUsed(), MemoryReserved: p.GetMemoryReserved(), Chunks: p.GetChunks(),
+		Draining: p.GetDraining(), AwaySince: instant(p.GetAwayUnixMs()),
 	}
 }

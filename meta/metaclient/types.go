@@ -60,8 +60,15 @@ type Volume struct {
 	FailureDomain  string         `json:"failure_domain"` // asked for
 	PlacedBy       string         `json:"placed_by"`      // given: the same level or a coarser one
 	Created        time.Time      `json:"created"`
-	Lease          *Lease         `json:"lease,omitempty"`  // nil: not attached
-	Report         *client.Report `json:"report,omitempty"` // nil: none yet
+	Version        uint64         `json:"version"`                // of the layout
+	Rebuilding     uint64         `json:"rebuilding_members"`     // replacements of lost members that are being filled
+	Pending        uint64         `json:"pending_members"`        // replacements of living members that are being filled
+	RebuildRows    uint64         `json:"rebuild_rows"`           // rows that they do not have yet, as reported
+	AtRiskSince    time.Time      `json:"at_risk_since,omitzero"` // since when a group misses a member; zero: none does, or nobody noted it
+	StuckMembers   uint64         `json:"stuck_members"`          // members that should be replaced and cannot be
+	StuckReason    string         `json:"stuck_reason,omitempty"` // why, for one of them
+	Lease          *Lease         `json:"lease,omitempty"`        // nil: not attached
+	Report         *client.Report `json:"report,omitempty"`       // nil: none yet
 }
 
 // Lease is who may write a volume.
@@ -74,9 +81,10 @@ type Lease struct {
 
 // Server states.
 const (
-	ServerUp      = "up"
-	ServerSuspect = "suspect" // missed heartbeats
-	ServerDown    = "down"    // missed them for the whole grace
+	ServerUp       = "up"
+	ServerSuspect  = "suspect"  // missed heartbeats
+	ServerDown     = "down"     // missed them for the whole grace
+	ServerDraining = "draining" // up, and its members are moved away
 )
 
 // Server is a memory server as meta knows it.
@@ -86,10 +94,12 @@ type Server struct {
 	Addr           string            `json:"addr"`
 	Labels         map[string]string `json:"labels,omitempty"`
 	State          string            `json:"state"`
-	MemoryTotal    uint64            `json:"memory_total"`    // bytes of the arena
-	MemoryUsed     uint64            `json:"memory_used"`     // bytes, as of the last heartbeat
-	MemoryReserved uint64            `json:"memory_reserved"` // bytes promised to volumes
-	Chunks         uint64            `json:"chunks"`          // promised to volumes
+	MemoryTotal    uint64            `json:"memory_total"`        // bytes of the arena
+	MemoryUsed     uint64            `json:"memory_used"`         // bytes, as of the last heartbeat
+	MemoryReserved uint64            `json:"memory_reserved"`     // bytes promised to volumes
+	Chunks         uint64            `json:"chunks"`              // promised to volumes
+	Draining       bool              `json:"draining"`            // whatever its state
+	AwaySince      time.Time         `json:"away_since,omitzero"` // since when it is not up; zero: it is, or nobody noted it
 }
 
 // Node is a meta node.

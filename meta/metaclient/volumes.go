@@ -32,13 +32,33 @@ func (c *Client) Attach(ctx context.Context, req client.AttachRequest) (*raid.La
 }
 
 // Renew implements client.Meta. Errors: client.ErrFenced, client.ErrNoVolume.
-func (c *Client) Renew(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch, r client.Report) error {
-	_, err := call(ctx, c, attemptTimeout, "renew the lease", &metapb.RenewRequest{
+func (c *Client) Renew(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch, r client.Report) (version uint64, err error) {
+	res, err := call(ctx, c, attemptTimeout, "renew the lease", &metapb.RenewRequest{
 		Volume: uint64(volume), Epoch: uint64(epoch), Report: reportTo(&r),
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RenewRequest]) (*connect.Response[metapb.RenewResponse], error) {
 		return n.volumes.Renew(ctx, r)
 	})
-	return err
+	if err != nil {
+		return 0, err
+	}
+	return res.Version, nil
+}
+
+// Layout implements client.Meta. Errors: client.ErrNoVolume.
+func (c *Client) Layout(ctx context.Context, volume raid.VolumeID) (*raid.Layout, error) {
+	what := fmt.Sprintf("layout of volume %d", volume)
+	res, err := call(ctx, c, attemptTimeout, what, &metapb.GetLayoutRequest{Volume: uint64(volume)},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.GetLayoutRequest]) (*connect.Response[metapb.GetLayoutResponse], error) {
+			return n.volumes.GetLayout(ctx, r)
+		})
+	if err != nil {
+		return nil, err
+	}
+	l, err := layoutFrom(res.Layout)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return l, nil
 }
 
 // Detach implements client.Meta. A lease that was given back already is no
@@ -140,27 +160,37 @@ func layoutFrom(p *metapb.Layout) (*raid.Layout, error) {
 	l := &raid.Layout{
 		Volume: raid.VolumeID(p.Volume), Name: p.Name, Kind: kind, Geometry: g, Pages: p.Pages,
 		ChunkSlots: p.ChunkSlots, MinAck: int(p.MinAck), Epoch: raid.Epoch(p.Epoch), FirstEpoch: p.FirstEpoch,
-		Cluster: p.Cluster, TargetFill: int(p.TargetFill),
+		Cluster: p.Cluster, TargetFill: int(p.TargetFill), Version: p.Version,
 		Groups: make([]raid.Group, len(p.Groups)),
 	}
 	for i, pg := range p.Groups {
 		ms := make([]raid.Member, len(pg.Members))
 		for j, m := range pg.Members {
-			state, err := memberStateFrom(m.State)
-			if err != nil {
+			if ms[j], err = memberFrom(m); err != nil {
 				return nil, fmt.Errorf("group %d: %w", pg.Id, err)
-			}
-			ms[j] = raid.Member{
-				Server: raid.ServerID(m.Server), Addr: m.Addr, Incarnation: raid.Incarnation(m.Incarnation),
-				Chunk: raid.ChunkID(m.Chunk), State: state,
 			}
 		}
 		l.Groups[i] = raid.Group{ID: raid.GroupID(pg.Id), Members: ms}
+		for _, pd := range pg.Pending {
+			m, err := memberFrom(pd.Member)
+			if err != nil || pd.Col >= uint32(len(ms)) {
+				return nil, fmt.Errorf("group %d: pending member %d: %w", pg.Id, pd.Col, err)
+			}
+			l.Groups[i].Pending = append(l.Groups[i].Pending, raid.Pending{Col: raid.Col(pd.Col), Member: m})
+		}
 	}
 	if err := l.Validate(); err != nil {
 		return nil, fmt.Errorf("layout from the service: %w", err)
 	}
 	return l, nil
+}
+
+func memberFrom(m *metapb.Member) (raid.Member, error) {
+	state, err := memberStateFrom(m.GetState())
+	return raid.Member{
+		Server: raid.ServerID(m.GetServer()), Addr: m.GetAddr(), Incarnation: raid.Incarnation(m.GetIncarnation()),
+		Chunk: raid.ChunkID(m.GetChunk()), State: state,
+	}, err
 }
 
 func memberStateFrom(s metapb.MemberState) (raid.MemberState, error) {
@@ -188,7 +218,9 @@ func volumeFrom(p *metapb.Volume) Volume {
 		Groups: p.GetGroups(), DegradedGroups: p.GetDegradedGroups(), RedundancyLeft: int(p.GetRedundancyLeft()),
 		TargetFill: int(p.GetTargetFill()), MinAck: int(p.GetMinAck()), ChunkBytes: p.GetChunkBytes(),
 		Reserved: p.GetReservedBytes(), FailureDomain: p.GetFailureDomain(), PlacedBy: p.GetPlacedBy(),
-		Created: time.UnixMilli(p.GetCreatedUnixMs()).UTC(),
+		Created: time.UnixMilli(p.GetCreatedUnixMs()).UTC(), Version: p.GetVersion(),
+		Rebuilding: p.GetRebuildingMembers(), Pending: p.GetPendingMembers(), RebuildRows: p.GetRebuildRows(),
+		AtRiskSince: instant(p.GetAtRiskSinceUnixMs()), StuckMembers: p.GetStuckMembers(), StuckReason: p.GetStuckReason(),
 	}
 	if l := p.GetLease(); l != nil {
 		v.Lease = &Lease{Holder: l.Holder, Epoch: raid.Epoch(l.Epoch), AdminURL: l.AdminUrl, Remaining: milliseconds(l.RemainingMs)}
@@ -199,11 +231,20 @@ func volumeFrom(p *metapb.Volume) Volume {
 	return v
 }
 
+// instant reads a time that may be absent.
+func instant(unixMs int64) time.Time {
+	if unixMs == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(unixMs).UTC()
+}
+
 func reportTo(r *client.Report) *metapb.Report {
 	p := &metapb.Report{
 		DegradedGroups: uint64(max(r.DegradedGroups, 0)), DegradedRows: r.DegradedRows, LostPages: r.LostPages,
 		RedundancyLeft: int32(r.RedundancyLeft), MappedPages: r.MappedPages, FilledPages: r.FilledPages,
-		FreeRows: r.FreeRows, Counters: r.Counters,
+		FreeRows: r.FreeRows, Counters: r.Counters, RebuildRows: r.RebuildRows,
+		Rebuilt: each(r.Rebuilt, func(c raid.ChunkID) uint64 { return uint64(c) }),
 	}
 	for k, s := range volumeStates {
 		if s == r.State {
@@ -220,7 +261,8 @@ func reportFrom(p *metapb.Report) *client.Report {
 	r := &client.Report{
 		State: volumeStates[p.State], DegradedGroups: int(p.DegradedGroups), DegradedRows: p.DegradedRows,
 		LostPages: p.LostPages, RedundancyLeft: int(p.RedundancyLeft), MappedPages: p.MappedPages,
-		FilledPages: p.FilledPages, FreeRows: p.FreeRows, Counters: p.Counters,
+		FilledPages: p.FilledPages, FreeRows: p.FreeRows, Counters: p.Counters, RebuildRows: p.RebuildRows,
+		Rebuilt: each(p.Rebuilt, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),
 	}
 	for _, s := range p.Suspect {
 		r.Suspect = append(r.Suspect, raid.ServerID(s))

@@ -35,6 +35,7 @@ const (
 	ServerState_SERVER_STATE_UP          ServerState = 1
 	ServerState_SERVER_STATE_SUSPECT     ServerState = 2 // missed heartbeats
 	ServerState_SERVER_STATE_DOWN        ServerState = 3 // missed them for the whole grace
+	ServerState_SERVER_STATE_DRAINING    ServerState = 4 // up, and its members are moved away
 )
 
 // Enum value maps for ServerState.
@@ -44,12 +45,14 @@ var (
 		1: "SERVER_STATE_UP",
 		2: "SERVER_STATE_SUSPECT",
 		3: "SERVER_STATE_DOWN",
+		4: "SERVER_STATE_DRAINING",
 	}
 	ServerState_value = map[string]int32{
 		"SERVER_STATE_UNSPECIFIED": 0,
 		"SERVER_STATE_UP":          1,
 		"SERVER_STATE_SUSPECT":     2,
 		"SERVER_STATE_DOWN":        3,
+		"SERVER_STATE_DRAINING":    4,
 	}
 )
 
@@ -1182,6 +1185,8 @@ type Server struct {
 	MemoryUsed     uint64                 `protobuf:"varint,7,opt,name=memory_used,json=memoryUsed,proto3" json:"memory_used,omitempty"`             // bytes used as of the last heartbeat
 	MemoryReserved uint64                 `protobuf:"varint,8,opt,name=memory_reserved,json=memoryReserved,proto3" json:"memory_reserved,omitempty"` // bytes promised to volumes
 	Chunks         uint64                 `protobuf:"varint,9,opt,name=chunks,proto3" json:"chunks,omitempty"`                                       // chunks promised to volumes
+	Draining       bool                   `protobuf:"varint,10,opt,name=draining,proto3" json:"draining,omitempty"`                                  // whatever its state
+	AwayUnixMs     int64                  `protobuf:"varint,11,opt,name=away_unix_ms,json=awayUnixMs,proto3" json:"away_unix_ms,omitempty"`          // since when it is not up; 0: it is, or nobody noted it
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1279,6 +1284,20 @@ func (x *Server) GetChunks() uint64 {
 	return 0
 }
 
+func (x *Server) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Server) GetAwayUnixMs() int64 {
+	if x != nil {
+		return x.AwayUnixMs
+	}
+	return 0
+}
+
 type ListServersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1359,6 +1378,166 @@ func (x *ListServersResponse) GetServers() []*Server {
 	return nil
 }
 
+type DrainServerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainServerRequest) Reset() {
+	*x = DrainServerRequest{}
+	mi := &file_meta_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainServerRequest) ProtoMessage() {}
+
+func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainServerRequest.ProtoReflect.Descriptor instead.
+func (*DrainServerRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DrainServerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DrainServerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainServerResponse) Reset() {
+	*x = DrainServerResponse{}
+	mi := &file_meta_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainServerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainServerResponse) ProtoMessage() {}
+
+func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainServerResponse.ProtoReflect.Descriptor instead.
+func (*DrainServerResponse) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{20}
+}
+
+type UndrainServerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainServerRequest) Reset() {
+	*x = UndrainServerRequest{}
+	mi := &file_meta_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainServerRequest) ProtoMessage() {}
+
+func (x *UndrainServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainServerRequest.ProtoReflect.Descriptor instead.
+func (*UndrainServerRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *UndrainServerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type UndrainServerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainServerResponse) Reset() {
+	*x = UndrainServerResponse{}
+	mi := &file_meta_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainServerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainServerResponse) ProtoMessage() {}
+
+func (x *UndrainServerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainServerResponse.ProtoReflect.Descriptor instead.
+func (*UndrainServerResponse) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{22}
+}
+
 type RemoveServerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1369,7 +1548,7 @@ type RemoveServerRequest struct {
 
 func (x *RemoveServerRequest) Reset() {
 	*x = RemoveServerRequest{}
-	mi := &file_meta_proto_msgTypes[19]
+	mi := &file_meta_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1560,7 @@ func (x *RemoveServerRequest) String() string {
 func (*RemoveServerRequest) ProtoMessage() {}
 
 func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[19]
+	mi := &file_meta_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1573,7 @@ func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{19}
+	return file_meta_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RemoveServerRequest) GetId() string {
@@ -1420,7 +1599,7 @@ type RemoveServerResponse struct {
 
 func (x *RemoveServerResponse) Reset() {
 	*x = RemoveServerResponse{}
-	mi := &file_meta_proto_msgTypes[20]
+	mi := &file_meta_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1611,7 @@ func (x *RemoveServerResponse) String() string {
 func (*RemoveServerResponse) ProtoMessage() {}
 
 func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[20]
+	mi := &file_meta_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1624,7 @@ func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveServerResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{20}
+	return file_meta_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RemoveServerResponse) GetLostMembers() uint64 {
@@ -1472,7 +1651,7 @@ type CreateVolumeRequest struct {
 
 func (x *CreateVolumeRequest) Reset() {
 	*x = CreateVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[21]
+	mi := &file_meta_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1663,7 @@ func (x *CreateVolumeRequest) String() string {
 func (*CreateVolumeRequest) ProtoMessage() {}
 
 func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[21]
+	mi := &file_meta_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1676,7 @@ func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeRequest.ProtoReflect.Descriptor instead.
 func (*CreateVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{21}
+	return file_meta_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CreateVolumeRequest) GetName() string {
@@ -1572,7 +1751,7 @@ type CreateVolumeResponse struct {
 
 func (x *CreateVolumeResponse) Reset() {
 	*x = CreateVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[22]
+	mi := &file_meta_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1763,7 @@ func (x *CreateVolumeResponse) String() string {
 func (*CreateVolumeResponse) ProtoMessage() {}
 
 func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[22]
+	mi := &file_meta_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1776,7 @@ func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeResponse.ProtoReflect.Descriptor instead.
 func (*CreateVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{22}
+	return file_meta_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreateVolumeResponse) GetVolume() *Volume {
@@ -1620,7 +1799,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_proto_msgTypes[23]
+	mi := &file_meta_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1811,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[23]
+	mi := &file_meta_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1824,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{23}
+	return file_meta_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Member) GetServer() string {
@@ -1683,17 +1862,71 @@ func (x *Member) GetState() MemberState {
 	return MemberState_MEMBER_STATE_UNSPECIFIED
 }
 
+// Pending is a member that will take the place of a living one.
+type Pending struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Col           uint32                 `protobuf:"varint,1,opt,name=col,proto3" json:"col,omitempty"`
+	Member        *Member                `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pending) Reset() {
+	*x = Pending{}
+	mi := &file_meta_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pending) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pending) ProtoMessage() {}
+
+func (x *Pending) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pending.ProtoReflect.Descriptor instead.
+func (*Pending) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Pending) GetCol() uint32 {
+	if x != nil {
+		return x.Col
+	}
+	return 0
+}
+
+func (x *Pending) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
 type Group struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Members       []*Member              `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	Pending       []*Pending             `protobuf:"bytes,3,rep,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_meta_proto_msgTypes[24]
+	mi := &file_meta_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1705,7 +1938,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[24]
+	mi := &file_meta_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1718,7 +1951,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{24}
+	return file_meta_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Group) GetId() uint32 {
@@ -1731,6 +1964,13 @@ func (x *Group) GetId() uint32 {
 func (x *Group) GetMembers() []*Member {
 	if x != nil {
 		return x.Members
+	}
+	return nil
+}
+
+func (x *Group) GetPending() []*Pending {
+	if x != nil {
+		return x.Pending
 	}
 	return nil
 }
@@ -1749,13 +1989,14 @@ type Layout struct {
 	Groups        []*Group               `protobuf:"bytes,10,rep,name=groups,proto3" json:"groups,omitempty"`
 	Cluster       string                 `protobuf:"bytes,11,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	TargetFill    uint32                 `protobuf:"varint,12,opt,name=target_fill,json=targetFill,proto3" json:"target_fill,omitempty"`
+	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"` // grows with every change of groups
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_meta_proto_msgTypes[25]
+	mi := &file_meta_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +2008,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[25]
+	mi := &file_meta_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +2021,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{25}
+	return file_meta_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Layout) GetVolume() uint64 {
@@ -1867,6 +2108,13 @@ func (x *Layout) GetTargetFill() uint32 {
 	return 0
 }
 
+func (x *Layout) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type Lease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
@@ -1879,7 +2127,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_meta_proto_msgTypes[26]
+	mi := &file_meta_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +2139,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[26]
+	mi := &file_meta_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2152,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{26}
+	return file_meta_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Lease) GetHolder() string {
@@ -1948,13 +2196,15 @@ type Report struct {
 	FilledPages    uint64                 `protobuf:"varint,8,opt,name=filled_pages,json=filledPages,proto3" json:"filled_pages,omitempty"`
 	FreeRows       uint64                 `protobuf:"varint,9,opt,name=free_rows,json=freeRows,proto3" json:"free_rows,omitempty"`
 	Counters       map[string]int64       `protobuf:"bytes,10,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	RebuildRows    uint64                 `protobuf:"varint,11,opt,name=rebuild_rows,json=rebuildRows,proto3" json:"rebuild_rows,omitempty"` // rows that replaced members do not have yet
+	Rebuilt        []uint64               `protobuf:"varint,12,rep,packed,name=rebuilt,proto3" json:"rebuilt,omitempty"`                     // chunks of members in state rebuilding that hold everything by now
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_meta_proto_msgTypes[27]
+	mi := &file_meta_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2216,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[27]
+	mi := &file_meta_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2229,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{27}
+	return file_meta_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Report) GetState() VolumeState {
@@ -2052,35 +2302,56 @@ func (x *Report) GetCounters() map[string]int64 {
 	return nil
 }
 
+func (x *Report) GetRebuildRows() uint64 {
+	if x != nil {
+		return x.RebuildRows
+	}
+	return 0
+}
+
+func (x *Report) GetRebuilt() []uint64 {
+	if x != nil {
+		return x.Rebuilt
+	}
+	return nil
+}
+
 // Volume is a volume as status shows it: what meta knows of its servers and
 // what its client last reported, whichever is worse.
 type Volume struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Id             uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	State          VolumeState            `protobuf:"varint,3,opt,name=state,proto3,enum=dmps.meta.v1.VolumeState" json:"state,omitempty"`
-	Redundancy     string                 `protobuf:"bytes,4,opt,name=redundancy,proto3" json:"redundancy,omitempty"`
-	Layout         string                 `protobuf:"bytes,5,opt,name=layout,proto3" json:"layout,omitempty"`
-	SizeBytes      uint64                 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	Groups         uint64                 `protobuf:"varint,7,opt,name=groups,proto3" json:"groups,omitempty"`
-	DegradedGroups uint64                 `protobuf:"varint,8,opt,name=degraded_groups,json=degradedGroups,proto3" json:"degraded_groups,omitempty"`
-	RedundancyLeft int32                  `protobuf:"varint,9,opt,name=redundancy_left,json=redundancyLeft,proto3" json:"redundancy_left,omitempty"` // how many more members the worst group can lose; below 0: data is out of reach
-	TargetFill     uint32                 `protobuf:"varint,10,opt,name=target_fill,json=targetFill,proto3" json:"target_fill,omitempty"`
-	MinAck         uint32                 `protobuf:"varint,11,opt,name=min_ack,json=minAck,proto3" json:"min_ack,omitempty"`
-	ChunkBytes     uint64                 `protobuf:"varint,12,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`          // page bytes of a chunk
-	ReservedBytes  uint64                 `protobuf:"varint,13,opt,name=reserved_bytes,json=reservedBytes,proto3" json:"reserved_bytes,omitempty"` // memory promised on servers
-	FailureDomain  string                 `protobuf:"bytes,14,opt,name=failure_domain,json=failureDomain,proto3" json:"failure_domain,omitempty"`  // what was asked for
-	PlacedBy       string                 `protobuf:"bytes,15,opt,name=placed_by,json=placedBy,proto3" json:"placed_by,omitempty"`                 // the level at which the groups are spread: the same or coarser
-	CreatedUnixMs  int64                  `protobuf:"varint,16,opt,name=created_unix_ms,json=createdUnixMs,proto3" json:"created_unix_ms,omitempty"`
-	Lease          *Lease                 `protobuf:"bytes,17,opt,name=lease,proto3" json:"lease,omitempty"`   // absent: not attached
-	Report         *Report                `protobuf:"bytes,18,opt,name=report,proto3" json:"report,omitempty"` // the last one; absent: none yet
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Id                uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name              string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	State             VolumeState            `protobuf:"varint,3,opt,name=state,proto3,enum=dmps.meta.v1.VolumeState" json:"state,omitempty"`
+	Redundancy        string                 `protobuf:"bytes,4,opt,name=redundancy,proto3" json:"redundancy,omitempty"`
+	Layout            string                 `protobuf:"bytes,5,opt,name=layout,proto3" json:"layout,omitempty"`
+	SizeBytes         uint64                 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Groups            uint64                 `protobuf:"varint,7,opt,name=groups,proto3" json:"groups,omitempty"`
+	DegradedGroups    uint64                 `protobuf:"varint,8,opt,name=degraded_groups,json=degradedGroups,proto3" json:"degraded_groups,omitempty"`
+	RedundancyLeft    int32                  `protobuf:"varint,9,opt,name=redundancy_left,json=redundancyLeft,proto3" json:"redundancy_left,omitempty"` // how many more members the worst group can lose; below 0: data is out of reach
+	TargetFill        uint32                 `protobuf:"varint,10,opt,name=target_fill,json=targetFill,proto3" json:"target_fill,omitempty"`
+	MinAck            uint32                 `protobuf:"varint,11,opt,name=min_ack,json=minAck,proto3" json:"min_ack,omitempty"`
+	ChunkBytes        uint64                 `protobuf:"varint,12,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`          // page bytes of a chunk
+	ReservedBytes     uint64                 `protobuf:"varint,13,opt,name=reserved_bytes,json=reservedBytes,proto3" json:"reserved_bytes,omitempty"` // memory promised on servers
+	FailureDomain     string                 `protobuf:"bytes,14,opt,name=failure_domain,json=failureDomain,proto3" json:"failure_domain,omitempty"`  // what was asked for
+	PlacedBy          string                 `protobuf:"bytes,15,opt,name=placed_by,json=placedBy,proto3" json:"placed_by,omitempty"`                 // the level at which the groups are spread: the same or coarser
+	CreatedUnixMs     int64                  `protobuf:"varint,16,opt,name=created_unix_ms,json=createdUnixMs,proto3" json:"created_unix_ms,omitempty"`
+	Lease             *Lease                 `protobuf:"bytes,17,opt,name=lease,proto3" json:"lease,omitempty"`                                                         // absent: not attached
+	Report            *Report                `protobuf:"bytes,18,opt,name=report,proto3" json:"report,omitempty"`                                                       // the last one; absent: none yet
+	RebuildingMembers uint64                 `protobuf:"varint,19,opt,name=rebuilding_members,json=rebuildingMembers,proto3" json:"rebuilding_members,omitempty"`       // replacements of lost members that are being filled
+	PendingMembers    uint64                 `protobuf:"varint,20,opt,name=pending_members,json=pendingMembers,proto3" json:"pending_members,omitempty"`                // replacements of living members that are being filled
+	RebuildRows       uint64                 `protobuf:"varint,21,opt,name=rebuild_rows,json=rebuildRows,proto3" json:"rebuild_rows,omitempty"`                         // rows that they do not have yet, as reported
+	AtRiskSinceUnixMs int64                  `protobuf:"varint,22,opt,name=at_risk_since_unix_ms,json=atRiskSinceUnixMs,proto3" json:"at_risk_since_unix_ms,omitempty"` // since when a group misses a member; 0: none does, or nobody noted it
+	StuckMembers      uint64                 `protobuf:"varint,23,opt,name=stuck_members,json=stuckMembers,proto3" json:"stuck_members,omitempty"`                      // members that should be replaced and cannot be
+	StuckReason       string                 `protobuf:"bytes,24,opt,name=stuck_reason,json=stuckReason,proto3" json:"stuck_reason,omitempty"`                          // why, for one of them
+	Version           uint64                 `protobuf:"varint,25,opt,name=version,proto3" json:"version,omitempty"`                                                    // of the layout
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_meta_proto_msgTypes[28]
+	mi := &file_meta_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2092,7 +2363,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[28]
+	mi := &file_meta_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2105,7 +2376,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{28}
+	return file_meta_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Volume) GetId() uint64 {
@@ -2234,6 +2505,55 @@ func (x *Volume) GetReport() *Report {
 	return nil
 }
 
+func (x *Volume) GetRebuildingMembers() uint64 {
+	if x != nil {
+		return x.RebuildingMembers
+	}
+	return 0
+}
+
+func (x *Volume) GetPendingMembers() uint64 {
+	if x != nil {
+		return x.PendingMembers
+	}
+	return 0
+}
+
+func (x *Volume) GetRebuildRows() uint64 {
+	if x != nil {
+		return x.RebuildRows
+	}
+	return 0
+}
+
+func (x *Volume) GetAtRiskSinceUnixMs() int64 {
+	if x != nil {
+		return x.AtRiskSinceUnixMs
+	}
+	return 0
+}
+
+func (x *Volume) GetStuckMembers() uint64 {
+	if x != nil {
+		return x.StuckMembers
+	}
+	return 0
+}
+
+func (x *Volume) GetStuckReason() string {
+	if x != nil {
+		return x.StuckReason
+	}
+	return ""
+}
+
+func (x *Volume) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 type ListVolumesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2242,7 +2562,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_meta_proto_msgTypes[29]
+	mi := &file_meta_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2574,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[29]
+	mi := &file_meta_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2587,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{29}
+	return file_meta_proto_rawDescGZIP(), []int{34}
 }
 
 type ListVolumesResponse struct {
@@ -2279,7 +2599,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_meta_proto_msgTypes[30]
+	mi := &file_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2291,7 +2611,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[30]
+	mi := &file_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2304,7 +2624,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{30}
+	return file_meta_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -2323,7 +2643,7 @@ type GetVolumeRequest struct {
 
 func (x *GetVolumeRequest) Reset() {
 	*x = GetVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[31]
+	mi := &file_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +2655,7 @@ func (x *GetVolumeRequest) String() string {
 func (*GetVolumeRequest) ProtoMessage() {}
 
 func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[31]
+	mi := &file_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +2668,7 @@ func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeRequest.ProtoReflect.Descriptor instead.
 func (*GetVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{31}
+	return file_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetVolumeRequest) GetName() string {
@@ -2368,7 +2688,7 @@ type GetVolumeResponse struct {
 
 func (x *GetVolumeResponse) Reset() {
 	*x = GetVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[32]
+	mi := &file_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2700,7 @@ func (x *GetVolumeResponse) String() string {
 func (*GetVolumeResponse) ProtoMessage() {}
 
 func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[32]
+	mi := &file_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2713,7 @@ func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeResponse.ProtoReflect.Descriptor instead.
 func (*GetVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{32}
+	return file_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetVolumeResponse) GetVolume() *Volume {
@@ -2420,7 +2740,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[33]
+	mi := &file_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2752,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[33]
+	mi := &file_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2765,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{33}
+	return file_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DeleteVolumeRequest) GetName() string {
@@ -2470,7 +2790,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[34]
+	mi := &file_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2802,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[34]
+	mi := &file_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2815,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{34}
+	return file_meta_proto_rawDescGZIP(), []int{39}
 }
 
 type AttachRequest struct {
@@ -2510,7 +2830,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_meta_proto_msgTypes[35]
+	mi := &file_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2842,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[35]
+	mi := &file_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2855,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AttachRequest) GetVolume() string {
@@ -2577,7 +2897,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2909,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2922,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AttachResponse) GetLayout() *Layout {
@@ -2637,7 +2957,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2969,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2982,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RenewRequest) GetVolume() uint64 {
@@ -2688,13 +3008,14 @@ func (x *RenewRequest) GetReport() *Report {
 
 type RenewResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // of the layout, with what the report changed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +3027,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +3040,102 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *RenewResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type GetLayoutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        uint64                 `protobuf:"varint,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLayoutRequest) Reset() {
+	*x = GetLayoutRequest{}
+	mi := &file_meta_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLayoutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLayoutRequest) ProtoMessage() {}
+
+func (x *GetLayoutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLayoutRequest.ProtoReflect.Descriptor instead.
+func (*GetLayoutRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *GetLayoutRequest) GetVolume() uint64 {
+	if x != nil {
+		return x.Volume
+	}
+	return 0
+}
+
+type GetLayoutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Layout        *Layout                `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"` // its epoch is that of the newest lease
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLayoutResponse) Reset() {
+	*x = GetLayoutResponse{}
+	mi := &file_meta_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLayoutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLayoutResponse) ProtoMessage() {}
+
+func (x *GetLayoutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLayoutResponse.ProtoReflect.Descriptor instead.
+func (*GetLayoutResponse) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *GetLayoutResponse) GetLayout() *Layout {
+	if x != nil {
+		return x.Layout
+	}
+	return nil
 }
 
 type DetachRequest struct {
@@ -2732,7 +3148,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2744,7 +3160,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2757,7 +3173,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DetachRequest) GetVolume() uint64 {
@@ -2782,7 +3198,7 @@ type DetachResponse struct {
 
 func (x *DetachResponse) Reset() {
 	*x = DetachResponse{}
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +3210,7 @@ func (x *DetachResponse) String() string {
 func (*DetachResponse) ProtoMessage() {}
 
 func (x *DetachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3223,7 @@ func (x *DetachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
 func (*DetachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_proto_rawDescGZIP(), []int{47}
 }
 
 type GetStatusRequest struct {
@@ -2818,7 +3234,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2830,7 +3246,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2843,7 +3259,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_proto_rawDescGZIP(), []int{48}
 }
 
 type GetStatusResponse struct {
@@ -2858,7 +3274,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +3286,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +3299,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetStatusResponse) GetCluster() string {
@@ -2996,7 +3412,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x11HeartbeatResponse\x12\x18\n" +
 	"\aunknown\x18\x01 \x01(\bR\aunknown\x12\x12\n" +
 	"\x04drop\x18\x02 \x03(\x04R\x04drop\x12\x18\n" +
-	"\acluster\x18\x03 \x01(\tR\acluster\"\xf9\x02\n" +
+	"\acluster\x18\x03 \x01(\tR\acluster\"\xb7\x03\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3007,13 +3423,23 @@ const file_meta_proto_rawDesc = "" +
 	"\vmemory_used\x18\a \x01(\x04R\n" +
 	"memoryUsed\x12'\n" +
 	"\x0fmemory_reserved\x18\b \x01(\x04R\x0ememoryReserved\x12\x16\n" +
-	"\x06chunks\x18\t \x01(\x04R\x06chunks\x1a9\n" +
+	"\x06chunks\x18\t \x01(\x04R\x06chunks\x12\x1a\n" +
+	"\bdraining\x18\n" +
+	" \x01(\bR\bdraining\x12 \n" +
+	"\faway_unix_ms\x18\v \x01(\x03R\n" +
+	"awayUnixMs\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x14\n" +
 	"\x12ListServersRequest\"E\n" +
 	"\x13ListServersResponse\x12.\n" +
-	"\aservers\x18\x01 \x03(\v2\x14.dmps.meta.v1.ServerR\aservers\";\n" +
+	"\aservers\x18\x01 \x03(\v2\x14.dmps.meta.v1.ServerR\aservers\"$\n" +
+	"\x12DrainServerRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
+	"\x13DrainServerResponse\"&\n" +
+	"\x14UndrainServerRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x17\n" +
+	"\x15UndrainServerResponse\";\n" +
 	"\x13RemoveServerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"9\n" +
@@ -3042,10 +3468,14 @@ const file_meta_proto_rawDesc = "" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x14\n" +
 	"\x05chunk\x18\x04 \x01(\x04R\x05chunk\x12/\n" +
-	"\x05state\x18\x05 \x01(\x0e2\x19.dmps.meta.v1.MemberStateR\x05state\"G\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x19.dmps.meta.v1.MemberStateR\x05state\"I\n" +
+	"\aPending\x12\x10\n" +
+	"\x03col\x18\x01 \x01(\rR\x03col\x12,\n" +
+	"\x06member\x18\x02 \x01(\v2\x14.dmps.meta.v1.MemberR\x06member\"x\n" +
 	"\x05Group\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12.\n" +
-	"\amembers\x18\x02 \x03(\v2\x14.dmps.meta.v1.MemberR\amembers\"\xdb\x02\n" +
+	"\amembers\x18\x02 \x03(\v2\x14.dmps.meta.v1.MemberR\amembers\x12/\n" +
+	"\apending\x18\x03 \x03(\v2\x15.dmps.meta.v1.PendingR\apending\"\xf5\x02\n" +
 	"\x06Layout\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -3064,12 +3494,13 @@ const file_meta_proto_rawDesc = "" +
 	" \x03(\v2\x13.dmps.meta.v1.GroupR\x06groups\x12\x18\n" +
 	"\acluster\x18\v \x01(\tR\acluster\x12\x1f\n" +
 	"\vtarget_fill\x18\f \x01(\rR\n" +
-	"targetFill\"u\n" +
+	"targetFill\x12\x18\n" +
+	"\aversion\x18\r \x01(\x04R\aversion\"u\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tadmin_url\x18\x03 \x01(\tR\badminUrl\x12!\n" +
-	"\fremaining_ms\x18\x04 \x01(\x03R\vremainingMs\"\xc9\x03\n" +
+	"\fremaining_ms\x18\x04 \x01(\x03R\vremainingMs\"\x86\x04\n" +
 	"\x06Report\x12/\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x19.dmps.meta.v1.VolumeStateR\x05state\x12'\n" +
 	"\x0fdegraded_groups\x18\x02 \x01(\x04R\x0edegradedGroups\x12#\n" +
@@ -3082,10 +3513,12 @@ const file_meta_proto_rawDesc = "" +
 	"\ffilled_pages\x18\b \x01(\x04R\vfilledPages\x12\x1b\n" +
 	"\tfree_rows\x18\t \x01(\x04R\bfreeRows\x12>\n" +
 	"\bcounters\x18\n" +
-	" \x03(\v2\".dmps.meta.v1.Report.CountersEntryR\bcounters\x1a;\n" +
+	" \x03(\v2\".dmps.meta.v1.Report.CountersEntryR\bcounters\x12!\n" +
+	"\frebuild_rows\x18\v \x01(\x04R\vrebuildRows\x12\x18\n" +
+	"\arebuilt\x18\f \x03(\x04R\arebuilt\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xe5\x04\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf4\x06\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12/\n" +
@@ -3110,7 +3543,14 @@ const file_meta_proto_rawDesc = "" +
 	"\tplaced_by\x18\x0f \x01(\tR\bplacedBy\x12&\n" +
 	"\x0fcreated_unix_ms\x18\x10 \x01(\x03R\rcreatedUnixMs\x12)\n" +
 	"\x05lease\x18\x11 \x01(\v2\x13.dmps.meta.v1.LeaseR\x05lease\x12,\n" +
-	"\x06report\x18\x12 \x01(\v2\x14.dmps.meta.v1.ReportR\x06report\"\x14\n" +
+	"\x06report\x18\x12 \x01(\v2\x14.dmps.meta.v1.ReportR\x06report\x12-\n" +
+	"\x12rebuilding_members\x18\x13 \x01(\x04R\x11rebuildingMembers\x12'\n" +
+	"\x0fpending_members\x18\x14 \x01(\x04R\x0ependingMembers\x12!\n" +
+	"\frebuild_rows\x18\x15 \x01(\x04R\vrebuildRows\x120\n" +
+	"\x15at_risk_since_unix_ms\x18\x16 \x01(\x03R\x11atRiskSinceUnixMs\x12#\n" +
+	"\rstuck_members\x18\x17 \x01(\x04R\fstuckMembers\x12!\n" +
+	"\fstuck_reason\x18\x18 \x01(\tR\vstuckReason\x12\x18\n" +
+	"\aversion\x18\x19 \x01(\x04R\aversion\"\x14\n" +
 	"\x12ListVolumesRequest\"E\n" +
 	"\x13ListVolumesResponse\x12.\n" +
 	"\avolumes\x18\x01 \x03(\v2\x14.dmps.meta.v1.VolumeR\avolumes\"&\n" +
@@ -3135,8 +3575,13 @@ const file_meta_proto_rawDesc = "" +
 	"\fRenewRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12,\n" +
-	"\x06report\x18\x03 \x01(\v2\x14.dmps.meta.v1.ReportR\x06report\"\x0f\n" +
-	"\rRenewResponse\"=\n" +
+	"\x06report\x18\x03 \x01(\v2\x14.dmps.meta.v1.ReportR\x06report\")\n" +
+	"\rRenewResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"*\n" +
+	"\x10GetLayoutRequest\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\x04R\x06volume\"A\n" +
+	"\x11GetLayoutResponse\x12,\n" +
+	"\x06layout\x18\x01 \x01(\v2\x14.dmps.meta.v1.LayoutR\x06layout\"=\n" +
 	"\rDetachRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x10\n" +
@@ -3146,12 +3591,13 @@ const file_meta_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12.\n" +
 	"\avolumes\x18\x02 \x03(\v2\x14.dmps.meta.v1.VolumeR\avolumes\x12.\n" +
 	"\aservers\x18\x03 \x03(\v2\x14.dmps.meta.v1.ServerR\aservers\x12,\n" +
-	"\amembers\x18\x04 \x03(\v2\x12.dmps.meta.v1.NodeR\amembers*q\n" +
+	"\amembers\x18\x04 \x03(\v2\x12.dmps.meta.v1.NodeR\amembers*\x8c\x01\n" +
 	"\vServerState\x12\x1c\n" +
 	"\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSERVER_STATE_UP\x10\x01\x12\x18\n" +
 	"\x14SERVER_STATE_SUSPECT\x10\x02\x12\x15\n" +
-	"\x11SERVER_STATE_DOWN\x10\x03*y\n" +
+	"\x11SERVER_STATE_DOWN\x10\x03\x12\x19\n" +
+	"\x15SERVER_STATE_DRAINING\x10\x04*y\n" +
 	"\vMemberState\x12\x1c\n" +
 	"\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14MEMBER_STATE_IN_SYNC\x10\x01\x12\x15\n" +
@@ -3167,19 +3613,22 @@ const file_meta_proto_rawDesc = "" +
 	"\x05Adopt\x12\x1a.dmps.meta.v1.AdoptRequest\x1a\x1b.dmps.meta.v1.AdoptResponse\x12=\n" +
 	"\x04Join\x12\x19.dmps.meta.v1.JoinRequest\x1a\x1a.dmps.meta.v1.JoinResponse\x12@\n" +
 	"\x05Leave\x12\x1a.dmps.meta.v1.LeaveRequest\x1a\x1b.dmps.meta.v1.LeaveResponse\x12R\n" +
-	"\vListMembers\x12 .dmps.meta.v1.ListMembersRequest\x1a!.dmps.meta.v1.ListMembersResponse2\xd3\x02\n" +
+	"\vListMembers\x12 .dmps.meta.v1.ListMembersRequest\x1a!.dmps.meta.v1.ListMembersResponse2\x81\x04\n" +
 	"\rServerService\x12I\n" +
 	"\bRegister\x12\x1d.dmps.meta.v1.RegisterRequest\x1a\x1e.dmps.meta.v1.RegisterResponse\x12L\n" +
 	"\tHeartbeat\x12\x1e.dmps.meta.v1.HeartbeatRequest\x1a\x1f.dmps.meta.v1.HeartbeatResponse\x12R\n" +
-	"\vListServers\x12 .dmps.meta.v1.ListServersRequest\x1a!.dmps.meta.v1.ListServersResponse\x12U\n" +
-	"\fRemoveServer\x12!.dmps.meta.v1.RemoveServerRequest\x1a\".dmps.meta.v1.RemoveServerResponse2\xab\x04\n" +
+	"\vListServers\x12 .dmps.meta.v1.ListServersRequest\x1a!.dmps.meta.v1.ListServersResponse\x12R\n" +
+	"\vDrainServer\x12 .dmps.meta.v1.DrainServerRequest\x1a!.dmps.meta.v1.DrainServerResponse\x12X\n" +
+	"\rUndrainServer\x12\".dmps.meta.v1.UndrainServerRequest\x1a#.dmps.meta.v1.UndrainServerResponse\x12U\n" +
+	"\fRemoveServer\x12!.dmps.meta.v1.RemoveServerRequest\x1a\".dmps.meta.v1.RemoveServerResponse2\xf9\x04\n" +
 	"\rVolumeService\x12U\n" +
 	"\fCreateVolume\x12!.dmps.meta.v1.CreateVolumeRequest\x1a\".dmps.meta.v1.CreateVolumeResponse\x12R\n" +
 	"\vListVolumes\x12 .dmps.meta.v1.ListVolumesRequest\x1a!.dmps.meta.v1.ListVolumesResponse\x12L\n" +
 	"\tGetVolume\x12\x1e.dmps.meta.v1.GetVolumeRequest\x1a\x1f.dmps.meta.v1.GetVolumeResponse\x12U\n" +
 	"\fDeleteVolume\x12!.dmps.meta.v1.DeleteVolumeRequest\x1a\".dmps.meta.v1.DeleteVolumeResponse\x12C\n" +
 	"\x06Attach\x12\x1b.dmps.meta.v1.AttachRequest\x1a\x1c.dmps.meta.v1.AttachResponse\x12@\n" +
-	"\x05Renew\x12\x1a.dmps.meta.v1.RenewRequest\x1a\x1b.dmps.meta.v1.RenewResponse\x12C\n" +
+	"\x05Renew\x12\x1a.dmps.meta.v1.RenewRequest\x1a\x1b.dmps.meta.v1.RenewResponse\x12L\n" +
+	"\tGetLayout\x12\x1e.dmps.meta.v1.GetLayoutRequest\x1a\x1f.dmps.meta.v1.GetLayoutResponse\x12C\n" +
 	"\x06Detach\x12\x1b.dmps.meta.v1.DetachRequest\x1a\x1c.dmps.meta.v1.DetachResponse2]\n" +
 	"\rStatusService\x12L\n" +
 	"\tGetStatus\x12\x1e.dmps.meta.v1.GetStatusRequest\x1a\x1f.dmps.meta.v1.GetStatusResponseB\x19Z\x17dmps/meta/metapb;metapbb\x06proto3"
@@ -3197,58 +3646,65 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_meta_proto_goTypes = []any{
-	(ServerState)(0),             // 0: dmps.meta.v1.ServerState
-	(MemberState)(0),             // 1: dmps.meta.v1.MemberState
-	(VolumeState)(0),             // 2: dmps.meta.v1.VolumeState
-	(Reason_Code)(0),             // 3: dmps.meta.v1.Reason.Code
-	(*Reason)(nil),               // 4: dmps.meta.v1.Reason
-	(*Node)(nil),                 // 5: dmps.meta.v1.Node
-	(*GetNodeRequest)(nil),       // 6: dmps.meta.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),      // 7: dmps.meta.v1.GetNodeResponse
-	(*AdoptRequest)(nil),         // 8: dmps.meta.v1.AdoptRequest
-	(*AdoptResponse)(nil),        // 9: dmps.meta.v1.AdoptResponse
-	(*JoinRequest)(nil),          // 10: dmps.meta.v1.JoinRequest
-	(*JoinResponse)(nil),         // 11: dmps.meta.v1.JoinResponse
-	(*LeaveRequest)(nil),         // 12: dmps.meta.v1.LeaveRequest
-	(*LeaveResponse)(nil),        // 13: dmps.meta.v1.LeaveResponse
-	(*ListMembersRequest)(nil),   // 14: dmps.meta.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),  // 15: dmps.meta.v1.ListMembersResponse
-	(*RegisterRequest)(nil),      // 16: dmps.meta.v1.RegisterRequest
-	(*RegisterResponse)(nil),     // 17: dmps.meta.v1.RegisterResponse
-	(*HeartbeatRequest)(nil),     // 18: dmps.meta.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),    // 19: dmps.meta.v1.HeartbeatResponse
-	(*Server)(nil),               // 20: dmps.meta.v1.Server
-	(*ListServersRequest)(nil),   // 21: dmps.meta.v1.ListServersRequest
-	(*ListServersResponse)(nil),  // 22: dmps.meta.v1.ListServersResponse
-	(*RemoveServerRequest)(nil),  // 23: dmps.meta.v1.RemoveServerRequest
-	(*RemoveServerResponse)(nil), // 24: dmps.meta.v1.RemoveServerResponse
-	(*CreateVolumeRequest)(nil),  // 25: dmps.meta.v1.CreateVolumeRequest
-	(*CreateVolumeResponse)(nil), // 26: dmps.meta.v1.CreateVolumeResponse
-	(*Member)(nil),               // 27: dmps.meta.v1.Member
-	(*Group)(nil),                // 28: dmps.meta.v1.Group
-	(*Layout)(nil),               // 29: dmps.meta.v1.Layout
-	(*Lease)(nil),                // 30: dmps.meta.v1.Lease
-	(*Report)(nil),               // 31: dmps.meta.v1.Report
-	(*Volume)(nil),               // 32: dmps.meta.v1.Volume
-	(*ListVolumesRequest)(nil),   // 33: dmps.meta.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),  // 34: dmps.meta.v1.ListVolumesResponse
-	(*GetVolumeRequest)(nil),     // 35: dmps.meta.v1.GetVolumeRequest
-	(*GetVolumeResponse)(nil),    // 36: dmps.meta.v1.GetVolumeResponse
-	(*DeleteVolumeRequest)(nil),  // 37: dmps.meta.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil), // 38: dmps.meta.v1.DeleteVolumeResponse
-	(*AttachRequest)(nil),        // 39: dmps.meta.v1.AttachRequest
-	(*AttachResponse)(nil),       // 40: dmps.meta.v1.AttachResponse
-	(*RenewRequest)(nil),         // 41: dmps.meta.v1.RenewRequest
-	(*RenewResponse)(nil),        // 42: dmps.meta.v1.RenewResponse
-	(*DetachRequest)(nil),        // 43: dmps.meta.v1.DetachRequest
-	(*DetachResponse)(nil),       // 44: dmps.meta.v1.DetachResponse
-	(*GetStatusRequest)(nil),     // 45: dmps.meta.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),    // 46: dmps.meta.v1.GetStatusResponse
-	nil,                          // 47: dmps.meta.v1.RegisterRequest.LabelsEntry
-	nil,                          // 48: dmps.meta.v1.Server.LabelsEntry
-	nil,                          // 49: dmps.meta.v1.Report.CountersEntry
+	(ServerState)(0),              // 0: dmps.meta.v1.ServerState
+	(MemberState)(0),              // 1: dmps.meta.v1.MemberState
+	(VolumeState)(0),              // 2: dmps.meta.v1.VolumeState
+	(Reason_Code)(0),              // 3: dmps.meta.v1.Reason.Code
+	(*Reason)(nil),                // 4: dmps.meta.v1.Reason
+	(*Node)(nil),                  // 5: dmps.meta.v1.Node
+	(*GetNodeRequest)(nil),        // 6: dmps.meta.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 7: dmps.meta.v1.GetNodeResponse
+	(*AdoptRequest)(nil),          // 8: dmps.meta.v1.AdoptRequest
+	(*AdoptResponse)(nil),         // 9: dmps.meta.v1.AdoptResponse
+	(*JoinRequest)(nil),           // 10: dmps.meta.v1.JoinRequest
+	(*JoinResponse)(nil),          // 11: dmps.meta.v1.JoinResponse
+	(*LeaveRequest)(nil),          // 12: dmps.meta.v1.LeaveRequest
+	(*LeaveResponse)(nil),         // 13: dmps.meta.v1.LeaveResponse
+	(*ListMembersRequest)(nil),    // 14: dmps.meta.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),   // 15: dmps.meta.v1.ListMembersResponse
+	(*RegisterRequest)(nil),       // 16: dmps.meta.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 17: dmps.meta.v1.RegisterResponse
+	(*HeartbeatRequest)(nil),      // 18: dmps.meta.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 19: dmps.meta.v1.HeartbeatResponse
+	(*Server)(nil),                // 20: dmps.meta.v1.Server
+	(*ListServersRequest)(nil),    // 21: dmps.meta.v1.ListServersRequest
+	(*ListServersResponse)(nil),   // 22: dmps.meta.v1.ListServersResponse
+	(*DrainServerRequest)(nil),    // 23: dmps.meta.v1.DrainServerRequest
+	(*DrainServerResponse)(nil),   // 24: dmps.meta.v1.DrainServerResponse
+	(*UndrainServerRequest)(nil),  // 25: dmps.meta.v1.UndrainServerRequest
+	(*UndrainServerResponse)(nil), // 26: dmps.meta.v1.UndrainServerResponse
+	(*RemoveServerRequest)(nil),   // 27: dmps.meta.v1.RemoveServerRequest
+	(*RemoveServerResponse)(nil),  // 28: dmps.meta.v1.RemoveServerResponse
+	(*CreateVolumeRequest)(nil),   // 29: dmps.meta.v1.CreateVolumeRequest
+	(*CreateVolumeResponse)(nil),  // 30: dmps.meta.v1.CreateVolumeResponse
+	(*Member)(nil),                // 31: dmps.meta.v1.Member
+	(*Pending)(nil),               // 32: dmps.meta.v1.Pending
+	(*Group)(nil),                 // 33: dmps.meta.v1.Group
+	(*Layout)(nil),                // 34: dmps.meta.v1.Layout
+	(*Lease)(nil),                 // 35: dmps.meta.v1.Lease
+	(*Report)(nil),                // 36: dmps.meta.v1.Report
+	(*Volume)(nil),                // 37: dmps.meta.v1.Volume
+	(*ListVolumesRequest)(nil),    // 38: dmps.meta.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),   // 39: dmps.meta.v1.ListVolumesResponse
+	(*GetVolumeRequest)(nil),      // 40: dmps.meta.v1.GetVolumeRequest
+	(*GetVolumeResponse)(nil),     // 41: dmps.meta.v1.GetVolumeResponse
+	(*DeleteVolumeRequest)(nil),   // 42: dmps.meta.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),  // 43: dmps.meta.v1.DeleteVolumeResponse
+	(*AttachRequest)(nil),         // 44: dmps.meta.v1.AttachRequest
+	(*AttachResponse)(nil),        // 45: dmps.meta.v1.AttachResponse
+	(*RenewRequest)(nil),          // 46: dmps.meta.v1.RenewRequest
+	(*RenewResponse)(nil),         // 47: dmps.meta.v1.RenewResponse
+	(*GetLayoutRequest)(nil),      // 48: dmps.meta.v1.GetLayoutRequest
+	(*GetLayoutResponse)(nil),     // 49: dmps.meta.v1.GetLayoutResponse
+	(*DetachRequest)(nil),         // 50: dmps.meta.v1.DetachRequest
+	(*DetachResponse)(nil),        // 51: dmps.meta.v1.DetachResponse
+	(*GetStatusRequest)(nil),      // 52: dmps.meta.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 53: dmps.meta.v1.GetStatusResponse
+	nil,                           // 54: dmps.meta.v1.RegisterRequest.LabelsEntry
+	nil,                           // 55: dmps.meta.v1.Server.LabelsEntry
+	nil,                           // 56: dmps.meta.v1.Report.CountersEntry
 }
 var file_meta_proto_depIdxs = []int32{
 	3,  // 0: dmps.meta.v1.Reason.code:type_name -> dmps.meta.v1.Reason.Code
@@ -3256,66 +3712,75 @@ var file_meta_proto_depIdxs = []int32{
 	5,  // 2: dmps.meta.v1.GetNodeResponse.leader:type_name -> dmps.meta.v1.Node
 	5,  // 3: dmps.meta.v1.JoinRequest.node:type_name -> dmps.meta.v1.Node
 	5,  // 4: dmps.meta.v1.ListMembersResponse.members:type_name -> dmps.meta.v1.Node
-	47, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
-	48, // 6: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
+	54, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
+	55, // 6: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
 	0,  // 7: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
 	20, // 8: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
-	32, // 9: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	37, // 9: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
 	1,  // 10: dmps.meta.v1.Member.state:type_name -> dmps.meta.v1.MemberState
-	27, // 11: dmps.meta.v1.Group.members:type_name -> dmps.meta.v1.Member
-	28, // 12: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
-	2,  // 13: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
-	49, // 14: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
-	2,  // 15: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
-	30, // 16: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
-	31, // 17: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
-	32, // 18: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
-	32, // 19: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
-	29, // 20: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
-	29, // 21: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
-	31, // 22: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
-	32, // 23: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
-	20, // 24: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
-	5,  // 25: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
-	6,  // 26: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
-	8,  // 27: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
-	10, // 28: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
-	12, // 29: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
-	14, // 30: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
-	16, // 31: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
-	18, // 32: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
-	21, // 33: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
-	23, // 34: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
-	25, // 35: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
-	33, // 36: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
-	35, // 37: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
-	37, // 38: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
-	39, // 39: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
-	41, // 40: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
-	43, // 41: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
-	45, // 42: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
-	7,  // 43: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
-	9,  // 44: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
-	11, // 45: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
-	13, // 46: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
-	15, // 47: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
-	17, // 48: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
-	19, // 49: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
-	22, // 50: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
-	24, // 51: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
-	26, // 52: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
-	34, // 53: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
-	36, // 54: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
-	38, // 55: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
-	40, // 56: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
-	42, // 57: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
-	44, // 58: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
-	46, // 59: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
-	43, // [43:60] is the sub-list for method output_type
-	26, // [26:43] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	31, // 11: dmps.meta.v1.Pending.member:type_name -> dmps.meta.v1.Member
+	31, // 12: dmps.meta.v1.Group.members:type_name -> dmps.meta.v1.Member
+	32, // 13: dmps.meta.v1.Group.pending:type_name -> dmps.meta.v1.Pending
+	33, // 14: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
+	2,  // 15: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
+	56, // 16: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
+	2,  // 17: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
+	35, // 18: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
+	36, // 19: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
+	37, // 20: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
+	37, // 21: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	34, // 22: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
+	34, // 23: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
+	36, // 24: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
+	34, // 25: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
+	37, // 26: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
+	20, // 27: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
+	5,  // 28: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
+	6,  // 29: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
+	8,  // 30: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
+	10, // 31: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
+	12, // 32: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
+	14, // 33: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
+	16, // 34: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
+	18, // 35: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
+	21, // 36: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
+	23, // 37: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
+	25, // 38: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
+	27, // 39: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
+	29, // 40: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
+	38, // 41: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
+	40, // 42: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
+	42, // 43: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
+	44, // 44: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
+	46, // 45: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
+	48, // 46: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
+	50, // 47: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
+	52, // 48: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
+	7,  // 49: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
+	9,  // 50: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
+	11, // 51: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
+	13, // 52: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
+	15, // 53: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
+	17, // 54: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
+	19, // 55: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
+	22, // 56: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
+	24, // 57: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
+	26, // 58: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
+	28, // 59: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
+	30, // 60: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
+	39, // 61: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
+	41, // 62: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
+	43, // 63: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
+	45, // 64: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
+	47, // 65: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
+	49, // 66: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
+	51, // 67: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
+	53, // 68: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
+	49, // [49:69] is the sub-list for method output_type
+	29, // [29:49] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -3329,7 +3794,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   46,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -15,7 +15,31 @@ func (s *State) Check() error {
 	chunks := map[raid.ServerID]uint64{}
 	reserved := map[raid.ServerID]uint64{}
 	seen := map[raid.ChunkID]string{}
-	live := 0
+	live, lost := 0, 0
+	holds := func(at string, m Member, ref ChunkRef, bytes uint64) {
+		if m.Chunk == 0 || m.Chunk >= s.NextChunk {
+			add("%s: chunk %d, next is %d", at, m.Chunk, s.NextChunk)
+		}
+		if other, ok := seen[m.Chunk]; ok {
+			add("%s: chunk %d is %s's too", at, m.Chunk, other)
+		}
+		seen[m.Chunk] = at
+		if m.State == raid.MemberLost {
+			lost++
+			return
+		}
+		live++
+		if s.chunks[m.Chunk] != ref {
+			add("%s: chunk %d is indexed as %+v", at, m.Chunk, s.chunks[m.Chunk])
+		}
+		sv := s.Servers[m.Server]
+		if sv == nil || sv.Incarnation != m.Incarnation {
+			add("%s: member on server %s with incarnation %x is not lost", at, m.Server, m.Incarnation)
+			return
+		}
+		chunks[m.Server]++
+		reserved[m.Server] += bytes
+	}
 	for id, v := range s.Volumes {
 		if v.ID != id || id >= s.NextVolume {
 			add("volume %d stands at %d, next is %d", v.ID, id, s.NextVolume)
@@ -31,40 +55,35 @@ func (s *State) Check() error {
 		}
 		for g, group := range v.Groups {
 			at := fmt.Sprintf("volume %d group %d", id, g)
+			servers := map[raid.ServerID]int{}
 			for c, m := range group.Members {
-				if m.Chunk == 0 || m.Chunk >= s.NextChunk {
-					add("%s: chunk %d, next is %d", at, m.Chunk, s.NextChunk)
+				servers[m.Server]++
+				holds(at, m, ChunkRef{id, raid.GroupID(g), raid.Col(c), false}, v.chunkBytes(c))
+			}
+			for _, p := range group.Pending {
+				servers[p.Member.Server]++
+				holds(at, p.Member, ChunkRef{id, raid.GroupID(g), p.Col, true}, v.chunkBytes(int(p.Col)))
+			}
+			for sv, n := range servers {
+				if n > 1 {
+					add("%s: server %s %d times", at, sv, n)
 				}
-				if other, ok := seen[m.Chunk]; ok {
-					add("%s: chunk %d is %s's too", at, m.Chunk, other)
-				}
-				seen[m.Chunk] = at
-				for _, o := range group.Members[:c] {
-					if o.Server == m.Server {
-						add("%s: server %s twice", at, m.Server)
-					}
-				}
-				if m.State == raid.MemberLost {
-					continue
-				}
-				live++
-				if ref := (ChunkRef{id, raid.GroupID(g), raid.Col(c)}); s.chunks[m.Chunk] != ref {
-					add("%s: chunk %d is indexed as %+v", at, m.Chunk, s.chunks[m.Chunk])
-				}
-				sv := s.Servers[m.Server]
-				if sv == nil || sv.Incarnation != m.Incarnation {
-					add("%s: member on server %s with incarnation %x is not lost", at, m.Server, m.Incarnation)
-					continue
-				}
-				chunks[m.Server]++
-				reserved[m.Server] += v.chunkBytes(c)
+			}
+			if group.whole() != (group.Since == 0) {
+				add("%s: degraded since %d, whole: %v", at, group.Since, group.whole())
 			}
 		}
+	}
+	if lost != s.lost {
+		add("%d members are lost, %d noted", lost, s.lost)
 	}
 	if live != len(s.chunks) || len(s.Volumes) != len(s.byName) {
 		add("%d chunks of %d indexed, %d names of %d volumes", len(s.chunks), live, len(s.byName), len(s.Volumes))
 	}
 	for id, sv := range s.Servers {
+		if (sv.State == ServerUp) != (sv.Away == 0) {
+			add("server %s is %v, away since %d", id, sv.State, sv.Away)
+		}
 		for c, n := range sv.Freeing {
 			if other, ok := seen[c]; ok {
 				add("server %s frees chunk %d of %s", id, c, other)

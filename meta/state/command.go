@@ -12,6 +12,7 @@ import (
 // Command is one change: exactly one of its fields is set. Its JSON form is
 // what the Raft log holds, so fields are only ever added.
 type Command struct {
+	Now          int64         `json:"now,omitempty"` // when it was proposed, Unix milliseconds by the leader's clock; decides nothing
 	Init         *Init         `json:"init,omitempty"`
 	PutNode      *Node         `json:"put_node,omitempty"`
 	RemoveNode   *RemoveNode   `json:"remove_node,omitempty"`
@@ -24,6 +25,9 @@ type Command struct {
 	Attach       *Attach       `json:"attach,omitempty"`
 	Detach       *Detach       `json:"detach,omitempty"`
 	PutReport    *PutReport    `json:"put_report,omitempty"`
+	Heal         *Heal         `json:"heal,omitempty"`
+	Rebuilt      *Rebuilt      `json:"rebuilt,omitempty"`
+	Drain        *Drain        `json:"drain,omitempty"`
 }
 
 // Init names the cluster. It is the first command of all; the same again
@@ -124,6 +128,29 @@ type PutReport struct {
 	Report Report        `json:"report"`
 }
 
+// Heal replaces members that are lost or whose server is down, and moves those
+// of draining servers: see planHeal. Its result is a Healed.
+type Heal struct {
+	Seed       uint64 `json:"seed"`                 // of the choices between servers
+	Limit      int    `json:"limit"`                // most members in this command
+	Rebuilding int    `json:"rebuilding,omitempty"` // most members of a volume that are filled at once; 0: no limit
+	Moves      int    `json:"moves"`                // most living members of the cluster that are replaced at once
+}
+
+// Rebuilt are chunks that hold all that belongs there, as the lease holder
+// says. Those that are known no more, or in sync already, are no error.
+type Rebuilt struct {
+	Volume raid.VolumeID  `json:"volume"`
+	Epoch  raid.Epoch     `json:"epoch"`
+	Chunks []raid.ChunkID `json:"chunks"`
+}
+
+// Drain begins or ends the draining of a server.
+type Drain struct {
+	ID  raid.ServerID `json:"id"`
+	Off bool          `json:"off,omitempty"`
+}
+
 // Encode gives the form that Decode reads.
 func (c *Command) Encode() ([]byte, error) {
 	b, err := json.Marshal(c)
@@ -149,7 +176,7 @@ func Decode(b []byte) (*Command, error) {
 	for _, set := range []bool{
 		c.Init != nil, c.PutNode != nil, c.RemoveNode != nil, c.Register != nil, c.SetServer != nil,
 		c.RemoveServer != nil, c.Freed != nil, c.CreateVolume != nil, c.DeleteVolume != nil,
-		c.Attach != nil, c.Detach != nil, c.PutReport != nil,
+		c.Attach != nil, c.Detach != nil, c.PutReport != nil, c.Heal != nil, c.Rebuilt != nil, c.Drain != nil,
 	} {
 		if set {
 			n++
@@ -164,7 +191,10 @@ func Decode(b []byte) (*Command, error) {
 // Apply carries a command out, or refuses it (a *Refusal) and changes nothing.
 // The result is what the command's comment says, and the caller's.
 func (s *State) Apply(c *Command) (any, error) {
+	// 0 stands for "no" in the state. A clock before 1970 is no reason to fail.
+	s.now = max(c.Now, 1)
 	result, refusal := s.apply(c)
+	s.now = 0
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -199,6 +229,12 @@ func (s *State) apply(c *Command) (any, *Refusal) {
 		return nil, s.detach(c.Detach)
 	case c.PutReport != nil:
 		return nil, s.putReport(c.PutReport)
+	case c.Heal != nil:
+		return s.heal(c.Heal), nil
+	case c.Rebuilt != nil:
+		return nil, s.rebuilt(c.Rebuilt)
+	case c.Drain != nil:
+		return nil, s.drain(c.Drain)
 	}
 	return nil, refuse(Invalid, "empty command")
 }

@@ -13,7 +13,10 @@ const (
 type Health struct {
 	State          string
 	DegradedGroups uint64
-	RedundancyLeft int // further losses that the worst group survives; below 0: data is out of reach
+	RedundancyLeft int    // further losses that the worst group survives; below 0: data is out of reach
+	Since          int64  // since when a group misses a member, as far as meta knows, Unix milliseconds; 0: none does
+	Rebuilding     uint64 // members that are being filled
+	Moving         uint64 // pending members
 }
 
 // Health merges what the servers' states say of a volume with the last report
@@ -23,10 +26,19 @@ func (s *State) Health(v *Volume, r *Report) Health {
 	h := Health{State: Healthy, RedundancyLeft: v.Geometry.M}
 	for _, g := range v.Groups {
 		missing := 0
+		h.since(g.Since)
+		h.Moving += uint64(len(g.Pending))
 		for _, m := range g.Members {
 			sv := s.Servers[m.Server]
-			if m.State != raid.MemberInSync || sv == nil || sv.Incarnation != m.Incarnation || sv.State != ServerUp {
+			alive := sv != nil && sv.Incarnation == m.Incarnation
+			if m.State != raid.MemberInSync || !alive || sv.State != ServerUp {
 				missing++
+			}
+			if m.State == raid.MemberRebuilding {
+				h.Rebuilding++
+			}
+			if alive {
+				h.since(sv.Away)
 			}
 		}
 		if missing > 0 {
@@ -46,6 +58,12 @@ func (s *State) Health(v *Volume, r *Report) Health {
 		h.State = worse(h.State, r.State)
 	}
 	return h
+}
+
+func (h *Health) since(t int64) {
+	if t != 0 && (h.Since == 0 || t < h.Since) {
+		h.Since = t
+	}
 }
 
 func worse(a, b string) string {

@@ -40,7 +40,7 @@ func (s *State) register(c *Register) *Refusal {
 	sv.Addr = c.Addr
 	sv.Labels = maps.Clone(c.Labels)
 	sv.MemoryTotal = c.MemoryTotal
-	sv.State = ServerUp
+	sv.State, sv.Away = ServerUp, 0
 	s.touchServer(sv.ID)
 	return nil
 }
@@ -50,22 +50,24 @@ func (s *State) register(c *Register) *Refusal {
 func (s *State) loseMembers(sv *Server) int {
 	lost := 0
 	for _, v := range s.SortedVolumes() {
-		before := lost
+		changed := false
 		for g, group := range v.Groups {
-			for c := range group.Members {
-				m := &group.Members[c]
-				if m.Server != sv.ID || m.State == raid.MemberLost {
-					continue
+			for i, p := range slices.Backward(group.Pending) {
+				if p.Member.Server == sv.ID {
+					s.cancelPending(v, g, i)
+					changed = true
 				}
-				m.State = raid.MemberLost
-				delete(s.chunks, m.Chunk)
-				s.touchGroup(v.ID, g)
-				lost++
+			}
+			for c, m := range group.Members {
+				if m.Server == sv.ID && m.State != raid.MemberLost {
+					s.loseMember(v, g, c)
+					changed = true
+					lost++
+				}
 			}
 		}
-		if lost > before {
-			v.Epoch++
-			s.touchVolume(v.ID)
+		if changed {
+			s.newVersion(v)
 		}
 	}
 	sv.Chunks, sv.Reserved, sv.Freeing = 0, 0, nil
@@ -89,6 +91,12 @@ func (s *State) setServer(c *SetServer) *Refusal {
 	sv, refusal := s.live(c.ID, c.Incarnation)
 	if refusal != nil {
 		return refusal // a newer life registered meanwhile
+	}
+	switch {
+	case c.State == ServerUp:
+		sv.Away = 0
+	case sv.State == ServerUp:
+		sv.Away = s.now
 	}
 	sv.State = c.State
 	if c.MemoryTotal != 0 {

@@ -41,9 +41,11 @@ type Server struct {
 	Labels      map[string]string       `json:"labels,omitempty"` // host, rack, zone
 	MemoryTotal uint64                  `json:"memory_total"`     // bytes of the arena
 	State       ServerState             `json:"state"`
-	Chunks      uint64                  `json:"chunks"`            // of this incarnation, given to volumes
-	Reserved    uint64                  `json:"reserved"`          // bytes of Chunks and Freeing. <= MemoryTotal when chunks are given out
-	Freeing     map[raid.ChunkID]uint64 `json:"freeing,omitempty"` // bytes of chunks of deleted volumes, until the server gave them back
+	Away        int64                   `json:"away,omitempty"`     // since when it is not up, Unix milliseconds; 0: it is
+	Draining    bool                    `json:"draining,omitempty"` // gets no chunks, and its members are moved away
+	Chunks      uint64                  `json:"chunks"`             // of this incarnation, given to volumes
+	Reserved    uint64                  `json:"reserved"`           // bytes of Chunks and Freeing. <= MemoryTotal when chunks are given out
+	Freeing     map[raid.ChunkID]uint64 `json:"freeing,omitempty"`  // bytes of chunks of deleted volumes, until the server gave them back
 }
 
 // Free is how many bytes can be promised to volumes.
@@ -62,9 +64,28 @@ type Member struct {
 	State       raid.MemberState `json:"t,omitempty"`
 }
 
+// Pending is a member that will replace a living one, and is being filled.
+// Its State is raid.MemberRebuilding.
+type Pending struct {
+	Col    raid.Col `json:"col"`
+	Member Member   `json:"m"`
+}
+
 // Group is the K+M chunks of one group.
 type Group struct {
-	Members []Member `json:"m"`
+	Members []Member  `json:"m"`
+	Pending []Pending `json:"p,omitempty"`     // ascending by Col, of members in sync
+	Since   int64     `json:"since,omitempty"` // since when a member is not in sync, Unix milliseconds; 0: all are
+}
+
+// pending gives the index in Pending of a column's.
+func (g *Group) pending(c int) (at int, ok bool) {
+	return slices.BinarySearchFunc(g.Pending, raid.Col(c), func(p Pending, c raid.Col) int { return cmp.Compare(p.Col, c) })
+}
+
+// whole reports whether all members are in sync.
+func (g *Group) whole() bool {
+	return !slices.ContainsFunc(g.Members, func(m Member) bool { return m.State != raid.MemberInSync })
 }
 
 // Lease is the sole right to write a volume. Its expiry is the leader's
@@ -84,6 +105,13 @@ type Report struct {
 	LostPages      uint64          `json:"lost_pages"`
 	RedundancyLeft int             `json:"redundancy_left"`
 	Suspect        []raid.ServerID `json:"suspect,omitempty"`
+	RebuildRows    uint64          `json:"rebuild_rows,omitempty"`
+}
+
+// Stuck is why members of a volume are not replaced.
+type Stuck struct {
+	Members uint64 `json:"members"`
+	Reason  string `json:"reason"` // of one of them, for people
 }
 
 // Volume is a device and where its pages may lie.
@@ -100,10 +128,12 @@ type Volume struct {
 	PlacedBy   Level           `json:"placed_by"`   // nor one of these: Domain or coarser
 	Created    int64           `json:"created"`     // Unix milliseconds, by the leader's clock
 	Request    string          `json:"request"`     // id of the call that created it
-	Epoch      raid.Epoch      `json:"epoch"`       // only grows: with every lease and every change of the groups
+	Epoch      raid.Epoch      `json:"epoch"`       // only grows: with every lease
+	Version    uint64          `json:"version"`     // only grows: with every change of the groups
 	LastLease  raid.Epoch      `json:"last_lease"`  // epoch of the newest lease; 0: never attached. <= Epoch
 	Lease      *Lease          `json:"lease,omitempty"`
 	Report     *Report         `json:"report,omitempty"` // of the newest lease that reported
+	Stuck      *Stuck          `json:"stuck,omitempty"`  // nil: all that is to be replaced is, or will be
 
 	Groups []*Group `json:"-"` // stored by themselves
 }
@@ -122,6 +152,9 @@ func (v *Volume) Reserved() uint64 {
 				n += v.chunkBytes(c)
 			}
 		}
+		for _, p := range g.Pending {
+			n += v.chunkBytes(int(p.Col))
+		}
 	}
 	return n
 }
@@ -136,9 +169,10 @@ type Node struct {
 
 // ChunkRef says whose a chunk is.
 type ChunkRef struct {
-	Volume raid.VolumeID
-	Group  raid.GroupID
-	Col    raid.Col
+	Volume  raid.VolumeID
+	Group   raid.GroupID
+	Col     raid.Col
+	Pending bool // it is the column's pending member
 }
 
 // State is all that the metadata service has decided.
@@ -152,6 +186,8 @@ type State struct {
 
 	byName  map[string]raid.VolumeID
 	chunks  map[raid.ChunkID]ChunkRef // every chunk in a group that is not lost
+	lost    int                       // members that are lost
+	now     int64                     // of the command that is carried out, Unix milliseconds
 	touched Touched
 }
 
@@ -172,19 +208,45 @@ func New() *State {
 func (s *State) Reindex() {
 	clear(s.byName)
 	clear(s.chunks)
+	s.lost = 0
 	for _, v := range s.Volumes {
 		s.byName[v.Name] = v.ID
 		s.indexChunks(v)
 	}
+	s.complete()
 	s.touched = newTouched()
+}
+
+// complete fills in what records of older versions do not have. Every replica
+// does the same at every start, so it need not be written.
+func (s *State) complete() {
+	const unknown = 1 // a time that nobody noted
+	for _, sv := range s.Servers {
+		if sv.State != ServerUp && sv.Away == 0 {
+			sv.Away = unknown
+		}
+	}
+	for _, v := range s.Volumes {
+		v.Version = max(v.Version, 1)
+		for _, g := range v.Groups {
+			if g.Since == 0 && !g.whole() {
+				g.Since = unknown
+			}
+		}
+	}
 }
 
 func (s *State) indexChunks(v *Volume) {
 	for g, group := range v.Groups {
 		for c, m := range group.Members {
-			if m.State != raid.MemberLost {
-				s.chunks[m.Chunk] = ChunkRef{Volume: v.ID, Group: raid.GroupID(g), Col: raid.Col(c)}
+			if m.State == raid.MemberLost {
+				s.lost++
+				continue
 			}
+			s.chunks[m.Chunk] = ChunkRef{Volume: v.ID, Group: raid.GroupID(g), Col: raid.Col(c)}
+		}
+		for _, p := range group.Pending {
+			s.chunks[p.Member.Chunk] = ChunkRef{Volume: v.ID, Group: raid.GroupID(g), Col: p.Col, Pending: true}
 		}
 	}
 }

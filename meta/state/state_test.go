@@ -50,7 +50,7 @@ func drawCommand(t *rapid.T, s *State) *Command {
 		}
 		return v.ID, v.LastLease - raid.Epoch(rapid.IntRange(0, 1).Draw(t, "older"))
 	}
-	switch rapid.IntRange(0, 9).Draw(t, "command") {
+	switch rapid.IntRange(0, 14).Draw(t, "command") {
 	case 0, 1:
 		id := server()
 		host := rapid.IntRange(0, 6).Draw(t, "host")
@@ -87,6 +87,23 @@ func drawCommand(t *rapid.T, s *State) *Command {
 			return &Command{Detach: &Detach{Volume: v, Epoch: e}}
 		}
 		return &Command{PutReport: &PutReport{Volume: v, Epoch: e, Report: Report{State: Degraded}}}
+	case 9, 10:
+		return &Command{Heal: &Heal{
+			Seed: rapid.Uint64().Draw(t, "seed"), Limit: rapid.SampledFrom([]int{1, 3, 1000}).Draw(t, "limit"),
+			Rebuilding: rapid.IntRange(0, 3).Draw(t, "rebuilding"), Moves: rapid.IntRange(0, 5).Draw(t, "moves"),
+		}}
+	case 11, 12:
+		v, e := lease()
+		c := &Rebuilt{Volume: v, Epoch: e}
+		for range rapid.IntRange(0, 4).Draw(t, "chunks") {
+			c.Chunks = append(c.Chunks, raid.ChunkID(rapid.Uint64Range(1, uint64(s.NextChunk)).Draw(t, "chunk")))
+		}
+		if v := s.Volumes[v]; v != nil && rapid.Bool().Draw(t, "all") {
+			c.Chunks = append(c.Chunks, filling(v)...)
+		}
+		return &Command{Rebuilt: c}
+	case 13:
+		return &Command{Drain: &Drain{ID: server(), Off: rapid.Bool().Draw(t, "off")}}
 	default:
 		id := server()
 		f := &Freed{ID: id, Incarnation: incarnation(id)}
@@ -99,6 +116,21 @@ func drawCommand(t *rapid.T, s *State) *Command {
 	}
 }
 
+// filling lists the chunks of a volume that are being filled.
+func filling(v *Volume) (out []raid.ChunkID) {
+	for _, g := range v.Groups {
+		for _, m := range g.Members {
+			if m.State == raid.MemberRebuilding {
+				out = append(out, m.Chunk)
+			}
+		}
+		for _, p := range g.Pending {
+			out = append(out, p.Member.Chunk)
+		}
+	}
+	return out
+}
+
 // TestCommands runs random commands on two replicas. Whatever comes: the
 // invariants hold, a refused command changes nothing, ids and epochs only
 // grow, memory is not given out twice, failure domains are kept, and the
@@ -107,9 +139,12 @@ func TestCommands(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := New(), New()
 		epochs := map[raid.VolumeID]raid.Epoch{}
+		versions := map[raid.VolumeID]uint64{}
+		groups := map[raid.VolumeID]string{}
 		given := map[raid.ChunkID]bool{}
 		for range rapid.IntRange(1, 60).Draw(t, "commands") {
 			c := drawCommand(t, a)
+			c.Now = rapid.Int64Range(0, 1000).Draw(t, "now")
 			data, err := c.Encode()
 			if err != nil {
 				t.Fatal(err)
@@ -146,6 +181,18 @@ func TestCommands(t *testing.T) {
 					t.Fatalf("epoch of volume %d went from %d to %d", v.ID, epochs[v.ID], v.Epoch)
 				}
 				epochs[v.ID] = v.Epoch
+				b, err := json.Marshal(versioned(a, v))
+				if err != nil {
+					t.Fatal(err)
+				}
+				now := string(b)
+				if was, ok := groups[v.ID]; v.Version < versions[v.ID] || ok && was != now && v.Version == versions[v.ID] {
+					t.Fatalf("volume %d changed, version %d before and %d now:\n%s\n%s", v.ID, versions[v.ID], v.Version, was, now)
+				}
+				versions[v.ID], groups[v.ID] = v.Version, now
+			}
+			if c.Heal != nil {
+				checkHeal(t, a, c.Heal, nextC)
 			}
 			if c.CreateVolume != nil && errA == nil {
 				v, _ := a.VolumeByName(c.CreateVolume.Name)
@@ -153,6 +200,85 @@ func TestCommands(t *testing.T) {
 			}
 		}
 	})
+}
+
+// versioned is what of a layout a version stands for.
+func versioned(s *State, v *Volume) []raid.Group {
+	l := s.Layout(v, 1, false)
+	for _, g := range l.Groups {
+		for c := range g.Members {
+			g.Members[c].Addr = ""
+		}
+		for i := range g.Pending {
+			g.Pending[i].Member.Addr = ""
+		}
+	}
+	return l.Groups
+}
+
+// checkHeal looks at what was healed this moment: chunks from next on are new.
+func checkHeal(t *rapid.T, s *State, c *Heal, next raid.ChunkID) {
+	for _, v := range s.Volumes {
+		for g, group := range v.Groups {
+			at := fmt.Sprintf("volume %d group %d", v.ID, g)
+			fresh := func(col int, m Member) {
+				if m.Chunk < next {
+					return
+				}
+				sv := s.Servers[m.Server]
+				if sv.State != ServerUp || sv.Draining || sv.Reserved > sv.MemoryTotal {
+					t.Fatalf("%s: a new member on server %+v", at, sv)
+				}
+				if (v.LastLease == 0) != (m.State == raid.MemberInSync) {
+					t.Fatalf("%s: a new member is %v, last lease %d", at, m.State, v.LastLease)
+				}
+				apartFrom := func(c int, o Member) {
+					if c == col || o.State == raid.MemberLost {
+						return
+					}
+					if so := s.Servers[o.Server]; !apart(sv, so, v.Domain, v.Domain) {
+						t.Fatalf("%s: new member %d on %s shares a domain with %s", at, col, sv.ID, so.ID)
+					}
+				}
+				for c, o := range group.Members {
+					apartFrom(c, o)
+				}
+				for _, p := range group.Pending {
+					apartFrom(int(p.Col), p.Member)
+				}
+			}
+			sources := 0
+			for col, m := range group.Members {
+				fresh(col, m)
+				if m.State == raid.MemberInSync && s.Servers[m.Server].State != ServerDown {
+					sources++
+				}
+			}
+			for _, m := range group.Members {
+				if m.State == raid.MemberRebuilding && m.Chunk >= next && sources < v.Geometry.K {
+					t.Fatalf("%s: healed with %d sources", at, sources)
+				}
+			}
+			for _, p := range group.Pending {
+				fresh(int(p.Col), p.Member)
+			}
+		}
+		if n := len(filling(v)); c.Rebuilding > 0 && n > c.Rebuilding {
+			// More may only be left over from before.
+			for _, id := range filling(v) {
+				if id >= next {
+					t.Fatalf("volume %d: %d members are filled at once, of %d", v.ID, n, c.Rebuilding)
+				}
+			}
+		}
+	}
+	if again := s.planHeal(c); len(again.steps) > 0 && c.Limit > 100 {
+		for _, st := range again.steps {
+			if st.kind == stepReplace || st.kind == stepPromote {
+				t.Fatalf("healing again would do more: %+v", again.steps)
+			}
+		}
+	}
 }
 
 // checkPlacement looks at a volume that was created this moment.
@@ -335,7 +461,9 @@ func TestHealth(t *testing.T) {
 	}
 	lost := &Report{State: Failed, LostPages: 1, RedundancyLeft: 2}
 	some := &Report{State: Degraded, DegradedGroups: 1, RedundancyLeft: 1}
-	for i, want := range []Health{{Healthy, 0, 2}, {Degraded, n, 1}, {Degraded, n, 0}, {Failed, n, -1}} {
+	for i, want := range []Health{
+		{State: Healthy, RedundancyLeft: 2}, {Degraded, n, 1, 1, 0, 0}, {Degraded, n, 0, 1, 0, 0}, {Failed, n, -1, 1, 0, 0},
+	} {
 		if i > 0 {
 			down(i)
 		}

@@ -17,7 +17,7 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 	v := &Volume{
 		Name: req.Name, Kind: req.Kind, Geometry: req.Geometry, Pages: req.Pages,
 		MinAck: req.MinAck, TargetFill: req.TargetFill, Domain: req.Domain, PlacedBy: req.Domain,
-		Created: req.Now, Request: req.Request,
+		Created: req.Now, Request: req.Request, Version: 1,
 	}
 	var groups [][]raid.ServerID
 	var refusal *Refusal
@@ -40,22 +40,14 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 	s.NextVolume++
 	for g, servers := range groups {
 		group := &Group{Members: make([]Member, len(servers))}
-		for col, id := range servers {
-			sv := s.Servers[id]
-			group.Members[col] = Member{Server: id, Incarnation: sv.Incarnation, Chunk: s.NextChunk}
-			s.NextChunk++
-			sv.Chunks++
-			sv.Reserved += v.chunkBytes(col)
-			s.touchServer(id)
-		}
 		v.Groups = append(v.Groups, group)
-		s.touchGroup(v.ID, g)
+		for col, id := range servers {
+			group.Members[col] = s.give(v, id, ChunkRef{v.ID, raid.GroupID(g), raid.Col(col), false}, raid.MemberInSync)
+		}
 	}
 	s.Volumes[v.ID] = v
 	s.byName[v.Name] = v.ID
-	s.indexChunks(v)
 	s.touchVolume(v.ID)
-	s.touched.Root = true
 	return v.ID, nil
 }
 
@@ -72,17 +64,14 @@ func (s *State) deleteVolume(c *DeleteVolume) *Refusal {
 	for g, group := range v.Groups {
 		s.touchGroup(v.ID, g)
 		for col, m := range group.Members {
-			delete(s.chunks, m.Chunk)
-			sv := s.Servers[m.Server]
-			if m.State == raid.MemberLost || sv == nil || sv.Incarnation != m.Incarnation {
-				continue // the memory went with its server
+			if m.State == raid.MemberLost {
+				s.lost-- // the memory went with its server
+				continue
 			}
-			sv.Chunks--
-			if sv.Freeing == nil {
-				sv.Freeing = map[raid.ChunkID]uint64{}
-			}
-			sv.Freeing[m.Chunk] = v.chunkBytes(col)
-			s.touchServer(sv.ID)
+			s.orphan(v, raid.Col(col), m)
+		}
+		for _, p := range group.Pending {
+			s.orphan(v, p.Col, p.Member)
 		}
 	}
 	delete(s.Volumes, v.ID)
@@ -96,18 +85,26 @@ func (s *State) deleteVolume(c *DeleteVolume) *Refusal {
 func (s *State) Layout(v *Volume, epoch raid.Epoch, first bool) *raid.Layout {
 	l := &raid.Layout{
 		Volume: v.ID, Name: v.Name, Kind: v.Kind, Geometry: v.Geometry, Pages: v.Pages,
-		ChunkSlots: v.ChunkSlots, MinAck: v.MinAck, Epoch: epoch, FirstEpoch: first,
+		ChunkSlots: v.ChunkSlots, MinAck: v.MinAck, Epoch: epoch, Version: v.Version, FirstEpoch: first,
 		Cluster: s.Cluster, TargetFill: v.TargetFill, Groups: make([]raid.Group, len(v.Groups)),
 	}
 	for g, group := range v.Groups {
 		members := make([]raid.Member, len(group.Members))
 		for c, m := range group.Members {
-			members[c] = raid.Member{Server: m.Server, Incarnation: m.Incarnation, Chunk: m.Chunk, State: m.State}
-			if sv := s.Servers[m.Server]; sv != nil {
-				members[c].Addr = sv.Addr
-			}
+			members[c] = s.layoutMember(m)
 		}
 		l.Groups[g] = raid.Group{ID: raid.GroupID(g), Members: members}
+		for _, p := range group.Pending {
+			l.Groups[g].Pending = append(l.Groups[g].Pending, raid.Pending{Col: p.Col, Member: s.layoutMember(p.Member)})
+		}
 	}
 	return l
+}
+
+func (s *State) layoutMember(m Member) raid.Member {
+	r := raid.Member{Server: m.Server, Incarnation: m.Incarnation, Chunk: m.Chunk, State: m.State}
+	if sv := s.Servers[m.Server]; sv != nil {
+		r.Addr = sv.Addr
+	}
+	return r
 }

@@ -64,6 +64,12 @@ const (
 	// ServerServiceListServersProcedure is the fully-qualified name of the ServerService's ListServers
 	// RPC.
 	ServerServiceListServersProcedure = "/dmps.meta.v1.ServerService/ListServers"
+	// ServerServiceDrainServerProcedure is the fully-qualified name of the ServerService's DrainServer
+	// RPC.
+	ServerServiceDrainServerProcedure = "/dmps.meta.v1.ServerService/DrainServer"
+	// ServerServiceUndrainServerProcedure is the fully-qualified name of the ServerService's
+	// UndrainServer RPC.
+	ServerServiceUndrainServerProcedure = "/dmps.meta.v1.ServerService/UndrainServer"
 	// ServerServiceRemoveServerProcedure is the fully-qualified name of the ServerService's
 	// RemoveServer RPC.
 	ServerServiceRemoveServerProcedure = "/dmps.meta.v1.ServerService/RemoveServer"
@@ -82,6 +88,8 @@ const (
 	VolumeServiceAttachProcedure = "/dmps.meta.v1.VolumeService/Attach"
 	// VolumeServiceRenewProcedure is the fully-qualified name of the VolumeService's Renew RPC.
 	VolumeServiceRenewProcedure = "/dmps.meta.v1.VolumeService/Renew"
+	// VolumeServiceGetLayoutProcedure is the fully-qualified name of the VolumeService's GetLayout RPC.
+	VolumeServiceGetLayoutProcedure = "/dmps.meta.v1.VolumeService/GetLayout"
 	// VolumeServiceDetachProcedure is the fully-qualified name of the VolumeService's Detach RPC.
 	VolumeServiceDetachProcedure = "/dmps.meta.v1.VolumeService/Detach"
 	// StatusServiceGetStatusProcedure is the fully-qualified name of the StatusService's GetStatus RPC.
@@ -283,6 +291,10 @@ type ServerServiceClient interface {
 	Register(context.Context, *connect.Request[metapb.RegisterRequest]) (*connect.Response[metapb.RegisterResponse], error)
 	Heartbeat(context.Context, *connect.Request[metapb.HeartbeatRequest]) (*connect.Response[metapb.HeartbeatResponse], error)
 	ListServers(context.Context, *connect.Request[metapb.ListServersRequest]) (*connect.Response[metapb.ListServersResponse], error)
+	// DrainServer has every member of the server replaced, while it still serves;
+	// no new chunks are placed there. UndrainServer ends that.
+	DrainServer(context.Context, *connect.Request[metapb.DrainServerRequest]) (*connect.Response[metapb.DrainServerResponse], error)
+	UndrainServer(context.Context, *connect.Request[metapb.UndrainServerRequest]) (*connect.Response[metapb.UndrainServerResponse], error)
 	// RemoveServer forgets a server. One that holds chunks is refused unless
 	// forced; forced, its members of groups are lost.
 	RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error)
@@ -317,6 +329,18 @@ func NewServerServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(serverServiceMethods.ByName("ListServers")),
 			connect.WithClientOptions(opts...),
 		),
+		drainServer: connect.NewClient[metapb.DrainServerRequest, metapb.DrainServerResponse](
+			httpClient,
+			baseURL+ServerServiceDrainServerProcedure,
+			connect.WithSchema(serverServiceMethods.ByName("DrainServer")),
+			connect.WithClientOptions(opts...),
+		),
+		undrainServer: connect.NewClient[metapb.UndrainServerRequest, metapb.UndrainServerResponse](
+			httpClient,
+			baseURL+ServerServiceUndrainServerProcedure,
+			connect.WithSchema(serverServiceMethods.ByName("UndrainServer")),
+			connect.WithClientOptions(opts...),
+		),
 		removeServer: connect.NewClient[metapb.RemoveServerRequest, metapb.RemoveServerResponse](
 			httpClient,
 			baseURL+ServerServiceRemoveServerProcedure,
@@ -328,10 +352,12 @@ func NewServerServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 
 // serverServiceClient implements ServerServiceClient.
 type serverServiceClient struct {
-	register     *connect.Client[metapb.RegisterRequest, metapb.RegisterResponse]
-	heartbeat    *connect.Client[metapb.HeartbeatRequest, metapb.HeartbeatResponse]
-	listServers  *connect.Client[metapb.ListServersRequest, metapb.ListServersResponse]
-	removeServer *connect.Client[metapb.RemoveServerRequest, metapb.RemoveServerResponse]
+	register      *connect.Client[metapb.RegisterRequest, metapb.RegisterResponse]
+	heartbeat     *connect.Client[metapb.HeartbeatRequest, metapb.HeartbeatResponse]
+	listServers   *connect.Client[metapb.ListServersRequest, metapb.ListServersResponse]
+	drainServer   *connect.Client[metapb.DrainServerRequest, metapb.DrainServerResponse]
+	undrainServer *connect.Client[metapb.UndrainServerRequest, metapb.UndrainServerResponse]
+	removeServer  *connect.Client[metapb.RemoveServerRequest, metapb.RemoveServerResponse]
 }
 
 // Register calls dmps.meta.v1.ServerService.Register.
@@ -349,6 +375,16 @@ func (c *serverServiceClient) ListServers(ctx context.Context, req *connect.Requ
 	return c.listServers.CallUnary(ctx, req)
 }
 
+// DrainServer calls dmps.meta.v1.ServerService.DrainServer.
+func (c *serverServiceClient) DrainServer(ctx context.Context, req *connect.Request[metapb.DrainServerRequest]) (*connect.Response[metapb.DrainServerResponse], error) {
+	return c.drainServer.CallUnary(ctx, req)
+}
+
+// UndrainServer calls dmps.meta.v1.ServerService.UndrainServer.
+func (c *serverServiceClient) UndrainServer(ctx context.Context, req *connect.Request[metapb.UndrainServerRequest]) (*connect.Response[metapb.UndrainServerResponse], error) {
+	return c.undrainServer.CallUnary(ctx, req)
+}
+
 // RemoveServer calls dmps.meta.v1.ServerService.RemoveServer.
 func (c *serverServiceClient) RemoveServer(ctx context.Context, req *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {
 	return c.removeServer.CallUnary(ctx, req)
@@ -359,6 +395,10 @@ type ServerServiceHandler interface {
 	Register(context.Context, *connect.Request[metapb.RegisterRequest]) (*connect.Response[metapb.RegisterResponse], error)
 	Heartbeat(context.Context, *connect.Request[metapb.HeartbeatRequest]) (*connect.Response[metapb.HeartbeatResponse], error)
 	ListServers(context.Context, *connect.Request[metapb.ListServersRequest]) (*connect.Response[metapb.ListServersResponse], error)
+	// DrainServer has every member of the server replaced, while it still serves;
+	// no new chunks are placed there. UndrainServer ends that.
+	DrainServer(context.Context, *connect.Request[metapb.DrainServerRequest]) (*connect.Response[metapb.DrainServerResponse], error)
+	UndrainServer(context.Context, *connect.Request[metapb.UndrainServerRequest]) (*connect.Response[metapb.UndrainServerResponse], error)
 	// RemoveServer forgets a server. One that holds chunks is refused unless
 	// forced; forced, its members of groups are lost.
 	RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error)
@@ -389,6 +429,18 @@ func NewServerServiceHandler(svc ServerServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(serverServiceMethods.ByName("ListServers")),
 		connect.WithHandlerOptions(opts...),
 	)
+	serverServiceDrainServerHandler := connect.NewUnaryHandler(
+		ServerServiceDrainServerProcedure,
+		svc.DrainServer,
+		connect.WithSchema(serverServiceMethods.ByName("DrainServer")),
+		connect.WithHandlerOptions(opts...),
+	)
+	serverServiceUndrainServerHandler := connect.NewUnaryHandler(
+		ServerServiceUndrainServerProcedure,
+		svc.UndrainServer,
+		connect.WithSchema(serverServiceMethods.ByName("UndrainServer")),
+		connect.WithHandlerOptions(opts...),
+	)
 	serverServiceRemoveServerHandler := connect.NewUnaryHandler(
 		ServerServiceRemoveServerProcedure,
 		svc.RemoveServer,
@@ -403,6 +455,10 @@ func NewServerServiceHandler(svc ServerServiceHandler, opts ...connect.HandlerOp
 			serverServiceHeartbeatHandler.ServeHTTP(w, r)
 		case ServerServiceListServersProcedure:
 			serverServiceListServersHandler.ServeHTTP(w, r)
+		case ServerServiceDrainServerProcedure:
+			serverServiceDrainServerHandler.ServeHTTP(w, r)
+		case ServerServiceUndrainServerProcedure:
+			serverServiceUndrainServerHandler.ServeHTTP(w, r)
 		case ServerServiceRemoveServerProcedure:
 			serverServiceRemoveServerHandler.ServeHTTP(w, r)
 		default:
@@ -426,6 +482,14 @@ func (UnimplementedServerServiceHandler) ListServers(context.Context, *connect.R
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.ListServers is not implemented"))
 }
 
+func (UnimplementedServerServiceHandler) DrainServer(context.Context, *connect.Request[metapb.DrainServerRequest]) (*connect.Response[metapb.DrainServerResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.DrainServer is not implemented"))
+}
+
+func (UnimplementedServerServiceHandler) UndrainServer(context.Context, *connect.Request[metapb.UndrainServerRequest]) (*connect.Response[metapb.UndrainServerResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.UndrainServer is not implemented"))
+}
+
 func (UnimplementedServerServiceHandler) RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.RemoveServer is not implemented"))
 }
@@ -442,6 +506,8 @@ type VolumeServiceClient interface {
 	Attach(context.Context, *connect.Request[metapb.AttachRequest]) (*connect.Response[metapb.AttachResponse], error)
 	// Renew extends the lease and brings the client's report.
 	Renew(context.Context, *connect.Request[metapb.RenewRequest]) (*connect.Response[metapb.RenewResponse], error)
+	// GetLayout gives the present layout of a volume to the holder of its lease.
+	GetLayout(context.Context, *connect.Request[metapb.GetLayoutRequest]) (*connect.Response[metapb.GetLayoutResponse], error)
 	Detach(context.Context, *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error)
 }
 
@@ -492,6 +558,12 @@ func NewVolumeServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(volumeServiceMethods.ByName("Renew")),
 			connect.WithClientOptions(opts...),
 		),
+		getLayout: connect.NewClient[metapb.GetLayoutRequest, metapb.GetLayoutResponse](
+			httpClient,
+			baseURL+VolumeServiceGetLayoutProcedure,
+			connect.WithSchema(volumeServiceMethods.ByName("GetLayout")),
+			connect.WithClientOptions(opts...),
+		),
 		detach: connect.NewClient[metapb.DetachRequest, metapb.DetachResponse](
 			httpClient,
 			baseURL+VolumeServiceDetachProcedure,
@@ -509,6 +581,7 @@ type volumeServiceClient struct {
 	deleteVolume *connect.Client[metapb.DeleteVolumeRequest, metapb.DeleteVolumeResponse]
 	attach       *connect.Client[metapb.AttachRequest, metapb.AttachResponse]
 	renew        *connect.Client[metapb.RenewRequest, metapb.RenewResponse]
+	getLayout    *connect.Client[metapb.GetLayoutRequest, metapb.GetLayoutResponse]
 	detach       *connect.Client[metapb.DetachRequest, metapb.DetachResponse]
 }
 
@@ -542,6 +615,11 @@ func (c *volumeServiceClient) Renew(ctx context.Context, req *connect.Request[me
 	return c.renew.CallUnary(ctx, req)
 }
 
+// GetLayout calls dmps.meta.v1.VolumeService.GetLayout.
+func (c *volumeServiceClient) GetLayout(ctx context.Context, req *connect.Request[metapb.GetLayoutRequest]) (*connect.Response[metapb.GetLayoutResponse], error) {
+	return c.getLayout.CallUnary(ctx, req)
+}
+
 // Detach calls dmps.meta.v1.VolumeService.Detach.
 func (c *volumeServiceClient) Detach(ctx context.Context, req *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error) {
 	return c.detach.CallUnary(ctx, req)
@@ -559,6 +637,8 @@ type VolumeServiceHandler interface {
 	Attach(context.Context, *connect.Request[metapb.AttachRequest]) (*connect.Response[metapb.AttachResponse], error)
 	// Renew extends the lease and brings the client's report.
 	Renew(context.Context, *connect.Request[metapb.RenewRequest]) (*connect.Response[metapb.RenewResponse], error)
+	// GetLayout gives the present layout of a volume to the holder of its lease.
+	GetLayout(context.Context, *connect.Request[metapb.GetLayoutRequest]) (*connect.Response[metapb.GetLayoutResponse], error)
 	Detach(context.Context, *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error)
 }
 
@@ -605,6 +685,12 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(volumeServiceMethods.ByName("Renew")),
 		connect.WithHandlerOptions(opts...),
 	)
+	volumeServiceGetLayoutHandler := connect.NewUnaryHandler(
+		VolumeServiceGetLayoutProcedure,
+		svc.GetLayout,
+		connect.WithSchema(volumeServiceMethods.ByName("GetLayout")),
+		connect.WithHandlerOptions(opts...),
+	)
 	volumeServiceDetachHandler := connect.NewUnaryHandler(
 		VolumeServiceDetachProcedure,
 		svc.Detach,
@@ -625,6 +711,8 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 			volumeServiceAttachHandler.ServeHTTP(w, r)
 		case VolumeServiceRenewProcedure:
 			volumeServiceRenewHandler.ServeHTTP(w, r)
+		case VolumeServiceGetLayoutProcedure:
+			volumeServiceGetLayoutHandler.ServeHTTP(w, r)
 		case VolumeServiceDetachProcedure:
 			volumeServiceDetachHandler.ServeHTTP(w, r)
 		default:
@@ -658,6 +746,10 @@ func (UnimplementedVolumeServiceHandler) Attach(context.Context, *connect.Reques
 
 func (UnimplementedVolumeServiceHandler) Renew(context.Context, *connect.Request[metapb.RenewRequest]) (*connect.Response[metapb.RenewResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.VolumeService.Renew is not implemented"))
+}
+
+func (UnimplementedVolumeServiceHandler) GetLayout(context.Context, *connect.Request[metapb.GetLayoutRequest]) (*connect.Response[metapb.GetLayoutResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.VolumeService.GetLayout is not implemented"))
 }
 
 func (UnimplementedVolumeServiceHandler) Detach(context.Context, *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error) {

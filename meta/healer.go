@@ -1,0 +1,63 @@
+package meta
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"dmps/meta/state"
+)
+
+const (
+	healBatch = 1024 // members that one command replaces: some 100 ms in the state, far below stallAfter
+	healShare = 10   // planning takes at most this fraction of the time: it holds the state
+)
+
+// healer has members replaced, during one reign.
+type healer struct {
+	seen uint64    // index of the last command when nothing was to be done
+	next time.Time // no plan before
+}
+
+// heal has replaced what is to be replaced, when anything changed since it
+// looked last.
+func (h *healer) heal(ctx context.Context, n *Node, r *reign) {
+	for time.Now().After(h.next) {
+		r.mu.Lock()
+		settling := time.Now().Before(r.mu.settle)
+		r.mu.Unlock()
+		applied := n.disks.state.Applied()
+		if settling || applied == h.seen {
+			return
+		}
+		c := &state.Heal{Seed: rand.Uint64(), Limit: healBatch, Rebuilding: n.cfg.MaxRebuilding, Moves: n.cfg.MaxMoves}
+		would := false
+		start := time.Now()
+		if err := n.disks.state.View(func(s *state.State) { would = s.MayHeal() && s.WouldHeal(c) }); err != nil {
+			n.fail(err)
+			return
+		}
+		h.next = start.Add(healShare * time.Since(start))
+		if !would {
+			h.seen = applied
+			return
+		}
+		v, err := n.propose(ctx, &state.Command{Heal: c})
+		if err != nil {
+			return // no quorum: the next round, or the next leader, will see it
+		}
+		if healed := v.(state.Healed); healed.Steps > 0 {
+			n.log.Info("members of volumes are replaced", "members", healed.Steps)
+		}
+	}
+}
+
+// returnsLocked notes that a server that was down is heard again. When the
+// network was away, the others follow within moments, and those that merely
+// come last must not be replaced. It holds healing up once a grace, so that a
+// server that comes and goes does not hold it up for good.
+func (r *reign) returnsLocked(cfg Config) {
+	if now := time.Now(); now.Sub(r.mu.settle) > cfg.Grace {
+		r.mu.settle = now.Add(2 * cfg.SuspectAfter)
+	}
+}

@@ -1,0 +1,370 @@
+package state
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"dmps/raid"
+)
+
+// Healing gives a group new members for those that it misses. What is missing
+// is a lost member, and one whose server is down. A group is healed when K
+// others are there to fill the new one from: a member that is merely down may
+// be the only one that still holds something, and is not given up before.
+//
+// Members of draining servers are moved: a pending one is filled while they
+// still count (Group.Pending).
+//
+// Nobody has anything in a volume that was never attached: there, a new member
+// is in sync from the beginning.
+
+// step is one change of a healing plan.
+type step struct {
+	v     *Volume
+	group int
+	col   int
+	kind  stepKind
+	to    raid.ServerID // replace, move
+	by    Level         // replace, move: the level at which the new member is apart
+}
+
+type stepKind uint8
+
+const (
+	stepReplace stepKind = iota // a missing member by a new one
+	stepPromote                 // a missing member by its pending one
+	stepCancel                  // a pending member whose server is down or draining
+	stepMove                    // a living member: a pending one is added
+)
+
+// Healed is the result of Heal.
+type Healed struct {
+	Steps int  // members that got a replacement, or whose pending one was given up
+	More  bool // Limit ended the plan
+}
+
+// ailing is a group that misses members.
+type ailing struct {
+	v     *Volume
+	group int
+	cols  []int // that are missing
+}
+
+// healing is a plan in the making.
+type healing struct {
+	s       *State
+	c       *Heal
+	steps   []step
+	more    bool
+	pick    *picker
+	filling map[raid.VolumeID]int // members that are rebuilding or pending
+	moves   int                   // pending members
+	stuck   map[raid.VolumeID]*Stuck
+	seated  map[*Group]*seats // of the groups that the plan touches
+}
+
+// MayHeal reports whether a plan may find something to do. It is cheap.
+func (s *State) MayHeal() bool {
+	if s.lost > 0 {
+		return true
+	}
+	for _, sv := range s.Servers {
+		if sv.Chunks > 0 && (sv.State == ServerDown || sv.Draining) {
+			return true
+		}
+	}
+	for _, v := range s.Volumes {
+		if v.Stuck != nil {
+			return true // to be cleared
+		}
+	}
+	return false
+}
+
+// WouldHeal reports whether the command would change anything.
+func (s *State) WouldHeal(c *Heal) bool {
+	p := s.planHeal(c)
+	return len(p.steps) > 0 || !p.more && !s.sameStuck(p.stuck)
+}
+
+func (s *State) sameStuck(stuck map[raid.VolumeID]*Stuck) bool {
+	for _, v := range s.Volumes {
+		if is := stuck[v.ID]; (is == nil) != (v.Stuck == nil) || is != nil && *is != *v.Stuck {
+			return false
+		}
+	}
+	return true
+}
+
+// planHeal decides what Heal does, and changes nothing.
+func (s *State) planHeal(c *Heal) *healing {
+	p := &healing{
+		s: s, c: c, pick: newPicker(s, c.Seed),
+		filling: map[raid.VolumeID]int{}, stuck: map[raid.VolumeID]*Stuck{}, seated: map[*Group]*seats{},
+	}
+	var todo []ailing
+	var moving []ailing
+	for _, v := range s.SortedVolumes() {
+		for g, group := range v.Groups {
+			var missing, leaving []int
+			for col, m := range group.Members {
+				_, pending := group.pending(col)
+				switch {
+				case s.missing(m):
+					missing = append(missing, col)
+				case m.State == raid.MemberRebuilding:
+					p.filling[v.ID]++
+				case s.Servers[m.Server].Draining && !pending:
+					leaving = append(leaving, col)
+				}
+			}
+			for i, pd := range group.Pending {
+				sv := s.Servers[pd.Member.Server]
+				if sv.State == ServerDown || sv.Draining {
+					p.add(step{v: v, group: g, col: int(group.Pending[i].Col), kind: stepCancel})
+					continue
+				}
+				p.filling[v.ID]++
+				p.moves++
+			}
+			if len(missing) > 0 {
+				todo = append(todo, ailing{v, g, missing})
+			}
+			if len(leaving) > 0 {
+				moving = append(moving, ailing{v, g, leaving})
+			}
+		}
+	}
+	left := func(a ailing) int { return a.v.Geometry.M - len(a.cols) }
+	slices.SortStableFunc(todo, func(a, b ailing) int { return cmp.Compare(left(a), left(b)) })
+	for _, a := range todo {
+		p.replace(a)
+	}
+	for _, a := range moving {
+		p.move(a)
+	}
+	return p
+}
+
+// missing reports whether a member is not there, and will not be.
+func (s *State) missing(m Member) bool {
+	return m.State == raid.MemberLost || s.Servers[m.Server].State == ServerDown
+}
+
+func (p *healing) add(st step) bool {
+	if len(p.steps) >= p.c.Limit {
+		p.more = true
+		return false
+	}
+	p.steps = append(p.steps, st)
+	return true
+}
+
+// seatsOf is a group's seats as the plan leaves them.
+func (p *healing) seatsOf(g *Group) *seats {
+	t := p.seated[g]
+	if t == nil {
+		t = newSeats(g)
+		p.seated[g] = t
+	}
+	return t
+}
+
+// hold notes why a member is not replaced.
+func (p *healing) hold(v *Volume, members int, format string, a ...any) {
+	st := p.stuck[v.ID]
+	if st == nil {
+		st = &Stuck{Reason: fmt.Sprintf(format, a...)}
+		p.stuck[v.ID] = st
+	}
+	st.Members += uint64(members)
+}
+
+// replace plans new members for a group.
+func (p *healing) replace(a ailing) {
+	group := a.v.Groups[a.group]
+	fresh := a.v.LastLease == 0
+	sources, away := 0, 0
+	for _, m := range group.Members {
+		switch {
+		case m.State == raid.MemberInSync && !p.s.missing(m):
+			sources++
+		case m.State == raid.MemberInSync:
+			away++
+		}
+	}
+	switch k := a.v.Geometry.K; {
+	case fresh || sources >= k:
+	case sources+away >= k:
+		p.hold(a.v, len(a.cols), "group %d: %d of the %d members that are needed to rebuild are there: it waits for the servers that are down", a.group, sources, k)
+		return
+	default:
+		p.hold(a.v, len(a.cols), "group %d: only %d of the %d members that are needed to rebuild hold data: what it held is gone", a.group, sources+away, k)
+		return
+	}
+	seats := p.seatsOf(group)
+	for _, col := range a.cols {
+		if i, ok := group.pending(col); ok {
+			if sv := p.s.Servers[group.Pending[i].Member.Server]; sv.State != ServerDown && !sv.Draining {
+				p.add(step{v: a.v, group: a.group, col: col, kind: stepPromote})
+				continue
+			}
+			delete(seats.pending, col) // it is given up in the same plan
+		}
+		if !fresh && p.c.Rebuilding > 0 && p.filling[a.v.ID] >= p.c.Rebuilding {
+			continue // its turn comes
+		}
+		to, by, why := p.pick.choose(a.v, seats, col, group.Members[col].State == raid.MemberLost)
+		if why != "" {
+			p.hold(a.v, 1, "group %d, member %d: %s", a.group, col, why)
+			continue
+		}
+		if !p.add(step{a.v, a.group, col, stepReplace, to, by}) {
+			return
+		}
+		seats.members[col], seats.lost[col] = to, false
+		p.filling[a.v.ID]++
+	}
+}
+
+// move plans pending members for members whose servers are drained.
+func (p *healing) move(a ailing) {
+	group := a.v.Groups[a.group]
+	fresh := a.v.LastLease == 0
+	if a.v.Kind != raid.LayoutLog && !fresh {
+		p.hold(a.v, len(a.cols), "layout %v cannot be moved off a server: delete the volume", a.v.Kind)
+		return
+	}
+	seats := p.seatsOf(group)
+	for _, col := range a.cols {
+		if !fresh && (p.moves >= p.c.Moves || p.c.Rebuilding > 0 && p.filling[a.v.ID] >= p.c.Rebuilding) {
+			continue // its turn comes
+		}
+		to, by, why := p.pick.choose(a.v, seats, col, false)
+		if why != "" {
+			p.hold(a.v, 1, "group %d, member %d cannot leave server %s: %s", a.group, col, group.Members[col].Server, why)
+			continue
+		}
+		if !p.add(step{a.v, a.group, col, stepMove, to, by}) {
+			return
+		}
+		seats.pending[col] = to
+		if !fresh {
+			p.filling[a.v.ID]++
+			p.moves++
+		}
+	}
+}
+
+// heal carries a plan out.
+func (s *State) heal(c *Heal) Healed {
+	p := s.planHeal(c)
+	changed := map[raid.VolumeID]*Volume{}
+	for _, st := range p.steps {
+		s.take(st)
+		changed[st.v.ID] = st.v
+	}
+	for _, id := range slices.Sorted(maps.Keys(changed)) {
+		s.newVersion(changed[id])
+	}
+	if !p.more {
+		for _, v := range s.SortedVolumes() {
+			is := p.stuck[v.ID]
+			if (is == nil) == (v.Stuck == nil) && (is == nil || *is == *v.Stuck) {
+				continue
+			}
+			v.Stuck = is
+			s.touchVolume(v.ID)
+		}
+	}
+	return Healed{Steps: len(p.steps), More: p.more}
+}
+
+// take carries one step out.
+func (s *State) take(st step) {
+	v, group := st.v, st.v.Groups[st.group]
+	ref := ChunkRef{Volume: v.ID, Group: raid.GroupID(st.group), Col: raid.Col(st.col)}
+	at, pending := group.pending(st.col)
+	fresh := v.LastLease == 0
+	switch st.kind {
+	case stepCancel:
+		s.cancelPending(v, st.group, at)
+		return
+	case stepPromote:
+		s.degraded(group, group.Members[st.col])
+		s.promote(v, st.group, at, raid.MemberRebuilding)
+		return
+	case stepReplace:
+		m := &group.Members[st.col]
+		s.degraded(group, *m)
+		if m.State == raid.MemberLost {
+			s.lost--
+		} else {
+			s.orphan(v, ref.Col, *m)
+		}
+		*m = s.give(v, st.to, ref, raid.MemberRebuilding)
+		if fresh {
+			s.inSync(v, st.group, st.col)
+		}
+	case stepMove:
+		if pending {
+			panic(fmt.Sprintf("volume %d group %d: a second pending member %d", v.ID, st.group, st.col))
+		}
+		ref.Pending = true
+		p := Pending{Col: ref.Col, Member: s.give(v, st.to, ref, raid.MemberRebuilding)}
+		group.Pending = slices.Insert(group.Pending, at, p)
+		if fresh {
+			s.promote(v, st.group, at, raid.MemberInSync)
+		}
+	}
+	if st.by != v.PlacedBy && slices.Contains(st.by.wider(), v.PlacedBy) {
+		v.PlacedBy = st.by // finer, but what was asked for
+	}
+}
+
+// Filling keeps those of a volume's chunks that are being filled.
+func (s *State) Filling(volume raid.VolumeID, chunks []uint64) (out []raid.ChunkID) {
+	for _, c := range chunks {
+		ref, ok := s.chunks[raid.ChunkID(c)]
+		if !ok || ref.Volume != volume {
+			continue
+		}
+		if ref.Pending || s.Volumes[volume].Groups[ref.Group].Members[ref.Col].State == raid.MemberRebuilding {
+			out = append(out, raid.ChunkID(c))
+		}
+	}
+	return out
+}
+
+// rebuilt puts members in sync that hold everything by now.
+func (s *State) rebuilt(c *Rebuilt) *Refusal {
+	if refusal := s.Renewable(c.Volume, c.Epoch); refusal != nil {
+		return refusal
+	}
+	v := s.Volumes[c.Volume]
+	changed := false
+	for _, id := range c.Chunks {
+		ref, ok := s.chunks[id]
+		if !ok || ref.Volume != v.ID {
+			continue // replaced meanwhile
+		}
+		g, col := int(ref.Group), int(ref.Col)
+		group := v.Groups[g]
+		switch {
+		case ref.Pending:
+			at, _ := group.pending(col)
+			s.promote(v, g, at, raid.MemberInSync)
+		case group.Members[col].State == raid.MemberRebuilding:
+			s.inSync(v, g, col)
+		default:
+			continue
+		}
+		changed = true
+	}
+	if changed {
+		s.newVersion(v)
+	}
+	return nil
+}

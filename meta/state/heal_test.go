@@ -1,0 +1,181 @@
+package state
+
+import (
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"dmps/raid"
+)
+
+// healer is a cluster that is not refused much: every server its own host.
+type healer struct {
+	t     *rapid.T
+	s     *State
+	lives map[raid.ServerID]raid.Incarnation
+	now   int64
+}
+
+func (h *healer) do(c Command) any {
+	h.t.Helper()
+	h.now += 10
+	c.Now = h.now
+	next := h.s.NextChunk
+	v, err := h.s.Apply(&c)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := h.s.Check(); err != nil {
+		b, _ := c.Encode()
+		h.t.Fatalf("after %s: %v", b, err)
+	}
+	if c.Heal != nil {
+		checkHeal(h.t, h.s, c.Heal, next)
+	}
+	return v
+}
+
+func (h *healer) register(id raid.ServerID) {
+	h.lives[id]++
+	h.do(Command{Register: &Register{ID: id, Incarnation: h.lives[id], Addr: "a", MemoryTotal: 256 << 20}})
+}
+
+func (h *healer) set(id raid.ServerID, st ServerState) {
+	h.do(Command{SetServer: &SetServer{ID: id, Incarnation: h.lives[id], State: st}})
+}
+
+// quietly brings everything to rest: servers up, moves and rebuilds done,
+// memory given back.
+func (h *healer) quietly() {
+	for id, sv := range h.s.Servers {
+		if sv.State != ServerUp {
+			h.set(id, ServerUp)
+		}
+	}
+	for round := 0; ; round++ {
+		if round > 200 {
+			h.t.Fatal("healing does not end")
+		}
+		for _, v := range h.s.SortedVolumes() {
+			h.do(Command{Rebuilt: &Rebuilt{Volume: v.ID, Epoch: v.LastLease, Chunks: filling(v)}})
+		}
+		for id, sv := range h.s.Servers {
+			f := Freed{ID: id, Incarnation: sv.Incarnation}
+			for c := range sv.Freeing {
+				f.Chunks = append(f.Chunks, c)
+			}
+			h.do(Command{Freed: &f})
+		}
+		c := &Heal{Seed: uint64(round), Limit: 100, Moves: 3}
+		if !h.s.WouldHeal(c) {
+			return
+		}
+		h.do(Command{Heal: c})
+	}
+}
+
+// TestHealing takes servers away and lets them come back, empty or not, and
+// drains them, in any order, while groups are healed. As long as no group ever
+// misses more than M members, all is whole in the end, and drained servers
+// hold nothing.
+func TestHealing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := &healer{t: t, s: New(), lives: map[raid.ServerID]raid.Incarnation{}}
+		n := rapid.IntRange(7, 9).Draw(t, "servers")
+		var ids []raid.ServerID
+		for i := range n {
+			ids = append(ids, raid.ServerID(fmt.Sprintf("s%d", i)))
+			h.register(ids[i])
+		}
+		geo := rapid.SampledFrom([]raid.Geometry{{K: 4, M: 2}, {K: 1, M: 2}, {K: 2, M: 1}}).Draw(t, "geometry")
+		for i := range 2 {
+			name := fmt.Sprintf("v%d", i)
+			h.do(Command{CreateVolume: &CreateVolume{Name: name, Pages: 3000, Geometry: geo, ChunkSlots: 256, Seed: uint64(i)}})
+			h.do(Command{Attach: &Attach{Name: name, Holder: "h"}})
+		}
+		server := func() raid.ServerID { return rapid.SampledFrom(ids).Draw(t, "server") }
+		drained := func() (n int) {
+			for _, sv := range h.s.Servers {
+				if sv.Draining {
+					n++
+				}
+			}
+			return n
+		}
+		// Losing what a server holds is harmless while its groups have K others.
+		mayLose := func(id raid.ServerID) bool {
+			for _, v := range h.s.Volumes {
+				for _, g := range v.Groups {
+					others, hit := 0, false
+					for _, m := range g.Members {
+						switch {
+						case m.Server == id:
+							hit = true
+						case m.State == raid.MemberInSync:
+							others++
+						}
+					}
+					if hit && others < geo.K {
+						return false
+					}
+				}
+			}
+			return true
+		}
+		for range rapid.IntRange(5, 60).Draw(t, "steps") {
+			switch id := server(); rapid.IntRange(0, 8).Draw(t, "step") {
+			case 0:
+				if mayLose(id) {
+					h.register(id)
+				}
+			case 1:
+				h.set(id, ServerDown)
+			case 2:
+				h.set(id, rapid.SampledFrom([]ServerState{ServerUp, ServerSuspect}).Draw(t, "state"))
+			case 3:
+				if drained() < 1 {
+					h.do(Command{Drain: &Drain{ID: id}})
+				}
+			case 4:
+				h.do(Command{Drain: &Drain{ID: id, Off: true}})
+			case 5, 6:
+				h.do(Command{Heal: &Heal{
+					Seed: rapid.Uint64().Draw(t, "seed"), Limit: rapid.SampledFrom([]int{2, 1000}).Draw(t, "limit"),
+					Moves: rapid.IntRange(0, 9).Draw(t, "moves"),
+				}})
+			case 7:
+				v := h.s.Volumes[raid.VolumeID(rapid.IntRange(1, 2).Draw(t, "volume"))]
+				var some []raid.ChunkID
+				for _, c := range filling(v) {
+					if rapid.Bool().Draw(t, "rebuilt") {
+						some = append(some, c)
+					}
+				}
+				h.do(Command{Rebuilt: &Rebuilt{Volume: v.ID, Epoch: v.LastLease, Chunks: some}})
+			case 8:
+				if sv := h.s.Servers[id]; rapid.Bool().Draw(t, "gave back") {
+					f := Freed{ID: id, Incarnation: sv.Incarnation}
+					for c := range sv.Freeing {
+						f.Chunks = append(f.Chunks, c)
+					}
+					h.do(Command{Freed: &f})
+				}
+			}
+		}
+		h.quietly()
+		for _, v := range h.s.SortedVolumes() {
+			if hl := h.s.Health(v, nil); hl.State != Healthy || v.Stuck != nil || hl.Since != 0 || hl.Moving != 0 {
+				t.Fatalf("volume %s in the end: %+v, stuck: %+v", v.Name, hl, v.Stuck)
+			}
+		}
+		for id, sv := range h.s.Servers {
+			if sv.Draining && (sv.Chunks > 0 || sv.Reserved > 0) {
+				t.Fatalf("server %s was drained and holds %d chunks, %d bytes", id, sv.Chunks, sv.Reserved)
+			}
+		}
+		if h.s.MayHeal() {
+			t.Fatal("nothing is to be healed, it seems otherwise")
+		}
+	})
+}
