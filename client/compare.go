@@ -1,8 +1,6 @@
 package client
 
 import (
-	"fmt"
-
 	"dmps/raid"
 	"dmps/transport"
 )

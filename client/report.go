@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"dmps/raid"
@@ -96,6 +95,7 @@ func (v *Volume) Report() Report {
 	h, st := v.mu.health, v.mu.log.Stats()
 	r.DegradedGroups, r.DegradedRows, r.LostPages = h.DegradedGroups, h.DegradedRows, h.LostPages
 	r.RedundancyLeft = h.RedundancyLeft
+	v.rebuildLocked(&r)
 	r.MappedPages, r.FilledPages, r.FreeRows = st.Mapped, st.Filled, st.FreeRows
 	switch {
 	case h.LostPages > 0 || h.Unreachable > 0 || !v.mu.log.Writable():
@@ -160,16 +160,6 @@ func (v *Volume) keepLease(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// layoutChanged fetches the layout after meta replaced members.
-func (v *Volume) layoutChanged(ctx context.Context, version uint64) error {
-	l, err := v.cfg.Meta.Layout(ctx, v.layout.Volume)
-	if err != nil {
-		return fmt.Errorf("fetching version %d of the layout: %w", version, err)
-	}
-	v.log.Info("members of the volume were replaced", "version", l.Version)
-	return nil
 }
 
 // Layout is what the volume was opened with. It must not be changed.

@@ -38,6 +38,7 @@ type Volume struct {
 	user       *pool
 	scratch    *pool
 	consts     *constants
+	batches    []*batch // all there are
 	xfers      xferPool
 	dead       deadList
 
