@@ -207,6 +207,10 @@ func (c *fakeConn) OpenChunk(ctx context.Context, chunk uint64, spec transport.C
 	return nil
 }
 
+func (c *fakeConn) Rebuild(context.Context, *transport.RebuildSpec) (transport.RebuildResult, error) {
+	return transport.RebuildResult{}, transport.ErrRefused
+}
+
 func (c *fakeConn) Abort(cause error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -52,6 +52,15 @@ func (c *chunk) head(i uint32) []byte {
 	return c.heads[o : o+n : o+n]
 }
 
+// put stores a page and its header in slot i. Readers see both or neither.
+func (c *chunk) put(i uint32, head, page []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.head(i))
+	copy(c.page(i), page)
+	copy(c.head(i), head)
+}
+
 // check reports whether all of io lies inside the chunk.
 func (c *chunk) check(io *transport.SlotIO) error {
 	if io.HeaderBytes != int(c.spec.HeaderBytes) {

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dmps/raid"
+	"dmps/transport"
+	"dmps/transport/tcp"
 )
 
 // Config is how a memory server is set up.
@@ -33,6 +35,13 @@ type Config struct {
 	Cluster string
 	Labels  map[string]string // host, rack, zone
 
+	// Peers dials the servers that a rebuild reads from; nil: TCP. The server
+	// registers memory with it and closes it, so it must be nobody else's.
+	Peers transport.Dialer
+	// RebuildRate bounds what all rebuilds together pull from other servers,
+	// headers included, in bytes a second; 0: no limit.
+	RebuildRate int64
+
 	Registrar Registrar     // nil: the server tells nobody that it exists
 	Heartbeat time.Duration // 0: one second
 
@@ -49,6 +58,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Window == 0 {
 		c.Window = 256
 	}
+	if c.Peers == nil {
+		c.Peers = new(tcp.Dialer)
+	}
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
@@ -62,6 +74,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Window < 1 || c.Window > 4096 {
 		errs = append(errs, fmt.Errorf("window of %d requests: must be 1 to 4096", c.Window))
+	}
+	if c.RebuildRate < 0 {
+		errs = append(errs, fmt.Errorf("rebuild rate of %d bytes a second", c.RebuildRate))
 	}
 	if c.Listen != "" {
 		errs = append(errs, checkListen(c.Listen, c.InsecureNetwork))

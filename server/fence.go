@@ -39,6 +39,7 @@ func (s *Server) Open(ctx context.Context, h transport.Hello, stop func(error)) 
 		}
 	}
 	ss := &session{s: s, volume: v, hello: h, stop: stop, done: make(chan struct{}), chunks: make(map[uint64]*chunk)}
+	ss.links.s = ss
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h.Epoch < v.epoch {

@@ -37,6 +37,9 @@ func newMetrics(s *Server, reg prometheus.Registerer) (*metrics, error) {
 		{"dmps_server_writes_total", "Write requests.", func() float64 { return float64(s.n.writes.Load()) }},
 		{"dmps_server_slots_read_total", "Slots read.", func() float64 { return float64(s.n.pagesOut.Load()) }},
 		{"dmps_server_slots_written_total", "Slots written.", func() float64 { return float64(s.n.pagesIn.Load()) }},
+		{"dmps_server_rebuilt_rows_total", "Slots that were filled from other servers.", func() float64 { return float64(s.n.rebuilt.Load()) }},
+		{"dmps_server_rebuild_failed_rows_total", "Slots that could not be filled from other servers.", func() float64 { return float64(s.n.rebuildFailed.Load()) }},
+		{"dmps_server_rebuild_pulled_bytes_total", "Bytes that were read from other servers to rebuild.", func() float64 { return float64(s.n.pulled.Load()) }},
 	} {
 		keep(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: f.name, Help: f.help}, f.get))
 	}
@@ -44,6 +47,8 @@ func newMetrics(s *Server, reg prometheus.Registerer) (*metrics, error) {
 		func() float64 { return float64(s.c.Memory) }))
 	keep(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dmps_server_memory_used_bytes", Help: "Memory that is lent."},
 		func() float64 { return float64(s.Stats().MemoryUsed) }))
+	keep(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dmps_server_rebuild_memory_bytes", Help: "Buffers for rebuilds, beside the memory to lend."},
+		func() float64 { return float64(s.Stats().RebuildMemory) }))
 	if reg == nil {
 		return m, nil
 	}

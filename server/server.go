@@ -20,13 +20,16 @@ type Server struct {
 	c           Config
 	incarnation raid.Incarnation
 	arena       *arena
+	pool        *rebuildPool
+	pace        pace // of all rebuilds
 	m           *metrics
 	n           counters
 	net         tcp.Server
 	addr        string
 
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup
+	rebuilding sync.WaitGroup // one a rebuild; begun under mu, and not once closing is set
 
 	// mu guards the books, not the memory: it is not taken on the page path.
 	mu struct {
@@ -44,6 +47,8 @@ var _ transport.Backend = (*Server)(nil)
 // counters are on the page path: no labels, no locks.
 type counters struct {
 	reads, writes, pagesIn, pagesOut atomic.Uint64
+	rebuilt, rebuildFailed           atomic.Uint64 // rows
+	pulled                           atomic.Uint64 // bytes
 }
 
 // New maps and locks the memory and, when c.Listen is set, starts to serve it;
@@ -70,6 +75,13 @@ func New(c Config) (*Server, error) {
 	if s.arena, err = newArena(c.Memory, c.AllowSwappable); err != nil {
 		return nil, errors.Join(err, s.m.unregister(c.Metrics))
 	}
+	if s.pool, err = newRebuildPool(); err != nil {
+		return nil, errors.Join(err, s.arena.close(), s.m.unregister(c.Metrics))
+	}
+	s.pace.rate = c.RebuildRate
+	if err := c.Peers.Register(s.pool.arena.mem); err != nil {
+		return nil, errors.Join(fmt.Errorf("registering the buffers for rebuilds: %w", err), s.pool.close(), s.arena.close(), s.m.unregister(c.Metrics))
+	}
 	if !s.arena.locked {
 		c.Log.Warn("the memory could not be locked: when this machine swaps, clients stall, and may deadlock if it swaps to them")
 	}
@@ -79,7 +91,7 @@ func New(c Config) (*Server, error) {
 		l, err := net.Listen("tcp", c.Listen)
 		if err != nil {
 			cancel()
-			return nil, errors.Join(fmt.Errorf("listening for clients: %w", err), s.arena.close(), s.m.unregister(c.Metrics))
+			return nil, errors.Join(fmt.Errorf("listening for clients: %w", err), s.closeMemory(), s.m.unregister(c.Metrics))
 		}
 		s.addr = "tcp://" + l.Addr().String()
 		s.net.Backend, s.net.Log = s, c.Log
@@ -112,6 +124,12 @@ func (s *Server) Cluster() string {
 	return s.mu.cluster
 }
 
+// closeMemory ends the sessions with other servers, which use the pool, and
+// gives the memory back.
+func (s *Server) closeMemory() error {
+	return errors.Join(s.c.Peers.Close(), s.pool.close(), s.arena.close())
+}
+
 // Close ends all sessions, waits for them until ctx ends, and gives the memory
 // back. When sessions do not end in time it returns an error and keeps the
 // mapping, which they may still be using.
@@ -140,7 +158,8 @@ func (s *Server) Close(ctx context.Context) error {
 		}
 		err := s.net.Close()
 		s.wg.Wait()
-		closed <- errors.Join(err, s.arena.close(), s.m.unregister(s.c.Metrics))
+		s.rebuilding.Wait()
+		closed <- errors.Join(err, s.closeMemory(), s.m.unregister(s.c.Metrics))
 	}()
 	select {
 	case err := <-closed:

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"dmps/raid"
@@ -24,6 +25,9 @@ type session struct {
 	// chunks saves a lock: a chunk stays while its volume has sessions.
 	chunks map[uint64]*chunk
 	stage  []byte // pages of a write to an InPlace chunk; made when first needed
+
+	links   links        // of its rebuilds
+	landing sync.RWMutex // shared while a rebuilt slot is stored; Close takes it
 }
 
 var _ transport.Session = (*session)(nil)
@@ -141,11 +145,11 @@ func (s *session) CommitWrite(io *transport.SlotIO) error {
 				}
 				continue
 			}
-			c.mu.Lock()
 			if has && c.spec.InPlace {
-				clear(c.head(i))
-				copy(c.page(i), page)
+				c.put(i, head, page)
+				continue
 			}
+			c.mu.Lock()
 			copy(c.head(i), head)
 			c.mu.Unlock()
 		}
@@ -217,6 +221,11 @@ func (s *session) Close() {
 	if s.closed.Swap(true) {
 		return
 	}
+	s.links.close()
+	// A rebuild that stores a slot right now may finish that one; the next
+	// one sees that the session is closed.
+	s.landing.Lock()
+	s.landing.Unlock() //lint:ignore SA2001 waits for those that hold it
 	s.s.forget(s)
 	close(s.done)
 }

@@ -14,6 +14,11 @@ type Stats struct {
 	Writes      uint64
 	PagesIn     uint64 // slots written
 	PagesOut    uint64 // slots read
+
+	RebuildMemory uint64 // bytes of the buffers for rebuilds, beside MemoryTotal
+	RowsRebuilt   uint64 // slots filled from other servers
+	RebuildFailed uint64 // slots that could not be
+	BytesPulled   uint64 // from other servers, headers included
 }
 
 // Stats returns the server's state now.
@@ -23,6 +28,8 @@ func (s *Server) Stats() Stats {
 		Reads:   s.n.reads.Load(),
 		Writes:  s.n.writes.Load(),
 		PagesIn: s.n.pagesIn.Load(), PagesOut: s.n.pagesOut.Load(),
+		RebuildMemory: uint64(len(s.pool.arena.mem)), RowsRebuilt: s.n.rebuilt.Load(),
+		RebuildFailed: s.n.rebuildFailed.Load(), BytesPulled: s.n.pulled.Load(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

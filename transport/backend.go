@@ -16,8 +16,8 @@ type Backend interface {
 	Open(ctx context.Context, h Hello, stop func(cause error)) (Session, Welcome, error)
 }
 
-// Session is one client's session in a Backend. All methods except EndRead are
-// called by one goroutine at a time.
+// Session is one client's session in a Backend. All methods except EndRead and
+// Rebuild are called by one goroutine at a time.
 type Session interface {
 	// OpenChunk is Conn.OpenChunk.
 	OpenChunk(chunk uint64, spec ChunkSpec) error
@@ -37,6 +37,11 @@ type Session interface {
 	BeginReadHeaders(io *SlotIO) error
 	// EndRead ends a read. It may be called from any goroutine, and after Close.
 	EndRead(io *SlotIO)
+	// Rebuild is Conn.Rebuild; spec was validated. The medium calls it on
+	// goroutines of their own, beside all other methods and itself, at most
+	// RebuildsInFlight at a time. ctx must end with the session; Rebuild
+	// returns soon after. It stores nothing after Close has returned.
+	Rebuild(ctx context.Context, spec *RebuildSpec) (RebuildResult, error)
 	// Close tells that no memory that BeginWrite gave will be touched any more.
 	Close()
 }

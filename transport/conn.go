@@ -131,6 +131,16 @@ type Conn interface {
 	// touches the old one. Errors: ErrNoMemory, ErrClosed, ErrStaleEpoch,
 	// ErrNoChunk (exists with another shape).
 	OpenChunk(ctx context.Context, chunk uint64, spec ChunkSpec) error
+	// Rebuild makes the server fill slots of its own chunk from other servers,
+	// and returns when that is over: minutes, with a low rate. Up to
+	// RebuildsInFlight run at a time, further calls wait; other requests do not
+	// wait for them. When ctx ends first, the server goes on, and the outcome
+	// is unknown. Errors: ErrBadRebuild, ErrNoChunk (no such target, of another
+	// shape, or a row outside), ErrRefused (the session is no owner's, or the
+	// chunk is InPlace), ErrClosed, ErrStaleEpoch: the rows' outcome is unknown
+	// with the last two. Rows that could not be had are no error, see
+	// RebuildResult.
+	Rebuild(ctx context.Context, spec *RebuildSpec) (RebuildResult, error)
 	// Done is closed when the session is over and every request completed.
 	// Err says why then.
 	Done() <-chan struct{}

@@ -1,7 +1,6 @@
 package mem
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -27,18 +26,13 @@ type conn struct {
 	queue  []*transport.Request // submitted, not kicked
 	ready  []*transport.Request // kicked, not served
 	held   []*transport.Request // served, the reply was dropped
-	calls  []*openCall
+	calls  []*call
 	flight int
 
-	io      transport.SlotIO
-	scratch []byte
-}
-
-type openCall struct {
-	chunk uint64
-	spec  transport.ChunkSpec
-	err   error
-	done  chan struct{}
+	io       transport.SlotIO
+	scratch  []byte
+	rebuilds sync.WaitGroup
+	places   chan struct{} // for rebuilds
 }
 
 func newConn(h *Host, d *Dialer, idle func()) *conn {
@@ -46,6 +40,7 @@ func newConn(h *Host, d *Dialer, idle func()) *conn {
 		h: h, d: d, idle: idle,
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}), done: make(chan struct{}),
 		scratch: make([]byte, transport.MaxSegs*transport.MaxHeaderBytes),
+		places:  make(chan struct{}, transport.RebuildsInFlight),
 	}
 }
 
@@ -105,23 +100,6 @@ func (c *conn) Kick() {
 
 // Window implements transport.Conn.
 func (c *conn) Window() int { return c.win }
-
-// OpenChunk implements transport.Conn.
-func (c *conn) OpenChunk(ctx context.Context, chunk uint64, spec transport.ChunkSpec) error {
-	call := &openCall{chunk: chunk, spec: spec, done: make(chan struct{})}
-	c.mu.Lock()
-	c.calls = append(c.calls, call)
-	c.mu.Unlock()
-	c.poke()
-	select {
-	case <-call.done:
-		return call.err
-	case <-c.done:
-		return transport.ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
 
 // Done implements transport.Conn.
 func (c *conn) Done() <-chan struct{} { return c.done }

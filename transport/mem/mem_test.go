@@ -23,7 +23,10 @@ func (o *one) AbortWrite(*transport.SlotIO)                      {}
 func (o *one) BeginRead(io *transport.SlotIO) error              { io.Mem = append(io.Mem, o.page); return nil }
 func (o *one) BeginReadHeaders(io *transport.SlotIO) (err error) { return transport.ErrNoChunk }
 func (o *one) EndRead(*transport.SlotIO)                         {}
-func (o *one) Close()                                            {}
+func (o *one) Rebuild(context.Context, *transport.RebuildSpec) (transport.RebuildResult, error) {
+	return transport.RebuildResult{}, transport.ErrRefused
+}
+func (o *one) Close() {}
 
 // rig runs f in a bubble, with a network of one host.
 func rig(t *testing.T, f func(t *testing.T, h *Host, dial func() transport.Conn, start func(transport.Conn, transport.Op, time.Duration) *transport.Request)) {

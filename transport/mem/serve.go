@@ -13,6 +13,7 @@ func (c *conn) run() {
 		c.batch()
 	}
 	c.s.Close()
+	c.rebuilds.Wait()
 	c.finish()
 }
 
@@ -67,11 +68,7 @@ func (c *conn) batch() {
 	c.calls, c.ready = nil, nil
 	c.mu.Unlock()
 	for _, o := range calls {
-		o.err = c.s.OpenChunk(o.chunk, o.spec)
-		if s := transport.StatusOf(o.err); s != transport.StatusOK {
-			o.err = s.Err() // as over a wire: the text stays with the server
-		}
-		close(o.done)
+		o.start(o)
 	}
 	any := false
 	for i, r := range ready {

@@ -1,7 +1,6 @@
 package tcp
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,10 +10,6 @@ import (
 	"dmps/transport"
 	"dmps/transport/stream"
 )
-
-// opens is the number of OpenChunk calls that may be on the wire at once,
-// beside the window.
-const opens = 4
 
 // started is the zero of Request.Wire.Start.
 var started = time.Now()
@@ -30,14 +25,14 @@ type conn struct {
 	idle    func()
 	gone    func(*conn)
 	done    chan struct{}
-	openSem chan struct{} // places for OpenChunk
+	places  [2]chan struct{} // for calls, by kind
 
 	mu struct {
 		sync.Mutex
 		cause  error  // why the session ends; set once
 		slots  []slot // by the low half of an id
 		free   []uint16
-		opens  []uint16
+		calls  [2][]uint16 // free places, by kind
 		runs   []transport.Run
 		timer  *time.Timer
 		expiry time.Time // when timer fires; zero: not armed
@@ -51,33 +46,33 @@ type conn struct {
 // slot is a credit and the request that uses it.
 type slot struct {
 	req  *transport.Request
-	open *openCall
+	call *call
 	gen  uint16 // high half of the id: a second reply to one request does not pass
 	hdr  uint16 // header bytes
 	mask uint32
 	end  uint64 // of its frame in the stream
 }
 
-// openCall is an OpenChunk that waits.
-type openCall struct {
-	err  error
-	done chan struct{}
-}
-
 func newConn(nc net.Conn, regions *transport.Regions, w transport.Welcome, idle func()) (*conn, error) {
 	c := &conn{
 		nc: nc, regions: regions, window: w.Window, idle: idle,
-		done: make(chan struct{}), openSem: make(chan struct{}, opens),
+		done: make(chan struct{}),
 		bufs: make([][]byte, 0, transport.MaxSegs),
 	}
-	c.mu.slots = make([]slot, w.Window+opens)
+	c.mu.slots = make([]slot, w.Window+opens+transport.RebuildsInFlight)
 	c.mu.runs = make([]transport.Run, 0, transport.MaxSegs)
 	for i := range c.mu.slots {
-		if i < w.Window {
+		switch {
+		case i < w.Window:
 			c.mu.free = append(c.mu.free, uint16(i))
-		} else {
-			c.mu.opens = append(c.mu.opens, uint16(i))
+		case i < w.Window+opens:
+			c.mu.calls[callOpen] = append(c.mu.calls[callOpen], uint16(i))
+		default:
+			c.mu.calls[callRebuild] = append(c.mu.calls[callRebuild], uint16(i))
 		}
+	}
+	for k := range c.places {
+		c.places[k] = make(chan struct{}, len(c.mu.calls[k]))
 	}
 	c.mu.timer = time.AfterFunc(time.Hour, c.expire)
 	c.mu.timer.Stop()
@@ -160,55 +155,6 @@ func (c *conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mu.cause
-}
-
-// OpenChunk implements transport.Conn.
-func (c *conn) OpenChunk(ctx context.Context, chunk uint64, spec transport.ChunkSpec) error {
-	if spec.HeaderBytes < 1 || spec.HeaderBytes > transport.MaxHeaderBytes {
-		return fmt.Errorf("opening chunk %d: slot headers of %d bytes", chunk, spec.HeaderBytes)
-	}
-	select {
-	case c.openSem <- struct{}{}:
-	case <-c.done:
-		return transport.ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	call := &openCall{done: make(chan struct{})}
-	if err := c.submitOpen(call, chunk, spec); err != nil {
-		<-c.openSem
-		return err
-	}
-	c.w.Flush()
-	select {
-	case <-call.done:
-		return call.err
-	case <-ctx.Done():
-		return ctx.Err() // its place is given back by the answer
-	}
-}
-
-func (c *conn) submitOpen(call *openCall, chunk uint64, spec transport.ChunkSpec) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mu.cause != nil {
-		return transport.ErrClosed
-	}
-	if err := c.w.Begin(); err != nil {
-		return transport.ErrClosed
-	}
-	k := len(c.mu.opens) - 1 // openSem: never empty
-	i := c.mu.opens[k]
-	c.mu.opens = c.mu.opens[:k]
-	s := &c.mu.slots[i]
-	s.gen++
-	s.open = call
-	b := c.w.Bytes(requestHead + openSize)
-	q := request{typ: typeOpenChunk, headerBytes: uint16(spec.HeaderBytes), id: uint32(s.gen)<<16 | uint32(i), chunk: chunk}
-	q.put(b)
-	putOpen(b[requestHead:], spec)
-	s.end = c.w.End(nil)
-	return nil
 }
 
 // Abort implements transport.Conn.

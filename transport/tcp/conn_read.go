@@ -48,8 +48,8 @@ func (c *conn) one() error {
 	}
 	if s.req != nil {
 		err = c.payload(&s, p)
-	} else if p.length != 0 {
-		err = fmt.Errorf("%w: %d bytes in reply to an open", errFrame, p.length)
+	} else {
+		err = c.answer(s.call, p)
 	}
 	if err != nil {
 		return err
@@ -63,17 +63,17 @@ func (c *conn) one() error {
 		}
 	}
 	c.mu.Lock()
-	c.mu.slots[i].req, c.mu.slots[i].open = nil, nil
+	c.mu.slots[i].req, c.mu.slots[i].call = nil, nil
 	if s.req != nil {
 		c.mu.free = append(c.mu.free, i)
 	} else {
-		c.mu.opens = append(c.mu.opens, i)
+		c.mu.calls[s.call.kind] = append(c.mu.calls[s.call.kind], i)
 	}
 	c.mu.Unlock()
-	if s.open != nil {
-		s.open.err = p.status.Err()
-		close(s.open.done)
-		<-c.openSem
+	if s.call != nil {
+		s.call.err = p.status.Err()
+		close(s.call.done)
+		<-c.places[s.call.kind]
 		return nil
 	}
 	s.req.Err = p.status.Err()
@@ -91,7 +91,7 @@ func (c *conn) slot(id uint32) (slot, uint16, error) {
 		return slot{}, 0, fmt.Errorf("%w: reply to request %#x", errFrame, id)
 	}
 	s := c.mu.slots[i]
-	if uint32(s.gen) != id>>16 || s.req == nil && s.open == nil {
+	if uint32(s.gen) != id>>16 || s.req == nil && s.call == nil {
 		return slot{}, 0, fmt.Errorf("%w: reply to request %#x, which is not in flight", errFrame, id)
 	}
 	return s, uint16(i), nil
@@ -167,9 +167,9 @@ func (c *conn) finish(err error) {
 	for i := range c.mu.slots { // cause is set: nobody else touches the slots
 		s := &c.mu.slots[i]
 		switch {
-		case s.open != nil:
-			s.open.err = transport.ErrClosed
-			close(s.open.done)
+		case s.call != nil:
+			s.call.err = endOf(nil, cause, now)
+			close(s.call.done)
 		case s.req != nil:
 			r := s.req
 			s.req = nil
@@ -186,11 +186,12 @@ func (c *conn) finish(err error) {
 	close(c.done)
 }
 
-// endOf is what a request completes with that was in flight at the end.
+// endOf is what a request completes with that was in flight at the end; r is
+// nil for a call.
 func endOf(r *transport.Request, cause error, now time.Time) error {
 	switch {
 	case errors.Is(cause, transport.ErrDeadline):
-		if !r.Deadline.IsZero() && !r.Deadline.After(now) {
+		if r != nil && !r.Deadline.IsZero() && !r.Deadline.After(now) {
 			return transport.ErrDeadline
 		}
 		return transport.ErrClosed

@@ -15,6 +15,7 @@ const (
 	typeWrite       = 0x02
 	typeReadHeaders = 0x03
 	typeOpenChunk   = 0x04
+	typeRebuild     = 0x05
 	typeReply       = 0x81
 	typeGoaway      = 0x82
 )
@@ -35,11 +36,11 @@ var le = binary.LittleEndian
 // request is the head of a request frame.
 type request struct {
 	typ         uint8
-	runs        uint8 // number of runs that follow
-	headerBytes uint16
+	runs        uint8  // number of runs that follow; typeRebuild: of sources
+	headerBytes uint16 // typeRebuild: 0
 	id          uint32
 	chunk       uint64
-	segs        uint32 // slots; for typeReadHeaders up to MaxHeadersBytes / headerBytes
+	segs        uint32 // slots; for typeReadHeaders up to MaxHeadersBytes / headerBytes; typeRebuild: rows
 	mask        uint32 // segments with a page
 }
 
@@ -62,10 +63,10 @@ func parseRequest(b []byte) (request, error) {
 		typ: b[0], runs: b[1], headerBytes: le.Uint16(b[2:]), id: le.Uint32(b[4:]),
 		chunk: le.Uint64(b[8:]), segs: le.Uint32(b[16:]), mask: le.Uint32(b[20:]),
 	}
-	if q.typ < typeRead || q.typ > typeOpenChunk {
+	if q.typ < typeRead || q.typ > typeRebuild {
 		return q, fmt.Errorf("%w: request type %#x", errFrame, q.typ)
 	}
-	if q.headerBytes < 1 || q.headerBytes > transport.MaxHeaderBytes {
+	if q.headerBytes < 1 != (q.typ == typeRebuild) || q.headerBytes > transport.MaxHeaderBytes {
 		return q, fmt.Errorf("%w: slot headers of %d bytes", errFrame, q.headerBytes)
 	}
 	ok := false
@@ -77,6 +78,8 @@ func parseRequest(b []byte) (request, error) {
 		ok = q.segs >= 1 && q.segs <= transport.MaxHeadersBytes/uint32(q.headerBytes) && q.runs == 1 && q.mask == 0
 	case typeOpenChunk:
 		ok = q.segs == 0 && q.runs == 0 && q.mask == 0
+	case typeRebuild:
+		ok = q.segs >= 1 && q.segs <= transport.MaxRebuildRows && q.runs >= 1 && q.runs < transport.MaxRebuildMembers && q.mask == 0
 	}
 	if !ok {
 		return q, fmt.Errorf("%w: request %#x of %d slots in %d runs, page mask %#x", errFrame, q.typ, q.segs, q.runs, q.mask)

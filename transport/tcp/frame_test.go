@@ -160,6 +160,12 @@ func FuzzRequest(f *testing.F) {
 		if !bytes.Equal(out, b[:requestHead]) {
 			t.Fatalf("%x became %x", b[:requestHead], out)
 		}
+		if q.typ == typeRebuild {
+			if q.segs > transport.MaxRebuildRows || q.runs >= transport.MaxRebuildMembers {
+				t.Fatalf("unbounded: %+v", q)
+			}
+			return
+		}
 		if q.typ != typeReadHeaders && q.segs > transport.MaxSegs || int(q.segs)*int(q.headerBytes) > transport.MaxHeadersBytes {
 			t.Fatalf("unbounded: %+v", q)
 		}

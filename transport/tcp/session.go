@@ -31,6 +31,8 @@ type session struct {
 		cause error // set by stop
 	}
 	ended chan struct{} // closed by stop
+
+	rebuilds rebuilds
 }
 
 // served is a reply that the Writer holds, and the read that pins its memory.
@@ -93,6 +95,7 @@ func (s *session) begin() error {
 // run serves the session until it ends.
 func (s *session) run(b transport.Session, w transport.Welcome) error {
 	s.b = b
+	s.rebuilds.begin()
 	defer s.w.Close()
 	s.free = make(chan *served, w.Window)
 	for range w.Window {
@@ -113,7 +116,9 @@ func (s *session) run(b transport.Session, w transport.Welcome) error {
 	}
 	// From here on nothing writes to the Backend's memory: whoever waits in
 	// Open to end this session may go on.
+	s.rebuilds.cancel()
 	b.Close()
+	defer s.rebuilds.wg.Wait() // they are told; nobody else waits for them
 	if cause := s.stopped(); cause != nil {
 		s.goaway(cause)
 		return cause
@@ -145,8 +150,11 @@ func (s *session) one(scratch []byte) error {
 	if err != nil {
 		return err
 	}
-	if q.typ == typeOpenChunk {
+	switch q.typ {
+	case typeOpenChunk:
 		return s.open(&q)
+	case typeRebuild:
+		return s.rebuild(&q)
 	}
 	v, err := s.take()
 	if err != nil {
