@@ -26,6 +26,10 @@ type Config struct {
 	// number is known, so that older versions of them may be served.
 	AcceptLoss bool
 
+	// RebuildRate bounds what a server pulls for each member that is being
+	// rebuilt, in bytes a second. 0: only the servers' own limits count.
+	RebuildRate int64
+
 	// SuspectAfter is how long a member may be silent, while others answer,
 	// before its session is ended and its rows are placed elsewhere.
 	// 0: 150 ms.

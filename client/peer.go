@@ -22,6 +22,8 @@ type memberRef struct {
 	chunk raid.ChunkID
 
 	rebuilding bool           // it is a replacement that meta does not count as in sync yet
+	filling    bool           // the rebuild driver is at it
+	notBefore  int64          // when it may be at it again, nanoseconds
 	opened     bool           // it was opened once, so it must exist from then on
 	conn       transport.Conn // the session that it was opened in last
 	// compared says that what it holds is known: it was empty when the volume

@@ -26,6 +26,9 @@ type counters struct {
 	corrupt             int64 // pages that did not match their header
 	lost                int64 // page-ins that ended with ErrLost
 	sessionsLost        int64
+
+	rebuiltRows, rebuildFailed int64 // rows that members were given, and that they could not be given
+	rebuildPulled              int64 // bytes that servers pulled for it
 }
 
 func (c *counters) asMap() map[string]int64 {
@@ -39,14 +42,15 @@ func (c *counters) asMap() map[string]int64 {
 		"degraded_reads": c.degradedReads, "hedged_reads": c.hedges, "hedge_wins": c.hedgeWins,
 		"cleaned_pages": c.cleanedPages, "corrupt_pages": c.corrupt, "lost_pages": c.lost,
 		"sessions_lost": c.sessionsLost,
+		"rebuilt_rows":  c.rebuiltRows, "rebuild_failed_rows": c.rebuildFailed, "rebuild_pulled_bytes": c.rebuildPulled,
 	}
 }
 
-// healthChangedLocked makes the next report look again, heals what can be
-// healed, and has the report sent at once.
+// healthChangedLocked makes the next report look again, wakes the rebuild
+// driver, and has the report sent at once.
 func (v *Volume) healthChangedLocked() {
 	v.mu.healthStale = true
-	v.mu.healing = true
+	v.wakeRebuild()
 	select {
 	case v.worse <- struct{}{}:
 	default:

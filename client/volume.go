@@ -45,13 +45,14 @@ type Volume struct {
 	afters sync.Pool // *after
 	hooks  atomic.Pointer[[]*hook]
 
-	run       context.Context // ends with the volume
-	cancel    context.CancelFunc
-	wg        sync.WaitGroup
-	wake      chan struct{} // ends the watch's rest
-	recovered atomic.Bool   // the map comes from slot headers: members that return are compared with it first
-	resting   atomic.Bool
-	worse     chan struct{} // a report is due at once
+	run         context.Context // ends with the volume
+	cancel      context.CancelFunc
+	wg          sync.WaitGroup
+	wake        chan struct{} // ends the watch's rest
+	recovered   atomic.Bool   // the map comes from slot headers: members that return are compared with it first
+	resting     atomic.Bool
+	worse       chan struct{} // a report is due at once
+	rebuildBell chan struct{} // the rebuild driver has something to look at
 
 	mu struct {
 		sync.Mutex
@@ -163,9 +164,10 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	l := cfg.Layout
 	v := &Volume{
 		cfg: cfg, layout: l, geo: l.Geometry, size: int64(l.Pages) * raid.PageSize,
-		log:   cfg.Logger.With("volume", l.Name, "epoch", uint64(l.Epoch)),
-		wake:  make(chan struct{}, 1),
-		worse: make(chan struct{}, 1),
+		log:         cfg.Logger.With("volume", l.Name, "epoch", uint64(l.Epoch)),
+		wake:        make(chan struct{}, 1),
+		worse:       make(chan struct{}, 1),
+		rebuildBell: make(chan struct{}, 1),
 	}
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done
@@ -218,6 +220,9 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	v.unlock(a)
 	v.wg.Go(func() { v.watch(run) })
 	v.wg.Go(func() { v.keepLease(run) })
+	if v.mu.log != nil && v.geo.M > 0 {
+		v.wg.Go(func() { v.rebuildAll(run) })
+	}
 	return v, nil
 }
 

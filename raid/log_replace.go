@@ -77,3 +77,6 @@ func (l *Log) clearMissed(g GroupID, i Index, c Col) {
 		gr.nmissed[c]--
 	}
 }
+
+// UpMembers counts the members of group g that can be read and written.
+func (l *Log) UpMembers(g GroupID) int { return popcount(l.groups[g].up &^ l.groups[g].lost) }

@@ -91,10 +91,15 @@ func (c *Cluster) Layout(kind raid.LayoutKind, g raid.Geometry, pages uint64) *r
 	return l
 }
 
-// Open attaches a volume to its servers over TCP.
-func Open(ctx context.Context, l *raid.Layout) (*client.Volume, error) {
-	return client.Open(ctx, client.Config{
+// Open attaches a volume to its servers over TCP. change, if any, changes the
+// configuration before.
+func Open(ctx context.Context, l *raid.Layout, change ...func(*client.Config)) (*client.Volume, error) {
+	cfg := client.Config{
 		Layout: l, Dialer: &tcp.Dialer{}, AllowSwappable: true,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	return client.Open(ctx, cfg)
 }

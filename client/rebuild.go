@@ -1,0 +1,229 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dmps/raid"
+	"dmps/transport"
+)
+
+// The rebuild driver fills what replaced members, and members that came back,
+// do not have. It only sends lists of rows: the server that holds the member
+// pulls from K others, decodes and stores (transport.Conn.Rebuild). So the
+// client's own link and its page buffers stay free for paging.
+//
+// Its order is: groups that can bear the least first, then as they come. It
+// holds a read epoch while a list is on its way, so that none of its rows is
+// reused before the old content has landed.
+
+const (
+	// rebuildSide is how many members are filled side by side.
+	rebuildSide = 4
+	// rebuildRows is how many rows go into one list: 1 MiB of slots, so that
+	// progress shows, a guard can hold it back, and rows that die meanwhile
+	// are free again soon.
+	rebuildRows = 256
+	// rebuildRest is how long the driver rests after it could do nothing for
+	// a member that needs something.
+	rebuildRest = 250 * time.Millisecond
+)
+
+// rebuildJob is one member that is being filled.
+type rebuildJob struct {
+	grp  raid.GroupID
+	col  raid.Col
+	ref  *memberRef
+	peer *peer
+	conn transport.Conn
+	at   raid.Index // where its list goes on
+}
+
+// rebuildAll runs the driver until the volume is closed.
+func (v *Volume) rebuildAll(ctx context.Context) {
+	slots := make(chan struct{}, rebuildSide)
+	for ctx.Err() == nil {
+		job := v.nextRebuild()
+		if job == nil {
+			select {
+			case <-ctx.Done():
+				return
+			case <-v.rebuildBell:
+			case <-time.After(rebuildRest):
+			}
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			v.endRebuild(job)
+			return
+		}
+		v.wg.Go(func() {
+			v.fillMember(ctx, job)
+			v.endRebuild(job)
+			<-slots
+			v.wakeRebuild()
+		})
+	}
+}
+
+// wakeRebuild makes the driver look again.
+func (v *Volume) wakeRebuild() {
+	select {
+	case v.rebuildBell <- struct{}{}:
+	default:
+	}
+}
+
+// nextRebuild chooses a member that is up, misses rows and is not being filled
+// yet: in the group that can lose the fewest members.
+func (v *Volume) nextRebuild() *rebuildJob {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.mu.closed != nil || !v.mu.ready {
+		return nil
+	}
+	var best *member
+	bestUp := v.geo.Members() + 1
+	now := nanotime()
+	for i := range v.memberOf {
+		m := &v.memberOf[i]
+		if m.ref == nil || m.ref.filling || now < m.ref.notBefore || m.peer.state != peerUp || m.ref.conn == nil || m.ref.conn != m.peer.conn() {
+			continue
+		}
+		if v.mu.log.Missing(m.ref.group, m.ref.col) == 0 {
+			continue
+		}
+		if up := v.mu.log.UpMembers(m.ref.group); up < bestUp {
+			best, bestUp = m, up
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	best.ref.filling = true
+	return &rebuildJob{grp: best.ref.group, col: best.ref.col, ref: best.ref, peer: best.peer, conn: best.ref.conn}
+}
+
+func (v *Volume) endRebuild(j *rebuildJob) {
+	v.mu.Lock()
+	j.ref.filling = false
+	v.mu.Unlock()
+}
+
+// fillMember goes once through the rows that a member misses.
+func (v *Volume) fillMember(ctx context.Context, j *rebuildJob) {
+	for ctx.Err() == nil {
+		spec, rows, epoch, more := v.rebuildList(j)
+		if len(rows) == 0 {
+			if !more {
+				return
+			}
+			continue
+		}
+		res, err := j.conn.Rebuild(ctx, spec)
+		if err != nil && !knownOutcome(err) {
+			// What is under way must not land in rows that are used anew: the
+			// session's end settles that.
+			v.peerDown(j.peer, j.conn, fmt.Errorf("rebuilding member %d of group %d: %w", j.col, j.grp, err))
+			<-j.conn.Done()
+		}
+		done := v.rebuildDone(j, rows, epoch, res, err)
+		v.pump()
+		if err != nil || done == 0 {
+			if ctx.Err() == nil && err != nil {
+				v.log.Warn("a member cannot be rebuilt now", "group", j.grp, "column", j.col, "server", j.peer.id, "err", err)
+			}
+			return
+		}
+	}
+}
+
+// knownOutcome reports whether an error of Rebuild means that nothing of it
+// will land any more.
+func knownOutcome(err error) bool {
+	return errors.Is(err, transport.ErrBadRebuild) || errors.Is(err, transport.ErrNoChunk) ||
+		errors.Is(err, transport.ErrRefused) || errors.Is(err, transport.ErrClosed)
+}
+
+// rebuildList makes the next list of rows for a member and opens its read
+// epoch. more says whether there may be further rows behind it.
+func (v *Volume) rebuildList(j *rebuildJob) (spec *transport.RebuildSpec, rows []raid.MissingRow, epoch uint8, more bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.member(j.grp, j.col).ref != j.ref || j.ref.conn != j.conn || j.peer.state != peerUp || v.mu.closed != nil {
+		return nil, nil, 0, false
+	}
+	if j.at >= raid.Index(v.layout.ChunkSlots) {
+		return nil, nil, 0, false
+	}
+	rows, j.at = v.mu.log.MissingRows(j.grp, j.col, j.at, make([]raid.MissingRow, 0, rebuildRows))
+	if len(rows) == 0 {
+		return nil, nil, 0, j.at < raid.Index(v.layout.ChunkSlots)
+	}
+	spec = &transport.RebuildSpec{
+		Chunk: uint64(v.member(j.grp, j.col).chunk), K: v.geo.K, M: v.geo.M, Col: uint8(j.col),
+		RateBytes: v.cfg.RebuildRate,
+	}
+	var listed uint32
+	for c := range raid.Col(v.geo.Members()) {
+		m := v.member(j.grp, c)
+		if c == j.col || m.ref == nil || m.peer.state != peerUp {
+			continue
+		}
+		listed |= 1 << c
+		spec.Sources = append(spec.Sources, transport.RebuildSource{
+			Addr: m.peer.addr, Incarnation: uint64(m.peer.inc), Chunk: uint64(m.chunk), Col: uint8(c),
+		})
+	}
+	for _, r := range rows {
+		spec.Rows = append(spec.Rows, transport.RebuildRow{Index: uint32(r.Index), Tag: r.Tag, Filled: r.Filled, Have: r.Have & listed})
+	}
+	epoch = v.mu.epoch
+	v.mu.reading[epoch]++
+	return spec, rows, epoch, true
+}
+
+// rebuildDone takes the result of a list: rows that were stored are held by
+// the member from now on. It reports how many.
+func (v *Volume) rebuildDone(j *rebuildJob, rows []raid.MissingRow, epoch uint8, res transport.RebuildResult, err error) int {
+	a := v.lock()
+	defer v.unlock(a)
+	v.mu.reading[epoch]--
+	v.advanceLocked()
+	if err != nil {
+		j.ref.notBefore = nanotime() + int64(rebuildRest)
+		// A server that does not pull is helped by the cleaner, through this
+		// machine: rows that it misses are moved.
+		v.mu.healing = v.mu.healing || errors.Is(err, transport.ErrRefused)
+		return 0
+	}
+	failed := res.Failed
+	done := 0
+	for i, r := range rows {
+		if len(failed) > 0 && failed[0].Row == i {
+			failed = failed[1:]
+			continue
+		}
+		if v.member(j.grp, j.col).ref == j.ref {
+			v.mu.log.Restored(j.grp, j.col, r)
+		}
+		done++
+	}
+	v.mu.count.rebuiltRows += int64(done)
+	v.mu.count.rebuildFailed += int64(len(rows) - done)
+	v.mu.count.rebuildPulled += int64(res.Pulled)
+	v.mu.healthStale = true
+	if done == 0 || len(res.Failed) > 0 {
+		// A source did not answer, or does not have what it should: the next
+		// look has other sources, or a member less.
+		j.ref.notBefore = nanotime() + int64(rebuildRest)
+	}
+	if v.mu.log.Missing(j.grp, j.col) == 0 {
+		v.healthChangedLocked()
+	}
+	return done
+}
