@@ -33,6 +33,7 @@ type peer struct {
 	// compared says that the recovery saw this member's headers, or that they
 	// were compared with the map since. Only run and Open use it.
 	compared bool
+	unread   atomic.Bool // the recovery could not read some of its headers
 	opened   bool        // its chunks were opened once, so they must exist from then on; only run uses it
 	dirty    atomic.Bool // something was submitted since the last Kick
 
@@ -257,6 +258,9 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 		if err == nil {
 			wait = redialFirst
 			p.v.peerUp(p, conn)
+			if p.v.recovered.Load() && !p.compared {
+				p.drop(conn, errNotCompared) // the recovery ended while this session was made
+			}
 			report(nil)
 			select {
 			case <-conn.Done():
@@ -297,9 +301,9 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 var errChunkGone = errors.New("server no longer holds its chunk")
 
 // connect makes a session in which all chunks are open.
-func (p *peer) connect(ctx context.Context) (transport.Conn, error) {
+func (p *peer) connect(run context.Context) (transport.Conn, error) {
 	v := p.v
-	ctx, cancel := context.WithTimeout(ctx, v.cfg.DialTimeout)
+	ctx, cancel := context.WithTimeout(run, v.cfg.DialTimeout)
 	defer cancel()
 	conn, _, err := v.cfg.Dialer.Dial(ctx, p.addr, transport.Hello{
 		Cluster:     v.layout.Cluster,
@@ -330,7 +334,7 @@ func (p *peer) connect(ctx context.Context) (transport.Conn, error) {
 	}
 	p.opened = true
 	if v.recovered.Load() && !p.compared {
-		if err := v.compare(p, conn); err != nil {
+		if err := v.compare(run, p, conn); err != nil {
 			conn.Close()
 			return nil, err
 		}

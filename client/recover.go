@@ -44,6 +44,12 @@ func (v *Volume) recover(ctx context.Context) error {
 		a := v.lock()
 		defer v.unlock(a)
 		rec = raid.NewRecovery(v.mu.log)
+		v.mu.ops++ // the watch looks after what is not done
+	}()
+	defer func() {
+		a := v.lock()
+		v.opGoneLocked()
+		v.unlock(a)
 	}()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -88,9 +94,22 @@ func (v *Volume) recover(ctx context.Context) error {
 		return fmt.Errorf("%d pages are gone and it is not known which: older versions of them would be served: bring back a memory server, or accept the loss", unnamed)
 	}
 	for _, p := range v.peers {
-		p.compared = v.isUp(p)
+		p.compared = !p.unread.Load()
 	}
 	v.recovered.Store(true)
+	// Who came back in the middle has a session that began without a
+	// comparison: the next one begins with it.
+	for _, p := range v.peers {
+		if p.compared {
+			continue
+		}
+		p.mu.Lock()
+		c := p.mu.conn
+		p.mu.Unlock()
+		if c != nil {
+			v.peerDown(p, c, errNotCompared)
+		}
+	}
 	return nil
 }
 
@@ -131,7 +150,11 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 	for c := range raid.Col(w) {
 		m := v.member(g, c)
 		have[c] = false
-		if m.peer == nil || !v.isUp(m.peer) {
+		if m.peer == nil {
+			continue
+		}
+		if !v.isUp(m.peer) {
+			m.peer.unread.Store(true)
 			continue
 		}
 		x := v.xfers.get()
@@ -150,6 +173,7 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 			continue
 		}
 		if err := <-ch; err != nil {
+			v.member(g, raid.Col(c)).peer.unread.Store(true)
 			v.log.Warn("a member dropped out of the recovery", "group", g, "member", c, "err", err)
 			continue
 		}
@@ -204,12 +228,16 @@ func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) err
 	v.kickAll()
 	v.drainDead()
 	<-done
+	a = v.lock()
+	defer v.unlock(a)
+	for _, b := range op.Bufs {
+		if b != nil { // nil: could not be read
+			a.free = append(a.free, b)
+		}
+	}
 	if op.Err != nil {
 		return fmt.Errorf("reading notes: %w", op.Err)
 	}
-	a = v.lock()
-	defer v.unlock(a)
-	a.free = append(a.free, op.Bufs...)
 	for i, s := range slots {
 		if err := step(s, op.Bufs[i].Page); err != nil {
 			return err

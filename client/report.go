@@ -119,13 +119,21 @@ func (v *Volume) keepLease(ctx context.Context) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	failing := false
+	next := time.Now() // a report out of turn is not sent before
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		case <-v.worse:
+			// A degraded volume gets worse with every batch.
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Until(next)):
+			}
 		}
+		next = time.Now().Add(every / 8)
 		rctx, cancel := context.WithTimeout(ctx, every)
 		err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, v.Report())
 		cancel()
