@@ -127,8 +127,10 @@ func (p *pool) get(ctx context.Context, n int, dst []*Buf) ([]*Buf, error) {
 		if p.leave(w) {
 			return dst, ctx.Err()
 		}
-		<-w.wake // it was granted meanwhile
-		p.put(w.bufs[len(dst):])
+		<-w.wake           // it was granted meanwhile
+		if w.bufs != nil { // nil: the pool was closed
+			p.put(w.bufs[len(dst):])
+		}
 		return dst, ctx.Err()
 	}
 	if w.bufs == nil {

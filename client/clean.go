@@ -31,9 +31,15 @@ func (v *Volume) nextCleanLocked(a *after) *batch {
 		}
 		v.endCleanLocked(c, a)
 	}
-	for v.mu.cleaners < cleanBatches && v.mu.closed == nil && v.startCleanLocked(a) {
+	for v.mu.cleaners < cleanBatches && v.mayCleanLocked() && v.startCleanLocked(a) {
 	}
 	return nil
+}
+
+// mayCleanLocked: a volume that is being closed is cleaned only for writes that
+// were accepted and wait for rows.
+func (v *Volume) mayCleanLocked() bool {
+	return v.mu.closed == nil || v.mu.closed == ErrClosed && v.mu.starved != 0 && v.mu.over == nil
 }
 
 // startCleanLocked starts reading victims. False: there is no need, or nothing
@@ -46,7 +52,7 @@ func (v *Volume) startCleanLocked(a *after) bool {
 	if need >= raid.CleanSoon {
 		v.mu.cleaning = true
 	}
-	heal := v.mu.healing && v.mu.cleaners == 0
+	heal := v.mu.healing && v.mu.cleaners == 0 && v.mu.closed == nil
 	if !v.mu.cleaning && !heal {
 		return false
 	}
@@ -107,7 +113,7 @@ func (v *Volume) cleanRead(op *Op) {
 // is, or there is no room.
 func (v *Volume) cleanBatchLocked(c *cleaning) *batch {
 	b := v.mu.batches
-	if b == nil || v.mu.closed != nil {
+	if b == nil || !v.mayCleanLocked() {
 		return nil
 	}
 	b.reset()
@@ -165,16 +171,16 @@ func (v *Volume) moveNoteLocked(b *batch, c *cleaning, n raid.NoteID, page []byt
 	had := len(c.recs)
 	for i := range notes.Len() {
 		rec := notes.At(i)
-		at, left := rec.Start, uint64(rec.Count)
-		for left > 0 {
-			start, run := v.mu.log.NoteRun(n, rec.Fill, at, left)
-			if run == 0 {
-				break
-			}
-			c.recs = append(c.recs, movedNote{from: n, rec: raid.NoteRecord{Start: start, Count: uint32(run), Fill: rec.Fill, Seq: rec.Seq}})
-			left -= uint64(start-at) + run
-			at = start + raid.PageNo(run)
+		start, live := v.mu.log.NoteRun(n, rec.Fill, rec.Start, uint64(rec.Count))
+		if live == 0 {
+			continue
 		}
+		// Pages in the middle that were overwritten stay in the record: what
+		// they are now has a higher number, and moving skips them. Cut out of
+		// it, a record could become more than fit a note.
+		rec.Count -= uint32(start - rec.Start)
+		rec.Start = start
+		c.recs = append(c.recs, movedNote{from: n, rec: rec})
 	}
 	full := !b.noted && len(b.bufs) == v.mu.log.MaxPages()
 	if len(c.recs) > raid.MaxNotes || full || (len(c.recs) > had && !v.openNoteLocked(b)) {

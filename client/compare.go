@@ -1,6 +1,10 @@
 package client
 
 import (
+	"context"
+	"errors"
+	"time"
+
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -13,10 +17,12 @@ const compareAtATime = raid.PageSize / raid.MaxHeaderSize
 // member has what was sent to it. Where it does not, as after a client that
 // died in the middle of a batch, or because it is still being rebuilt, the row
 // is marked as missed, and filled.
-func (v *Volume) compare(conn transport.Conn, m *memberRef) error {
+func (v *Volume) compare(ctx context.Context, conn transport.Conn, m *memberRef) error {
 	if v.mu.log == nil {
 		return nil
 	}
+	// The watch does not know this session yet.
+	defer context.AfterFunc(ctx, func() { conn.Abort(ErrClosed) })()
 	bufs, ok := v.scratch.tryGet(1, nil)
 	if !ok {
 		return errTooMany
@@ -26,7 +32,7 @@ func (v *Volume) compare(conn transport.Conn, m *memberRef) error {
 	for from := uint32(0); from < v.layout.ChunkSlots; from += compareAtATime {
 		n := min(compareAtATime, v.layout.ChunkSlots-from)
 		headers := bufs[0].Page[:int(n)*v.layout.HeaderBytes(m.col)]
-		if err := readHeaders(conn, uint64(m.chunk), from, int(n), headers); err != nil {
+		if err := readHeaders(conn, uint64(m.chunk), from, int(n), headers, time.Now().Add(v.cfg.HardDeadline)); err != nil {
 			return err
 		}
 		missed += v.compareRows(m, from, int(n), headers)
@@ -37,11 +43,16 @@ func (v *Volume) compare(conn transport.Conn, m *memberRef) error {
 	return nil
 }
 
-// readHeaders fetches n headers by conn and waits for them.
-func readHeaders(conn transport.Conn, chunk uint64, from uint32, n int, dst []byte) error {
+// errNotCompared ends the session of a member whose headers neither the
+// recovery nor a comparison has seen.
+var errNotCompared = errors.New("to be compared with the page map")
+
+// readHeaders fetches n headers by conn and waits for them. After the deadline
+// the session is over.
+func readHeaders(conn transport.Conn, chunk uint64, from uint32, n int, dst []byte, deadline time.Time) error {
 	done := make(chan error, 1)
 	q := &transport.Request{
-		Op: opReadHeaders, Chunk: chunk, Count: n,
+		Op: opReadHeaders, Chunk: chunk, Count: n, Deadline: deadline,
 		Segs: []transport.Seg{{Index: from, Header: dst}},
 		Done: func(q *transport.Request) { done <- q.Err },
 	}

@@ -10,6 +10,12 @@ import (
 // there. There is no redundancy to fall back on: what a server does not take
 // waits for it to come back, and fails after the patience.
 
+// groupQueue holds the page-outs for one chunk.
+type groupQueue struct {
+	bufQueue
+	starved int64 // since when they wait for the server to come back; 0: they do not
+}
+
 // nextInPlaceLocked forms a batch of up to 32 pages for one chunk.
 func (v *Volume) nextInPlaceLocked(*after) *batch {
 	if v.mu.queue.n == 0 || v.mu.batches == nil || v.mu.flying >= maxBatches {
@@ -23,8 +29,8 @@ func (v *Volume) nextInPlaceLocked(*after) *batch {
 			continue
 		}
 		if p := v.member(raid.GroupID(g), 0).peer; p == nil || p.state != peerUp {
-			if v.mu.starved == 0 {
-				v.mu.starved = nanotime()
+			if q.starved == 0 {
+				q.starved = nanotime()
 			}
 			continue
 		}
@@ -42,7 +48,7 @@ func (v *Volume) nextInPlaceLocked(*after) *batch {
 		v.mu.seq++
 		b.p.Seq = v.mu.seq
 		v.mu.flying++
-		v.mu.starved = 0
+		q.starved = 0
 		b.left = 1
 		return b
 	}
@@ -83,8 +89,12 @@ func (v *Volume) finishInPlaceLocked(b *batch, a *after) {
 			continue
 		}
 		p := v.member(b.group, 0).peer
-		if p == nil || p.state == peerGone || v.mu.closed != nil {
+		if p == nil || p.state == peerGone {
 			v.failPageLocked(buf, fmt.Errorf("writing page %d in place: %w: %w", buf.page, b.err, ErrLost), a)
+			continue
+		}
+		if err := v.endedLocked(); err != nil {
+			v.failPageLocked(buf, fmt.Errorf("writing page %d in place: %w", buf.page, err), a)
 			continue
 		}
 		buf.state = bufQueued
@@ -94,19 +104,34 @@ func (v *Volume) finishInPlaceLocked(b *batch, a *after) {
 	v.releaseBatchLocked(b)
 }
 
-// failInPlaceLocked answers what waits for servers that are not up with err.
-func (v *Volume) failInPlaceLocked(err error, a *after) {
+// expireInPlaceLocked answers what has waited for its server for longer than
+// the patience. It reports whether anything waited. Each group counts by itself:
+// servers that are up must not make those wait for ever who wait for another.
+func (v *Volume) expireInPlaceLocked(now int64, a *after) (waiting bool) {
 	for g := range v.mu.groupQ {
-		if p := v.member(raid.GroupID(g), 0).peer; p != nil && p.state == peerUp && v.mu.closed == nil {
-			continue
-		}
 		q := &v.mu.groupQ[g]
-		for buf := q.pop(); buf != nil; buf = q.pop() {
-			v.mu.queue.n--
-			v.failPageLocked(buf, err, a)
+		switch {
+		case q.starved == 0:
+		case q.n == 0:
+			q.starved = 0
+		case now-q.starved > int64(v.cfg.Patience):
+			v.failGroupLocked(raid.GroupID(g), fmt.Errorf("its server did not come back within %v: %w", v.cfg.Patience, ErrNoSpace), a)
+			waiting = true // the front ends have answers to send
+		default:
+			waiting = true
 		}
 	}
-	v.mu.starved = 0
+	return waiting
+}
+
+// failGroupLocked answers everything that waits to be sent to group g with err.
+func (v *Volume) failGroupLocked(g raid.GroupID, err error, a *after) {
+	q := &v.mu.groupQ[g]
+	for buf := q.pop(); buf != nil; buf = q.pop() {
+		v.mu.queue.n--
+		v.failPageLocked(buf, fmt.Errorf("writing page %d in place: %w", buf.page, err), a)
+	}
+	q.starved = 0
 }
 
 // trimInPlace writes zeros: a header for each page, 256 pages at a time.
@@ -117,8 +142,8 @@ func (v *Volume) trimInPlace(op *Op, first, end int64, edges []*Buf) {
 	for _, b := range edges {
 		v.acceptPageLocked(b, a)
 	}
-	if op.st.left == 0 {
-		a.done = append(a.done, op)
+	if len(edges) == 0 && whole == 0 {
+		a.done = append(a.done, op) // else the last part answers it, perhaps already
 	}
 	v.unlock(a)
 	if whole > 0 {

@@ -132,14 +132,10 @@ func (v *Volume) transferFailed(x *xfer) {
 // fence ends the volume for writing and reading: another client has it.
 func (v *Volume) fence(cause error) {
 	a := v.lock()
-	first := v.mu.closed == nil
+	first := !errors.Is(v.mu.closed, ErrFenced) // also while the volume is being closed
 	if first {
 		v.mu.closed = fmt.Errorf("%w: %w", ErrFenced, cause)
-		if v.mu.log != nil {
-			v.failQueueLocked(v.mu.closed, a)
-		}
-		v.failStalledLocked(v.mu.closed, a)
-		v.failHeldLocked(v.mu.closed, a)
+		v.failWaitingLocked(v.mu.closed, a)
 	}
 	v.unlock(a)
 	if first {
@@ -148,9 +144,25 @@ func (v *Volume) fence(cause error) {
 	}
 }
 
+// endedLocked is why nothing is tried again: the volume was fenced, or its
+// sessions were ended for good. Nil while there is a point in trying.
+func (v *Volume) endedLocked() error {
+	switch {
+	case v.mu.over != nil:
+		return v.mu.over
+	case errors.Is(v.mu.closed, ErrFenced):
+		return v.mu.closed
+	}
+	return nil
+}
+
 // stallLocked parks a unit that too few members are up for, or fails it when
 // no return of a member could help.
 func (v *Volume) stallLocked(u *unit, a *after) {
+	if err := v.endedLocked(); err != nil {
+		v.failUnitLocked(u, err, a)
+		return
+	}
 	now := nanotime()
 	if u.since == 0 {
 		u.since = now
@@ -226,17 +238,50 @@ func (v *Volume) failStalledLocked(err error, a *after) {
 	}
 }
 
-// failAll answers everything that is not in a transfer with err.
+// failAll ends the work for good: everything that is not in a transfer is
+// answered with err, and so is from now on what would have to be tried again.
 func (v *Volume) failAll(err error) {
 	a := v.lock()
-	if v.inplace != nil {
-		v.failInPlaceLocked(err, a)
-	} else {
-		v.failQueueLocked(err, a)
+	v.mu.ready = false
+	v.mu.over = err
+	v.failWaitingLocked(err, a)
+	v.unlock(a) // hands cleanings whose page-ins have failed to cleanRead
+	a = v.lock()
+	for c := v.mu.cleanRead; c != nil; c = v.mu.cleanRead {
+		v.mu.cleanRead = c.next
+		c.next = nil
+		v.endCleanLocked(c, a)
 	}
-	v.failStalledLocked(err, a)
-	v.failHeldLocked(err, a)
-	for q := v.mu.rescues; q != nil; {
+	v.unlock(a)
+}
+
+// failWaitingLocked answers everything that is not in a transfer with err. What
+// fails lets go what waited for it: the next version of a page, a write that a
+// trim held. So it goes round until nothing waits.
+func (v *Volume) failWaitingLocked(err error, a *after) {
+	m := &v.mu
+	for m.queue.n > 0 || m.trims.n > 0 || m.stalled != nil || m.rescues != nil || m.mergers != nil ||
+		m.blocked.n > 0 || m.held.n > 0 || m.heldEdges.n > 0 {
+		for g := range m.groupQ {
+			v.failGroupLocked(raid.GroupID(g), err, a)
+		}
+		v.failQueueLocked(err, a)
+		v.failStalledLocked(err, a)
+		v.failHeldLocked(err, a)
+		v.failRescuesLocked(err, a)
+		for u := m.mergers; u != nil; u = m.mergers {
+			m.mergers = u.next
+			u.next = nil
+			v.failUnitLocked(u, err, a)
+		}
+	}
+}
+
+// failRescuesLocked answers the units of rescues that wait for buffers.
+func (v *Volume) failRescuesLocked(err error, a *after) {
+	q := v.mu.rescues
+	v.mu.rescues = nil
+	for q != nil {
 		next := q.next
 		for i, u := range q.units[:q.n] {
 			q.units[i] = nil
@@ -246,15 +291,6 @@ func (v *Volume) failAll(err error) {
 		v.freeRescueLocked(q)
 		q = next
 	}
-	v.mu.rescues = nil
-	for u := v.mu.mergers; u != nil; {
-		next := u.next
-		u.next = nil
-		v.mu.mergers = next
-		v.failUnitLocked(u, err, a)
-		u = v.mu.mergers
-	}
-	v.unlock(a)
 }
 
 // retryMergersLocked starts fetching old content that had no buffer before.

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"errors"
 	"fmt"
 	"math/bits"
 
@@ -367,8 +366,8 @@ const maxTries = 16
 
 // againLocked looks for u once more.
 func (v *Volume) againLocked(r *router, u *unit) {
-	if errors.Is(v.mu.closed, ErrFenced) {
-		v.failUnitLocked(u, v.mu.closed, r.a)
+	if err := v.endedLocked(); err != nil {
+		v.failUnitLocked(u, err, r.a)
 		return
 	}
 	if u.tries > maxTries || (v.inplace != nil && u.tries > 2) {

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"errors"
 	"fmt"
 
 	"dmps/raid"
@@ -236,8 +235,9 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 		v.mu.count.abandoned++
 		if b.clean != nil {
 			v.cleanFailedLocked(b, a)
-		} else if v.mu.closed != nil && errors.Is(v.mu.closed, ErrFenced) {
-			v.failBatchLocked(b, v.mu.closed, a)
+		} else if err := v.endedLocked(); err != nil {
+			v.failBatchLocked(b, err, a)
+			v.failWaitingLocked(err, a)
 		} else {
 			v.unfillLocked(b, 0)
 		}

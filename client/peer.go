@@ -30,6 +30,7 @@ type memberRef struct {
 	// was opened for the first time, or the recovery saw its headers, or they
 	// were compared with the map since.
 	compared bool
+	unread   atomic.Bool // the recovery could not read some of its headers
 }
 
 // peer is one memory server as this volume sees it: the session, which is
@@ -272,6 +273,9 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 		if err == nil {
 			wait = redialFirst
 			p.v.peerUp(p, conn)
+			if p.v.recovered.Load() && !p.compared() {
+				p.drop(conn, errNotCompared) // the recovery ended while this session was made
+			}
 			report(nil)
 			select {
 			case <-conn.Done():
@@ -312,9 +316,9 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 var errChunkGone = errors.New("server no longer holds its chunk")
 
 // connect makes a session in which all chunks are open.
-func (p *peer) connect(ctx context.Context) (transport.Conn, error) {
+func (p *peer) connect(run context.Context) (transport.Conn, error) {
 	v := p.v
-	ctx, cancel := context.WithTimeout(ctx, v.cfg.DialTimeout)
+	ctx, cancel := context.WithTimeout(run, v.cfg.DialTimeout)
 	defer cancel()
 	conn, _, err := v.cfg.Dialer.Dial(ctx, p.addr, transport.Hello{
 		Cluster:     v.layout.Cluster,
@@ -328,7 +332,7 @@ func (p *peer) connect(ctx context.Context) (transport.Conn, error) {
 		return nil, fmt.Errorf("connecting to server %s at %s: %w", p.id, p.addr, err)
 	}
 	for _, m := range p.refs() {
-		if err := p.open(ctx, conn, m); err != nil {
+		if err := p.open(ctx, run, conn, m); err != nil {
 			conn.Close()
 			return nil, err
 		}
@@ -343,9 +347,22 @@ func (p *peer) refs() []*memberRef {
 	return slices.Clone(p.members)
 }
 
+// compared reports whether it is known what all its members hold.
+func (p *peer) compared() bool {
+	for _, m := range p.refs() {
+		p.v.mu.Lock()
+		known := m.compared
+		p.v.mu.Unlock()
+		if !known {
+			return false
+		}
+	}
+	return true
+}
+
 // open opens a member's chunk in a session and makes sure that what it holds
-// is known.
-func (p *peer) open(ctx context.Context, conn transport.Conn, m *memberRef) error {
+// is known, which may take longer than ctx: until run ends.
+func (p *peer) open(ctx, run context.Context, conn transport.Conn, m *memberRef) error {
 	v := p.v
 	v.mu.Lock()
 	opened, compared := m.opened, m.compared
@@ -363,7 +380,7 @@ func (p *peer) open(ctx context.Context, conn transport.Conn, m *memberRef) erro
 		return fmt.Errorf("opening chunk %d on server %s: %w", m.chunk, p.id, err)
 	}
 	if v.recovered.Load() && !compared {
-		if err := v.compare(conn, m); err != nil {
+		if err := v.compare(run, conn, m); err != nil {
 			return fmt.Errorf("comparing server %s with the map: %w", p.id, err)
 		}
 		compared = true

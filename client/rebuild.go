@@ -15,6 +15,10 @@ import (
 // pulls from K others, decodes and stores (transport.Conn.Rebuild). So the
 // client's own link and its page buffers stay free for paging.
 //
+// A server that does not pull, or that cannot reach its peers although this
+// machine can, is helped by the cleaner: the rows that it misses are moved to
+// others, through this machine (HealVictims).
+//
 // Its order is: groups that can bear the least first, then as they come. It
 // holds a read epoch while a list is on its way, so that none of its rows is
 // reused before the old content has landed.
@@ -196,8 +200,6 @@ func (v *Volume) rebuildDone(j *rebuildJob, rows []raid.MissingRow, epoch uint8,
 	v.advanceLocked()
 	if err != nil {
 		j.ref.notBefore = nanotime() + int64(rebuildRest)
-		// A server that does not pull is helped by the cleaner, through this
-		// machine: rows that it misses are moved.
 		v.mu.healing = v.mu.healing || errors.Is(err, transport.ErrRefused)
 		return 0
 	}
@@ -221,6 +223,9 @@ func (v *Volume) rebuildDone(j *rebuildJob, rows []raid.MissingRow, epoch uint8,
 		// A source did not answer, or does not have what it should: the next
 		// look has other sources, or a member less.
 		j.ref.notBefore = nanotime() + int64(rebuildRest)
+	}
+	if done == 0 {
+		v.mu.healing = true
 	}
 	if v.mu.log.Missing(j.grp, j.col) == 0 {
 		v.healthChangedLocked()

@@ -44,6 +44,12 @@ func (v *Volume) recover(ctx context.Context) error {
 		a := v.lock()
 		defer v.unlock(a)
 		rec = raid.NewRecovery(v.mu.log)
+		v.mu.ops++ // the watch looks after what is not done
+	}()
+	defer func() {
+		a := v.lock()
+		v.opGoneLocked()
+		v.unlock(a)
 	}()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -87,8 +93,8 @@ func (v *Volume) recover(ctx context.Context) error {
 	if unnamed > 0 && !v.cfg.AcceptLoss {
 		return fmt.Errorf("%d pages are gone and it is not known which: older versions of them would be served: bring back a memory server, or accept the loss", unnamed)
 	}
-	v.recovered.Store(true)
-	return v.compareRest()
+	v.settleMembers()
+	return nil
 }
 
 // recoverGroup reads the headers of one group, block by block.
@@ -130,7 +136,11 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 		have[c] = false
 		// A member that is being rebuilt lacks rows that were answered: it is
 		// no witness against them.
-		if m.peer == nil || m.ref.rebuilding || !v.isUp(m.peer) {
+		if m.peer == nil || m.ref.rebuilding {
+			continue
+		}
+		if !v.isUp(m.peer) {
+			m.ref.unread.Store(true)
 			continue
 		}
 		x := v.xfers.get()
@@ -149,6 +159,7 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 			continue
 		}
 		if err := <-ch; err != nil {
+			v.member(g, raid.Col(c)).ref.unread.Store(true)
 			v.log.Warn("a member dropped out of the recovery", "group", g, "member", c, "err", err)
 			continue
 		}
@@ -203,12 +214,16 @@ func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) err
 	v.kickAll()
 	v.drainDead()
 	<-done
+	a = v.lock()
+	defer v.unlock(a)
+	for _, b := range op.Bufs {
+		if b != nil { // nil: could not be read
+			a.free = append(a.free, b)
+		}
+	}
 	if op.Err != nil {
 		return fmt.Errorf("reading notes: %w", op.Err)
 	}
-	a = v.lock()
-	defer v.unlock(a)
-	a.free = append(a.free, op.Bufs...)
 	for i, s := range slots {
 		if err := step(s, op.Bufs[i].Page); err != nil {
 			return err
@@ -217,27 +232,21 @@ func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) err
 	return nil
 }
 
-// compareRest settles which members the recovery has seen, and compares those
-// that it left out although they are up.
-func (v *Volume) compareRest() error {
+// settleMembers notes which members the recovery has seen. Who was down for a
+// part of it, or is being rebuilt, is compared with the map at the beginning
+// of its next session: one that exists is ended.
+func (v *Volume) settleMembers() {
+	v.mu.Lock()
 	for _, p := range v.allPeers() {
-		if !v.isUp(p) {
-			continue
-		}
-		for _, m := range p.refs() {
-			if !m.rebuilding {
-				v.mu.Lock()
-				m.compared = true
-				v.mu.Unlock()
-				continue
-			}
-			if err := v.compare(p.conn(), m); err != nil {
-				return fmt.Errorf("comparing server %s with the map: %w", p.id, err)
-			}
-			v.mu.Lock()
-			m.compared = true
-			v.mu.Unlock()
+		for _, m := range p.members {
+			m.compared = !m.rebuilding && !m.unread.Load()
 		}
 	}
-	return nil
+	v.mu.Unlock()
+	v.recovered.Store(true)
+	for _, p := range v.allPeers() {
+		if c := p.conn(); c != nil && !p.compared() {
+			v.peerDown(p, c, errNotCompared)
+		}
+	}
 }

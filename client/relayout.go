@@ -152,7 +152,7 @@ func (p *peer) openLate(ctx context.Context, m *memberRef) {
 	conn := p.conn()
 	for wait := redialFirst; conn != nil && ctx.Err() == nil; wait = min(2*wait, redialMost) {
 		octx, cancel := context.WithTimeout(ctx, v.cfg.DialTimeout)
-		err := p.open(octx, conn, m)
+		err := p.open(octx, ctx, conn, m)
 		cancel()
 		if err == nil {
 			a := v.lock()

@@ -125,13 +125,21 @@ func (v *Volume) keepLease(ctx context.Context) {
 	defer tick.Stop()
 	failing := false
 	known := v.layout.Version
+	next := time.Now() // a report out of turn is not sent before
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		case <-v.worse:
+			// A degraded volume gets worse with every batch.
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Until(next)):
+			}
 		}
+		next = time.Now().Add(every / 8)
 		rctx, cancel := context.WithTimeout(ctx, every)
 		version, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, v.Report())
 		if err == nil && version > known {

@@ -38,7 +38,9 @@ func (r *router) decode(u *unit, up uint32, hedge bool) {
 	v := r.v
 	col := v.mu.log.Place(u.slot).Col
 	filled := v.mu.log.FilledCols(u.grp, u.idx)
-	up &^= 1 << col
+	if !v.geo.Mirror() { // there any member is as good as another
+		up &^= 1 << col
+	}
 	q := r.rescue
 	if q == nil || q.n == raid.MaxBatchPages || q.grp != u.grp || q.want != col || q.up != up || q.filled != filled || q.hedge != hedge {
 		r.flushRescue()

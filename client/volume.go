@@ -57,28 +57,30 @@ type Volume struct {
 	mu struct {
 		sync.Mutex
 
-		ready  bool          // the page map is complete: batches may be formed
-		closed error         // why no more is accepted; nil: open
-		ops    int           // accepted and not answered
-		idle   chan struct{} // closed when ops falls to 0 after closed was set
+		ready   bool          // the page map is complete: batches may be formed
+		closed  error         // why no more is accepted; nil: open
+		closing bool          // Close was called
+		over    error         // why nothing is tried again: the sessions are ended for good; nil: they are not
+		ops     int           // accepted and not answered
+		idle    chan struct{} // closed when ops falls to 0 after closed was set
 
 		// Page-outs.
 		log       *raid.Log // nil: an in-place layout
 		pending   *pending
-		queue     bufQueue   // that no batch has yet
-		trims     opList     // whole-page trims that no batch has yet
-		active    []*Op      // trims that are not answered
-		blocked   opList     // those of them that wait for pending page-outs of their pages
-		held      opList     // writes that wait for a trim of their pages
-		heldEdges bufQueue   // likewise, parts of an OpZero
-		mergers   *unit      // sub-page writes that wait for a scratch buffer
-		flying    int        // batches of the front ends in flight; <= maxBatches
-		batches   *batch     // free ones
-		version   uint64     // of the layout in use
-		starved   int64      // since when no row can be had for what is queued; 0: it can
-		groupQ    []bufQueue // in-place layouts: the queue by group; queue.n is their sum
-		groupHand int        // group that is served next
-		seq       raid.Seq   // in-place layouts: last one used
+		queue     bufQueue     // that no batch has yet
+		trims     opList       // whole-page trims that no batch has yet
+		active    []*Op        // trims that are not answered
+		blocked   opList       // those of them that wait for pending page-outs of their pages
+		held      opList       // writes that wait for a trim of their pages
+		heldEdges bufQueue     // likewise, parts of an OpZero
+		mergers   *unit        // sub-page writes that wait for a scratch buffer
+		flying    int          // batches of the front ends in flight; <= maxBatches
+		batches   *batch       // free ones
+		version   uint64       // of the layout in use
+		starved   int64        // since when no row can be had for what is queued; 0: it can
+		groupQ    []groupQueue // in-place layouts: the queue by group; queue.n is their sum
+		groupHand int          // group that is served next
+		seq       raid.Seq     // in-place layouts: last one used
 
 		// Page-ins.
 		epoch      uint8   // read epoch, modulo 2
@@ -180,7 +182,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		v.mu.log, err = raid.NewLog(raid.ConfigOf(l))
 	} else {
 		v.inplace, err = raid.NewInPlace(l)
-		v.mu.groupQ = make([]bufQueue, len(l.Groups))
+		v.mu.groupQ = make([]groupQueue, len(l.Groups))
 		v.mu.seq = raid.FirstSeq(l.Epoch)
 	}
 	if err != nil {
@@ -206,6 +208,8 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		v.abandon(err)
 		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
 	}
+	// From here on, so that a member that falls silent does not hang a recovery.
+	v.wg.Go(func() { v.watch(run) })
 	if v.mu.log != nil && !l.FirstEpoch {
 		if err := v.recover(ctx); err != nil {
 			v.abandon(err)
@@ -218,7 +222,6 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	}
 	v.mu.ready = true
 	v.unlock(a)
-	v.wg.Go(func() { v.watch(run) })
 	v.wg.Go(func() { v.keepLease(run) })
 	if v.mu.log != nil && v.geo.M > 0 {
 		v.wg.Go(func() { v.rebuildAll(run) })
@@ -463,10 +466,12 @@ func (v *Volume) pump() {
 func (v *Volume) Close(ctx context.Context) error {
 	idle := make(chan struct{})
 	a := v.lock()
-	already := errors.Is(v.mu.closed, ErrClosed)
-	fenced := v.mu.closed != nil && !already
+	already := v.mu.closing
 	if !already {
-		v.mu.closed = ErrClosed
+		v.mu.closing = true
+		if v.mu.closed == nil { // a fenced volume stays one
+			v.mu.closed = ErrClosed
+		}
 		if v.mu.ops == 0 {
 			close(idle)
 		} else {
@@ -489,7 +494,7 @@ func (v *Volume) Close(ctx context.Context) error {
 	v.wg.Wait()
 	v.drainDead()
 	v.failAll(ErrClosed)
-	if v.cfg.Meta != nil && !fenced {
+	if v.cfg.Meta != nil && !v.fenced() {
 		dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		if derr := v.cfg.Meta.Detach(dctx, v.layout.Volume, v.layout.Epoch); derr != nil {
@@ -499,11 +504,19 @@ func (v *Volume) Close(ctx context.Context) error {
 	return errors.Join(err, v.unmap())
 }
 
+func (v *Volume) fenced() bool {
+	a := v.lock()
+	defer v.unlock(a)
+	return errors.Is(v.mu.closed, ErrFenced)
+}
+
 // unmap closes the transport, which knows the buffers, and lets them go. What
 // a front end still holds would fault, so then they stay.
 func (v *Volume) unmap() error {
 	err := v.cfg.Dialer.Close()
-	if held := v.user.size - v.user.available(); held != 0 {
+	// A page-in that was hedged is answered with a scratch buffer.
+	held := v.user.size - v.user.available() + v.scratch.size - v.scratch.available()
+	if held != 0 {
 		return errors.Join(err, fmt.Errorf("closing volume %s: a front end still holds %d page buffers", v.layout.Name, held))
 	}
 	if v.recoverMem != nil {

@@ -83,15 +83,24 @@ func (v *Volume) look(now int64, excused bool) bool {
 		}
 	}
 	hedgeAfter := v.hedgeAfterLocked()
+	if !v.mu.ready {
+		excused = true // recovering: nobody waits for a page yet
+	}
 	if v.mu.ops > 0 || v.mu.cleaners > 0 {
 		busy = true
 	}
-	stuck := false
+	// What waits for buffers, and what never got out, is tried by whoever
+	// completes something; but perhaps nothing does any more.
+	stuck := v.mu.mergers != nil || v.mu.rescues != nil || v.dead.some.Load()
 	if v.mu.stalled != nil {
 		v.expireStalledLocked(now, a)
 		stuck = true
 	}
-	if s := v.mu.starved; s != 0 && v.mu.flying == 0 {
+	if v.inplace != nil {
+		if v.expireInPlaceLocked(now, a) {
+			stuck = true
+		}
+	} else if s := v.mu.starved; s != 0 && v.mu.flying == 0 {
 		stuck = true
 		if now-s > int64(v.cfg.Patience) {
 			v.failQueueLocked(v.spaceErrorLocked(), a)
@@ -152,6 +161,10 @@ func (v *Volume) lookAt(p *peer, now, hedgeAfter int64, excused bool, suspects *
 	}
 }
 
+// lostReply is how many hard deadlines a transfer may take with a member that
+// answers others meanwhile. After that its reply is not late but lost.
+const lostReply = 4
+
 // tooLong decides whether p is suspect. The evidence that it is p that is slow
 // and not this machine or the whole network: p has been silent although another
 // member answered after p was asked, this process ran on time, and not more
@@ -159,7 +172,8 @@ func (v *Volume) lookAt(p *peer, now, hedgeAfter int64, excused bool, suspects *
 // only the hard deadline counts. Volumes without redundancy gain nothing by
 // suspicion.
 func (v *Volume) tooLong(p *peer, oldest, silent, now int64, excused bool, suspects int) bool {
-	if oldest > int64(v.cfg.HardDeadline) && silent > int64(v.cfg.HardDeadline) {
+	hard := int64(v.cfg.HardDeadline)
+	if oldest > hard && (silent > hard || oldest > lostReply*hard) {
 		return true
 	}
 	if v.geo.M == 0 || excused || suspects >= v.geo.M {
