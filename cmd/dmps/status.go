@@ -290,6 +290,8 @@ func volumeStatusTable(volumes []volumeStatus, p palette) *table {
 			*row = append(*row, p.paint(colourBad, fmt.Sprintf("%d pages are lost", v.Report.LostPages)))
 		case v.Report != nil && len(v.Report.Suspect) > 0:
 			*row = append(*row, p.paint(colourWarn, "no answer from "+joinIDs(v.Report.Suspect)))
+		case v.Report != nil && v.Report.RebuildRows > 0:
+			*row = append(*row, p.paint(colourWarn, fmt.Sprintf("rebuilding, %d rows left", v.Report.RebuildRows)))
 		case v.LiveError != "":
 			*row = append(*row, p.paint(colourWarn, "its client does not answer, this is its last report"))
 		}
