@@ -7,10 +7,23 @@ import "dmps/raid"
 // work heals rows that a member misses although it is up.
 type cleaning struct {
 	op    Op
+	done  func(*Op) // v.cleanRead, bound once: binding allocates
 	slots []raid.Slot
 	recs  []movedNote
 	epoch uint8 // read epoch of the victims: none of their slots is reused before the moves are committed
 	next  *cleaning
+}
+
+func (v *Volume) newCleaning(next *cleaning) *cleaning {
+	pages := v.mu.log.MaxPages()
+	c := &cleaning{
+		done:  v.cleanRead,
+		slots: make([]raid.Slot, 0, pages),
+		recs:  make([]movedNote, 0, 2*raid.MaxNotes), // one note too many is looked at before it is left
+		next:  next,
+	}
+	c.op.Bufs = make([]*Buf, 0, pages)
+	return c
 }
 
 // movedNote is a record that goes to another note page. It keeps its Seq.
@@ -58,7 +71,7 @@ func (v *Volume) startCleanLocked(a *after) bool {
 	}
 	c := v.mu.cleanIdle
 	if c == nil {
-		c = &cleaning{slots: make([]raid.Slot, 0, v.mu.log.MaxPages())}
+		c = v.newCleaning(nil)
 	} else {
 		v.mu.cleanIdle = c.next
 		c.next = nil
@@ -84,7 +97,7 @@ func (v *Volume) startCleanLocked(a *after) bool {
 	c.epoch = v.mu.epoch
 	v.mu.reading[c.epoch]++
 	v.mu.ops += 2 // Close waits for both halves: unlock counts the first when it is read, endClean the other
-	c.op = Op{Kind: opClean, Done: v.cleanRead, Bufs: c.op.Bufs, User: c}
+	c.op = Op{Kind: opClean, Done: c.done, Bufs: c.op.Bufs, User: c}
 	c.op.st = opState{start: nanotime(), left: len(c.slots), clean: c}
 	r := router{v: v, a: a}
 	for i, s := range c.slots {

@@ -79,6 +79,18 @@ const (
 	cleanBatches = 2
 )
 
+// readyXfers is how many page-ins in flight the broker is ready for from the
+// start: four queues of 128 requests, which is what the kernel's NBD has. More
+// are allocated when they are first needed, and kept.
+const readyXfers = 512
+
+// units is the most pages that can be on their way in at a time.
+func (c *Config) units() int {
+	n := c.userBufs()                                            // one a buffer that is read into, or whose old content is
+	n += cleanBatches * raid.MaxBatchPages * c.Layout.Geometry.K // what the cleaner reads
+	return n
+}
+
 // userBufs is the number of buffers for the front ends.
 func (c *Config) userBufs() int {
 	n := int(c.ArenaBytes / raid.PageSize)

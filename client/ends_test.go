@@ -121,6 +121,7 @@ func TestCloseAnswersEverything(t *testing.T) {
 	for _, kind := range []raid.LayoutKind{raid.LayoutLog, raid.LayoutLinear} {
 		for _, how := range []string{"close", "fence", "fence then close"} {
 			t.Run(kind.String()+"/"+how, func(t *testing.T) {
+				t.Parallel()
 				f := newFakeNet(3)
 				g := raid.Geometry{K: 1, M: 2}
 				if kind != raid.LayoutLog {
@@ -184,6 +185,7 @@ func TestCloseAnswersEverything(t *testing.T) {
 func TestReplyIsLost(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1}, {K: 1, M: 1}} {
 		t.Run(g.String(), func(t *testing.T) {
+			t.Parallel()
 			c := newMemCluster(t, g.Members())
 			v := c.open(c.layout(raid.LayoutLog, g, 64, 1, 200))
 			b := randomBytes(rand.New(rand.NewPCG(1, 1)), raid.PageSize)

@@ -314,6 +314,7 @@ func TestFaults(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 1, M: 2}, {K: 2, M: 1}, {K: 4, M: 2}} {
 		for seed := *faultSeed; seed < *faultSeed+uint64(*faultRuns); seed++ {
 			t.Run(fmt.Sprintf("%v/seed=%d", g, seed), func(t *testing.T) {
+				t.Parallel() // it sleeps more than it works
 				t.Logf("repeat with -run TestFaults -fault.seed=%d", seed)
 				p := &faultPlan{t: t, g: g, pages: 512, r: rand.New(rand.NewPCG(seed, uint64(g.K<<8|g.M)))}
 				p.c = newMemCluster(t, g.Members()+1)

@@ -156,7 +156,7 @@ const trimStep = 256
 
 func (v *Volume) trimMore(op *Op) {
 	n := min(op.st.count, trimStep)
-	op.st.wait = waiter{n: int(n), op: op, granted: v.trimGranted}
+	op.st.wait = waiter{n: int(n), op: op, granted: v.granted.trim}
 	if err := v.user.wait(&op.st.wait); err != nil {
 		v.trimGranted(&op.st.wait)
 	}

@@ -46,7 +46,7 @@ func (v *Volume) startRead(op *Op) {
 		v.read(op)
 		return
 	}
-	op.st.wait = waiter{n: n, bufs: op.Bufs[:0], op: op, granted: v.readGranted}
+	op.st.wait = waiter{n: n, bufs: op.Bufs[:0], op: op, granted: v.granted.read}
 	if err := v.user.wait(&op.st.wait); err != nil {
 		v.answer(op, err)
 	}

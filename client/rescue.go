@@ -72,10 +72,15 @@ func (v *Volume) sources(up uint32, filled uint16, want raid.Col) (uint32, error
 	return v.coder.Sources(up, filled, want)
 }
 
+func newRescue(next *rescue) *rescue {
+	// Room for what is read and, for a hedge, for what is rebuilt.
+	return &rescue{src: make([]*Buf, 0, (raid.MaxData+1)*raid.MaxBatchPages), next: next}
+}
+
 func (v *Volume) newRescueLocked() *rescue {
 	q := v.mu.freeRescue
 	if q == nil {
-		q = &rescue{src: make([]*Buf, 0, raid.MaxData*raid.MaxBatchPages)}
+		q = newRescue(nil)
 	} else {
 		v.mu.freeRescue = q.next
 	}

@@ -34,7 +34,7 @@ func (v *Volume) startTrim(op *Op) {
 			edges++
 		}
 	}
-	op.st.wait = waiter{n: edges, op: op, granted: v.edgesGranted}
+	op.st.wait = waiter{n: edges, op: op, granted: v.granted.edges}
 	if err := v.user.wait(&op.st.wait); err != nil {
 		v.answer(op, err)
 	}

@@ -43,7 +43,9 @@ type Volume struct {
 	dead       deadList
 
 	afters sync.Pool // *after
-	hooks  atomic.Pointer[[]*hook]
+	// Methods that waiters call, bound once: binding allocates.
+	granted struct{ read, edges, trim func(*waiter) }
+	hooks   atomic.Pointer[[]*hook]
 
 	run         context.Context // ends with the volume
 	cancel      context.CancelFunc
@@ -174,6 +176,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done
 	v.hooks.Store(&[]*hook{})
+	v.granted.read, v.granted.edges, v.granted.trim = v.readGranted, v.edgesGranted, v.trimGranted
 	var err error
 	if v.coder, err = raid.NewCoder(v.geo); err != nil {
 		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
@@ -203,6 +206,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
 		}
 	}
+	v.makeReady()
 	v.makePeers()
 	if err := v.connectAll(ctx, run); err != nil {
 		v.abandon(err)
@@ -269,6 +273,31 @@ func (v *Volume) makeArena() error {
 		v.batches = append(v.batches, v.mu.batches)
 	}
 	return nil
+}
+
+// makeReady allocates what the page path would allocate when it first needs it,
+// which on a machine that swaps is the worst time of all.
+func (v *Volume) makeReady() {
+	units := make([]unit, v.cfg.units())
+	for i := range units {
+		units[i].next = v.mu.units
+		v.mu.units = &units[i]
+	}
+	for range readyXfers {
+		v.mu.runs = &run{next: v.mu.runs}
+	}
+	for range readyXfers + (maxBatches+cleanBatches)*v.geo.Members() {
+		v.xfers.put(v.xfers.make())
+	}
+	for range maxBatches {
+		v.mu.freeRescue = newRescue(v.mu.freeRescue)
+	}
+	if v.mu.log == nil {
+		return
+	}
+	for range cleanBatches {
+		v.mu.cleanIdle = v.newCleaning(v.mu.cleanIdle)
+	}
 }
 
 func (v *Volume) makePeers() {

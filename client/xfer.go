@@ -44,12 +44,17 @@ func (p *xferPool) get() *xfer {
 	}
 	p.mu.Unlock()
 	if x == nil {
-		x = &xfer{}
-		x.req.User = x
-		x.req.Done = p.done
+		x = p.make()
 	}
 	x.req.Segs = x.segs[:0]
 	x.req.Err = nil
+	return x
+}
+
+func (p *xferPool) make() *xfer {
+	x := &xfer{}
+	x.req.User = x
+	x.req.Done = p.done
 	return x
 }
 

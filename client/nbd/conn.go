@@ -49,7 +49,7 @@ const socketBuffer = 512 << 10
 func newConn(ctx context.Context, nc net.Conn, s *session, cfg *Config, closed *atomic.Bool) (*conn, error) {
 	if b, ok := nc.(interface{ SetWriteBuffer(int) error }); ok {
 		// A failure leaves a slower connection, not a wrong one.
-		_ = b.SetWriteBuffer(512 << 10)
+		_ = b.SetWriteBuffer(socketBuffer)
 	}
 	r, err := stream.NewReader(nc, stream.DefaultStage)
 	if err != nil {
