@@ -181,18 +181,19 @@ func (r *rebuild) work(ctx context.Context) {
 }
 
 // land stores a row's slot, exactly as a write does: unless the session is
-// over. Close waits for it.
-func (s *session) land(c *chunk, index uint32, head, page []byte) error {
+// over, which is an error. Close waits for it. It reports false when the slot
+// holds a newer row: then the client used it again, against the contract, and
+// what it wrote must not be lost for it.
+func (s *session) land(c *chunk, index uint32, seq raid.Seq, head, page []byte) (bool, error) {
 	s.landing.RLock()
 	defer s.landing.RUnlock()
 	if err := s.alive(); err != nil {
-		return err
+		return false, err
 	}
 	if s.closed.Load() {
-		return transport.ErrClosed
+		return false, transport.ErrClosed
 	}
-	c.put(index, head, page)
-	return nil
+	return c.putUnlessNewer(index, seq, head, page), nil
 }
 
 // pullSource is a member that a request may read from.

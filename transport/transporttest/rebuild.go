@@ -27,6 +27,7 @@ func RunRebuild(t *testing.T, f GroupFactory) {
 		{"Fenced", testRebuildFenced},
 		{"SourceFenced", testRebuildSourceFenced},
 		{"FencedUnderLoad", testRebuildFencedUnderLoad},
+		{"Newer", testRebuildNewer},
 		{"Traffic", testRebuildTraffic},
 		{"Closed", testRebuildClosed},
 	} {
@@ -108,11 +109,11 @@ func testRebuildColumns(t *testing.T, f GroupFactory) {
 	}
 }
 
-// slow starts a rebuild that takes about a second, and returns when it has
+// slow starts a rebuild that takes about half a second, and returns when it has
 // stored something.
 func (c *codec) slow(spec *transport.RebuildSpec) chan error {
 	c.t.Helper()
-	spec.RateBytes = int64(len(spec.Rows) * c.geo.K * transport.PageSize)
+	spec.RateBytes = int64(len(spec.Rows)*c.geo.K*transport.PageSize) * 4 / 3
 	done := make(chan error, 1)
 	col := int(spec.Col)
 	go func() {
@@ -359,12 +360,13 @@ func testRebuildSourceFenced(t *testing.T, f GroupFactory) {
 func testRebuildFencedUnderLoad(t *testing.T, f GroupFactory) {
 	c := newCodec(t, f, raid.Geometry{K: 2, M: 1}, 300)
 	all := c.all(0)
-	first := all[:min(len(all), transport.MaxSegs)]
-	// The new owner's pages: those of other rows.
-	second := all[len(all)-len(first):]
+	first := all[len(all)-transport.MaxSegs:]
+	// The new owner's pages: those of other, older rows. Over newer ones a
+	// rebuild would not go anyway.
+	second := all[:transport.MaxSegs]
 	for epoch := uint64(groupEpoch); epoch < groupEpoch+12; epoch++ {
 		s := c.spec(0, 0)
-		s.Rows = s.Rows[:len(first)]
+		s.Rows = s.Rows[len(s.Rows)-len(first):]
 		old := c.conns[0]
 		ended := make(chan struct{})
 		const clients = 4
@@ -442,6 +444,26 @@ func testRebuildTraffic(t *testing.T, f GroupFactory) {
 			t.Fatal(err)
 		}
 	}
+	c.compare(s, transport.RebuildResult{})
+}
+
+// A slot that was used again meanwhile keeps what is newer.
+func testRebuildNewer(t *testing.T, f GroupFactory) {
+	c := newCodec(t, f, raid.Geometry{K: 2, M: 1}, 60)
+	all := c.all(0)
+	row, newer := all[0], all[len(all)-1]
+	q := c.request(transport.OpWrite, 0, targetChunk, []int{row})
+	copy(q.Segs[0].Header, c.heads[0][newer])
+	copy(q.Segs[0].Page, c.pages[0][newer])
+	if err := c.do(c.conns[0], q); err != nil {
+		t.Fatal(err)
+	}
+	s := c.spec(0, 0)
+	want := []transport.RebuildFailure{{Row: 0, Reason: transport.RebuildHeader}}
+	if res, err := c.conns[0].Rebuild(ctx(t), s); err != nil || !slices.Equal(res.Failed, want) {
+		t.Fatal(res, err)
+	}
+	c.heads[0][row], c.pages[0][row] = c.heads[0][newer], c.pages[0][newer]
 	c.compare(s, transport.RebuildResult{})
 }
 
