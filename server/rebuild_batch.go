@@ -46,9 +46,9 @@ func newRebuildBatch(r *rebuild) *rebuildBatch {
 
 // run rebuilds the rows from..to of the request. An error ends the request.
 func (b *rebuildBatch) run(ctx context.Context, from, to int) error {
-	b.rows = b.rows[:0]
-	for i := from; i < to; i++ {
-		b.rows = append(b.rows, rebuildRow{i: i, spec: b.r.spec.Rows[i]})
+	b.rows = b.rows[:to-from]
+	for i := range b.rows {
+		b.rows[i].begin(from+i, b.r.spec.Rows[from+i])
 	}
 	pool := b.r.session.s.pool
 	defer func() {
