@@ -56,9 +56,24 @@ func (c *chunk) head(i uint32) []byte {
 func (c *chunk) put(i uint32, head, page []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	clear(c.head(i))
+	c.putLocked(i, head, page)
+}
+
+func (c *chunk) putLocked(i uint32, head, page []byte) {
 	copy(c.page(i), page)
 	copy(c.head(i), head)
+}
+
+// putUnlessNewer is put, unless the slot holds something of a higher sequence
+// than seq: then it reports false.
+func (c *chunk) putUnlessNewer(i uint32, seq raid.Seq, head, page []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h, err := raid.ParseHeader(c.head(i)); err == nil && h.Kind != raid.KindEmpty && h.Seq > seq {
+		return false
+	}
+	c.putLocked(i, head, page)
+	return true
 }
 
 // check reports whether all of io lies inside the chunk.

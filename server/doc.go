@@ -13,8 +13,12 @@
 // The newest owner session of a volume fences all older ones: Open returns
 // only when none of them can touch the arena any more.
 //
+// A session can have slots of its own chunks filled from other servers: see
+// rebuild.go for the steps, and for the limits rebuild_pool.go and pace.go.
+// What is stored by it is subject to the same fence.
+//
 // Meta hears of the server through a [Registrar]; the page path never waits
 // for it.
 //
-// Read server.go, session.go, chunk.go, arena.go, extents.go.
+// Read server.go, session.go, chunk.go, arena.go, extents.go, rebuild.go.
 package server

@@ -134,6 +134,7 @@ func (s *session) newRebuild(spec *transport.RebuildSpec) (*rebuild, error) {
 			links: &s.links, key: linkKey{spec.Sources[i].Addr, spec.Sources[i].Incarnation},
 			chunk: spec.Sources[i].Chunk, col: raid.Col(spec.Sources[i].Col),
 			headerBytes: raid.HeaderBytes(g, raid.Col(spec.Sources[i].Col)),
+			dialling:    make(chan struct{}, 1),
 		}
 		r.sources = append(r.sources, o)
 		r.byCol[o.col] = o
@@ -180,18 +181,19 @@ func (r *rebuild) work(ctx context.Context) {
 }
 
 // land stores a row's slot, exactly as a write does: unless the session is
-// over. Close waits for it.
-func (s *session) land(c *chunk, index uint32, head, page []byte) error {
+// over, which is an error. Close waits for it. It reports false when the slot
+// holds a newer row: then the client used it again, against the contract, and
+// what it wrote must not be lost for it.
+func (s *session) land(c *chunk, index uint32, seq raid.Seq, head, page []byte) (bool, error) {
 	s.landing.RLock()
 	defer s.landing.RUnlock()
 	if err := s.alive(); err != nil {
-		return err
+		return false, err
 	}
 	if s.closed.Load() {
-		return transport.ErrClosed
+		return false, transport.ErrClosed
 	}
-	c.put(index, head, page)
-	return nil
+	return c.putUnlessNewer(index, seq, head, page), nil
 }
 
 // pullSource is a member that a request may read from.
@@ -201,6 +203,7 @@ type pullSource struct {
 	chunk       uint64
 	col         raid.Col
 	headerBytes int
+	dialling    chan struct{} // holds one token: workers wait for one handshake together
 
 	mu struct {
 		sync.Mutex
@@ -210,23 +213,40 @@ type pullSource struct {
 	}
 }
 
-// get returns the session with the source, or nil when it is dead.
+// get returns the session with the source, or nil when it is dead or ctx ends.
 func (o *pullSource) get(ctx context.Context) *link {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.mu.dead != 0 {
+	if l, dead := o.state(); l != nil || dead != 0 {
+		return l
+	}
+	select {
+	case o.dialling <- struct{}{}:
+		defer func() { <-o.dialling }()
+	case <-ctx.Done():
 		return nil
 	}
-	if o.mu.link == nil {
-		l, err := o.links.get(ctx, o.key)
-		if err != nil {
-			o.mu.dead = reasonOf(err)
-			o.links.s.s.c.Log.Warn("a source of a rebuild is given up", "volume", o.links.s.volume.id, "source", clip(o.key.addr), "err", err)
-			return nil
-		}
-		o.mu.link = l
+	if l, dead := o.state(); l != nil || dead != 0 {
+		return l // another worker was here
 	}
-	return o.mu.link
+	l, err := o.links.get(ctx, o.key)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err != nil {
+		o.giveUpLocked(err)
+		return nil
+	}
+	o.mu.link = l
+	return l
+}
+
+func (o *pullSource) state() (*link, transport.RebuildReason) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.mu.link, o.mu.dead
+}
+
+func (o *pullSource) giveUpLocked(err error) {
+	o.mu.dead = reasonOf(err)
+	o.links.s.s.c.Log.Warn("a source of a rebuild is given up", "volume", o.links.s.volume.id, "source", clip(o.key.addr), "err", err)
 }
 
 // fail notes that a read through l did not succeed. A session that ended is
@@ -239,17 +259,14 @@ func (o *pullSource) fail(l *link, err error) {
 	}
 	o.mu.link = nil
 	o.mu.fails++
-	why := reasonOf(err)
-	if why != transport.RebuildUnreachable || o.mu.fails > 1 || errors.Is(err, transport.ErrDeadline) {
-		o.mu.dead = why
-		o.links.s.s.c.Log.Warn("a source of a rebuild is given up", "volume", o.links.s.volume.id, "source", clip(o.key.addr), "err", err)
+	if o.mu.fails > 1 || reasonOf(err) != transport.RebuildUnreachable || errors.Is(err, transport.ErrDeadline) {
+		o.giveUpLocked(err)
 	}
 }
 
 func (o *pullSource) dead() transport.RebuildReason {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.mu.dead
+	_, why := o.state()
+	return why
 }
 
 // reasonOf is what a failed read or handshake makes of its rows.

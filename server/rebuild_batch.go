@@ -46,9 +46,9 @@ func newRebuildBatch(r *rebuild) *rebuildBatch {
 
 // run rebuilds the rows from..to of the request. An error ends the request.
 func (b *rebuildBatch) run(ctx context.Context, from, to int) error {
-	b.rows = b.rows[:0]
-	for i := from; i < to; i++ {
-		b.rows = append(b.rows, rebuildRow{i: i, spec: b.r.spec.Rows[i]})
+	b.rows = b.rows[:to-from]
+	for i := range b.rows {
+		b.rows[i].begin(from+i, b.r.spec.Rows[from+i])
 	}
 	pool := b.r.session.s.pool
 	defer func() {
@@ -90,10 +90,16 @@ func (b *rebuildBatch) run(ctx context.Context, from, to int) error {
 			if page == nil {
 				continue // something was given up: planned anew
 			}
-			if err := b.r.session.land(b.r.target, w.spec.Index, head, page); err != nil {
+			seq := w.head[bits.TrailingZeros32(w.set)].Seq
+			ok, err := b.r.session.land(b.r.target, w.spec.Index, seq, head, page)
+			if err != nil {
 				return err
 			}
 			w.done = true
+			if !ok {
+				b.fail(w, transport.RebuildHeader)
+				continue
+			}
 			b.r.session.s.n.rebuilt.Add(1)
 		}
 	}
@@ -114,11 +120,8 @@ func (b *rebuildBatch) plan() int {
 		if w.done {
 			continue
 		}
-		ok := !b.r.stale.Load() && b.choose(w, use)
-		if !ok {
-			w.done = true
-			b.r.reasons[w.i] = b.reason(w)
-			b.r.session.s.n.rebuildFailed.Add(1)
+		if b.r.stale.Load() || !b.choose(w, use) {
+			b.fail(w, b.reason(w))
 			continue
 		}
 		for m := w.set &^ w.got; m != 0; m &= m - 1 {
@@ -126,6 +129,12 @@ func (b *rebuildBatch) plan() int {
 		}
 	}
 	return n
+}
+
+func (b *rebuildBatch) fail(w *rebuildRow, why transport.RebuildReason) {
+	w.done = true
+	b.r.reasons[w.i] = why
+	b.r.session.s.n.rebuildFailed.Add(1)
 }
 
 // choose sets w.set to the columns to make the row from: what was read already

@@ -9,10 +9,11 @@ import (
 )
 
 // rebuildPages is the number of page buffers for rebuilds: all that a server
-// pulls at a time lies in them. A batch of the widest geometry takes
-// 32 rows * 16 + 5; these are three of them, or 15 of RS 4+2. With their
-// headers they are 8.6 MiB, beside what is lent.
-const rebuildPages = 2048
+// pulls at a time lies in them. A batch takes 32 rows * K + 1 + M: 517 of the
+// widest geometry, so that one fits with room for a second of K = 15, and 131
+// of RS 4+2, of which seven fit. With their headers they are 4.3 MiB, beside
+// what is lent.
+const rebuildPages = 1024
 
 // rebuildPool is the memory of all rebuilds of a server: pages, then headers,
 // outside the Go heap and registered with the dialer.

@@ -27,6 +27,13 @@ type rebuildRow struct {
 	head  [transport.MaxRebuildMembers]raid.Header // where got
 }
 
+// begin makes w another row. What is by column counts only where got or being
+// read, and is 2 KiB that need no clearing.
+func (w *rebuildRow) begin(i int, spec transport.RebuildRow) {
+	w.i, w.spec, w.done = i, spec, false
+	w.set, w.got, w.bad, w.why, w.used = 0, 0, 0, 0, 0
+}
+
 // keep lets go of the buffers of all columns that are not in set.
 func (w *rebuildRow) keep(set uint32) {
 	w.got &= set

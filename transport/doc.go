@@ -10,5 +10,8 @@
 // the Conn from Submit to Done, whatever happens to the session. Kick is the
 // doorbell: submit many, kick once.
 //
-// Read conn.go, then backend.go.
+// [Conn].Rebuild moves no page of the caller's: it has one server pull slots
+// from others.
+//
+// Read conn.go, then backend.go, rebuild.go.
 package transport

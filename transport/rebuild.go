@@ -31,8 +31,11 @@ type RebuildSpec struct {
 	// one to prefer first. List all that survive: when one fails, another
 	// takes its place.
 	Sources []RebuildSource
-	// Rows are the rows to fill, 1 to MaxRebuildRows. They must not change
-	// meanwhile. Neighbouring indexes in order transfer best.
+	// Rows are the rows to fill, 1 to MaxRebuildRows. They must be in use, and
+	// their slots not be written, until Rebuild returns a result; after an
+	// error, until a new session was accepted by the server. (A slot that
+	// holds a higher sequence is not overwritten all the same.) Neighbouring
+	// indexes in order transfer best.
 	Rows []RebuildRow
 
 	// RateBytes bounds what the server pulls for this request, headers
@@ -80,7 +83,8 @@ const (
 	// when that server is back.
 	RebuildUnreachable
 	// RebuildHeader: the source's header is damaged, or of another row: the
-	// row was written anew, or that member misses it.
+	// row was written anew, or that member misses it. Or the slot to fill
+	// holds a newer row.
 	RebuildHeader
 	// RebuildChecksum: a page does not match its checksum: scrub the row.
 	RebuildChecksum

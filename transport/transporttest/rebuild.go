@@ -21,11 +21,13 @@ func RunRebuild(t *testing.T, f GroupFactory) {
 		{"SourceDies", testRebuildSourceDies},
 		{"TooManyDie", testRebuildTooManyDie},
 		{"WrongTag", testRebuildWrongTag},
+		{"Mismatch", testRebuildMismatch},
 		{"Damaged", testRebuildDamaged},
 		{"Refused", testRebuildRefused},
 		{"Fenced", testRebuildFenced},
 		{"SourceFenced", testRebuildSourceFenced},
 		{"FencedUnderLoad", testRebuildFencedUnderLoad},
+		{"Newer", testRebuildNewer},
 		{"Traffic", testRebuildTraffic},
 		{"Closed", testRebuildClosed},
 	} {
@@ -107,11 +109,11 @@ func testRebuildColumns(t *testing.T, f GroupFactory) {
 	}
 }
 
-// slow starts a rebuild that takes about a second, and returns when it has
+// slow starts a rebuild that takes about half a second, and returns when it has
 // stored something.
 func (c *codec) slow(spec *transport.RebuildSpec) chan error {
 	c.t.Helper()
-	spec.RateBytes = int64(len(spec.Rows) * c.geo.K * transport.PageSize)
+	spec.RateBytes = int64(len(spec.Rows)*c.geo.K*transport.PageSize) * 4 / 3
 	done := make(chan error, 1)
 	col := int(spec.Col)
 	go func() {
@@ -209,6 +211,43 @@ func testRebuildWrongTag(t *testing.T, f GroupFactory) {
 	}
 }
 
+// Sources that are sound, and even of the right tag, but do not belong to the
+// row: the others outvote them, or a parity member's table tells.
+func testRebuildMismatch(t *testing.T, f GroupFactory) {
+	c := newCodec(t, f, rs42, 80)
+	row := slices.IndexFunc(c.rows, func(r transport.RebuildRow) bool { return r.Filled == 15 })
+	forge := func(col int, change func(*raid.Header)) {
+		q := c.request(transport.OpWrite, col, groupChunk+uint64(col), []int{row})
+		h, err := raid.ParseHeader(q.Segs[0].Header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Segs[0].Page[9]++
+		h.CRC = raid.Checksum(q.Segs[0].Page)
+		change(&h)
+		h.Put(q.Segs[0].Header, nil)
+		if err := c.do(c.conns[col], q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, change := range map[string]func(*raid.Header){
+		"sequence of the same tag": func(h *raid.Header) { h.Seq += 1 << 16 },
+		"members":                  func(h *raid.Header) { h.Members = 7 },
+		"page":                     func(h *raid.Header) { h.Page++ },
+		"checksum":                 func(*raid.Header) {},
+	} {
+		forge(0, change)
+		if fails := c.rebuilt(c.spec(2, 0)); fails != nil {
+			t.Errorf("%s: %v", name, fails)
+		}
+		c.replace(2)
+		if fails := c.rebuilt(c.spec(2, 1<<5)); len(fails) != 1 || fails[0].Reason != transport.RebuildHeader {
+			t.Errorf("%s, no other: %v", name, fails)
+		}
+		c.replace(2)
+	}
+}
+
 // A page that was damaged in a source's memory is not used.
 func testRebuildDamaged(t *testing.T, f GroupFactory) {
 	c := newCodec(t, f, rs42, 80)
@@ -293,7 +332,7 @@ func testRebuildFenced(t *testing.T, f GroupFactory) {
 		t.Fatal(err)
 	}
 	at := c.stored(conn, 1)
-	if err := c.end(done); !errors.Is(err, transport.ErrStaleEpoch) || !errors.Is(err, transport.ErrClosed) {
+	if err := c.end(done); !errors.Is(err, transport.ErrStaleEpoch) {
 		t.Fatal(err)
 	}
 	if later := c.stored(conn, 1); !slices.Equal(at, later) || !slices.Contains(at, false) {
@@ -321,12 +360,13 @@ func testRebuildSourceFenced(t *testing.T, f GroupFactory) {
 func testRebuildFencedUnderLoad(t *testing.T, f GroupFactory) {
 	c := newCodec(t, f, raid.Geometry{K: 2, M: 1}, 300)
 	all := c.all(0)
-	first := all[:min(len(all), transport.MaxSegs)]
-	// The new owner's pages: those of other rows.
-	second := all[len(all)-len(first):]
+	first := all[len(all)-transport.MaxSegs:]
+	// The new owner's pages: those of other, older rows. Over newer ones a
+	// rebuild would not go anyway.
+	second := all[:transport.MaxSegs]
 	for epoch := uint64(groupEpoch); epoch < groupEpoch+12; epoch++ {
 		s := c.spec(0, 0)
-		s.Rows = s.Rows[:len(first)]
+		s.Rows = s.Rows[len(s.Rows)-len(first):]
 		old := c.conns[0]
 		ended := make(chan struct{})
 		const clients = 4
@@ -335,7 +375,7 @@ func testRebuildFencedUnderLoad(t *testing.T, f GroupFactory) {
 				defer func() { ended <- struct{}{} }()
 				for {
 					if _, err := old.Rebuild(context.Background(), s); err != nil {
-						if !errors.Is(err, transport.ErrClosed) {
+						if !errors.Is(err, transport.ErrClosed) && !errors.Is(err, transport.ErrStaleEpoch) {
 							t.Error(err)
 						}
 						return
@@ -404,6 +444,26 @@ func testRebuildTraffic(t *testing.T, f GroupFactory) {
 			t.Fatal(err)
 		}
 	}
+	c.compare(s, transport.RebuildResult{})
+}
+
+// A slot that was used again meanwhile keeps what is newer.
+func testRebuildNewer(t *testing.T, f GroupFactory) {
+	c := newCodec(t, f, raid.Geometry{K: 2, M: 1}, 60)
+	all := c.all(0)
+	row, newer := all[0], all[len(all)-1]
+	q := c.request(transport.OpWrite, 0, targetChunk, []int{row})
+	copy(q.Segs[0].Header, c.heads[0][newer])
+	copy(q.Segs[0].Page, c.pages[0][newer])
+	if err := c.do(c.conns[0], q); err != nil {
+		t.Fatal(err)
+	}
+	s := c.spec(0, 0)
+	want := []transport.RebuildFailure{{Row: 0, Reason: transport.RebuildHeader}}
+	if res, err := c.conns[0].Rebuild(ctx(t), s); err != nil || !slices.Equal(res.Failed, want) {
+		t.Fatal(res, err)
+	}
+	c.heads[0][row], c.pages[0][row] = c.heads[0][newer], c.pages[0][newer]
 	c.compare(s, transport.RebuildResult{})
 }
 
