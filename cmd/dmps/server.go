@@ -25,6 +25,7 @@ type serverFlags struct {
 	metrics   string
 	heap      bytesize.Size
 	swappable bool
+	rebuild   bytesize.Size
 	pprof     bool
 }
 
@@ -59,6 +60,7 @@ fail at once: host (by default this host's name), rack, zone.`,
 	fl.StringVar(&f.metrics, "metrics", "", "`address` of metrics and health over HTTP (default: none)")
 	f.heap = 128 * bytesize.MiB
 	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the memory that is lent")
+	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that this server pulls at most from others for rebuilds; 0: no limit")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the metrics address")
 	if err := cmd.MarkFlagRequired("memory"); err != nil {
@@ -96,7 +98,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
 		Listen: f.listen, InsecureNetwork: f.role.insecure, Advertise: f.advertise,
-		Labels: f.labels, Registrar: registrar, Metrics: adm.reg, Log: log,
+		Labels: f.labels, RebuildRate: int64(f.rebuild), Registrar: registrar, Metrics: adm.reg, Log: log,
 	})
 	if err != nil {
 		return err
