@@ -22,7 +22,7 @@ func dump(s *State) string {
 	for _, v := range s.SortedVolumes() {
 		g = append(g, groups{v.ID, v.Groups})
 	}
-	b, err := json.Marshal([]any{s.Cluster, s.NextVolume, s.NextChunk, s.SortedServers(), s.SortedVolumes(), g, s.Nodes})
+	b, err := json.Marshal([]any{s.Cluster, s.NextVolume, s.NextChunk, s.SortedServers(), s.SortedVolumes(), g, s.Nodes, s.Events, s.Balance})
 	if err != nil {
 		panic(err)
 	}
@@ -103,6 +103,11 @@ func drawCommand(t *rapid.T, s *State) *Command {
 		}
 		return &Command{Rebuilt: c}
 	case 13:
+		if rapid.IntRange(0, 2).Draw(t, "what") == 0 {
+			return &Command{Rebalance: &Rebalance{
+				Threshold: rapid.IntRange(-1, 101).Draw(t, "threshold"), Off: rapid.Bool().Draw(t, "off"),
+			}}
+		}
 		return &Command{Drain: &Drain{ID: server(), Off: rapid.Bool().Draw(t, "off")}}
 	default:
 		id := server()
