@@ -32,7 +32,7 @@ var ErrNotEmpty = errors.New("the folder is not empty") // give a new one: nothi
 
 // Restore makes a folder from a backup. A node that is started there is the
 // whole cluster, with the id of the old one; others join it with empty
-// folders. No node of the old cluster may be started again. See state.Recover
+// folders. No node of the old cluster may be started again. See state.State.Recover
 // for what becomes of leases and servers. A failure leaves nothing that starts.
 func Restore(from io.Reader, cfg RestoreConfig) error {
 	setDefault(&cfg.Name, "meta1")
@@ -119,7 +119,7 @@ func (d *disks) begin(id, raftAddr string) error {
 // RecoverSurvivor makes the folder of one node the whole cluster, when the
 // majority is lost for good. What its log holds counts as decided, whether the
 // majority had confirmed it or not; what it never got is forgotten, as with a
-// backup (state.Recover). The other nodes must never be started again; new ones
+// backup (state.State.Recover). The other nodes must never be started again; new ones
 // join with empty folders. It may be repeated after a failure.
 func RecoverSurvivor(ctx context.Context, cfg RestoreConfig) (err error) {
 	setDefault(&cfg.RaftAdvertise, "127.0.0.1:7201")
