@@ -61,6 +61,13 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 		if sv.State == state.ServerDown {
 			r.returnsLocked(a.n.cfg)
 		}
+		if sv.Unverified {
+			inv := &state.Inventory{ID: id, Incarnation: inc}
+			for _, c := range m.Chunks {
+				inv.Chunks = append(inv.Chunks, raid.ChunkID(c))
+			}
+			changes = append(changes, state.Command{Inventory: inv})
+		}
 		if sv.State != state.ServerUp || resized(sv.MemoryTotal, m.MemoryTotal) {
 			changes = append(changes, state.Command{SetServer: &state.SetServer{
 				ID: id, Incarnation: inc, State: state.ServerUp, MemoryTotal: m.MemoryTotal,
@@ -129,12 +136,35 @@ func (n *Node) drain(ctx context.Context, c *state.Drain) error {
 	return err
 }
 
+func (a serverAPI) Rebalance(ctx context.Context, req *connect.Request[metapb.RebalanceRequest]) (*connect.Response[metapb.RebalanceResponse], error) {
+	if _, _, err := a.n.leading(ctx); err != nil {
+		return nil, apiError(err)
+	}
+	c := &state.Rebalance{Threshold: int(min(req.Msg.ThresholdPercent, 101)), Off: req.Msg.Stop}
+	_, err := a.n.propose(ctx, &state.Command{Rebalance: c})
+	return answer(&metapb.RebalanceResponse{}, err)
+}
+
 func (a serverAPI) RemoveServer(ctx context.Context, req *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {
 	r, _, err := a.n.leading(ctx)
 	if err != nil {
 		return nil, apiError(err)
 	}
 	id := raid.ServerID(req.Msg.Id)
+	if req.Msg.DryRun {
+		res := &metapb.RemoveServerResponse{}
+		err := a.n.ask(ctx, func(_ *reign, s *state.State) error {
+			if s.Servers[id] == nil {
+				return &state.Refusal{Code: state.NotFound, Message: "no server " + req.Msg.Id}
+			}
+			res.Losses = lossMessages(s.Losses(id))
+			for _, l := range res.Losses {
+				res.LostMembers += l.Members
+			}
+			return nil
+		})
+		return answer(res, err)
+	}
 	v, err := a.n.propose(ctx, &state.Command{RemoveServer: &state.RemoveServer{ID: id, Force: req.Msg.Force}})
 	if err != nil {
 		return nil, apiError(err)
@@ -142,5 +172,14 @@ func (a serverAPI) RemoveServer(ctx context.Context, req *connect.Request[metapb
 	r.mu.Lock()
 	delete(r.mu.beats, id)
 	r.mu.Unlock()
-	return answer(&metapb.RemoveServerResponse{LostMembers: uint64(v.(int))}, nil)
+	removed := v.(state.Removed)
+	return answer(&metapb.RemoveServerResponse{LostMembers: uint64(removed.Members), Losses: lossMessages(removed.Losses)}, nil)
+}
+
+func lossMessages(losses []state.Loss) []*metapb.Loss {
+	var out []*metapb.Loss
+	for _, l := range losses {
+		out = append(out, &metapb.Loss{Volume: l.Volume, Members: l.Members, GroupsLost: l.GroupsLost, RedundancyLeft: int32(l.RedundancyLeft)})
+	}
+	return out
 }

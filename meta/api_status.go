@@ -25,6 +25,9 @@ func (a statusAPI) GetStatus(ctx context.Context, _ *connect.Request[metapb.GetS
 		res.Cluster = s.Cluster
 		res.Volumes = r.volumesLocked(s)
 		res.Servers = r.serversLocked(s)
+		if b := s.Balance; b != nil {
+			res.Rebalancing = &metapb.Rebalancing{ThresholdPercent: uint32(b.Threshold), Moved: b.Moved}
+		}
 		return nil
 	})
 	return answer(res, err)

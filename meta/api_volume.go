@@ -142,6 +142,17 @@ func (a volumeAPI) Attach(ctx context.Context, req *connect.Request[metapb.Attac
 	if err != nil {
 		return nil, apiError(err)
 	}
+	err = a.n.ask(ctx, func(_ *reign, s *state.State) error {
+		if v, ok := s.VolumeByName(c.Name); ok {
+			if wait := s.Unverified(v); len(wait) > 0 {
+				return refused(metapb.Reason_CODE_NO_QUORUM, "volume %s: the metadata was restored, and servers %v have not said yet what they hold: try again in some seconds", c.Name, wait)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, apiError(err)
+	}
 	v, err := a.n.propose(ctx, &state.Command{Attach: c})
 	if err != nil {
 		if refusal := (*state.Refusal)(nil); errors.As(err, &refusal) && refusal.Code == state.InUse {

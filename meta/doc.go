@@ -12,6 +12,9 @@
 // state.State.Apply in one bbolt transaction. A node that does not lead hands
 // API calls on to the one that does (forward.go).
 //
+// What has members replaced: healer.go. Backup and what follows the loss of a
+// majority: api_backup.go, restore.go.
+//
 // How nodes become a cluster, once: bootstrap.go. What keeps foreign nodes
 // apart: the handshake in stream.go. What happens when a leader's disk stalls:
 // watchdog.go.

@@ -35,14 +35,23 @@ func loadIdentity(dir, name string) (identity, error) {
 	if err != nil {
 		return identity{}, fmt.Errorf("who this node is: %w", err)
 	}
-	var id identity
-	if err := json.Unmarshal(b, &id); err != nil || id.ID == "" {
-		return identity{}, fmt.Errorf("who this node is: %s in %s is damaged (%v): put it back, or start with an empty folder to replace the node", identityFile, dir, err)
+	id, err := parseIdentity(b)
+	if err != nil {
+		return identity{}, fmt.Errorf("who this node is: %s in %s is damaged (%w): put it back, or start with an empty folder to replace the node", identityFile, dir, err)
 	}
 	if id.Name != name {
 		return identity{}, fmt.Errorf("folder %s belongs to node %s, not %s", dir, id.Name, name)
 	}
 	return id, nil
+}
+
+func parseIdentity(b []byte) (identity, error) {
+	var id identity
+	err := json.Unmarshal(b, &id)
+	if err == nil && id.ID == "" {
+		err = errors.New("no id")
+	}
+	return id, err
 }
 
 // save writes the identity so that a crash leaves the old one or the new one.

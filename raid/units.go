@@ -37,8 +37,9 @@ type (
 	// Col is the place of a member in its group: 0..K-1 hold data, K..K+M-1
 	// hold parity.
 	Col uint8
-	// Epoch is the version of a volume's layout and of the lease on it; it
-	// only grows. Servers refuse requests of an older one.
+	// Epoch numbers the leases on a volume; it only grows. Servers refuse
+	// requests of an older one. What changes without a new lease is the
+	// Version of the Layout.
 	Epoch uint64
 	// Seq numbers the batches of a volume's page-outs; it only grows. Of two
 	// slots that hold the same page the one with the higher Seq is newer.

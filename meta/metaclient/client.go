@@ -24,6 +24,7 @@ const (
 	defaultPatience = 10 * time.Second       // an election takes about 2 s; a frozen leader is left after 3 s more
 	attemptTimeout  = 5 * time.Second        // for one node, which may have to commit: longer than the service's own limit
 	beatTimeout     = time.Second            // for one node and one heartbeat: two must fit before a server is suspected
+	backupTimeout   = 30 * time.Second       // until the first bytes of a backup
 	dialTimeout     = time.Second            // to a node that is switched off
 	backoffFirst    = 50 * time.Millisecond  // after every node was asked once
 	backoffMax      = 800 * time.Millisecond // between rounds

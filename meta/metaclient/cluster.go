@@ -17,10 +17,14 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Status{
+	st := &Status{
 		Cluster: res.Cluster, Volumes: each(res.Volumes, volumeFrom),
 		Servers: each(res.Servers, serverFrom), Meta: each(res.Members, nodeFrom),
-	}, nil
+	}
+	if b := res.Rebalancing; b != nil {
+		st.Rebalancing = &Rebalancing{Threshold: int(b.ThresholdPercent), Moved: b.Moved}
+	}
+	return st, nil
 }
 
 // Members lists the meta nodes that vote, and says who leads.

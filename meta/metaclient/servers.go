@@ -96,9 +96,49 @@ func (c *Client) UndrainServer(ctx context.Context, id raid.ServerID) error {
 	return err
 }
 
+// Rebalance has members moved from the fullest servers to the emptiest, until
+// they differ by at most threshold percent of their memory (0: 5). It returns
+// at once; Status.Rebalancing and the events tell how it goes. Errors:
+// ErrInvalid.
+func (c *Client) Rebalance(ctx context.Context, threshold int) error {
+	if threshold < 0 || threshold > 100 {
+		return &refusal{message: "rebalance: the threshold must be 1 to 100 percent", kind: ErrInvalid}
+	}
+	return c.rebalance(ctx, &metapb.RebalanceRequest{ThresholdPercent: uint32(threshold)})
+}
+
+// StopRebalance ends that; moves that began go on.
+func (c *Client) StopRebalance(ctx context.Context) error {
+	return c.rebalance(ctx, &metapb.RebalanceRequest{Stop: true})
+}
+
+func (c *Client) rebalance(ctx context.Context, req *metapb.RebalanceRequest) error {
+	_, err := call(ctx, c, attemptTimeout, "rebalance", req,
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RebalanceRequest]) (*connect.Response[metapb.RebalanceResponse], error) {
+			return n.servers.Rebalance(ctx, r)
+		})
+	return err
+}
+
+// Losses says what the volumes would lose if a server did not come back.
+// Errors: ErrNotFound.
+func (c *Client) Losses(ctx context.Context, id raid.ServerID) ([]Loss, error) {
+	res, err := call(ctx, c, attemptTimeout, "losses with server "+string(id), &metapb.RemoveServerRequest{Id: string(id), DryRun: true},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {
+			return n.servers.RemoveServer(ctx, r)
+		})
+	if err != nil {
+		return nil, err
+	}
+	return each(res.Losses, func(p *metapb.Loss) Loss {
+		return Loss{Volume: p.GetVolume(), Members: p.GetMembers(), GroupsLost: p.GetGroupsLost(), RedundancyLeft: int(p.GetRedundancyLeft())}
+	}), nil
+}
+
 // RemoveServer forgets a server. One that holds chunks is refused unless
-// forced; forced, that many members of groups are lost. Errors: ErrNotFound,
-// ErrHoldsChunks, ErrIDInUse while it lives.
+// forced; forced, that many members of groups are lost. The refusal, and
+// Losses, say what that means. Errors: ErrNotFound, ErrHoldsChunks, ErrIDInUse
+// while it lives.
 func (c *Client) RemoveServer(ctx context.Context, id raid.ServerID, force bool) (lostMembers uint64, err error) {
 	res, err := call(ctx, c, attemptTimeout, "remove server "+string(id), &metapb.RemoveServerRequest{Id: string(id), Force: force},
 		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {

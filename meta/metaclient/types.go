@@ -25,6 +25,40 @@ type Status struct {
 	Volumes []Volume `json:"volumes"`
 	Servers []Server `json:"servers"`
 	Meta    []Node   `json:"meta"`
+
+	Rebalancing *Rebalancing `json:"rebalancing,omitempty"` // nil: memory use is not being evened out
+}
+
+// Rebalancing is how evening out the servers' memory use goes.
+type Rebalancing struct {
+	Threshold int    `json:"threshold_percent"` // between the fullest and the emptiest that is good enough
+	Moved     uint64 `json:"moved_members"`
+}
+
+// Loss is what a volume loses with a server.
+type Loss struct {
+	Volume         string `json:"volume"` // name
+	Members        uint64 `json:"members"`
+	GroupsLost     uint64 `json:"groups_lost"`     // groups whose data is gone with it
+	RedundancyLeft int    `json:"redundancy_left"` // further losses that the worst of these groups survives, should all that are away come back
+}
+
+// Event is something that happened, and why.
+type Event struct {
+	Seq    uint64        `json:"seq"` // only grows
+	At     time.Time     `json:"at"`  // by the clock of the leader of that time
+	Kind   string        `json:"kind"`
+	Server raid.ServerID `json:"server,omitempty"`
+	Volume string        `json:"volume,omitempty"` // name
+	Count  uint64        `json:"count,omitempty"`  // of members
+	Text   string        `json:"text"`             // for people
+}
+
+// EventPage is the events after one that is known.
+type EventPage struct {
+	Events []Event `json:"events"` // oldest first
+	Missed uint64  `json:"missed"` // events before them that are not kept any more
+	Last   uint64  `json:"last"`   // Seq of the newest event of all
 }
 
 // State is the worst state of all volumes: healthy when there is none.

@@ -28,6 +28,8 @@ type Command struct {
 	Heal         *Heal         `json:"heal,omitempty"`
 	Rebuilt      *Rebuilt      `json:"rebuilt,omitempty"`
 	Drain        *Drain        `json:"drain,omitempty"`
+	Rebalance    *Rebalance    `json:"rebalance,omitempty"`
+	Inventory    *Inventory    `json:"inventory,omitempty"`
 }
 
 // Init names the cluster. It is the first command of all; the same again
@@ -60,8 +62,7 @@ type SetServer struct {
 	MemoryTotal uint64           `json:"memory_total,omitempty"` // 0: as before
 }
 
-// RemoveServer forgets a memory server. Its result is the number of members
-// that are lost, an int.
+// RemoveServer forgets a memory server. Its result is a Removed.
 type RemoveServer struct {
 	ID    raid.ServerID `json:"id"`
 	Force bool          `json:"force,omitempty"`
@@ -151,6 +152,19 @@ type Drain struct {
 	Off bool          `json:"off,omitempty"`
 }
 
+// Rebalance begins to even out the servers' memory use, or ends that.
+type Rebalance struct {
+	Threshold int  `json:"threshold,omitempty"` // percent between the fullest and the emptiest that is good enough, 1 to 100
+	Off       bool `json:"off,omitempty"`
+}
+
+// Inventory is what a server holds, after State.Recover.
+type Inventory struct {
+	ID          raid.ServerID    `json:"id"`
+	Incarnation raid.Incarnation `json:"incarnation"`
+	Chunks      []raid.ChunkID   `json:"chunks"`
+}
+
 // Encode gives the form that Decode reads.
 func (c *Command) Encode() ([]byte, error) {
 	b, err := json.Marshal(c)
@@ -177,6 +191,7 @@ func Decode(b []byte) (*Command, error) {
 		c.Init != nil, c.PutNode != nil, c.RemoveNode != nil, c.Register != nil, c.SetServer != nil,
 		c.RemoveServer != nil, c.Freed != nil, c.CreateVolume != nil, c.DeleteVolume != nil,
 		c.Attach != nil, c.Detach != nil, c.PutReport != nil, c.Heal != nil, c.Rebuilt != nil, c.Drain != nil,
+		c.Rebalance != nil, c.Inventory != nil,
 	} {
 		if set {
 			n++
@@ -235,6 +250,10 @@ func (s *State) apply(c *Command) (any, *Refusal) {
 		return nil, s.rebuilt(c.Rebuilt)
 	case c.Drain != nil:
 		return nil, s.drain(c.Drain)
+	case c.Rebalance != nil:
+		return nil, s.rebalance(c.Rebalance)
+	case c.Inventory != nil:
+		return nil, s.inventory(c.Inventory)
 	}
 	return nil, refuse(Invalid, "empty command")
 }

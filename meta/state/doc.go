@@ -11,6 +11,8 @@
 // store writes only those. State.Check walks every invariant.
 //
 // Reading order: state.go, command.go, then servers.go, volumes.go and lease.go
-// for the commands, size.go and place.go for where a volume's chunks come to
+// for the commands, heal.go, pick.go, drain.go and balance.go for members that
+// are replaced, events.go for what is told of it, recover.go for a state from a
+// backup, size.go and place.go for where a volume's chunks come to
 // lie, health.go for what status says of a volume, check.go.
 package state

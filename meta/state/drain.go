@@ -15,8 +15,11 @@ func (s *State) drain(c *Drain) *Refusal {
 	sv.Draining = !c.Off
 	s.touchServer(sv.ID)
 	if sv.Draining {
+		s.note(Event{Kind: EventServerDraining, Server: sv.ID}, "server %s is drained of its %d members", sv.ID, sv.Chunks)
+		s.drained(sv)
 		return nil
 	}
+	s.note(Event{Kind: EventServerUndrained, Server: sv.ID}, "server %s is not drained any more, and has %d members", sv.ID, sv.Chunks)
 	for _, v := range s.SortedVolumes() {
 		changed := false
 		for g, group := range v.Groups {
@@ -32,4 +35,11 @@ func (s *State) drain(c *Drain) *Refusal {
 		}
 	}
 	return nil
+}
+
+// drained tells when a server has nothing left to move.
+func (s *State) drained(sv *Server) {
+	if sv.Draining && sv.Chunks == 0 {
+		s.note(Event{Kind: EventServerDrained, Server: sv.ID}, "server %s is drained: it holds nothing, and can be stopped and removed", sv.ID)
+	}
 }

@@ -63,11 +63,13 @@ type healing struct {
 	moves   int                   // pending members
 	stuck   map[raid.VolumeID]*Stuck
 	seated  map[*Group]*seats // of the groups that the plan touches
+	evened  bool              // Balance is done
+	evening int               // moves for Balance
 }
 
 // MayHeal reports whether a plan may find something to do. It is cheap.
 func (s *State) MayHeal() bool {
-	if s.lost > 0 {
+	if s.lost > 0 || s.Balance != nil {
 		return true
 	}
 	for _, sv := range s.Servers {
@@ -86,7 +88,7 @@ func (s *State) MayHeal() bool {
 // WouldHeal reports whether the command would change anything.
 func (s *State) WouldHeal(c *Heal) bool {
 	p := s.planHeal(c)
-	return len(p.steps) > 0 || !p.more && !s.sameStuck(p.stuck)
+	return len(p.steps) > 0 || p.evened || !p.more && !s.sameStuck(p.stuck)
 }
 
 func (s *State) sameStuck(stuck map[raid.VolumeID]*Stuck) bool {
@@ -144,6 +146,9 @@ func (s *State) planHeal(c *Heal) *healing {
 	}
 	for _, a := range moving {
 		p.move(a)
+	}
+	if s.Balance != nil && !p.more {
+		p.balance()
 	}
 	return p
 }
@@ -268,7 +273,9 @@ func (s *State) heal(c *Heal) Healed {
 	}
 	for _, id := range slices.Sorted(maps.Keys(changed)) {
 		s.newVersion(changed[id])
+		s.noteHealed(changed[id], p.steps)
 	}
+	s.balanced(p)
 	if !p.more {
 		for _, v := range s.SortedVolumes() {
 			is := p.stuck[v.ID]
@@ -277,9 +284,42 @@ func (s *State) heal(c *Heal) Healed {
 			}
 			v.Stuck = is
 			s.touchVolume(v.ID)
+			if is != nil {
+				s.note(Event{Kind: EventMembersStuck, Volume: v.Name, Count: is.Members}, "%d members of volume %s cannot be replaced: %s", is.Members, v.Name, is.Reason)
+			}
 		}
 	}
 	return Healed{Steps: len(p.steps), More: p.more}
+}
+
+// noteHealed tells what a plan did to a volume.
+func (s *State) noteHealed(v *Volume, steps []step) {
+	replaced, moving := tally{}, tally{}
+	givenUp := uint64(0)
+	for _, st := range steps {
+		if st.v != v {
+			continue
+		}
+		switch st.kind {
+		case stepReplace:
+			replaced[st.to]++
+		case stepPromote:
+			replaced[v.Groups[st.group].Members[st.col].Server]++
+		case stepMove:
+			moving[st.to]++
+		case stepCancel:
+			givenUp++
+		}
+	}
+	if n := replaced.total(); n > 0 {
+		s.note(Event{Kind: EventMembersReplaced, Volume: v.Name, Count: n}, "%d members of volume %s are replaced: on %v", n, v.Name, replaced)
+	}
+	if n := moving.total(); n > 0 {
+		s.note(Event{Kind: EventMembersMoving, Volume: v.Name, Count: n}, "%d members of volume %s move: to %v", n, v.Name, moving)
+	}
+	if givenUp > 0 {
+		s.note(Event{Kind: EventMovesGivenUp, Volume: v.Name, Count: givenUp}, "%d moves of members of volume %s were given up: their new servers are down or drained", givenUp, v.Name)
+	}
 }
 
 // take carries one step out.
@@ -344,7 +384,7 @@ func (s *State) rebuilt(c *Rebuilt) *Refusal {
 		return refusal
 	}
 	v := s.Volumes[c.Volume]
-	changed := false
+	var rebuilt, moved uint64
 	for _, id := range c.Chunks {
 		ref, ok := s.chunks[id]
 		if !ok || ref.Volume != v.ID {
@@ -356,15 +396,20 @@ func (s *State) rebuilt(c *Rebuilt) *Refusal {
 		case ref.Pending:
 			at, _ := group.pending(col)
 			s.promote(v, g, at, raid.MemberInSync)
+			moved++
 		case group.Members[col].State == raid.MemberRebuilding:
 			s.inSync(v, g, col)
-		default:
-			continue
+			rebuilt++
 		}
-		changed = true
 	}
-	if changed {
+	if rebuilt+moved > 0 {
 		s.newVersion(v)
+	}
+	if rebuilt > 0 {
+		s.note(Event{Kind: EventMembersRebuilt, Volume: v.Name, Count: rebuilt}, "%d members of volume %s hold everything again", rebuilt, v.Name)
+	}
+	if moved > 0 {
+		s.note(Event{Kind: EventMembersMoved, Volume: v.Name, Count: moved}, "%d members of volume %s have moved", moved, v.Name)
 	}
 	return nil
 }

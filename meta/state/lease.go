@@ -15,6 +15,15 @@ func (s *State) attach(c *Attach) (any, *Refusal) {
 		return nil, inUse(v)
 	}
 	first := v.LastLease == 0
+	if l := v.Lease; l != nil && l.Holder != c.Holder {
+		why := "whose lease had run out"
+		if l.Epoch != c.Expired {
+			why = "on demand"
+		}
+		s.note(Event{Kind: EventVolumeTakenOver, Volume: v.Name}, "%s took volume %s over from %s, %s", c.Holder, v.Name, l.Holder, why)
+	} else {
+		s.note(Event{Kind: EventVolumeAttached, Volume: v.Name}, "%s attached volume %s", c.Holder, v.Name)
+	}
 	v.Epoch++
 	v.LastLease = v.Epoch
 	v.Lease = &Lease{Holder: c.Holder, Epoch: v.Epoch, Admin: c.Admin}
@@ -38,6 +47,7 @@ func (s *State) detach(c *Detach) *Refusal {
 	case v.Lease == nil || v.Lease.Epoch != c.Epoch:
 		return fenced(v, c.Epoch)
 	}
+	s.note(Event{Kind: EventVolumeDetached, Volume: v.Name}, "%s detached volume %s", v.Lease.Holder, v.Name)
 	v.Lease = nil
 	s.touchVolume(v.ID)
 	return nil

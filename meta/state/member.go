@@ -38,6 +38,7 @@ func (s *State) orphan(v *Volume, c raid.Col, m Member) {
 	}
 	sv.Freeing[m.Chunk] = v.chunkBytes(int(c))
 	s.touchServer(sv.ID)
+	s.drained(sv)
 }
 
 // cancelPending gives up the pending member at index i.

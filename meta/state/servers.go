@@ -1,6 +1,8 @@
 package state
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -24,22 +26,27 @@ func (s *State) register(c *Register) *Refusal {
 	case sv == nil:
 		sv = &Server{ID: c.ID, Incarnation: c.Incarnation}
 		s.Servers[c.ID] = sv
+		s.note(Event{Kind: EventServerJoined, Server: c.ID}, "server %s at %s with %s", c.ID, c.Addr, size(c.MemoryTotal))
 	case sv.Incarnation == c.Incarnation:
 	case slices.Contains(sv.Past, c.Incarnation):
 		return refuse(Invalid, "server %s: incarnation %x was followed by %x, which began later: two servers have this id", c.ID, c.Incarnation, sv.Incarnation)
 	case c.Heard && sv.Addr != c.Addr:
 		return refuse(IDInUse, "server %s lives at %s: stop that one, or choose another --id for %s", c.ID, sv.Addr, c.Addr)
 	default:
+		s.note(Event{Kind: EventServerRestarted, Server: c.ID}, "server %s was started again at %s: what it held is gone", c.ID, c.Addr)
 		s.loseMembers(sv)
 		sv.Past = append(sv.Past, sv.Incarnation)
 		if extra := len(sv.Past) - pastIncarnations; extra > 0 {
 			sv.Past = slices.Delete(sv.Past, 0, extra)
 		}
-		sv.Incarnation = c.Incarnation
+		sv.Incarnation, sv.Unverified = c.Incarnation, false
 	}
 	sv.Addr = c.Addr
 	sv.Labels = maps.Clone(c.Labels)
 	sv.MemoryTotal = c.MemoryTotal
+	if sv.Incarnation == c.Incarnation {
+		s.noteState(sv, ServerUp)
+	}
 	sv.State, sv.Away = ServerUp, 0
 	s.touchServer(sv.ID)
 	return nil
@@ -51,6 +58,7 @@ func (s *State) loseMembers(sv *Server) int {
 	lost := 0
 	for _, v := range s.SortedVolumes() {
 		changed := false
+		before := lost
 		for g, group := range v.Groups {
 			for i, p := range slices.Backward(group.Pending) {
 				if p.Member.Server == sv.ID {
@@ -68,6 +76,9 @@ func (s *State) loseMembers(sv *Server) int {
 		}
 		if changed {
 			s.newVersion(v)
+		}
+		if n := lost - before; n > 0 {
+			s.note(Event{Kind: EventMembersLost, Server: sv.ID, Volume: v.Name, Count: uint64(n)}, "volume %s lost %d members with server %s", v.Name, n, sv.ID)
 		}
 	}
 	sv.Chunks, sv.Reserved, sv.Freeing = 0, 0, nil
@@ -92,6 +103,7 @@ func (s *State) setServer(c *SetServer) *Refusal {
 	if refusal != nil {
 		return refusal // a newer life registered meanwhile
 	}
+	s.noteState(sv, c.State)
 	switch {
 	case c.State == ServerUp:
 		sv.Away = 0
@@ -106,6 +118,21 @@ func (s *State) setServer(c *SetServer) *Refusal {
 	return nil
 }
 
+// noteState tells that a server is seen differently.
+func (s *State) noteState(sv *Server, is ServerState) {
+	if is == sv.State {
+		return
+	}
+	switch is {
+	case ServerUp:
+		s.note(Event{Kind: EventServerUp, Server: sv.ID}, "server %s is heard again", sv.ID)
+	case ServerSuspect:
+		s.note(Event{Kind: EventServerSuspect, Server: sv.ID}, "server %s misses its heartbeats", sv.ID)
+	default:
+		s.note(Event{Kind: EventServerDown, Server: sv.ID}, "server %s missed its heartbeats for the whole grace: its %d members are replaced where that is possible", sv.ID, sv.Chunks)
+	}
+}
+
 func (s *State) removeServer(c *RemoveServer) (any, *Refusal) {
 	sv := s.Servers[c.ID]
 	switch {
@@ -114,11 +141,77 @@ func (s *State) removeServer(c *RemoveServer) (any, *Refusal) {
 	case sv.State == ServerUp:
 		return nil, refuse(IDInUse, "server %s is up and would register again: stop it first", c.ID)
 	case sv.Chunks > 0 && !c.Force:
-		return nil, refuse(HoldsChunks, "server %s holds %d chunks of volumes: bring it back, delete the volumes, or force its removal and lose them", c.ID, sv.Chunks)
+		return nil, refuse(HoldsChunks, "server %s holds %d chunks%s: bring it back and drain it, delete the volumes, or force its removal", c.ID, sv.Chunks, lossText(s.Losses(c.ID)))
 	}
-	lost := s.loseMembers(sv)
+	r := Removed{Losses: s.Losses(c.ID)}
+	s.note(Event{Kind: EventServerRemoved, Server: c.ID}, "server %s was removed%s", c.ID, lossText(r.Losses))
+	r.Members = s.loseMembers(sv)
 	delete(s.Servers, c.ID)
-	return lost, nil
+	return r, nil
+}
+
+// Removed is the result of RemoveServer.
+type Removed struct {
+	Members int // that are lost
+	Losses  []Loss
+}
+
+// Loss is what a volume loses with a server.
+type Loss struct {
+	Volume         string // name
+	Members        uint64 // on the server, in sync
+	GroupsLost     uint64 // groups whose data cannot be rebuilt without it
+	RedundancyLeft int    // further losses that the worst of these groups survives, should all others that are away come back; below 0: data is gone
+}
+
+// Losses says what the volumes would lose if a server did not come back, by
+// name of the volume.
+func (s *State) Losses(id raid.ServerID) []Loss {
+	var out []Loss
+	for _, v := range s.SortedVolumes() {
+		l := Loss{Volume: v.Name, RedundancyLeft: v.Geometry.M}
+		for _, g := range v.Groups {
+			hit, others := false, 0
+			for _, m := range g.Members {
+				switch {
+				case m.State != raid.MemberInSync:
+				case m.Server == id:
+					hit = true
+				default:
+					others++
+				}
+			}
+			if !hit {
+				continue
+			}
+			l.Members++
+			if v.LastLease == 0 {
+				continue // nobody wrote anything
+			}
+			l.RedundancyLeft = min(l.RedundancyLeft, others-v.Geometry.K)
+			if others < v.Geometry.K {
+				l.GroupsLost++
+			}
+		}
+		if l.Members > 0 {
+			out = append(out, l)
+		}
+	}
+	slices.SortFunc(out, func(a, b Loss) int { return cmp.Compare(a.Volume, b.Volume) })
+	return out
+}
+
+func lossText(losses []Loss) string {
+	text := ""
+	for _, l := range losses {
+		switch {
+		case l.GroupsLost > 0:
+			text += fmt.Sprintf("; volume %s loses %d members, and with them the data of %d groups for good", l.Volume, l.Members, l.GroupsLost)
+		default:
+			text += fmt.Sprintf("; volume %s loses %d members, and survives %d further losses", l.Volume, l.Members, l.RedundancyLeft)
+		}
+	}
+	return text
 }
 
 func (s *State) freed(c *Freed) *Refusal {
@@ -127,8 +220,7 @@ func (s *State) freed(c *Freed) *Refusal {
 		return refusal
 	}
 	for _, id := range c.Chunks {
-		sv.Reserved -= sv.Freeing[id] // 0 when it is not among them
-		delete(sv.Freeing, id)
+		s.forget(sv, id)
 	}
 	s.touchServer(sv.ID)
 	return nil

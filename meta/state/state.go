@@ -41,11 +41,12 @@ type Server struct {
 	Labels      map[string]string       `json:"labels,omitempty"` // host, rack, zone
 	MemoryTotal uint64                  `json:"memory_total"`     // bytes of the arena
 	State       ServerState             `json:"state"`
-	Away        int64                   `json:"away,omitempty"`     // since when it is not up, Unix milliseconds; 0: it is
-	Draining    bool                    `json:"draining,omitempty"` // gets no chunks, and its members are moved away
-	Chunks      uint64                  `json:"chunks"`             // of this incarnation, given to volumes
-	Reserved    uint64                  `json:"reserved"`           // bytes of Chunks and Freeing. <= MemoryTotal when chunks are given out
-	Freeing     map[raid.ChunkID]uint64 `json:"freeing,omitempty"`  // bytes of chunks of deleted volumes, until the server gave them back
+	Away        int64                   `json:"away,omitempty"`       // since when it is not up, Unix milliseconds; 0: it is
+	Draining    bool                    `json:"draining,omitempty"`   // gets no chunks, and its members are moved away
+	Unverified  bool                    `json:"unverified,omitempty"` // since State.Recover: it has not said what it holds
+	Chunks      uint64                  `json:"chunks"`               // of this incarnation, given to volumes
+	Reserved    uint64                  `json:"reserved"`             // bytes of Chunks and Freeing. <= MemoryTotal when chunks are given out
+	Freeing     map[raid.ChunkID]uint64 `json:"freeing,omitempty"`    // bytes of chunks of deleted volumes, until the server gave them back
 }
 
 // Free is how many bytes can be promised to volumes.
@@ -132,8 +133,9 @@ type Volume struct {
 	Version    uint64          `json:"version"`     // only grows: with every change of the groups
 	LastLease  raid.Epoch      `json:"last_lease"`  // epoch of the newest lease; 0: never attached. <= Epoch
 	Lease      *Lease          `json:"lease,omitempty"`
-	Report     *Report         `json:"report,omitempty"` // of the newest lease that reported
-	Stuck      *Stuck          `json:"stuck,omitempty"`  // nil: all that is to be replaced is, or will be
+	Report     *Report         `json:"report,omitempty"`    // of the newest lease that reported
+	Untouched  bool            `json:"untouched,omitempty"` // nobody had attached it when the state was recovered
+	Stuck      *Stuck          `json:"stuck,omitempty"`     // nil: all that is to be replaced is, or will be
 
 	Groups []*Group `json:"-"` // stored by themselves
 }
@@ -183,6 +185,8 @@ type State struct {
 	Servers    map[raid.ServerID]*Server
 	Volumes    map[raid.VolumeID]*Volume
 	Nodes      map[string]*Node
+	Events     []Event  // ascending by Seq, the newest maxEvents
+	Balance    *Balance // nil: memory use is not being evened out
 
 	byName  map[string]raid.VolumeID
 	chunks  map[raid.ChunkID]ChunkRef // every chunk in a group that is not lost
@@ -289,6 +293,7 @@ type Touched struct {
 	Volumes map[raid.VolumeID]struct{}
 	Groups  map[GroupKey]struct{}
 	Nodes   map[string]struct{}
+	Events  map[uint64]struct{}
 }
 
 func newTouched() Touched {
@@ -297,6 +302,7 @@ func newTouched() Touched {
 		Volumes: map[raid.VolumeID]struct{}{},
 		Groups:  map[GroupKey]struct{}{},
 		Nodes:   map[string]struct{}{},
+		Events:  map[uint64]struct{}{},
 	}
 }
 

@@ -22,7 +22,7 @@ func dump(s *State) string {
 	for _, v := range s.SortedVolumes() {
 		g = append(g, groups{v.ID, v.Groups})
 	}
-	b, err := json.Marshal([]any{s.Cluster, s.NextVolume, s.NextChunk, s.SortedServers(), s.SortedVolumes(), g, s.Nodes})
+	b, err := json.Marshal([]any{s.Cluster, s.NextVolume, s.NextChunk, s.SortedServers(), s.SortedVolumes(), g, s.Nodes, s.Events, s.Balance})
 	if err != nil {
 		panic(err)
 	}
@@ -103,6 +103,11 @@ func drawCommand(t *rapid.T, s *State) *Command {
 		}
 		return &Command{Rebuilt: c}
 	case 13:
+		if rapid.IntRange(0, 2).Draw(t, "what") == 0 {
+			return &Command{Rebalance: &Rebalance{
+				Threshold: rapid.IntRange(-1, 101).Draw(t, "threshold"), Off: rapid.Bool().Draw(t, "off"),
+			}}
+		}
 		return &Command{Drain: &Drain{ID: server(), Off: rapid.Bool().Draw(t, "off")}}
 	default:
 		id := server()
@@ -114,21 +119,6 @@ func drawCommand(t *rapid.T, s *State) *Command {
 		}
 		return &Command{Freed: f}
 	}
-}
-
-// filling lists the chunks of a volume that are being filled.
-func filling(v *Volume) (out []raid.ChunkID) {
-	for _, g := range v.Groups {
-		for _, m := range g.Members {
-			if m.State == raid.MemberRebuilding {
-				out = append(out, m.Chunk)
-			}
-		}
-		for _, p := range g.Pending {
-			out = append(out, p.Member.Chunk)
-		}
-	}
-	return out
 }
 
 // TestCommands runs random commands on two replicas. Whatever comes: the
@@ -200,85 +190,6 @@ func TestCommands(t *testing.T) {
 			}
 		}
 	})
-}
-
-// versioned is what of a layout a version stands for.
-func versioned(s *State, v *Volume) []raid.Group {
-	l := s.Layout(v, 1, false)
-	for _, g := range l.Groups {
-		for c := range g.Members {
-			g.Members[c].Addr = ""
-		}
-		for i := range g.Pending {
-			g.Pending[i].Member.Addr = ""
-		}
-	}
-	return l.Groups
-}
-
-// checkHeal looks at what was healed this moment: chunks from next on are new.
-func checkHeal(t *rapid.T, s *State, c *Heal, next raid.ChunkID) {
-	for _, v := range s.Volumes {
-		for g, group := range v.Groups {
-			at := fmt.Sprintf("volume %d group %d", v.ID, g)
-			fresh := func(col int, m Member) {
-				if m.Chunk < next {
-					return
-				}
-				sv := s.Servers[m.Server]
-				if sv.State != ServerUp || sv.Draining || sv.Reserved > sv.MemoryTotal {
-					t.Fatalf("%s: a new member on server %+v", at, sv)
-				}
-				if (v.LastLease == 0) != (m.State == raid.MemberInSync) {
-					t.Fatalf("%s: a new member is %v, last lease %d", at, m.State, v.LastLease)
-				}
-				apartFrom := func(c int, o Member) {
-					if c == col || o.State == raid.MemberLost {
-						return
-					}
-					if so := s.Servers[o.Server]; !apart(sv, so, v.Domain, v.Domain) {
-						t.Fatalf("%s: new member %d on %s shares a domain with %s", at, col, sv.ID, so.ID)
-					}
-				}
-				for c, o := range group.Members {
-					apartFrom(c, o)
-				}
-				for _, p := range group.Pending {
-					apartFrom(int(p.Col), p.Member)
-				}
-			}
-			sources := 0
-			for col, m := range group.Members {
-				fresh(col, m)
-				if m.State == raid.MemberInSync && s.Servers[m.Server].State != ServerDown {
-					sources++
-				}
-			}
-			for _, m := range group.Members {
-				if m.State == raid.MemberRebuilding && m.Chunk >= next && sources < v.Geometry.K {
-					t.Fatalf("%s: healed with %d sources", at, sources)
-				}
-			}
-			for _, p := range group.Pending {
-				fresh(int(p.Col), p.Member)
-			}
-		}
-		if n := len(filling(v)); c.Rebuilding > 0 && n > c.Rebuilding {
-			// More may only be left over from before.
-			for _, id := range filling(v) {
-				if id >= next {
-					t.Fatalf("volume %d: %d members are filled at once, of %d", v.ID, n, c.Rebuilding)
-				}
-			}
-		}
-	}
-	if again := s.planHeal(c); len(again.steps) > 0 && c.Limit > 100 {
-		for _, st := range again.steps {
-			if st.kind == stepReplace || st.kind == stepPromote {
-				t.Fatalf("healing again would do more: %+v", again.steps)
-			}
-		}
-	}
 }
 
 // checkPlacement looks at a volume that was created this moment.

@@ -48,6 +48,7 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 	s.Volumes[v.ID] = v
 	s.byName[v.Name] = v.ID
 	s.touchVolume(v.ID)
+	s.note(Event{Kind: EventVolumeCreated, Volume: v.Name}, "volume %s of %s, %v, in %d groups", v.Name, size(v.Pages*raid.PageSize), v.Geometry, len(v.Groups))
 	return v.ID, nil
 }
 
@@ -61,6 +62,7 @@ func (s *State) deleteVolume(c *DeleteVolume) *Refusal {
 	case v.Lease != nil && v.Lease.Epoch != c.Expired && !c.Force:
 		return inUse(v)
 	}
+	s.note(Event{Kind: EventVolumeDeleted, Volume: v.Name}, "volume %s was deleted", v.Name)
 	for g, group := range v.Groups {
 		s.touchGroup(v.ID, g)
 		for col, m := range group.Members {

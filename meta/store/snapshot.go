@@ -62,6 +62,7 @@ func (s *Store) Restore(r io.Reader) error {
 		return fmt.Errorf("%w: %w", ErrStopped, s.mu.err)
 	}
 	s.mu.err = s.replaceLocked(next)
+	s.changedLocked()
 	return s.mu.err
 }
 

@@ -24,6 +24,7 @@ var (
 	volumesBucket = []byte("volumes")
 	groupsBucket  = []byte("groups") // key: volume, group, big endian
 	nodesBucket   = []byte("nodes")
+	eventsBucket  = []byte("events") // key: sequence number, big endian
 	rootKey       = []byte("root")
 )
 
@@ -41,6 +42,8 @@ type root struct {
 	NextVolume raid.VolumeID `json:"next_volume"`
 	NextChunk  raid.ChunkID  `json:"next_chunk"`
 	Applied    uint64        `json:"applied"` // index of the last command in the file
+
+	Balance *state.Balance `json:"balance,omitempty"`
 }
 
 // Entry is a command of the log.
@@ -64,7 +67,8 @@ type Store struct {
 		db      *bolt.DB
 		state   *state.State
 		applied uint64
-		err     error // why the store stopped
+		err     error         // why the store stopped
+		changed chan struct{} // closed with the next change
 	}
 }
 
@@ -77,6 +81,7 @@ func options() *bolt.Options {
 // Open opens or makes the file.
 func Open(path string) (*Store, error) {
 	s := &Store{path: path}
+	s.mu.changed = make(chan struct{})
 	if err := s.load(); err != nil {
 		return nil, err
 	}
@@ -103,7 +108,7 @@ func read(db *bolt.DB) (*state.State, uint64, error) {
 	st := state.New()
 	var r root
 	err := db.Update(func(tx *bolt.Tx) error {
-		for _, b := range [][]byte{rootBucket, serversBucket, volumesBucket, groupsBucket, nodesBucket} {
+		for _, b := range [][]byte{rootBucket, serversBucket, volumesBucket, groupsBucket, nodesBucket, eventsBucket} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
@@ -115,12 +120,13 @@ func read(db *bolt.DB) (*state.State, uint64, error) {
 			if r.Format != format {
 				return fmt.Errorf("format %d is not known to this version", r.Format)
 			}
-			st.Cluster, st.NextVolume, st.NextChunk = r.Cluster, r.NextVolume, r.NextChunk
+			st.Cluster, st.NextVolume, st.NextChunk, st.Balance = r.Cluster, r.NextVolume, r.NextChunk, r.Balance
 		}
 		return errors.Join(
 			readAll(tx, serversBucket, func(sv *state.Server) { st.Servers[sv.ID] = sv }),
 			readAll(tx, volumesBucket, func(v *state.Volume) { st.Volumes[v.ID] = v }),
 			readAll(tx, nodesBucket, func(n *state.Node) { st.Nodes[n.ID] = n }),
+			readAll(tx, eventsBucket, func(e *state.Event) { st.Events = append(st.Events, *e) }),
 			readGroups(tx, st),
 		)
 	})
@@ -204,7 +210,21 @@ func (s *Store) applyLocked(entries []Entry, results []Result) error {
 		return fmt.Errorf("write state file %s: %w", s.path, err)
 	}
 	s.mu.applied = applied
+	s.changedLocked()
 	return nil
+}
+
+func (s *Store) changedLocked() {
+	close(s.mu.changed)
+	s.mu.changed = make(chan struct{})
+}
+
+// Changed gives a channel that is closed when commands are applied, or the
+// state is restored, after this call.
+func (s *Store) Changed() <-chan struct{} {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.mu.changed
 }
 
 // write puts what was touched, and the index.
@@ -225,6 +245,11 @@ func write(tx *bolt.Tx, st *state.State, applied uint64) error {
 			return err
 		}
 	}
+	for seq := range t.Events {
+		if err := put(tx, eventsBucket, binary.BigEndian.AppendUint64(nil, seq), st.Event(seq)); err != nil {
+			return err
+		}
+	}
 	for k := range t.Groups {
 		var g *state.Group
 		if v := st.Volumes[k.Volume]; v != nil {
@@ -235,7 +260,7 @@ func write(tx *bolt.Tx, st *state.State, applied uint64) error {
 			return err
 		}
 	}
-	r := &root{Format: format, Cluster: st.Cluster, NextVolume: st.NextVolume, NextChunk: st.NextChunk, Applied: applied}
+	r := &root{Format: format, Cluster: st.Cluster, NextVolume: st.NextVolume, NextChunk: st.NextChunk, Applied: applied, Balance: st.Balance}
 	return put(tx, rootBucket, rootKey, r)
 }
 
@@ -250,6 +275,25 @@ func put[T any](tx *bolt.Tx, bucket, key []byte, v *T) error {
 		return fmt.Errorf("%s record %x: %w", bucket, key, err)
 	}
 	return b.Put(key, data)
+}
+
+// Rewrite changes the state outside of commands, while no Raft runs.
+func (s *Store) Rewrite(change func(*state.State)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.err != nil {
+		return fmt.Errorf("%w: %w", ErrStopped, s.mu.err)
+	}
+	change(s.mu.state)
+	if err := s.mu.state.Check(); err != nil {
+		s.mu.err = err
+	} else {
+		s.mu.err = s.mu.db.Update(func(tx *bolt.Tx) error { return write(tx, s.mu.state, s.mu.applied) })
+	}
+	if s.mu.err != nil {
+		return fmt.Errorf("write state file %s: %w", s.path, s.mu.err)
+	}
+	return nil
 }
 
 // View calls f with the state, which f must neither change nor keep.

@@ -64,6 +64,12 @@ func history(t testing.TB) []Entry {
 	out = append(out, Entry{Index: uint64(len(out)) + 1}) // Raft's own
 	add(state.Command{PutReport: &state.PutReport{Volume: 1, Epoch: 1, Report: state.Report{State: state.Degraded}}})
 	add(state.Command{RemoveNode: &state.RemoveNode{ID: "n-1"}})
+	add(state.Command{Now: 5, SetServer: &state.SetServer{ID: "s3", Incarnation: 1, State: state.ServerDown}})
+	add(state.Command{Now: 6, Drain: &state.Drain{ID: "s4"}})
+	add(state.Command{Now: 7, Rebalance: &state.Rebalance{Threshold: 9}})
+	add(state.Command{Now: 8, Heal: &state.Heal{Seed: 1, Limit: 5, Moves: 2}})
+	add(state.Command{Now: 9, Heal: &state.Heal{Seed: 2, Limit: 100, Moves: 2}})
+	add(state.Command{Now: 9, Drain: &state.Drain{ID: "s4", Off: true}})
 	return out
 }
 

@@ -57,6 +57,8 @@ const (
 	// ClusterServiceListMembersProcedure is the fully-qualified name of the ClusterService's
 	// ListMembers RPC.
 	ClusterServiceListMembersProcedure = "/dmps.meta.v1.ClusterService/ListMembers"
+	// ClusterServiceBackupProcedure is the fully-qualified name of the ClusterService's Backup RPC.
+	ClusterServiceBackupProcedure = "/dmps.meta.v1.ClusterService/Backup"
 	// ServerServiceRegisterProcedure is the fully-qualified name of the ServerService's Register RPC.
 	ServerServiceRegisterProcedure = "/dmps.meta.v1.ServerService/Register"
 	// ServerServiceHeartbeatProcedure is the fully-qualified name of the ServerService's Heartbeat RPC.
@@ -70,6 +72,8 @@ const (
 	// ServerServiceUndrainServerProcedure is the fully-qualified name of the ServerService's
 	// UndrainServer RPC.
 	ServerServiceUndrainServerProcedure = "/dmps.meta.v1.ServerService/UndrainServer"
+	// ServerServiceRebalanceProcedure is the fully-qualified name of the ServerService's Rebalance RPC.
+	ServerServiceRebalanceProcedure = "/dmps.meta.v1.ServerService/Rebalance"
 	// ServerServiceRemoveServerProcedure is the fully-qualified name of the ServerService's
 	// RemoveServer RPC.
 	ServerServiceRemoveServerProcedure = "/dmps.meta.v1.ServerService/RemoveServer"
@@ -94,6 +98,9 @@ const (
 	VolumeServiceDetachProcedure = "/dmps.meta.v1.VolumeService/Detach"
 	// StatusServiceGetStatusProcedure is the fully-qualified name of the StatusService's GetStatus RPC.
 	StatusServiceGetStatusProcedure = "/dmps.meta.v1.StatusService/GetStatus"
+	// StatusServiceListEventsProcedure is the fully-qualified name of the StatusService's ListEvents
+	// RPC.
+	StatusServiceListEventsProcedure = "/dmps.meta.v1.StatusService/ListEvents"
 )
 
 // ClusterServiceClient is a client for the dmps.meta.v1.ClusterService service.
@@ -110,6 +117,8 @@ type ClusterServiceClient interface {
 	Leave(context.Context, *connect.Request[metapb.LeaveRequest]) (*connect.Response[metapb.LeaveResponse], error)
 	// ListMembers lists the voters and says who leads.
 	ListMembers(context.Context, *connect.Request[metapb.ListMembersRequest]) (*connect.Response[metapb.ListMembersResponse], error)
+	// Backup gives a consistent copy of all decisions.
+	Backup(context.Context, *connect.Request[metapb.BackupRequest]) (*connect.ServerStreamForClient[metapb.BackupResponse], error)
 }
 
 // NewClusterServiceClient constructs a client for the dmps.meta.v1.ClusterService service. By
@@ -154,6 +163,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("ListMembers")),
 			connect.WithClientOptions(opts...),
 		),
+		backup: connect.NewClient[metapb.BackupRequest, metapb.BackupResponse](
+			httpClient,
+			baseURL+ClusterServiceBackupProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("Backup")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -164,6 +179,7 @@ type clusterServiceClient struct {
 	join        *connect.Client[metapb.JoinRequest, metapb.JoinResponse]
 	leave       *connect.Client[metapb.LeaveRequest, metapb.LeaveResponse]
 	listMembers *connect.Client[metapb.ListMembersRequest, metapb.ListMembersResponse]
+	backup      *connect.Client[metapb.BackupRequest, metapb.BackupResponse]
 }
 
 // GetNode calls dmps.meta.v1.ClusterService.GetNode.
@@ -191,6 +207,11 @@ func (c *clusterServiceClient) ListMembers(ctx context.Context, req *connect.Req
 	return c.listMembers.CallUnary(ctx, req)
 }
 
+// Backup calls dmps.meta.v1.ClusterService.Backup.
+func (c *clusterServiceClient) Backup(ctx context.Context, req *connect.Request[metapb.BackupRequest]) (*connect.ServerStreamForClient[metapb.BackupResponse], error) {
+	return c.backup.CallServerStream(ctx, req)
+}
+
 // ClusterServiceHandler is an implementation of the dmps.meta.v1.ClusterService service.
 type ClusterServiceHandler interface {
 	// GetNode describes the node that is asked, and is never forwarded.
@@ -205,6 +226,8 @@ type ClusterServiceHandler interface {
 	Leave(context.Context, *connect.Request[metapb.LeaveRequest]) (*connect.Response[metapb.LeaveResponse], error)
 	// ListMembers lists the voters and says who leads.
 	ListMembers(context.Context, *connect.Request[metapb.ListMembersRequest]) (*connect.Response[metapb.ListMembersResponse], error)
+	// Backup gives a consistent copy of all decisions.
+	Backup(context.Context, *connect.Request[metapb.BackupRequest], *connect.ServerStream[metapb.BackupResponse]) error
 }
 
 // NewClusterServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -245,6 +268,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("ListMembers")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceBackupHandler := connect.NewServerStreamHandler(
+		ClusterServiceBackupProcedure,
+		svc.Backup,
+		connect.WithSchema(clusterServiceMethods.ByName("Backup")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/dmps.meta.v1.ClusterService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ClusterServiceGetNodeProcedure:
@@ -257,6 +286,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceLeaveHandler.ServeHTTP(w, r)
 		case ClusterServiceListMembersProcedure:
 			clusterServiceListMembersHandler.ServeHTTP(w, r)
+		case ClusterServiceBackupProcedure:
+			clusterServiceBackupHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -286,6 +317,10 @@ func (UnimplementedClusterServiceHandler) ListMembers(context.Context, *connect.
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ClusterService.ListMembers is not implemented"))
 }
 
+func (UnimplementedClusterServiceHandler) Backup(context.Context, *connect.Request[metapb.BackupRequest], *connect.ServerStream[metapb.BackupResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ClusterService.Backup is not implemented"))
+}
+
 // ServerServiceClient is a client for the dmps.meta.v1.ServerService service.
 type ServerServiceClient interface {
 	Register(context.Context, *connect.Request[metapb.RegisterRequest]) (*connect.Response[metapb.RegisterResponse], error)
@@ -295,6 +330,9 @@ type ServerServiceClient interface {
 	// no new chunks are placed there. UndrainServer ends that.
 	DrainServer(context.Context, *connect.Request[metapb.DrainServerRequest]) (*connect.Response[metapb.DrainServerResponse], error)
 	UndrainServer(context.Context, *connect.Request[metapb.UndrainServerRequest]) (*connect.Response[metapb.UndrainServerResponse], error)
+	// Rebalance evens out the memory use of the servers: it begins to, and goes
+	// on by itself.
+	Rebalance(context.Context, *connect.Request[metapb.RebalanceRequest]) (*connect.Response[metapb.RebalanceResponse], error)
 	// RemoveServer forgets a server. One that holds chunks is refused unless
 	// forced; forced, its members of groups are lost.
 	RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error)
@@ -341,6 +379,12 @@ func NewServerServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(serverServiceMethods.ByName("UndrainServer")),
 			connect.WithClientOptions(opts...),
 		),
+		rebalance: connect.NewClient[metapb.RebalanceRequest, metapb.RebalanceResponse](
+			httpClient,
+			baseURL+ServerServiceRebalanceProcedure,
+			connect.WithSchema(serverServiceMethods.ByName("Rebalance")),
+			connect.WithClientOptions(opts...),
+		),
 		removeServer: connect.NewClient[metapb.RemoveServerRequest, metapb.RemoveServerResponse](
 			httpClient,
 			baseURL+ServerServiceRemoveServerProcedure,
@@ -357,6 +401,7 @@ type serverServiceClient struct {
 	listServers   *connect.Client[metapb.ListServersRequest, metapb.ListServersResponse]
 	drainServer   *connect.Client[metapb.DrainServerRequest, metapb.DrainServerResponse]
 	undrainServer *connect.Client[metapb.UndrainServerRequest, metapb.UndrainServerResponse]
+	rebalance     *connect.Client[metapb.RebalanceRequest, metapb.RebalanceResponse]
 	removeServer  *connect.Client[metapb.RemoveServerRequest, metapb.RemoveServerResponse]
 }
 
@@ -385,6 +430,11 @@ func (c *serverServiceClient) UndrainServer(ctx context.Context, req *connect.Re
 	return c.undrainServer.CallUnary(ctx, req)
 }
 
+// Rebalance calls dmps.meta.v1.ServerService.Rebalance.
+func (c *serverServiceClient) Rebalance(ctx context.Context, req *connect.Request[metapb.RebalanceRequest]) (*connect.Response[metapb.RebalanceResponse], error) {
+	return c.rebalance.CallUnary(ctx, req)
+}
+
 // RemoveServer calls dmps.meta.v1.ServerService.RemoveServer.
 func (c *serverServiceClient) RemoveServer(ctx context.Context, req *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {
 	return c.removeServer.CallUnary(ctx, req)
@@ -399,6 +449,9 @@ type ServerServiceHandler interface {
 	// no new chunks are placed there. UndrainServer ends that.
 	DrainServer(context.Context, *connect.Request[metapb.DrainServerRequest]) (*connect.Response[metapb.DrainServerResponse], error)
 	UndrainServer(context.Context, *connect.Request[metapb.UndrainServerRequest]) (*connect.Response[metapb.UndrainServerResponse], error)
+	// Rebalance evens out the memory use of the servers: it begins to, and goes
+	// on by itself.
+	Rebalance(context.Context, *connect.Request[metapb.RebalanceRequest]) (*connect.Response[metapb.RebalanceResponse], error)
 	// RemoveServer forgets a server. One that holds chunks is refused unless
 	// forced; forced, its members of groups are lost.
 	RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error)
@@ -441,6 +494,12 @@ func NewServerServiceHandler(svc ServerServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(serverServiceMethods.ByName("UndrainServer")),
 		connect.WithHandlerOptions(opts...),
 	)
+	serverServiceRebalanceHandler := connect.NewUnaryHandler(
+		ServerServiceRebalanceProcedure,
+		svc.Rebalance,
+		connect.WithSchema(serverServiceMethods.ByName("Rebalance")),
+		connect.WithHandlerOptions(opts...),
+	)
 	serverServiceRemoveServerHandler := connect.NewUnaryHandler(
 		ServerServiceRemoveServerProcedure,
 		svc.RemoveServer,
@@ -459,6 +518,8 @@ func NewServerServiceHandler(svc ServerServiceHandler, opts ...connect.HandlerOp
 			serverServiceDrainServerHandler.ServeHTTP(w, r)
 		case ServerServiceUndrainServerProcedure:
 			serverServiceUndrainServerHandler.ServeHTTP(w, r)
+		case ServerServiceRebalanceProcedure:
+			serverServiceRebalanceHandler.ServeHTTP(w, r)
 		case ServerServiceRemoveServerProcedure:
 			serverServiceRemoveServerHandler.ServeHTTP(w, r)
 		default:
@@ -488,6 +549,10 @@ func (UnimplementedServerServiceHandler) DrainServer(context.Context, *connect.R
 
 func (UnimplementedServerServiceHandler) UndrainServer(context.Context, *connect.Request[metapb.UndrainServerRequest]) (*connect.Response[metapb.UndrainServerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.UndrainServer is not implemented"))
+}
+
+func (UnimplementedServerServiceHandler) Rebalance(context.Context, *connect.Request[metapb.RebalanceRequest]) (*connect.Response[metapb.RebalanceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.Rebalance is not implemented"))
 }
 
 func (UnimplementedServerServiceHandler) RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {
@@ -759,6 +824,8 @@ func (UnimplementedVolumeServiceHandler) Detach(context.Context, *connect.Reques
 // StatusServiceClient is a client for the dmps.meta.v1.StatusService service.
 type StatusServiceClient interface {
 	GetStatus(context.Context, *connect.Request[metapb.GetStatusRequest]) (*connect.Response[metapb.GetStatusResponse], error)
+	// ListEvents tells what happened, and can wait for something to happen.
+	ListEvents(context.Context, *connect.Request[metapb.ListEventsRequest]) (*connect.Response[metapb.ListEventsResponse], error)
 }
 
 // NewStatusServiceClient constructs a client for the dmps.meta.v1.StatusService service. By
@@ -778,12 +845,19 @@ func NewStatusServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(statusServiceMethods.ByName("GetStatus")),
 			connect.WithClientOptions(opts...),
 		),
+		listEvents: connect.NewClient[metapb.ListEventsRequest, metapb.ListEventsResponse](
+			httpClient,
+			baseURL+StatusServiceListEventsProcedure,
+			connect.WithSchema(statusServiceMethods.ByName("ListEvents")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // statusServiceClient implements StatusServiceClient.
 type statusServiceClient struct {
-	getStatus *connect.Client[metapb.GetStatusRequest, metapb.GetStatusResponse]
+	getStatus  *connect.Client[metapb.GetStatusRequest, metapb.GetStatusResponse]
+	listEvents *connect.Client[metapb.ListEventsRequest, metapb.ListEventsResponse]
 }
 
 // GetStatus calls dmps.meta.v1.StatusService.GetStatus.
@@ -791,9 +865,16 @@ func (c *statusServiceClient) GetStatus(ctx context.Context, req *connect.Reques
 	return c.getStatus.CallUnary(ctx, req)
 }
 
+// ListEvents calls dmps.meta.v1.StatusService.ListEvents.
+func (c *statusServiceClient) ListEvents(ctx context.Context, req *connect.Request[metapb.ListEventsRequest]) (*connect.Response[metapb.ListEventsResponse], error) {
+	return c.listEvents.CallUnary(ctx, req)
+}
+
 // StatusServiceHandler is an implementation of the dmps.meta.v1.StatusService service.
 type StatusServiceHandler interface {
 	GetStatus(context.Context, *connect.Request[metapb.GetStatusRequest]) (*connect.Response[metapb.GetStatusResponse], error)
+	// ListEvents tells what happened, and can wait for something to happen.
+	ListEvents(context.Context, *connect.Request[metapb.ListEventsRequest]) (*connect.Response[metapb.ListEventsResponse], error)
 }
 
 // NewStatusServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -809,10 +890,18 @@ func NewStatusServiceHandler(svc StatusServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(statusServiceMethods.ByName("GetStatus")),
 		connect.WithHandlerOptions(opts...),
 	)
+	statusServiceListEventsHandler := connect.NewUnaryHandler(
+		StatusServiceListEventsProcedure,
+		svc.ListEvents,
+		connect.WithSchema(statusServiceMethods.ByName("ListEvents")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/dmps.meta.v1.StatusService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case StatusServiceGetStatusProcedure:
 			statusServiceGetStatusHandler.ServeHTTP(w, r)
+		case StatusServiceListEventsProcedure:
+			statusServiceListEventsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -824,4 +913,8 @@ type UnimplementedStatusServiceHandler struct{}
 
 func (UnimplementedStatusServiceHandler) GetStatus(context.Context, *connect.Request[metapb.GetStatusRequest]) (*connect.Response[metapb.GetStatusResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.StatusService.GetStatus is not implemented"))
+}
+
+func (UnimplementedStatusServiceHandler) ListEvents(context.Context, *connect.Request[metapb.ListEventsRequest]) (*connect.Response[metapb.ListEventsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.StatusService.ListEvents is not implemented"))
 }

@@ -1,0 +1,183 @@
+package state
+
+import (
+	"cmp"
+	"slices"
+
+	"dmps/raid"
+)
+
+// Balance is the wish to even out the servers' memory use.
+type Balance struct {
+	Threshold int    `json:"threshold"` // percent between the fullest and the emptiest that is good enough
+	Moved     uint64 `json:"moved"`     // members so far
+}
+
+const defaultThreshold = 5 // percent
+
+// rebalance notes the wish, or drops it; moves that began go on.
+func (s *State) rebalance(c *Rebalance) *Refusal {
+	switch {
+	case c.Threshold < 0 || c.Threshold > 100:
+		return refuse(Invalid, "rebalance: a threshold of %d percent: must be 1 to 100", c.Threshold)
+	case c.Off && s.Balance == nil:
+		return nil
+	case c.Off:
+		s.note(Event{Kind: EventRebalanceEnded, Count: s.Balance.Moved}, "rebalancing was stopped after %d moves", s.Balance.Moved)
+		s.Balance = nil
+	default:
+		b := &Balance{Threshold: c.Threshold}
+		if b.Threshold == 0 {
+			b.Threshold = defaultThreshold
+		}
+		if s.Balance != nil {
+			b.Moved = s.Balance.Moved
+		}
+		s.Balance = b
+		s.note(Event{Kind: EventRebalanceStarted}, "memory use of the servers is evened out to %d %%", b.Threshold)
+	}
+	s.touched.Root = true
+	return nil
+}
+
+// balanced notes what a plan did for Balance.
+func (s *State) balanced(p *healing) {
+	if s.Balance == nil {
+		return
+	}
+	if p.evening > 0 {
+		s.Balance.Moved += uint64(p.evening)
+		s.touched.Root = true
+	}
+	if p.evened {
+		s.note(Event{Kind: EventRebalanceEnded, Count: s.Balance.Moved}, "memory use is even, after %d moves", s.Balance.Moved)
+		s.Balance = nil
+		s.touched.Root = true
+	}
+}
+
+// load is a server during the planning of moves.
+type load struct {
+	at    int    // index in picker.cands
+	used  uint64 // bytes once all moves under way are done
+	total uint64
+	seats []seat // members that may move
+}
+
+type seat struct {
+	v     *Volume
+	group int
+	col   int
+}
+
+// share is the part of its memory that a server would have used with more
+// bytes.
+func (l *load) share(more uint64) float64 { return float64(l.used+more) / float64(l.total) }
+
+// balance plans moves from the fullest servers to the emptiest, one at a time:
+// each ends with both less full than the fuller one was, so that the sorted
+// list of shares falls with every move and planning ends.
+func (p *healing) balance() {
+	loads := p.loads()
+	busy := p.moves > 0
+	for {
+		if p.moves >= p.c.Moves {
+			return // its turn comes
+		}
+		if !p.moveOne(loads) {
+			break
+		}
+		busy = true
+		if p.more {
+			return
+		}
+	}
+	p.evened = !busy
+}
+
+// loads lists the servers that take part, and what may move off them: members
+// of whole groups, which nothing else is about to change.
+func (p *healing) loads() []*load {
+	var out []*load
+	byID := map[raid.ServerID]*load{}
+	for i, c := range p.pick.cands {
+		if c.MemoryTotal == 0 {
+			continue
+		}
+		l := &load{at: i, used: c.MemoryTotal - min(c.free, c.MemoryTotal), total: c.MemoryTotal}
+		for _, n := range c.Freeing {
+			l.used -= min(n, l.used)
+		}
+		out = append(out, l)
+		byID[c.ID] = l
+	}
+	for _, v := range p.s.SortedVolumes() {
+		if v.Kind != raid.LayoutLog && v.LastLease != 0 {
+			continue
+		}
+		for g, group := range v.Groups {
+			planned := p.seated[group] // nil: nothing
+			movable := group.whole() && !slices.ContainsFunc(group.Members, p.s.missing)
+			for col, m := range group.Members {
+				l := byID[m.Server]
+				if l == nil {
+					continue
+				}
+				_, pending := group.pending(col)
+				leaves := pending
+				if planned != nil {
+					_, leaves = planned.pending[col]
+				}
+				switch {
+				case leaves:
+					l.used -= min(v.chunkBytes(col), l.used)
+				case movable:
+					l.seats = append(l.seats, seat{v, g, col})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// moveOne plans the next move, if there is one that helps.
+func (p *healing) moveOne(loads []*load) bool {
+	order := slices.Clone(loads)
+	slices.SortStableFunc(order, func(a, b *load) int { return cmp.Compare(b.share(0), a.share(0)) })
+	least := float64(p.s.Balance.Threshold) / 100
+	for _, from := range order {
+		for _, to := range slices.Backward(order) {
+			if from.share(0)-to.share(0) <= least {
+				break
+			}
+			for i, st := range from.seats {
+				fresh := st.v.LastLease == 0
+				if !fresh && p.c.Rebuilding > 0 && p.filling[st.v.ID] >= p.c.Rebuilding {
+					continue
+				}
+				cand := &p.pick.cands[to.at]
+				bytes := st.v.chunkBytes(st.col)
+				seats := p.seatsOf(st.v.Groups[st.group])
+				if cand.free < bytes || to.share(bytes) >= from.share(0) ||
+					!p.pick.seatable(st.v, seats, st.col, cand.Server, st.v.PlacedBy, false) {
+					continue
+				}
+				if !p.add(step{st.v, st.group, st.col, stepMove, cand.ID, st.v.PlacedBy}) {
+					return false
+				}
+				p.evening++
+				seats.pending[st.col] = cand.ID
+				cand.free -= bytes
+				to.used += bytes
+				from.used -= min(bytes, from.used)
+				from.seats = slices.Delete(from.seats, i, i+1)
+				if !fresh {
+					p.filling[st.v.ID]++
+					p.moves++
+				}
+				return true
+			}
+		}
+	}
+	return false
+}

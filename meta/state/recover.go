@@ -1,0 +1,127 @@
+package state
+
+import (
+	"slices"
+
+	"dmps/raid"
+)
+
+// Gaps that a recovered state leaves for what was decided after it. They are
+// far above what happens between a backup and its use, and far below what the
+// numbers can hold: epochs have 20 bits in a sequence number.
+const (
+	recoverEpochs  = 1 << 12
+	recoverVolumes = 1 << 20
+	recoverChunks  = 1 << 32
+	recoverEvents  = 1 << 20
+)
+
+// Recover makes a state fit for use that may be older than the last decision:
+// from a backup, or from the disk of one node that survived the others. It is
+// no command: it happens before Raft starts again.
+//
+// Nothing that was given out since is given out again, leases are over, and
+// their epochs are left behind. What servers hold is asked anew: they count as
+// suspect until they say so, and a member whose chunk its server does not hold
+// was replaced meanwhile and is lost (inventory).
+func (s *State) Recover(now int64, why string) {
+	s.now = max(now, 1)
+	defer func() { s.now = 0 }()
+	s.NextVolume += recoverVolumes
+	s.NextChunk += recoverChunks
+	s.touched.Root = true
+	for _, v := range s.SortedVolumes() {
+		v.Untouched = v.Untouched || v.LastLease == 0
+		v.Epoch += recoverEpochs
+		v.LastLease = v.Epoch // somebody may have written: nobody is the first again
+		v.Lease = nil
+		s.newVersion(v)
+	}
+	for _, sv := range s.SortedServers() {
+		sv.Unverified = true
+		if sv.State == ServerUp {
+			sv.Away = s.now
+		}
+		sv.State = ServerSuspect
+		s.touchServer(sv.ID)
+	}
+	for id := range s.Nodes {
+		delete(s.Nodes, id)
+		s.touchNode(id)
+	}
+	s.note(Event{Kind: EventRestored}, "the metadata was restored %s: leases are over, and what was decided later is forgotten", why)
+	e := &s.Events[len(s.Events)-1]
+	delete(s.touched.Events, e.Seq)
+	e.Seq += recoverEvents
+	s.touched.Events[e.Seq] = struct{}{}
+}
+
+// Unverified lists the servers of a volume that have yet to say what they
+// hold, without those that are down.
+func (s *State) Unverified(v *Volume) (out []raid.ServerID) {
+	for _, sv := range s.SortedServers() {
+		if !sv.Unverified || sv.State == ServerDown {
+			continue
+		}
+		has := slices.ContainsFunc(v.Groups, func(g *Group) bool {
+			return slices.ContainsFunc(g.Members, func(m Member) bool { return m.Server == sv.ID && m.State != raid.MemberLost })
+		})
+		if has {
+			out = append(out, sv.ID)
+		}
+	}
+	return out
+}
+
+// inventory compares what a server holds with what it should. Volumes that
+// nobody ever attached have no chunks yet.
+func (s *State) inventory(c *Inventory) *Refusal {
+	sv, refusal := s.live(c.ID, c.Incarnation)
+	if refusal != nil {
+		return refusal
+	}
+	if !sv.Unverified {
+		return nil
+	}
+	sv.Unverified = false
+	s.touchServer(sv.ID)
+	held := make(map[raid.ChunkID]bool, len(c.Chunks))
+	for _, id := range c.Chunks {
+		held[id] = true
+	}
+	for _, v := range s.SortedVolumes() {
+		if v.Untouched {
+			continue
+		}
+		lost, changed := 0, false
+		for g, group := range v.Groups {
+			for i, p := range slices.Backward(group.Pending) {
+				if p.Member.Server == sv.ID && !held[p.Member.Chunk] {
+					s.cancelPending(v, g, i)
+					s.forget(sv, p.Member.Chunk)
+					changed = true
+				}
+			}
+			for col, m := range group.Members {
+				if m.Server == sv.ID && m.State != raid.MemberLost && !held[m.Chunk] {
+					s.loseMember(v, g, col)
+					s.forget(sv, m.Chunk)
+					lost++
+				}
+			}
+		}
+		if changed || lost > 0 {
+			s.newVersion(v)
+		}
+		if lost > 0 {
+			s.note(Event{Kind: EventMembersLost, Server: sv.ID, Volume: v.Name, Count: uint64(lost)}, "server %s does not hold %d members of volume %s that the restored metadata knows: they were replaced after the backup", sv.ID, lost, v.Name)
+		}
+	}
+	return nil
+}
+
+// forget frees the memory of a chunk that a server does not hold.
+func (s *State) forget(sv *Server, c raid.ChunkID) {
+	sv.Reserved -= sv.Freeing[c] // 0 when it is not among them
+	delete(sv.Freeing, c)
+}
