@@ -211,7 +211,8 @@ func (c *Cluster) look() {
 // that has not written its pid file yet.
 func (c *Cluster) starting(r *Role) bool {
 	for _, ch := range c.mu.children {
-		if ch.cmd.Process.Pid == r.PID && ch.ended() == nil {
+		// One that was just killed may not have been waited for yet: a zombie.
+		if ch.cmd.Process.Pid == r.PID && ch.ended() == nil && !isZombie(r.PID) {
 			return true
 		}
 	}

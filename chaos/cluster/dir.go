@@ -186,6 +186,13 @@ func pidOf(pidFile string) (pid int, alive bool) {
 	return pid, i >= 0 && i+1 < len(args) && args[i+1] == pidFile
 }
 
+// isZombie reports whether a process has ended: its command line is empty, or
+// it is gone.
+func isZombie(pid int) bool {
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err != nil || len(cmdline) == 0
+}
+
 // killGrace is how long a process may take to vanish after SIGKILL: it has
 // only to free its memory.
 const killGrace = 5 * time.Second
