@@ -28,6 +28,7 @@ type Config struct {
 	NBD          nbdclient.Addr  // where it is served; port 0 takes a free one
 
 	RoleArgs   []string // added to every role's command line
+	MetaArgs   []string // added to every metadata node's command line
 	ServerArgs []string // added to every server's command line
 	ClientArgs []string // added to the client's command line
 

@@ -53,7 +53,7 @@ func (c *Config) plan(d *folder) (File, nbdclient.Addr, error) {
 		if c.Meta > 1 {
 			argv = append(argv, "--bootstrap-expect", strconv.Itoa(c.Meta), "--join", meta)
 		}
-		r := role(id, argv...)
+		r := role(id, append(argv, c.MetaArgs...)...)
 		r.API = f.MetaURLs[i]
 		f.Meta = append(f.Meta, r)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,7 @@ type devFlags struct {
 	arena    bytesize.Size
 	profiles bool
 	lock     bool
+	grace    time.Duration
 	force    bool
 }
 
@@ -45,6 +47,7 @@ func (d *devFlags) add(cmd *cobra.Command) {
 	d.arena = 64 * bytesize.MiB
 	f.Var(&d.arena, "arena", "page buffers of the client")
 	f.BoolVar(&d.profiles, "pprof", false, "serve profiles at the client's admin address")
+	f.DurationVar(&d.grace, "grace", 0, "after so long a silent memory server is down, and its members are rebuilt on others (default 30s)")
 	f.BoolVar(&d.lock, "lock-memory", false, "fail when memory cannot be locked, as servers and clients do outside of dev")
 	noCompletion(cmd, "meta", "servers", "server-memory", "volume", "arena")
 }
@@ -70,8 +73,13 @@ func (d *devFlags) config(a *app) (cluster.Config, error) {
 	if d.profiles {
 		client = append(client, "--pprof")
 	}
+	var meta []string
+	if d.grace > 0 {
+		meta = []string{"--grace", d.grace.String()}
+	}
 	return cluster.Config{
-		Bin: bin, Dir: d.dir, Meta: d.meta, Servers: d.servers, ServerMemory: d.memory,
+		MetaArgs: meta,
+		Bin:      bin, Dir: d.dir, Meta: d.meta, Servers: d.servers, ServerMemory: d.memory,
 		Redundancy: raid.Geometry(d.shape.redundancy), Layout: raid.LayoutKind(d.shape.layout), Size: d.shape.size,
 		Volume: d.volume, NBD: nbd,
 		RoleArgs:   []string{"--log-level", strings.ToLower(a.logLevel.String()), "--log-format", a.logFormat.value},

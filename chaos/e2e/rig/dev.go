@@ -27,6 +27,7 @@ type DevConfig struct {
 	Size         string // 1GiB
 	NBD          string // 127.0.0.1:PORT or unix:PATH
 	Volume       string
+	Grace        string // of the metadata service; empty: its own
 	Env          []string
 }
 
@@ -45,6 +46,7 @@ func (c DevConfig) argv() []string {
 	add("--size", c.Size)
 	add("--nbd", c.NBD)
 	add("--volume", c.Volume)
+	add("--grace", c.Grace)
 	return argv
 }
 
