@@ -27,6 +27,13 @@ const (
 func (v *Volume) nextBatch() *batch {
 	a := v.lock()
 	defer v.unlock(a)
+	if err := v.endedLocked(); err != nil {
+		v.failWaitingLocked(err, a) // what a page-in, or the previous version, has let go since
+		if v.mu.log != nil {
+			v.nextCleanLocked(a) // ends cleanings that were read
+		}
+		return nil
+	}
 	if !v.mu.ready {
 		return nil
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -76,11 +77,13 @@ func (v *Volume) recover(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("recovering the page map: %w", context.Cause(ctx))
 	}
-	if err := v.recoverNotes(rec); err != nil {
+	lostNotes, err := v.recoverNotes(rec)
+	if err != nil {
 		return fmt.Errorf("recovering the page map: %w", err)
 	}
 	a := v.lock()
 	short, unnamed := rec.Incomplete()
+	unnamed += lostNotes
 	torn := rec.Finish()
 	st := v.mu.log.Stats()
 	v.healthChangedLocked()
@@ -178,25 +181,30 @@ func (v *Volume) isUp(p *peer) bool {
 	return p.state == peerUp
 }
 
-// recoverNotes reads the note pages and replays their records.
-func (v *Volume) recoverNotes(rec *raid.Recovery) error {
+// recoverNotes reads the note pages and replays their records. It tells how many
+// cannot be read: nobody knows which pages they named, or if any still counts.
+func (v *Volume) recoverNotes(rec *raid.Recovery) (lost int, err error) {
 	a := v.lock()
 	slots := rec.Notes()
 	v.unlock(a)
 	for _, step := range []func(raid.Slot, []byte) error{rec.Note, rec.Bind} {
+		lost = 0
 		for from := 0; from < len(slots); from += 32 {
-			if err := v.replayNotes(slots[from:min(from+32, len(slots))], step); err != nil {
-				return err
+			n, err := v.replayNotes(slots[from:min(from+32, len(slots))], step)
+			if err != nil {
+				return 0, err
 			}
+			lost += n
 		}
 	}
-	return nil
+	return lost, nil
 }
 
-func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) error) error {
+// replayNotes hands the notes in slots that can be read to step.
+func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) error) (lost int, err error) {
 	bufs, ok := v.scratch.tryGet(len(slots), nil)
 	if !ok {
-		return errTooMany
+		return 0, errTooMany
 	}
 	done := make(chan struct{})
 	op := &Op{Kind: opClean, Bufs: bufs, Done: func(*Op) { close(done) }}
@@ -221,15 +229,19 @@ func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) err
 			a.free = append(a.free, b)
 		}
 	}
-	if op.Err != nil {
-		return fmt.Errorf("reading notes: %w", op.Err)
+	if op.Err != nil && !errors.Is(op.Err, ErrLost) {
+		return 0, fmt.Errorf("reading notes: %w", op.Err)
 	}
 	for i, s := range slots {
+		if op.Bufs[i] == nil {
+			lost++
+			continue
+		}
 		if err := step(s, op.Bufs[i].Page); err != nil {
-			return err
+			return lost, err
 		}
 	}
-	return nil
+	return lost, nil
 }
 
 // settleMembers notes which members the recovery has seen. Who was down for a
