@@ -94,7 +94,7 @@ func (v *Volume) recover(ctx context.Context) error {
 		v.log.Error("rows cannot be decoded from the members that are up: their pages answer EIO until others return", "rows", short)
 	}
 	if unnamed > 0 && !v.cfg.AcceptLoss {
-		return fmt.Errorf("%d pages are gone and it is not known which: older versions of them would be served: bring back a memory server, or accept the loss", unnamed)
+		return fmt.Errorf("%d pages are gone and it is not known which: older versions of them would be served: bring back a memory server, or accept the loss (attach --accept-data-loss)", unnamed)
 	}
 	v.settleMembers()
 	return nil

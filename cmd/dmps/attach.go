@@ -30,6 +30,7 @@ type attachFlags struct {
 	heap      bytesize.Size
 	takeover  bool
 	swappable bool
+	accept    bool
 	rebuild   bytesize.Size
 	pprof     bool
 }
@@ -79,6 +80,7 @@ The admin address answers GET /status (JSON), /metrics (Prometheus), /healthz.`,
 	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the arena and the page map of the volume")
 	fl.BoolVar(&f.takeover, "takeover", false, "take the volume from a client that is still alive")
 	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that a server pulls at most for each member that is rebuilt; 0: only the servers' own limits count")
+	fl.BoolVar(&f.accept, "accept-data-loss", false, "attach although more is lost than the redundancy can bear, and older versions of pages may be served")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; do not swap to such a volume")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the admin address")
 	noCompletion(cmd, "nbd", "admin", "holder", "arena", "heap-limit")
@@ -136,7 +138,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	}
 	vol, err := client.Open(ctx, client.Config{
 		Layout: layout, Lease: lease, Meta: meta, Dialer: new(tcp.Dialer), ArenaBytes: int64(f.arena),
-		AllowSwappable: f.swappable, Holder: f.holder, RebuildRate: int64(f.rebuild), Logger: log,
+		AllowSwappable: f.swappable, Holder: f.holder, RebuildRate: int64(f.rebuild), AcceptLoss: f.accept, Logger: log,
 	})
 	if err != nil {
 		// Nobody need wait for the lease to run out.
