@@ -74,7 +74,7 @@ func TestOutOfOrder(t *testing.T) {
 	release := make(chan struct{})
 	dev.setFault(func(op *client.Op) error {
 		if op.Off == 0 {
-			dev.mu.Unlock()
+			dev.rest() // as the contract says: this worker waits now
 			<-release
 			dev.mu.Lock()
 		}

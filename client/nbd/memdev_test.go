@@ -247,18 +247,23 @@ func (d *memDev) work(rnd *rand.Rand) {
 		d.mu.Lock()
 		d.running--
 		if d.pick(rnd) < 0 || rnd.IntN(4) == 0 { // before it waits, and now and then
-			var fs []func()
-			for _, f := range d.idle {
-				fs = append(fs, f)
-			}
 			d.running++ // OnIdle's removal does not wait for us, the arena check does
-			d.mu.Unlock()
-			for _, f := range fs {
-				f()
-			}
+			d.rest()
 			d.mu.Lock()
 			d.running--
 		}
+	}
+}
+
+// rest unlocks d and lets the front ends flush what a worker has completed.
+func (d *memDev) rest() {
+	var fs []func()
+	for _, f := range d.idle {
+		fs = append(fs, f)
+	}
+	d.mu.Unlock()
+	for _, f := range fs {
+		f()
 	}
 }
 
