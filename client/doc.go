@@ -31,15 +31,22 @@
 // (rescue.go, watch.go); when too few are up it waits for as long as it has
 // patience for members that may come back, and ends with ErrLost (members.go).
 //
+// # Members that are lost
+//
+//	meta gives a lost member another chunk                  relayout.go
+//	the servers fill it from each other, from row lists     rebuild.go
+//	who was away is compared with the map when it returns   compare.go
+//
 // # What runs
 //
 // Nobody waits on the page path: the front end's goroutine forms and sends
 // batches in Kick, the transport's goroutines complete them, and whoever
 // completes starts what that made possible (pump). Each server has a goroutine
 // that keeps its session (peer.run), the watch looks for what takes too long,
-// and keepLease reports to meta.
+// the rebuild driver fills members that miss rows, and keepLease reports to
+// meta.
 //
 // Read in this order: device.go, op.go, volume.go, submit.go, pageout.go,
 // batch.go, pagein.go, rescue.go, members.go, watch.go; then clean.go, trim.go,
-// recover.go, inplace.go.
+// recover.go, relayout.go, rebuild.go, inplace.go.
 package client

@@ -39,7 +39,9 @@ var (
 	// ErrNoMemory: the server's arena is full.
 	ErrNoMemory = errors.New("transport: server out of memory")
 	// ErrChecksum: the server refused a page whose bytes do not match the
-	// header. It stored nothing usable there; the slot reads as empty.
+	// header. It stored nothing usable there: the slot reads as empty, or, in a
+	// chunk that is InPlace, as it was before. The request's other segments
+	// were stored.
 	ErrChecksum = errors.New("transport: checksum mismatch")
 	// ErrRefused: the server refused the handshake for good (cluster id,
 	// version, authentication). The text says why.
