@@ -256,7 +256,10 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 	v.mu.log.Commit(&b.p, b.items, b.p.Members)
 	if b.p.Members != uint32(1)<<v.geo.Members()-1 {
 		v.mu.count.degradedRows += int64(b.p.Rows)
-		v.healthChangedLocked()
+		v.reportSoonLocked()
+		if v.mu.log.UpMembers(b.p.Group)&^b.p.Members != 0 {
+			v.wakeRebuild() // a member came back while the batch was on its way
+		}
 	}
 	if b.clean != nil {
 		v.cleanWrittenLocked(b, a)

@@ -33,6 +33,10 @@ const (
 	// rebuildRest is how long the driver rests after it could do nothing for
 	// a member that needs something.
 	rebuildRest = 250 * time.Millisecond
+	// rebuildLook is how often the driver looks without being woken. A look
+	// walks all members under the volume's lock, so it is rare; whoever makes
+	// a member miss rows while it is up, or brings one up, wakes the driver.
+	rebuildLook = 5 * time.Second
 )
 
 // rebuildJob is one member that is being filled.
@@ -49,13 +53,17 @@ type rebuildJob struct {
 func (v *Volume) rebuildAll(ctx context.Context) {
 	slots := make(chan struct{}, rebuildSide)
 	for ctx.Err() == nil {
-		job := v.nextRebuild()
+		job, deferred := v.nextRebuild()
 		if job == nil {
+			wait := rebuildLook
+			if deferred {
+				wait = rebuildRest
+			}
 			select {
 			case <-ctx.Done():
 				return
 			case <-v.rebuildBell:
-			case <-time.After(rebuildRest):
+			case <-time.After(wait):
 			}
 			continue
 		}
@@ -83,33 +91,38 @@ func (v *Volume) wakeRebuild() {
 }
 
 // nextRebuild chooses a member that is up, misses rows and is not being filled
-// yet: in the group that can lose the fewest members.
-func (v *Volume) nextRebuild() *rebuildJob {
+// yet: in the group that can lose the fewest members. deferred says that there
+// are members which rest after a failure.
+func (v *Volume) nextRebuild() (job *rebuildJob, deferred bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.mu.closed != nil || !v.mu.ready {
-		return nil
+		return nil, true
 	}
 	var best *member
 	bestUp := v.geo.Members() + 1
 	now := nanotime()
 	for i := range v.memberOf {
 		m := &v.memberOf[i]
-		if m.ref == nil || m.ref.filling || now < m.ref.notBefore || m.peer.state != peerUp || m.ref.conn == nil || m.ref.conn != m.peer.conn() {
+		if m.ref == nil || m.ref.filling || m.peer.state != peerUp || m.ref.conn == nil || m.ref.conn != m.peer.conn() {
 			continue
 		}
 		if v.mu.log.Missing(m.ref.group, m.ref.col) == 0 {
 			continue
 		}
-		if up := v.mu.log.UpMembers(m.ref.group); up < bestUp {
+		if now < m.ref.notBefore {
+			deferred = true
+			continue
+		}
+		if up := popcount(v.mu.log.UpMembers(m.ref.group)); up < bestUp {
 			best, bestUp = m, up
 		}
 	}
 	if best == nil {
-		return nil
+		return nil, deferred
 	}
 	best.ref.filling = true
-	return &rebuildJob{grp: best.ref.group, col: best.ref.col, ref: best.ref, peer: best.peer, conn: best.ref.conn}
+	return &rebuildJob{grp: best.ref.group, col: best.ref.col, ref: best.ref, peer: best.peer, conn: best.ref.conn}, deferred
 }
 
 func (v *Volume) endRebuild(j *rebuildJob) {

@@ -46,11 +46,16 @@ func (c *counters) asMap() map[string]int64 {
 	}
 }
 
-// healthChangedLocked makes the next report look again, wakes the rebuild
-// driver, and has the report sent at once.
+// healthChangedLocked wakes the rebuild driver and has a report sent: members
+// came, went, or turned out to miss rows.
 func (v *Volume) healthChangedLocked() {
-	v.mu.healthStale = true
 	v.wakeRebuild()
+	v.reportSoonLocked()
+}
+
+// reportSoonLocked makes the next report look again, and has it sent at once.
+func (v *Volume) reportSoonLocked() {
+	v.mu.healthStale = true
 	select {
 	case v.worse <- struct{}{}:
 	default:

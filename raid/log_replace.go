@@ -78,5 +78,5 @@ func (l *Log) clearMissed(g GroupID, i Index, c Col) {
 	}
 }
 
-// UpMembers counts the members of group g that can be read and written.
-func (l *Log) UpMembers(g GroupID) int { return popcount(l.groups[g].up &^ l.groups[g].lost) }
+// UpMembers is the mask of members of group g that can be read and written.
+func (l *Log) UpMembers(g GroupID) uint32 { return l.groups[g].up &^ l.groups[g].lost }
