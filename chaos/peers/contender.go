@@ -29,11 +29,12 @@ type Contender struct {
 
 // Site is where and how a contender is to run.
 type Site struct {
-	Dir   string // of its own, on a disk: sockets, logs, state
-	Shm   string // of its own, on tmpfs: device images
-	Size  int64  // bytes of the device
-	Front string // medium between fio and the contender: unix or tcp
-	Dmps  string // path of the dmps binary
+	Dir   string   // of its own, on a disk: sockets, logs, state
+	Shm   string   // of its own, on tmpfs: device images
+	Size  int64    // bytes of the device
+	Front string   // medium between fio and the contender: unix or tcp
+	Dmps  string   // path of the dmps binary
+	Floor []string // argv of a process that calls Floor, without its arguments
 }
 
 // Target is a running contender.

@@ -23,7 +23,7 @@ func Contenders() []Contender {
 		{Name: "nbd-server", About: "nbd-server, file on tmpfs", Needs: []string{"nbd-server"}, Memory: once, start: startNbdServer},
 		{Name: "qemu-nbd", About: "qemu-nbd, raw file on tmpfs", Needs: []string{"qemu-nbd"}, Memory: once, start: startQemuNbd},
 		{Name: NameQuorum, About: "qemu-nbd, quorum driver (vote 2, fifo reads) over three nbdkit memory plugins by TCP: the same hops as dmps, three copies", Needs: []string{"qemu-nbd", "nbdkit"}, Memory: thrice, start: startQuorum},
-	}, dmpsContenders()...)
+	}, append(dmpsContenders(), floorContenders()...)...)
 }
 
 func startNbdkit(ctx context.Context, s Site) (*Target, error) {

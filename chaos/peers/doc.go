@@ -6,7 +6,9 @@
 //   - Cell is one workload: block size, random or sequential, read or write,
 //     depth.
 //   - Contender is a server that can be started: nbdkit, nbd-server, qemu-nbd,
-//     QEMU's quorum over three nbdkit, and dmps in several geometries.
+//     QEMU's quorum over three nbdkit, dmps in several geometries, and for each
+//     of these a floor (package floor): the same bytes over the same hops with
+//     nothing else done, which tells a slow dmps from a slow machine.
 //   - Plan is what to run; Plan.Run starts all contenders, fills them with random
 //     data, and measures each cell on each of them in turn, round after
 //     round, so that what else happens on the machine meets all of them.

@@ -21,6 +21,7 @@ type Plan struct {
 	Front      string        // medium between fio and the contenders: unix or tcp
 	Dmps       string        // path of the dmps binary, when a contender needs it
 	Echo       []string      // argv of a process that calls Echo
+	Floor      []string      // argv of a process that calls Floor with the arguments behind it
 	Progress   io.Writer     // a line a measurement
 }
 
@@ -162,7 +163,7 @@ func (p Plan) check() error {
 }
 
 func (p Plan) start(ctx context.Context, c Contender, dir, shm string) (*Target, error) {
-	site := Site{Dir: filepath.Join(dir, c.Name), Shm: filepath.Join(shm, c.Name), Size: p.Size, Front: p.Front, Dmps: p.Dmps}
+	site := Site{Dir: filepath.Join(dir, c.Name), Shm: filepath.Join(shm, c.Name), Size: p.Size, Front: p.Front, Dmps: p.Dmps, Floor: p.Floor}
 	for _, d := range []string{site.Dir, site.Shm} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return nil, err

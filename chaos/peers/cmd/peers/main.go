@@ -40,11 +40,14 @@ func run(ctx context.Context, args []string) (err error) {
 	if len(args) == 1 && args[0] == echoArg {
 		return peers.Echo(os.Stdin, os.Stdout)
 	}
+	if len(args) > 0 && args[0] == floorArg {
+		return peers.Floor(ctx, args[1:])
+	}
 	var (
 		fs      = flag.NewFlagSet("peers", flag.ExitOnError)
 		dmps    = fs.String("dmps", "", "`path` of the dmps binary; empty: build ./cmd/dmps")
 		out     = fs.String("out", "bench-out", "`folder` for peers.md and peers.json")
-		only    = fs.String("only", "", "`names` of the contenders, separated by commas; empty: all but dmps-linear and dmps-striped (names: "+names()+")")
+		only    = fs.String("only", "", "`names` of the contenders, separated by commas; empty: all but dmps-linear, dmps-striped and the floors (names: "+names()+")")
 		cells   = fs.String("cells", "", "`text` that the name of a cell must contain, such as 4k, rand, \"128k seq\", qd32; empty: all")
 		rounds  = fs.Int("rounds", 5, "rounds; numbers are medians over them")
 		runtime = fs.Duration("runtime", 2*time.Second, "length of one measurement")
@@ -75,6 +78,7 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	plan.Echo = []string{self, echoArg}
+	plan.Floor = []string{self, floorArg}
 	if _, err := exec.LookPath("fio"); err != nil {
 		return errors.New("fio drives all measurements and is not installed: apt-get install fio")
 	}
@@ -92,8 +96,12 @@ func run(ctx context.Context, args []string) (err error) {
 	return errors.Join(err, write(rep, *out), failures(rep))
 }
 
-// echoArg makes this program the other process of a TCP round trip.
-const echoArg = "-echo-for-round-trips"
+// echoArg makes this program the other process of a TCP round trip, floorArg
+// one of a floor's.
+const (
+	echoArg  = "-echo-for-round-trips"
+	floorArg = "-floor"
+)
 
 // quickly shortens the run where the user did not say otherwise.
 func quickly(fs *flag.FlagSet, rounds *int, runtime *time.Duration, size *int64, only *string) {
@@ -127,7 +135,7 @@ func choose(only string) ([]peers.Contender, error) {
 	all := peers.Contenders()
 	if only == "" {
 		return slices.DeleteFunc(all, func(c peers.Contender) bool {
-			return c.Name == "dmps-linear" || c.Name == "dmps-striped"
+			return c.Name == "dmps-linear" || c.Name == "dmps-striped" || strings.HasPrefix(c.Name, "floor-")
 		}), nil
 	}
 	var chosen []peers.Contender
