@@ -26,9 +26,13 @@ type Config struct {
 	// number is known, so that older versions of them may be served.
 	AcceptLoss bool
 
-	// RebuildRate bounds what a server pulls for each member that is being
-	// rebuilt, in bytes a second. 0: only the servers' own limits count.
+	// RebuildRate bounds what the servers pull for all members of this volume
+	// that are being filled, together, in bytes a second. 0: only the servers'
+	// own limits count. See Volume.SetRebuildRate.
 	RebuildRate int64
+	// NoRebuildGuard lets rebuilds take what they can get, however long reads
+	// take meanwhile (guard.go).
+	NoRebuildGuard bool
 
 	// SuspectAfter is how long a member may be silent, while others answer,
 	// before its session is ended and its rows are placed elsewhere.

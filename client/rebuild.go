@@ -122,20 +122,27 @@ func (v *Volume) nextRebuild() (job *rebuildJob, deferred bool) {
 		return nil, deferred
 	}
 	best.ref.filling = true
+	v.beginFillLocked()
 	return &rebuildJob{grp: best.ref.group, col: best.ref.col, ref: best.ref, peer: best.peer, conn: best.ref.conn}, deferred
 }
 
 func (v *Volume) endRebuild(j *rebuildJob) {
 	v.mu.Lock()
 	j.ref.filling = false
+	v.endFillLocked()
 	v.mu.Unlock()
 }
 
 // fillMember goes once through the rows that a member misses.
 func (v *Volume) fillMember(ctx context.Context, j *rebuildJob) {
 	for ctx.Err() == nil {
-		spec, rows, epoch, more := v.rebuildList(j)
+		most, granted, err := v.admit(ctx)
+		if err != nil {
+			return
+		}
+		spec, rows, epoch, more := v.rebuildList(j, most)
 		if len(rows) == 0 {
+			v.settle(granted, 0)
 			if !more {
 				return
 			}
@@ -147,6 +154,9 @@ func (v *Volume) fillMember(ctx context.Context, j *rebuildJob) {
 			// session's end settles that.
 			v.peerDown(j.peer, j.conn, fmt.Errorf("rebuilding member %d of group %d: %w", j.col, j.grp, err))
 			<-j.conn.Done()
+		}
+		if err == nil {
+			v.settle(granted, int64(res.Pulled))
 		}
 		done := v.rebuildDone(j, rows, epoch, res, err)
 		v.pump()
@@ -167,8 +177,9 @@ func knownOutcome(err error) bool {
 }
 
 // rebuildList makes the next list of rows for a member and opens its read
-// epoch. more says whether there may be further rows behind it.
-func (v *Volume) rebuildList(j *rebuildJob) (spec *transport.RebuildSpec, rows []raid.MissingRow, epoch uint8, more bool) {
+// epoch: most rows at most. more says whether there may be further rows behind
+// it.
+func (v *Volume) rebuildList(j *rebuildJob, most int) (spec *transport.RebuildSpec, rows []raid.MissingRow, epoch uint8, more bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.member(j.grp, j.col).ref != j.ref || j.ref.conn != j.conn || j.peer.state != peerUp || v.mu.closed != nil {
@@ -177,13 +188,13 @@ func (v *Volume) rebuildList(j *rebuildJob) (spec *transport.RebuildSpec, rows [
 	if j.at >= raid.Index(v.layout.ChunkSlots) {
 		return nil, nil, 0, false
 	}
-	rows, j.at = v.mu.log.MissingRows(j.grp, j.col, j.at, make([]raid.MissingRow, 0, rebuildRows))
+	rows, j.at = v.mu.log.MissingRows(j.grp, j.col, j.at, make([]raid.MissingRow, 0, most))
 	if len(rows) == 0 {
 		return nil, nil, 0, j.at < raid.Index(v.layout.ChunkSlots)
 	}
 	spec = &transport.RebuildSpec{
 		Chunk: uint64(v.member(j.grp, j.col).chunk), K: v.geo.K, M: v.geo.M, Col: uint8(j.col),
-		RateBytes: v.cfg.RebuildRate,
+		RateBytes: v.listRateLocked(),
 	}
 	var listed uint32
 	for c := range raid.Col(v.geo.Members()) {
@@ -231,7 +242,7 @@ func (v *Volume) rebuildDone(j *rebuildJob, rows []raid.MissingRow, epoch uint8,
 	v.mu.count.rebuiltRows += int64(done)
 	v.mu.count.rebuildFailed += int64(len(rows) - done)
 	v.mu.count.rebuildPulled += int64(res.Pulled)
-	v.mu.healthStale = true
+	v.mu.heal.done += uint64(done)
 	if done == 0 || len(res.Failed) > 0 {
 		// A source did not answer, or does not have what it should: the next
 		// look has other sources, or a member less.

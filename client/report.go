@@ -50,6 +50,7 @@ func (c *counters) asMap() map[string]int64 {
 // came, went, or turned out to miss rows.
 func (v *Volume) healthChangedLocked() {
 	v.wakeRebuild()
+	v.mu.heal.healthNextWalk = 0
 	v.reportSoonLocked()
 }
 
@@ -97,14 +98,11 @@ func (v *Volume) Report() Report {
 		}
 		return r
 	}
-	if v.mu.healthStale || v.mu.health.DegradedRows > 0 || v.mu.health.LostPages > 0 {
-		v.mu.health = v.mu.log.Health()
-		v.mu.healthStale = false
-	}
-	h, st := v.mu.health, v.mu.log.Stats()
+	h, st := v.healthLocked(), v.mu.log.Stats()
 	r.DegradedGroups, r.DegradedRows, r.LostPages = h.DegradedGroups, h.DegradedRows, h.LostPages
 	r.RedundancyLeft = h.RedundancyLeft
 	v.rebuildLocked(&r)
+	r.Rebuild = v.rebuildReportLocked(h)
 	r.MappedPages, r.FilledPages, r.FreeRows = st.Mapped, st.Filled, st.FreeRows
 	switch {
 	case h.LostPages > 0 || h.Unreachable > 0 || !v.mu.log.Writable():

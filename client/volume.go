@@ -55,6 +55,8 @@ type Volume struct {
 	resting     atomic.Bool
 	worse       chan struct{} // a report is due at once
 	rebuildBell chan struct{} // the rebuild driver has something to look at
+	guardBell   chan struct{} // a rebuild has begun
+	pace        pace          // of all members that are being filled
 
 	mu struct {
 		sync.Mutex
@@ -104,6 +106,7 @@ type Volume struct {
 		readLat, writeLat latency
 		health            raid.Health // as of the last time it was not stale
 		healthStale       bool
+		heal              healState
 	}
 }
 
@@ -172,7 +175,10 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		wake:        make(chan struct{}, 1),
 		worse:       make(chan struct{}, 1),
 		rebuildBell: make(chan struct{}, 1),
+		guardBell:   make(chan struct{}, 1),
 	}
+	v.mu.heal.off, v.mu.heal.rate = cfg.NoRebuildGuard, max(cfg.RebuildRate, 0)
+	v.mu.heal.applyTo(&v.pace)
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done
 	v.hooks.Store(&[]*hook{})
@@ -229,6 +235,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	v.wg.Go(func() { v.keepLease(run) })
 	if v.mu.log != nil && v.geo.M > 0 {
 		v.wg.Go(func() { v.rebuildAll(run) })
+		v.wg.Go(func() { v.guardAll(run) })
 	}
 	return v, nil
 }

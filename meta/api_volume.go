@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -246,6 +247,61 @@ func (a volumeAPI) GetLayout(ctx context.Context, req *connect.Request[metapb.Ge
 func differs(last, now *state.Report) bool {
 	return last.State != now.State || last.DegradedGroups != now.DegradedGroups || last.RedundancyLeft != now.RedundancyLeft ||
 		last.LostPages != now.LostPages || (last.RebuildRows == 0) != (now.RebuildRows == 0) || (last.DegradedRows == 0) != (now.DegradedRows == 0)
+}
+
+// Rebuild has members replaced now. It takes the plan apart from the ordinary
+// one: what is not replaced is told to the caller, and not noted as stuck.
+func (a volumeAPI) Rebuild(ctx context.Context, req *connect.Request[metapb.RebuildRequest]) (*connect.Response[metapb.RebuildResponse], error) {
+	res := &metapb.RebuildResponse{}
+	c := &state.Heal{Limit: healBatch, Rebuilding: a.n.cfg.MaxRebuilding, Moves: a.n.cfg.MaxMoves}
+	var plan state.Healed
+	for more := true; more; {
+		c.Seed = rand.Uint64()
+		var suspects []raid.ServerID
+		err := a.n.ask(ctx, func(_ *reign, s *state.State) error {
+			v, ok := s.VolumeByName(req.Msg.Volume)
+			if !ok {
+				return &state.Refusal{Code: state.NoVolume, Message: fmt.Sprintf("no volume %q", req.Msg.Volume)}
+			}
+			c.Volume, suspects = v.ID, s.Suspects(v)
+			plan = s.PlanHeal(c)
+			return nil
+		})
+		if err != nil {
+			return nil, apiError(err)
+		}
+		if plan.Steps == 0 {
+			break
+		}
+		done, err := a.n.propose(ctx, &state.Command{Heal: c})
+		if err != nil {
+			return nil, apiError(err)
+		}
+		plan = done.(state.Healed)
+		res.Replaced += uint64(plan.Steps)
+		more = plan.More
+		for _, id := range suspects {
+			if !slices.Contains(res.Suspect, string(id)) {
+				res.Suspect = append(res.Suspect, string(id))
+			}
+		}
+	}
+	res.Waiting = uint64(plan.Wait)
+	if plan.Stuck != nil {
+		res.Stuck, res.StuckReason = plan.Stuck.Members, plan.Stuck.Reason
+	}
+	if res.Replaced > 0 {
+		a.n.log.Info("members of a volume are replaced because somebody asked for it", "volume", req.Msg.Volume, "members", res.Replaced)
+	}
+	err := a.n.ask(ctx, func(r *reign, s *state.State) error {
+		v := s.Volumes[c.Volume]
+		if v == nil {
+			return &state.Refusal{Code: state.NoVolume, Message: fmt.Sprintf("volume %q was deleted", req.Msg.Volume)}
+		}
+		res.Volume = r.volumeMessageLocked(s, v, time.Now())
+		return nil
+	})
+	return answer(res, err)
 }
 
 func (a volumeAPI) Detach(ctx context.Context, req *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error) {

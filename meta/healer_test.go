@@ -246,6 +246,64 @@ func TestLostMembersAreReplaced(t *testing.T) {
 	})
 }
 
+func (f *fleet) rebuild(name string) (*metapb.RebuildResponse, error) {
+	res, err := volumeAPI{f.v.nodes[f.at]}.Rebuild(context.Background(), connect.NewRequest(&metapb.RebuildRequest{Volume: name}))
+	if err != nil {
+		return nil, err
+	}
+	return res.Msg, nil
+}
+
+// Asked for, members on suspect servers are replaced without the grace, in that
+// volume only, as long as others hold enough; what cannot be replaced is told.
+func TestRebuildNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVirtual(t, 1)
+		f := newFleet(v, v.leader(0), 8)
+		l := f.attach()
+		if _, err := f.rebuild("other"); connect.CodeOf(err) != connect.CodeNotFound {
+			t.Errorf("a volume that does not exist: %v", err)
+		}
+		if res, err := f.rebuild("v"); err != nil || res.Replaced+res.Waiting+res.Stuck != 0 {
+			t.Errorf("nothing is missing: %v, %v", res, err)
+		}
+		gone := []string{"s2", "s3"}
+		had := len(inSync(l, gone[0])) + len(inSync(l, gone[1]))
+		for _, id := range gone {
+			f.quiet[id] = true
+		}
+		f.run(4)
+		res, err := f.rebuild("v")
+		if err != nil || res.Replaced != uint64(had) || res.Stuck != 0 || !slices.Equal(res.Suspect, gone) {
+			t.Fatalf("two suspect servers with %d members: %v, %v", had, res, err)
+		}
+		_, now := f.volume()
+		if now.Version <= l.Version || len(rebuilding(now)) != had || res.Volume.RebuildingMembers != uint64(had) {
+			t.Fatalf("version %d, %d of %d members replaced: %v", now.Version, len(rebuilding(now)), had, res)
+		}
+		if res, err := f.rebuild("v"); err != nil || res.Replaced != 0 {
+			t.Errorf("asked again: %v, %v", res, err)
+		}
+		f.open(now)
+		f.renew(l, rebuilding(now)...)
+		// Six servers are left for groups of six: nobody takes another member.
+		f.quiet["s4"] = true
+		f.run(4)
+		res, err = f.rebuild("v")
+		if err != nil || res.Replaced != 0 || res.Stuck == 0 || res.StuckReason == "" || res.Volume.StuckMembers != 0 {
+			t.Errorf("no server to spare: %v, %v", res, err)
+		}
+		// With fewer than K sources nothing is given up.
+		f.quiet["s5"], f.quiet["s6"] = true, true
+		f.run(4)
+		res, err = f.rebuild("v")
+		if err != nil || res.Replaced != 0 || res.Stuck == 0 {
+			t.Errorf("too few sources: %v, %v", res, err)
+		}
+		v.stop(0)
+	})
+}
+
 // When so many are away that nothing can be rebuilt, nobody is given up; when
 // they come back one after another, the late ones are waited for.
 func TestMassAbsence(t *testing.T) {

@@ -66,6 +66,7 @@ type logGroup struct {
 	used    uint32              // sum of hist
 	missed  [MaxData + MaxParity][]uint64
 	nmissed [MaxData + MaxParity]uint32 // bits set in missed: rows in use that this member does not have
+	tally   missTally                   // of the sets of bits that rows have in missed
 }
 
 // noteState is one note page in use, or a free entry of the table.
@@ -223,13 +224,7 @@ func (l *Log) Survivors(g GroupID, i Index) uint32 {
 // they can be reached.
 func (l *Log) Holders(g GroupID, i Index) uint32 {
 	gr := &l.groups[g]
-	m := (uint32(1)<<l.g.Members() - 1) &^ gr.lost
-	for c := range l.g.Members() {
-		if gr.nmissed[c] != 0 && hasBit(gr.missed[c], uint32(i)) {
-			m &^= 1 << c
-		}
-	}
-	return m
+	return (uint32(1)<<l.g.Members() - 1) &^ gr.lost &^ l.missedBy(gr, uint32(i))
 }
 
 // FilledCols is the mask of data columns that row i of group g was written

@@ -98,6 +98,8 @@ func (l *Log) Check(reserved int) error {
 		g := &l.groups[gi]
 		var hist [MaxData + 1]uint32
 		var nmissed [MaxData + MaxParity]uint32
+		sets := map[uint32]uint32{}
+		missing := uint32(0)
 		nfree := uint32(0)
 		for i := range l.nrows {
 			row := l.row(GroupID(gi), Index(i))
@@ -124,6 +126,10 @@ func (l *Log) Check(reserved int) error {
 			case states == 0:
 				held++
 			}
+			if mask := l.missedBy(g, i); mask != 0 {
+				sets[mask]++
+				missing++
+			}
 			for c := range l.g.Members() {
 				if hasBit(g.missed[c], i) {
 					nmissed[c]++
@@ -135,6 +141,18 @@ func (l *Log) Check(reserved int) error {
 		}
 		if nfree != g.nfree || hist != g.hist || nmissed != g.nmissed {
 			bad("group %d: free %d hist %v missed %v, counted %d %v %v", gi, g.nfree, g.hist, g.nmissed, nfree, hist, nmissed)
+		}
+		if g.tally.rows != missing {
+			bad("group %d: %d rows miss a member, counted %d", gi, missing, g.tally.rows)
+		}
+		for _, s := range g.tally.sets[:g.tally.n] {
+			if !g.tally.blind && sets[s.mask] != s.rows {
+				bad("group %d: members %#x miss %d rows, counted %d", gi, s.mask, sets[s.mask], s.rows)
+			}
+			delete(sets, s.mask)
+		}
+		if !g.tally.blind && len(sets) > 0 {
+			bad("group %d: sets of missing members that are not counted: %v", gi, sets)
 		}
 		if l.writable(g) {
 			free += uint64(nfree)

@@ -84,17 +84,7 @@ func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 
 // setMissed remembers which members do not have a row that is now in use.
 func (l *Log) setMissed(g *logGroup, i, wrote uint32) {
-	for c := range l.g.Members() {
-		miss := wrote&(1<<c) == 0
-		switch had := hasBit(g.missed[c], i); {
-		case miss && !had:
-			setBit(g.missed[c], i)
-			g.nmissed[c]++
-		case !miss && had:
-			clearBit(g.missed[c], i)
-			g.nmissed[c]--
-		}
-	}
+	l.miss(g, i, (uint32(1)<<l.g.Members()-1)&^wrote)
 }
 
 // point makes e the truth for page p and lets the old one go.

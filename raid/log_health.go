@@ -53,41 +53,53 @@ type Health struct {
 	RedundancyLeft int    // members that the worst row can still lose, not counting those that are down: -1 when pages are gone
 }
 
-// Health walks the groups, and the rows only of those groups that are not
-// whole.
+// Health looks at the groups and at what their rows miss by sets (missTally).
+// It walks rows only in groups where some row has fewer than K members up: what
+// is lost there is in the rows.
 func (l *Log) Health() Health {
 	h := Health{RedundancyLeft: l.g.M}
 	all := uint32(1)<<l.g.Members() - 1
 	for i := range l.groups {
 		g := &l.groups[i]
-		missed := uint32(0)
-		for c := range l.g.Members() {
-			if g.nmissed[c] != 0 {
-				missed |= 1 << c
-			}
-		}
-		if g.up&^g.lost == all && missed == 0 {
+		if g.up&^g.lost == all && g.tally.rows == 0 {
 			continue
 		}
 		h.DegradedGroups++
 		h.RedundancyLeft = min(h.RedundancyLeft, popcount(g.up&^g.lost)-l.g.K)
-		if g.used == 0 {
-			continue
+		if g.used > 0 && !l.setHealth(g, &h) {
+			l.rowHealth(GroupID(i), &h)
 		}
-		if missed == 0 && popcount(g.lost) <= l.g.M && popcount(g.up&^g.lost) >= l.g.K {
-			// Every row is in the same case.
-			if g.lost != 0 {
-				h.DegradedRows += uint64(g.used)
-			}
-			continue
-		}
-		l.rowHealth(GroupID(i), &h)
 	}
 	if h.LostPages > 0 {
 		h.RedundancyLeft = -1
 	}
 	h.RedundancyLeft = max(h.RedundancyLeft, -1)
 	return h
+}
+
+// setHealth adds the rows of a group to h by the sets of members that miss
+// them. It reports false, and adds nothing, when that does not tell enough.
+func (l *Log) setHealth(g *logGroup, h *Health) bool {
+	if g.tally.blind {
+		return false
+	}
+	least := l.g.M
+	degraded := g.tally.rows
+	if whole := g.used - g.tally.rows; whole > 0 {
+		least = min(least, popcount(g.up&^g.lost)-l.g.K)
+		if g.lost != 0 {
+			degraded += whole
+		}
+	}
+	for _, s := range g.tally.sets[:g.tally.n] {
+		least = min(least, popcount(g.up&^g.lost&^s.mask)-l.g.K)
+	}
+	if least < 0 {
+		return false
+	}
+	h.DegradedRows += uint64(degraded)
+	h.RedundancyLeft = min(h.RedundancyLeft, least)
+	return true
 }
 
 func (l *Log) rowHealth(gid GroupID, h *Health) {
@@ -146,11 +158,10 @@ func (l *Log) isLive(s Slot) bool {
 // moved it.
 func (l *Log) SetMissed(g GroupID, i Index, c Col) {
 	gr := &l.groups[g]
-	if l.live[l.row(g, i)] == 0 || hasBit(gr.missed[c], uint32(i)) {
+	if l.live[l.row(g, i)] == 0 {
 		return
 	}
-	setBit(gr.missed[c], uint32(i))
-	gr.nmissed[c]++
+	l.miss(gr, uint32(i), l.missedBy(gr, uint32(i))|1<<c)
 }
 
 // Expects reports whether h, the header of member c's slot of row i in group

@@ -430,8 +430,12 @@ func (s *sim) check() {
 			}
 		}
 	}
-	if h := s.log.Health(); h.LostPages != lost {
+	h := s.log.Health()
+	if h.LostPages != lost {
 		s.t.Fatalf("%d pages are lost, health says %+v", lost, h)
+	}
+	if walked := healthByRows(s.log); h != walked {
+		s.t.Fatalf("health says %+v, the rows %+v", h, walked)
 	}
 }
 

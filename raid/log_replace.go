@@ -11,9 +11,8 @@ func (l *Log) Replace(g GroupID, c Col) {
 		gr.lost &^= 1 << c
 	})
 	for i := range Index(l.nrows) {
-		if l.live[l.row(g, i)] > 0 && !hasBit(gr.missed[c], uint32(i)) {
-			setBit(gr.missed[c], uint32(i))
-			gr.nmissed[c]++
+		if l.live[l.row(g, i)] > 0 {
+			l.miss(gr, uint32(i), l.missedBy(gr, uint32(i))|1<<c)
 		}
 	}
 }
@@ -72,10 +71,7 @@ func (l *Log) Restored(g GroupID, c Col, r MissingRow) {
 
 func (l *Log) clearMissed(g GroupID, i Index, c Col) {
 	gr := &l.groups[g]
-	if hasBit(gr.missed[c], uint32(i)) {
-		clearBit(gr.missed[c], uint32(i))
-		gr.nmissed[c]--
-	}
+	l.miss(gr, uint32(i), l.missedBy(gr, uint32(i))&^(1<<c))
 }
 
 // UpMembers is the mask of members of group g that can be read and written.

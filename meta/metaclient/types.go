@@ -105,6 +105,16 @@ type Volume struct {
 	Report         *client.Report `json:"report,omitempty"`       // nil: none yet
 }
 
+// RebuildAnswer is what Rebuild did.
+type RebuildAnswer struct {
+	Volume      Volume          `json:"volume"`                 // after it
+	Replaced    uint64          `json:"replaced_members"`       // that got a replacement by this call
+	Waiting     uint64          `json:"waiting_members"`        // whose turn comes when others are filled: ask again
+	Stuck       uint64          `json:"stuck_members"`          // that cannot be replaced
+	StuckReason string          `json:"stuck_reason,omitempty"` // why, for one of them
+	Suspect     []raid.ServerID `json:"suspect"`                // servers that were given up although the grace has not passed
+}
+
 // Lease is who may write a volume.
 type Lease struct {
 	Holder    string        `json:"holder"`

@@ -71,6 +71,22 @@ func (c *Client) Detach(ctx context.Context, volume raid.VolumeID, epoch raid.Ep
 	return err
 }
 
+// Rebuild has the members of a volume on servers that are down or suspect
+// replaced now, without waiting for the grace. Errors: client.ErrNoVolume.
+func (c *Client) Rebuild(ctx context.Context, volume string) (RebuildAnswer, error) {
+	res, err := call(ctx, c, attemptTimeout, "rebuild "+volume, &metapb.RebuildRequest{Volume: volume},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RebuildRequest]) (*connect.Response[metapb.RebuildResponse], error) {
+			return n.volumes.Rebuild(ctx, r)
+		})
+	if err != nil {
+		return RebuildAnswer{}, err
+	}
+	return RebuildAnswer{
+		Volume: volumeFrom(res.Volume), Replaced: res.Replaced, Waiting: res.Waiting, Stuck: res.Stuck, StuckReason: res.StuckReason,
+		Suspect: each(res.Suspect, func(s string) raid.ServerID { return raid.ServerID(s) }),
+	}, nil
+}
+
 // CreateVolume makes a volume and reserves its memory. Errors: ErrExists,
 // ErrNoSpace, ErrTooFewDomains, ErrInvalid.
 func (c *Client) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, error) {
@@ -251,6 +267,9 @@ func reportTo(r *client.Report) *metapb.Report {
 			p.State = k
 		}
 	}
+	if r.Rebuild != nil {
+		p.Rebuild = rebuildTo(r.Rebuild)
+	}
 	for _, s := range r.Suspect {
 		p.Suspect = append(p.Suspect, string(s))
 	}
@@ -267,7 +286,41 @@ func reportFrom(p *metapb.Report) *client.Report {
 	for _, s := range p.Suspect {
 		r.Suspect = append(r.Suspect, raid.ServerID(s))
 	}
+	if p.Rebuild != nil {
+		r.Rebuild = rebuildFrom(p.Rebuild)
+	}
 	return r
+}
+
+func rebuildTo(r *client.RebuildReport) *metapb.RebuildProgress {
+	p := &metapb.RebuildProgress{
+		RowsLeft: r.RowsLeft, RowsTotal: r.RowsTotal, BytesPerSecond: r.BytesPerSecond, RemainingSeconds: r.RemainingSeconds,
+		LimitBytes: r.LimitBytes, RateBytes: r.RateBytes, HeldBack: r.HeldBack, MembersLeft: uint32(r.MembersLeft),
+		Members: each(r.Members, func(m client.RebuildMember) *metapb.RebuildMember {
+			return &metapb.RebuildMember{
+				Group: uint32(m.Group), Col: uint32(m.Column), Server: string(m.Server), Chunk: uint64(m.Chunk),
+				RowsLeft: m.RowsLeft, RowsTotal: m.RowsTotal, Filling: m.Filling,
+			}
+		}),
+	}
+	if !r.AtRiskSince.IsZero() {
+		p.AtRiskSinceUnixMs = r.AtRiskSince.UnixMilli()
+	}
+	return p
+}
+
+func rebuildFrom(p *metapb.RebuildProgress) *client.RebuildReport {
+	return &client.RebuildReport{
+		RowsLeft: p.RowsLeft, RowsTotal: p.RowsTotal, BytesPerSecond: p.BytesPerSecond, RemainingSeconds: p.RemainingSeconds,
+		LimitBytes: p.LimitBytes, RateBytes: p.RateBytes, HeldBack: p.HeldBack, MembersLeft: int(p.MembersLeft),
+		AtRiskSince: instant(p.AtRiskSinceUnixMs),
+		Members: each(p.Members, func(m *metapb.RebuildMember) client.RebuildMember {
+			return client.RebuildMember{
+				Group: raid.GroupID(m.Group), Column: raid.Col(m.Col), Server: raid.ServerID(m.Server), Chunk: raid.ChunkID(m.Chunk),
+				RowsLeft: m.RowsLeft, RowsTotal: m.RowsTotal, Filling: m.Filling,
+			}
+		}),
+	}
 }
 
 func each[A, B any](in []A, f func(A) B) []B {

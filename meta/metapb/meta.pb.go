@@ -2371,6 +2371,7 @@ type Report struct {
 	Counters       map[string]int64       `protobuf:"bytes,10,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	RebuildRows    uint64                 `protobuf:"varint,11,opt,name=rebuild_rows,json=rebuildRows,proto3" json:"rebuild_rows,omitempty"` // rows that replaced members do not have yet
 	Rebuilt        []uint64               `protobuf:"varint,12,rep,packed,name=rebuilt,proto3" json:"rebuilt,omitempty"`                     // chunks of members in state rebuilding that hold everything by now
+	Rebuild        *RebuildProgress       `protobuf:"bytes,13,opt,name=rebuild,proto3" json:"rebuild,omitempty"`                             // absent: no member misses rows that it could be given now
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2489,6 +2490,222 @@ func (x *Report) GetRebuilt() []uint64 {
 	return nil
 }
 
+func (x *Report) GetRebuild() *RebuildProgress {
+	if x != nil {
+		return x.Rebuild
+	}
+	return nil
+}
+
+// RebuildProgress is how filling members goes.
+type RebuildProgress struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	RowsLeft          uint64                 `protobuf:"varint,1,opt,name=rows_left,json=rowsLeft,proto3" json:"rows_left,omitempty"`                                  // a row that two members miss counts twice
+	RowsTotal         uint64                 `protobuf:"varint,2,opt,name=rows_total,json=rowsTotal,proto3" json:"rows_total,omitempty"`                               // with those that were filled since nothing was missing
+	BytesPerSecond    float64                `protobuf:"fixed64,3,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`             // that servers pull from each other, smoothed
+	RemainingSeconds  float64                `protobuf:"fixed64,4,opt,name=remaining_seconds,json=remainingSeconds,proto3" json:"remaining_seconds,omitempty"`         // below 0: cannot be told yet
+	LimitBytes        int64                  `protobuf:"varint,5,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`                            // most bytes a second now; 0: no limit
+	RateBytes         int64                  `protobuf:"varint,6,opt,name=rate_bytes,json=rateBytes,proto3" json:"rate_bytes,omitempty"`                               // the rate that was set; 0: none
+	HeldBack          bool                   `protobuf:"varint,7,opt,name=held_back,json=heldBack,proto3" json:"held_back,omitempty"`                                  // by the foreground guard
+	AtRiskSinceUnixMs int64                  `protobuf:"varint,8,opt,name=at_risk_since_unix_ms,json=atRiskSinceUnixMs,proto3" json:"at_risk_since_unix_ms,omitempty"` // by the client's clock; 0: it is not
+	MembersLeft       uint32                 `protobuf:"varint,9,opt,name=members_left,json=membersLeft,proto3" json:"members_left,omitempty"`                         // that miss rows and answer
+	Members           []*RebuildMember       `protobuf:"bytes,10,rep,name=members,proto3" json:"members,omitempty"`                                                    // the first of them
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *RebuildProgress) Reset() {
+	*x = RebuildProgress{}
+	mi := &file_meta_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildProgress) ProtoMessage() {}
+
+func (x *RebuildProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildProgress.ProtoReflect.Descriptor instead.
+func (*RebuildProgress) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *RebuildProgress) GetRowsLeft() uint64 {
+	if x != nil {
+		return x.RowsLeft
+	}
+	return 0
+}
+
+func (x *RebuildProgress) GetRowsTotal() uint64 {
+	if x != nil {
+		return x.RowsTotal
+	}
+	return 0
+}
+
+func (x *RebuildProgress) GetBytesPerSecond() float64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *RebuildProgress) GetRemainingSeconds() float64 {
+	if x != nil {
+		return x.RemainingSeconds
+	}
+	return 0
+}
+
+func (x *RebuildProgress) GetLimitBytes() int64 {
+	if x != nil {
+		return x.LimitBytes
+	}
+	return 0
+}
+
+func (x *RebuildProgress) GetRateBytes() int64 {
+	if x != nil {
+		return x.RateBytes
+	}
+	return 0
+}
+
+func (x *RebuildProgress) GetHeldBack() bool {
+	if x != nil {
+		return x.HeldBack
+	}
+	return false
+}
+
+func (x *RebuildProgress) GetAtRiskSinceUnixMs() int64 {
+	if x != nil {
+		return x.AtRiskSinceUnixMs
+	}
+	return 0
+}
+
+func (x *RebuildProgress) GetMembersLeft() uint32 {
+	if x != nil {
+		return x.MembersLeft
+	}
+	return 0
+}
+
+func (x *RebuildProgress) GetMembers() []*RebuildMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type RebuildMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Col           uint32                 `protobuf:"varint,2,opt,name=col,proto3" json:"col,omitempty"`
+	Server        string                 `protobuf:"bytes,3,opt,name=server,proto3" json:"server,omitempty"`
+	Chunk         uint64                 `protobuf:"varint,4,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	RowsLeft      uint64                 `protobuf:"varint,5,opt,name=rows_left,json=rowsLeft,proto3" json:"rows_left,omitempty"`
+	RowsTotal     uint64                 `protobuf:"varint,6,opt,name=rows_total,json=rowsTotal,proto3" json:"rows_total,omitempty"`
+	Filling       bool                   `protobuf:"varint,7,opt,name=filling,proto3" json:"filling,omitempty"` // it is at it now; else its turn comes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildMember) Reset() {
+	*x = RebuildMember{}
+	mi := &file_meta_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildMember) ProtoMessage() {}
+
+func (x *RebuildMember) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildMember.ProtoReflect.Descriptor instead.
+func (*RebuildMember) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RebuildMember) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *RebuildMember) GetCol() uint32 {
+	if x != nil {
+		return x.Col
+	}
+	return 0
+}
+
+func (x *RebuildMember) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *RebuildMember) GetChunk() uint64 {
+	if x != nil {
+		return x.Chunk
+	}
+	return 0
+}
+
+func (x *RebuildMember) GetRowsLeft() uint64 {
+	if x != nil {
+		return x.RowsLeft
+	}
+	return 0
+}
+
+func (x *RebuildMember) GetRowsTotal() uint64 {
+	if x != nil {
+		return x.RowsTotal
+	}
+	return 0
+}
+
+func (x *RebuildMember) GetFilling() bool {
+	if x != nil {
+		return x.Filling
+	}
+	return false
+}
+
 // Volume is a volume as status shows it: what meta knows of its servers and
 // what its client last reported, whichever is worse.
 type Volume struct {
@@ -2524,7 +2741,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2536,7 +2753,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2549,7 +2766,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Volume) GetId() uint64 {
@@ -2735,7 +2952,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +2964,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +2977,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_proto_rawDescGZIP(), []int{39}
 }
 
 type ListVolumesResponse struct {
@@ -2772,7 +2989,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +3001,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +3014,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -2816,7 +3033,7 @@ type GetVolumeRequest struct {
 
 func (x *GetVolumeRequest) Reset() {
 	*x = GetVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +3045,7 @@ func (x *GetVolumeRequest) String() string {
 func (*GetVolumeRequest) ProtoMessage() {}
 
 func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +3058,7 @@ func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeRequest.ProtoReflect.Descriptor instead.
 func (*GetVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetVolumeRequest) GetName() string {
@@ -2861,7 +3078,7 @@ type GetVolumeResponse struct {
 
 func (x *GetVolumeResponse) Reset() {
 	*x = GetVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2873,7 +3090,7 @@ func (x *GetVolumeResponse) String() string {
 func (*GetVolumeResponse) ProtoMessage() {}
 
 func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2886,7 +3103,7 @@ func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeResponse.ProtoReflect.Descriptor instead.
 func (*GetVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetVolumeResponse) GetVolume() *Volume {
@@ -2913,7 +3130,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2925,7 +3142,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2938,7 +3155,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeleteVolumeRequest) GetName() string {
@@ -2963,7 +3180,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3192,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3205,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_proto_rawDescGZIP(), []int{44}
 }
 
 type AttachRequest struct {
@@ -3003,7 +3220,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3232,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3245,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AttachRequest) GetVolume() string {
@@ -3070,7 +3287,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3082,7 +3299,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3095,7 +3312,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AttachResponse) GetLayout() *Layout {
@@ -3130,7 +3347,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3142,7 +3359,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3155,7 +3372,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RenewRequest) GetVolume() uint64 {
@@ -3188,7 +3405,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3417,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3430,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RenewResponse) GetVersion() uint64 {
@@ -3232,7 +3449,7 @@ type GetLayoutRequest struct {
 
 func (x *GetLayoutRequest) Reset() {
 	*x = GetLayoutRequest{}
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3461,7 @@ func (x *GetLayoutRequest) String() string {
 func (*GetLayoutRequest) ProtoMessage() {}
 
 func (x *GetLayoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3474,7 @@ func (x *GetLayoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLayoutRequest.ProtoReflect.Descriptor instead.
 func (*GetLayoutRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetLayoutRequest) GetVolume() uint64 {
@@ -3276,7 +3493,7 @@ type GetLayoutResponse struct {
 
 func (x *GetLayoutResponse) Reset() {
 	*x = GetLayoutResponse{}
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3288,7 +3505,7 @@ func (x *GetLayoutResponse) String() string {
 func (*GetLayoutResponse) ProtoMessage() {}
 
 func (x *GetLayoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3301,7 +3518,7 @@ func (x *GetLayoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLayoutResponse.ProtoReflect.Descriptor instead.
 func (*GetLayoutResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetLayoutResponse) GetLayout() *Layout {
@@ -3321,7 +3538,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3333,7 +3550,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3346,7 +3563,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DetachRequest) GetVolume() uint64 {
@@ -3371,7 +3588,7 @@ type DetachResponse struct {
 
 func (x *DetachResponse) Reset() {
 	*x = DetachResponse{}
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3383,7 +3600,7 @@ func (x *DetachResponse) String() string {
 func (*DetachResponse) ProtoMessage() {}
 
 func (x *DetachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3396,7 +3613,135 @@ func (x *DetachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
 func (*DetachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_proto_rawDescGZIP(), []int{52}
+}
+
+type RebuildRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        string                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"` // name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildRequest) Reset() {
+	*x = RebuildRequest{}
+	mi := &file_meta_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildRequest) ProtoMessage() {}
+
+func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildRequest.ProtoReflect.Descriptor instead.
+func (*RebuildRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *RebuildRequest) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+type RebuildResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        *Volume                `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`                              // after what was done
+	Replaced      uint64                 `protobuf:"varint,2,opt,name=replaced,proto3" json:"replaced,omitempty"`                         // members that got a replacement by this call
+	Waiting       uint64                 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`                           // members whose turn comes when others are filled
+	Stuck         uint64                 `protobuf:"varint,4,opt,name=stuck,proto3" json:"stuck,omitempty"`                               // members that cannot be replaced
+	StuckReason   string                 `protobuf:"bytes,5,opt,name=stuck_reason,json=stuckReason,proto3" json:"stuck_reason,omitempty"` // why, for one of them
+	Suspect       []string               `protobuf:"bytes,6,rep,name=suspect,proto3" json:"suspect,omitempty"`                            // servers whose members were replaced although the grace has not passed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildResponse) Reset() {
+	*x = RebuildResponse{}
+	mi := &file_meta_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildResponse) ProtoMessage() {}
+
+func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildResponse.ProtoReflect.Descriptor instead.
+func (*RebuildResponse) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *RebuildResponse) GetVolume() *Volume {
+	if x != nil {
+		return x.Volume
+	}
+	return nil
+}
+
+func (x *RebuildResponse) GetReplaced() uint64 {
+	if x != nil {
+		return x.Replaced
+	}
+	return 0
+}
+
+func (x *RebuildResponse) GetWaiting() uint64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *RebuildResponse) GetStuck() uint64 {
+	if x != nil {
+		return x.Stuck
+	}
+	return 0
+}
+
+func (x *RebuildResponse) GetStuckReason() string {
+	if x != nil {
+		return x.StuckReason
+	}
+	return ""
+}
+
+func (x *RebuildResponse) GetSuspect() []string {
+	if x != nil {
+		return x.Suspect
+	}
+	return nil
 }
 
 type BackupRequest struct {
@@ -3407,7 +3752,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +3764,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3777,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_proto_rawDescGZIP(), []int{55}
 }
 
 type BackupResponse struct {
@@ -3444,7 +3789,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3456,7 +3801,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3469,7 +3814,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -3495,7 +3840,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3507,7 +3852,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3520,7 +3865,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -3583,7 +3928,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3595,7 +3940,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3608,7 +3953,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListEventsRequest) GetSince() uint64 {
@@ -3643,7 +3988,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3655,7 +4000,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3668,7 +4013,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -3700,7 +4045,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3712,7 +4057,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3725,7 +4070,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_proto_rawDescGZIP(), []int{60}
 }
 
 type GetStatusResponse struct {
@@ -3741,7 +4086,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3753,7 +4098,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3766,7 +4111,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetStatusResponse) GetCluster() string {
@@ -3814,7 +4159,7 @@ type Rebalancing struct {
 
 func (x *Rebalancing) Reset() {
 	*x = Rebalancing{}
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3826,7 +4171,7 @@ func (x *Rebalancing) String() string {
 func (*Rebalancing) ProtoMessage() {}
 
 func (x *Rebalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3839,7 +4184,7 @@ func (x *Rebalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebalancing.ProtoReflect.Descriptor instead.
 func (*Rebalancing) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Rebalancing) GetThresholdPercent() uint32 {
@@ -4038,7 +4383,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tadmin_url\x18\x03 \x01(\tR\badminUrl\x12!\n" +
-	"\fremaining_ms\x18\x04 \x01(\x03R\vremainingMs\"\x86\x04\n" +
+	"\fremaining_ms\x18\x04 \x01(\x03R\vremainingMs\"\xbf\x04\n" +
 	"\x06Report\x12/\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x19.dmps.meta.v1.VolumeStateR\x05state\x12'\n" +
 	"\x0fdegraded_groups\x18\x02 \x01(\x04R\x0edegradedGroups\x12#\n" +
@@ -4053,10 +4398,35 @@ const file_meta_proto_rawDesc = "" +
 	"\bcounters\x18\n" +
 	" \x03(\v2\".dmps.meta.v1.Report.CountersEntryR\bcounters\x12!\n" +
 	"\frebuild_rows\x18\v \x01(\x04R\vrebuildRows\x12\x18\n" +
-	"\arebuilt\x18\f \x03(\x04R\arebuilt\x1a;\n" +
+	"\arebuilt\x18\f \x03(\x04R\arebuilt\x127\n" +
+	"\arebuild\x18\r \x01(\v2\x1d.dmps.meta.v1.RebuildProgressR\arebuild\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf4\x06\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x8d\x03\n" +
+	"\x0fRebuildProgress\x12\x1b\n" +
+	"\trows_left\x18\x01 \x01(\x04R\browsLeft\x12\x1d\n" +
+	"\n" +
+	"rows_total\x18\x02 \x01(\x04R\trowsTotal\x12(\n" +
+	"\x10bytes_per_second\x18\x03 \x01(\x01R\x0ebytesPerSecond\x12+\n" +
+	"\x11remaining_seconds\x18\x04 \x01(\x01R\x10remainingSeconds\x12\x1f\n" +
+	"\vlimit_bytes\x18\x05 \x01(\x03R\n" +
+	"limitBytes\x12\x1d\n" +
+	"\n" +
+	"rate_bytes\x18\x06 \x01(\x03R\trateBytes\x12\x1b\n" +
+	"\theld_back\x18\a \x01(\bR\bheldBack\x120\n" +
+	"\x15at_risk_since_unix_ms\x18\b \x01(\x03R\x11atRiskSinceUnixMs\x12!\n" +
+	"\fmembers_left\x18\t \x01(\rR\vmembersLeft\x125\n" +
+	"\amembers\x18\n" +
+	" \x03(\v2\x1b.dmps.meta.v1.RebuildMemberR\amembers\"\xbb\x01\n" +
+	"\rRebuildMember\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x10\n" +
+	"\x03col\x18\x02 \x01(\rR\x03col\x12\x16\n" +
+	"\x06server\x18\x03 \x01(\tR\x06server\x12\x14\n" +
+	"\x05chunk\x18\x04 \x01(\x04R\x05chunk\x12\x1b\n" +
+	"\trows_left\x18\x05 \x01(\x04R\browsLeft\x12\x1d\n" +
+	"\n" +
+	"rows_total\x18\x06 \x01(\x04R\trowsTotal\x12\x18\n" +
+	"\afilling\x18\a \x01(\bR\afilling\"\xf4\x06\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12/\n" +
@@ -4123,7 +4493,16 @@ const file_meta_proto_rawDesc = "" +
 	"\rDetachRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x10\n" +
-	"\x0eDetachResponse\"\x0f\n" +
+	"\x0eDetachResponse\"(\n" +
+	"\x0eRebuildRequest\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\tR\x06volume\"\xc8\x01\n" +
+	"\x0fRebuildResponse\x12,\n" +
+	"\x06volume\x18\x01 \x01(\v2\x14.dmps.meta.v1.VolumeR\x06volume\x12\x1a\n" +
+	"\breplaced\x18\x02 \x01(\x04R\breplaced\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\x04R\awaiting\x12\x14\n" +
+	"\x05stuck\x18\x04 \x01(\x04R\x05stuck\x12!\n" +
+	"\fstuck_reason\x18\x05 \x01(\tR\vstuckReason\x12\x18\n" +
+	"\asuspect\x18\x06 \x03(\tR\asuspect\"\x0f\n" +
 	"\rBackupRequest\"$\n" +
 	"\x0eBackupResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\xa5\x01\n" +
@@ -4184,7 +4563,7 @@ const file_meta_proto_rawDesc = "" +
 	"\vDrainServer\x12 .dmps.meta.v1.DrainServerRequest\x1a!.dmps.meta.v1.DrainServerResponse\x12X\n" +
 	"\rUndrainServer\x12\".dmps.meta.v1.UndrainServerRequest\x1a#.dmps.meta.v1.UndrainServerResponse\x12L\n" +
 	"\tRebalance\x12\x1e.dmps.meta.v1.RebalanceRequest\x1a\x1f.dmps.meta.v1.RebalanceResponse\x12U\n" +
-	"\fRemoveServer\x12!.dmps.meta.v1.RemoveServerRequest\x1a\".dmps.meta.v1.RemoveServerResponse2\xf9\x04\n" +
+	"\fRemoveServer\x12!.dmps.meta.v1.RemoveServerRequest\x1a\".dmps.meta.v1.RemoveServerResponse2\xc1\x05\n" +
 	"\rVolumeService\x12U\n" +
 	"\fCreateVolume\x12!.dmps.meta.v1.CreateVolumeRequest\x1a\".dmps.meta.v1.CreateVolumeResponse\x12R\n" +
 	"\vListVolumes\x12 .dmps.meta.v1.ListVolumesRequest\x1a!.dmps.meta.v1.ListVolumesResponse\x12L\n" +
@@ -4193,7 +4572,8 @@ const file_meta_proto_rawDesc = "" +
 	"\x06Attach\x12\x1b.dmps.meta.v1.AttachRequest\x1a\x1c.dmps.meta.v1.AttachResponse\x12@\n" +
 	"\x05Renew\x12\x1a.dmps.meta.v1.RenewRequest\x1a\x1b.dmps.meta.v1.RenewResponse\x12L\n" +
 	"\tGetLayout\x12\x1e.dmps.meta.v1.GetLayoutRequest\x1a\x1f.dmps.meta.v1.GetLayoutResponse\x12C\n" +
-	"\x06Detach\x12\x1b.dmps.meta.v1.DetachRequest\x1a\x1c.dmps.meta.v1.DetachResponse2\xae\x01\n" +
+	"\x06Detach\x12\x1b.dmps.meta.v1.DetachRequest\x1a\x1c.dmps.meta.v1.DetachResponse\x12F\n" +
+	"\aRebuild\x12\x1c.dmps.meta.v1.RebuildRequest\x1a\x1d.dmps.meta.v1.RebuildResponse2\xae\x01\n" +
 	"\rStatusService\x12L\n" +
 	"\tGetStatus\x12\x1e.dmps.meta.v1.GetStatusRequest\x1a\x1f.dmps.meta.v1.GetStatusResponse\x12O\n" +
 	"\n" +
@@ -4212,7 +4592,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_meta_proto_goTypes = []any{
 	(ServerState)(0),              // 0: dmps.meta.v1.ServerState
 	(MemberState)(0),              // 1: dmps.meta.v1.MemberState
@@ -4254,32 +4634,36 @@ var file_meta_proto_goTypes = []any{
 	(*Layout)(nil),                // 37: dmps.meta.v1.Layout
 	(*Lease)(nil),                 // 38: dmps.meta.v1.Lease
 	(*Report)(nil),                // 39: dmps.meta.v1.Report
-	(*Volume)(nil),                // 40: dmps.meta.v1.Volume
-	(*ListVolumesRequest)(nil),    // 41: dmps.meta.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),   // 42: dmps.meta.v1.ListVolumesResponse
-	(*GetVolumeRequest)(nil),      // 43: dmps.meta.v1.GetVolumeRequest
-	(*GetVolumeResponse)(nil),     // 44: dmps.meta.v1.GetVolumeResponse
-	(*DeleteVolumeRequest)(nil),   // 45: dmps.meta.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil),  // 46: dmps.meta.v1.DeleteVolumeResponse
-	(*AttachRequest)(nil),         // 47: dmps.meta.v1.AttachRequest
-	(*AttachResponse)(nil),        // 48: dmps.meta.v1.AttachResponse
-	(*RenewRequest)(nil),          // 49: dmps.meta.v1.RenewRequest
-	(*RenewResponse)(nil),         // 50: dmps.meta.v1.RenewResponse
-	(*GetLayoutRequest)(nil),      // 51: dmps.meta.v1.GetLayoutRequest
-	(*GetLayoutResponse)(nil),     // 52: dmps.meta.v1.GetLayoutResponse
-	(*DetachRequest)(nil),         // 53: dmps.meta.v1.DetachRequest
-	(*DetachResponse)(nil),        // 54: dmps.meta.v1.DetachResponse
-	(*BackupRequest)(nil),         // 55: dmps.meta.v1.BackupRequest
-	(*BackupResponse)(nil),        // 56: dmps.meta.v1.BackupResponse
-	(*Event)(nil),                 // 57: dmps.meta.v1.Event
-	(*ListEventsRequest)(nil),     // 58: dmps.meta.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 59: dmps.meta.v1.ListEventsResponse
-	(*GetStatusRequest)(nil),      // 60: dmps.meta.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 61: dmps.meta.v1.GetStatusResponse
-	(*Rebalancing)(nil),           // 62: dmps.meta.v1.Rebalancing
-	nil,                           // 63: dmps.meta.v1.RegisterRequest.LabelsEntry
-	nil,                           // 64: dmps.meta.v1.Server.LabelsEntry
-	nil,                           // 65: dmps.meta.v1.Report.CountersEntry
+	(*RebuildProgress)(nil),       // 40: dmps.meta.v1.RebuildProgress
+	(*RebuildMember)(nil),         // 41: dmps.meta.v1.RebuildMember
+	(*Volume)(nil),                // 42: dmps.meta.v1.Volume
+	(*ListVolumesRequest)(nil),    // 43: dmps.meta.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),   // 44: dmps.meta.v1.ListVolumesResponse
+	(*GetVolumeRequest)(nil),      // 45: dmps.meta.v1.GetVolumeRequest
+	(*GetVolumeResponse)(nil),     // 46: dmps.meta.v1.GetVolumeResponse
+	(*DeleteVolumeRequest)(nil),   // 47: dmps.meta.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),  // 48: dmps.meta.v1.DeleteVolumeResponse
+	(*AttachRequest)(nil),         // 49: dmps.meta.v1.AttachRequest
+	(*AttachResponse)(nil),        // 50: dmps.meta.v1.AttachResponse
+	(*RenewRequest)(nil),          // 51: dmps.meta.v1.RenewRequest
+	(*RenewResponse)(nil),         // 52: dmps.meta.v1.RenewResponse
+	(*GetLayoutRequest)(nil),      // 53: dmps.meta.v1.GetLayoutRequest
+	(*GetLayoutResponse)(nil),     // 54: dmps.meta.v1.GetLayoutResponse
+	(*DetachRequest)(nil),         // 55: dmps.meta.v1.DetachRequest
+	(*DetachResponse)(nil),        // 56: dmps.meta.v1.DetachResponse
+	(*RebuildRequest)(nil),        // 57: dmps.meta.v1.RebuildRequest
+	(*RebuildResponse)(nil),       // 58: dmps.meta.v1.RebuildResponse
+	(*BackupRequest)(nil),         // 59: dmps.meta.v1.BackupRequest
+	(*BackupResponse)(nil),        // 60: dmps.meta.v1.BackupResponse
+	(*Event)(nil),                 // 61: dmps.meta.v1.Event
+	(*ListEventsRequest)(nil),     // 62: dmps.meta.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 63: dmps.meta.v1.ListEventsResponse
+	(*GetStatusRequest)(nil),      // 64: dmps.meta.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 65: dmps.meta.v1.GetStatusResponse
+	(*Rebalancing)(nil),           // 66: dmps.meta.v1.Rebalancing
+	nil,                           // 67: dmps.meta.v1.RegisterRequest.LabelsEntry
+	nil,                           // 68: dmps.meta.v1.Server.LabelsEntry
+	nil,                           // 69: dmps.meta.v1.Report.CountersEntry
 }
 var file_meta_proto_depIdxs = []int32{
 	3,  // 0: dmps.meta.v1.Reason.code:type_name -> dmps.meta.v1.Reason.Code
@@ -4287,84 +4671,89 @@ var file_meta_proto_depIdxs = []int32{
 	5,  // 2: dmps.meta.v1.GetNodeResponse.leader:type_name -> dmps.meta.v1.Node
 	5,  // 3: dmps.meta.v1.JoinRequest.node:type_name -> dmps.meta.v1.Node
 	5,  // 4: dmps.meta.v1.ListMembersResponse.members:type_name -> dmps.meta.v1.Node
-	63, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
-	64, // 6: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
+	67, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
+	68, // 6: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
 	0,  // 7: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
 	20, // 8: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
 	31, // 9: dmps.meta.v1.RemoveServerResponse.losses:type_name -> dmps.meta.v1.Loss
-	40, // 10: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	42, // 10: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
 	1,  // 11: dmps.meta.v1.Member.state:type_name -> dmps.meta.v1.MemberState
 	34, // 12: dmps.meta.v1.Pending.member:type_name -> dmps.meta.v1.Member
 	34, // 13: dmps.meta.v1.Group.members:type_name -> dmps.meta.v1.Member
 	35, // 14: dmps.meta.v1.Group.pending:type_name -> dmps.meta.v1.Pending
 	36, // 15: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
 	2,  // 16: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
-	65, // 17: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
-	2,  // 18: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
-	38, // 19: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
-	39, // 20: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
-	40, // 21: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
-	40, // 22: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
-	37, // 23: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
-	37, // 24: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
-	39, // 25: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
-	37, // 26: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
-	57, // 27: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
-	40, // 28: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
-	20, // 29: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
-	5,  // 30: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
-	62, // 31: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
-	6,  // 32: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
-	8,  // 33: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
-	10, // 34: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
-	12, // 35: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
-	14, // 36: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
-	55, // 37: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
-	16, // 38: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
-	18, // 39: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
-	21, // 40: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
-	23, // 41: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
-	25, // 42: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
-	27, // 43: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
-	29, // 44: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
-	32, // 45: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
-	41, // 46: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
-	43, // 47: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
-	45, // 48: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
-	47, // 49: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
-	49, // 50: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
-	51, // 51: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
-	53, // 52: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
-	60, // 53: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
-	58, // 54: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
-	7,  // 55: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
-	9,  // 56: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
-	11, // 57: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
-	13, // 58: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
-	15, // 59: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
-	56, // 60: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
-	17, // 61: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
-	19, // 62: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
-	22, // 63: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
-	24, // 64: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
-	26, // 65: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
-	28, // 66: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
-	30, // 67: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
-	33, // 68: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
-	42, // 69: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
-	44, // 70: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
-	46, // 71: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
-	48, // 72: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
-	50, // 73: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
-	52, // 74: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
-	54, // 75: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
-	61, // 76: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
-	59, // 77: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
-	55, // [55:78] is the sub-list for method output_type
-	32, // [32:55] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	69, // 17: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
+	40, // 18: dmps.meta.v1.Report.rebuild:type_name -> dmps.meta.v1.RebuildProgress
+	41, // 19: dmps.meta.v1.RebuildProgress.members:type_name -> dmps.meta.v1.RebuildMember
+	2,  // 20: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
+	38, // 21: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
+	39, // 22: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
+	42, // 23: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
+	42, // 24: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	37, // 25: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
+	37, // 26: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
+	39, // 27: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
+	37, // 28: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
+	42, // 29: dmps.meta.v1.RebuildResponse.volume:type_name -> dmps.meta.v1.Volume
+	61, // 30: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
+	42, // 31: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
+	20, // 32: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
+	5,  // 33: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
+	66, // 34: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
+	6,  // 35: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
+	8,  // 36: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
+	10, // 37: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
+	12, // 38: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
+	14, // 39: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
+	59, // 40: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
+	16, // 41: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
+	18, // 42: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
+	21, // 43: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
+	23, // 44: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
+	25, // 45: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
+	27, // 46: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
+	29, // 47: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
+	32, // 48: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
+	43, // 49: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
+	45, // 50: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
+	47, // 51: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
+	49, // 52: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
+	51, // 53: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
+	53, // 54: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
+	55, // 55: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
+	57, // 56: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
+	64, // 57: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
+	62, // 58: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
+	7,  // 59: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
+	9,  // 60: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
+	11, // 61: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
+	13, // 62: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
+	15, // 63: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
+	60, // 64: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
+	17, // 65: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
+	19, // 66: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
+	22, // 67: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
+	24, // 68: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
+	26, // 69: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
+	28, // 70: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
+	30, // 71: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
+	33, // 72: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
+	44, // 73: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
+	46, // 74: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
+	48, // 75: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
+	50, // 76: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
+	52, // 77: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
+	54, // 78: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
+	56, // 79: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
+	58, // 80: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
+	65, // 81: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
+	63, // 82: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
+	59, // [59:83] is the sub-list for method output_type
+	35, // [35:59] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -4378,7 +4767,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   62,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -117,7 +117,7 @@ func (p *healing) loads() []*load {
 		}
 		for g, group := range v.Groups {
 			planned := p.seated[group] // nil: nothing
-			movable := group.whole() && !slices.ContainsFunc(group.Members, p.s.missing)
+			movable := group.whole() && !slices.ContainsFunc(group.Members, p.missing)
 			for col, m := range group.Members {
 				l := byID[m.Server]
 				if l == nil {

@@ -136,6 +136,11 @@ type Heal struct {
 	Limit      int    `json:"limit"`                // most members in this command
 	Rebuilding int    `json:"rebuilding,omitempty"` // most members of a volume that are filled at once; 0: no limit
 	Moves      int    `json:"moves"`                // most living members of the cluster that are replaced at once
+
+	// Volume is the only one to be healed, because somebody asked for it: its
+	// members on suspect servers are replaced too, nothing is moved. 0: all
+	// volumes, as planned.
+	Volume raid.VolumeID `json:"volume,omitempty"`
 }
 
 // Rebuilt are chunks that hold all that belongs there, as the lease holder

@@ -41,8 +41,10 @@ const (
 
 // Healed is the result of Heal.
 type Healed struct {
-	Steps int  // members that got a replacement, or whose pending one was given up
-	More  bool // Limit ended the plan
+	Steps int    // members that got a replacement, or whose pending one was given up
+	More  bool   // Limit ended the plan
+	Wait  int    // members of Heal.Volume whose turn comes when others are filled
+	Stuck *Stuck // members of Heal.Volume that cannot be replaced; nil: none
 }
 
 // ailing is a group that misses members.
@@ -60,6 +62,7 @@ type healing struct {
 	more    bool
 	pick    *picker
 	filling map[raid.VolumeID]int // members that are rebuilding or pending
+	wait    int                   // members of the volume asked for that must wait for their turn
 	moves   int                   // pending members
 	stuck   map[raid.VolumeID]*Stuck
 	seated  map[*Group]*seats // of the groups that the plan touches
@@ -91,6 +94,26 @@ func (s *State) WouldHeal(c *Heal) bool {
 	return len(p.steps) > 0 || p.evened || !p.more && !s.sameStuck(p.stuck)
 }
 
+// PlanHeal tells what the command would do, and changes nothing.
+func (s *State) PlanHeal(c *Heal) Healed {
+	p := s.planHeal(c)
+	return Healed{Steps: len(p.steps), More: p.more, Wait: p.wait, Stuck: p.stuck[c.Volume]}
+}
+
+// Suspects are the suspect servers that hold members of a volume.
+func (s *State) Suspects(v *Volume) (out []raid.ServerID) {
+	for _, g := range v.Groups {
+		for _, m := range g.Members {
+			if m.State == raid.MemberLost || s.Servers[m.Server].State != ServerSuspect || slices.Contains(out, m.Server) {
+				continue
+			}
+			out = append(out, m.Server)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 func (s *State) sameStuck(stuck map[raid.VolumeID]*Stuck) bool {
 	for _, v := range s.Volumes {
 		if is := stuck[v.ID]; (is == nil) != (v.Stuck == nil) || is != nil && *is != *v.Stuck {
@@ -109,12 +132,15 @@ func (s *State) planHeal(c *Heal) *healing {
 	var todo []ailing
 	var moving []ailing
 	for _, v := range s.SortedVolumes() {
+		if c.Volume != 0 && v.ID != c.Volume {
+			continue
+		}
 		for g, group := range v.Groups {
 			var missing, leaving []int
 			for col, m := range group.Members {
 				_, pending := group.pending(col)
 				switch {
-				case s.missing(m):
+				case p.missing(m):
 					missing = append(missing, col)
 				case m.State == raid.MemberRebuilding:
 					p.filling[v.ID]++
@@ -124,7 +150,7 @@ func (s *State) planHeal(c *Heal) *healing {
 			}
 			for i, pd := range group.Pending {
 				sv := s.Servers[pd.Member.Server]
-				if sv.State == ServerDown || sv.Draining {
+				if sv.State == ServerDown || sv.Draining || p.away(sv) && p.missing(group.Members[pd.Col]) {
 					p.add(step{v: v, group: g, col: int(group.Pending[i].Col), kind: stepCancel})
 					continue
 				}
@@ -144,6 +170,9 @@ func (s *State) planHeal(c *Heal) *healing {
 	for _, a := range todo {
 		p.replace(a)
 	}
+	if c.Volume != 0 {
+		return p
+	}
 	for _, a := range moving {
 		p.move(a)
 	}
@@ -153,9 +182,17 @@ func (s *State) planHeal(c *Heal) *healing {
 	return p
 }
 
-// missing reports whether a member is not there, and will not be.
-func (s *State) missing(m Member) bool {
-	return m.State == raid.MemberLost || s.Servers[m.Server].State == ServerDown
+// missing reports whether a member is not there, and will not be, or not soon
+// enough for who asked for its volume.
+func (p *healing) missing(m Member) bool {
+	if m.State == raid.MemberLost {
+		return true
+	}
+	return p.away(p.s.Servers[m.Server])
+}
+
+func (p *healing) away(sv *Server) bool {
+	return sv.State == ServerDown || sv.State == ServerSuspect && p.c.Volume != 0
 }
 
 func (p *healing) add(st step) bool {
@@ -194,7 +231,7 @@ func (p *healing) replace(a ailing) {
 	sources, away := 0, 0
 	for _, m := range group.Members {
 		switch {
-		case m.State == raid.MemberInSync && !p.s.missing(m):
+		case m.State == raid.MemberInSync && !p.missing(m):
 			sources++
 		case m.State == raid.MemberInSync:
 			away++
@@ -212,13 +249,14 @@ func (p *healing) replace(a ailing) {
 	seats := p.seatsOf(group)
 	for _, col := range a.cols {
 		if i, ok := group.pending(col); ok {
-			if sv := p.s.Servers[group.Pending[i].Member.Server]; sv.State != ServerDown && !sv.Draining {
+			if sv := p.s.Servers[group.Pending[i].Member.Server]; !p.away(sv) && !sv.Draining {
 				p.add(step{v: a.v, group: a.group, col: col, kind: stepPromote})
 				continue
 			}
 			delete(seats.pending, col) // it is given up in the same plan
 		}
 		if !fresh && p.c.Rebuilding > 0 && p.filling[a.v.ID] >= p.c.Rebuilding {
+			p.wait++
 			continue // its turn comes
 		}
 		to, by, why := p.pick.choose(a.v, seats, col, group.Members[col].State == raid.MemberLost)
@@ -274,6 +312,10 @@ func (s *State) heal(c *Heal) Healed {
 	for _, id := range slices.Sorted(maps.Keys(changed)) {
 		s.newVersion(changed[id])
 		s.noteHealed(changed[id], p.steps)
+	}
+	if c.Volume != 0 {
+		// What is stuck in an ordinary plan is another question.
+		return Healed{Steps: len(p.steps), More: p.more, Wait: p.wait, Stuck: p.stuck[c.Volume]}
 	}
 	s.balanced(p)
 	if !p.more {

@@ -138,8 +138,11 @@ func checkHeal(t *rapid.T, s *State, c *Heal, next raid.ChunkID) {
 			sources := 0
 			for col, m := range group.Members {
 				fresh(col, m)
-				if m.State == raid.MemberInSync && s.Servers[m.Server].State != ServerDown {
+				if st := s.Servers[m.Server].State; m.State == raid.MemberInSync && st != ServerDown && !(st == ServerSuspect && c.Volume != 0) {
 					sources++
+				}
+				if c.Volume != 0 && v.ID != c.Volume && m.Chunk >= next {
+					t.Fatalf("%s was healed, and volume %d was asked for", at, c.Volume)
 				}
 			}
 			for _, m := range group.Members {
@@ -218,7 +221,7 @@ func TestHealing(t *testing.T) {
 			return true
 		}
 		for range rapid.IntRange(5, 60).Draw(t, "steps") {
-			switch id := server(); rapid.IntRange(0, 8).Draw(t, "step") {
+			switch id := server(); rapid.IntRange(0, 9).Draw(t, "step") {
 			case 0:
 				if mayLose(id) {
 					h.register(id)
@@ -237,6 +240,11 @@ func TestHealing(t *testing.T) {
 				h.do(Command{Heal: &Heal{
 					Seed: rapid.Uint64().Draw(t, "seed"), Limit: rapid.SampledFrom([]int{2, 1000}).Draw(t, "limit"),
 					Moves: rapid.IntRange(0, 9).Draw(t, "moves"),
+				}})
+			case 9:
+				h.do(Command{Heal: &Heal{
+					Seed: rapid.Uint64().Draw(t, "seed"), Limit: rapid.SampledFrom([]int{2, 1000}).Draw(t, "limit"), Moves: 3,
+					Volume: raid.VolumeID(rapid.IntRange(1, 2).Draw(t, "volume")),
 				}})
 			case 7:
 				v := h.s.Volumes[raid.VolumeID(rapid.IntRange(1, 2).Draw(t, "volume"))]

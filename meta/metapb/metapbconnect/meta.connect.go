@@ -96,6 +96,8 @@ const (
 	VolumeServiceGetLayoutProcedure = "/dmps.meta.v1.VolumeService/GetLayout"
 	// VolumeServiceDetachProcedure is the fully-qualified name of the VolumeService's Detach RPC.
 	VolumeServiceDetachProcedure = "/dmps.meta.v1.VolumeService/Detach"
+	// VolumeServiceRebuildProcedure is the fully-qualified name of the VolumeService's Rebuild RPC.
+	VolumeServiceRebuildProcedure = "/dmps.meta.v1.VolumeService/Rebuild"
 	// StatusServiceGetStatusProcedure is the fully-qualified name of the StatusService's GetStatus RPC.
 	StatusServiceGetStatusProcedure = "/dmps.meta.v1.StatusService/GetStatus"
 	// StatusServiceListEventsProcedure is the fully-qualified name of the StatusService's ListEvents
@@ -574,6 +576,11 @@ type VolumeServiceClient interface {
 	// GetLayout gives the present layout of a volume to the holder of its lease.
 	GetLayout(context.Context, *connect.Request[metapb.GetLayoutRequest]) (*connect.Response[metapb.GetLayoutResponse], error)
 	Detach(context.Context, *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error)
+	// Rebuild has the volume's members on servers that are down or suspect
+	// replaced now, without waiting for the grace. Called again it goes on with
+	// what could not be replaced before. An error only when nothing can be
+	// decided; members that cannot be replaced are in the answer.
+	Rebuild(context.Context, *connect.Request[metapb.RebuildRequest]) (*connect.Response[metapb.RebuildResponse], error)
 }
 
 // NewVolumeServiceClient constructs a client for the dmps.meta.v1.VolumeService service. By
@@ -635,6 +642,12 @@ func NewVolumeServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(volumeServiceMethods.ByName("Detach")),
 			connect.WithClientOptions(opts...),
 		),
+		rebuild: connect.NewClient[metapb.RebuildRequest, metapb.RebuildResponse](
+			httpClient,
+			baseURL+VolumeServiceRebuildProcedure,
+			connect.WithSchema(volumeServiceMethods.ByName("Rebuild")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -648,6 +661,7 @@ type volumeServiceClient struct {
 	renew        *connect.Client[metapb.RenewRequest, metapb.RenewResponse]
 	getLayout    *connect.Client[metapb.GetLayoutRequest, metapb.GetLayoutResponse]
 	detach       *connect.Client[metapb.DetachRequest, metapb.DetachResponse]
+	rebuild      *connect.Client[metapb.RebuildRequest, metapb.RebuildResponse]
 }
 
 // CreateVolume calls dmps.meta.v1.VolumeService.CreateVolume.
@@ -690,6 +704,11 @@ func (c *volumeServiceClient) Detach(ctx context.Context, req *connect.Request[m
 	return c.detach.CallUnary(ctx, req)
 }
 
+// Rebuild calls dmps.meta.v1.VolumeService.Rebuild.
+func (c *volumeServiceClient) Rebuild(ctx context.Context, req *connect.Request[metapb.RebuildRequest]) (*connect.Response[metapb.RebuildResponse], error) {
+	return c.rebuild.CallUnary(ctx, req)
+}
+
 // VolumeServiceHandler is an implementation of the dmps.meta.v1.VolumeService service.
 type VolumeServiceHandler interface {
 	CreateVolume(context.Context, *connect.Request[metapb.CreateVolumeRequest]) (*connect.Response[metapb.CreateVolumeResponse], error)
@@ -705,6 +724,11 @@ type VolumeServiceHandler interface {
 	// GetLayout gives the present layout of a volume to the holder of its lease.
 	GetLayout(context.Context, *connect.Request[metapb.GetLayoutRequest]) (*connect.Response[metapb.GetLayoutResponse], error)
 	Detach(context.Context, *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error)
+	// Rebuild has the volume's members on servers that are down or suspect
+	// replaced now, without waiting for the grace. Called again it goes on with
+	// what could not be replaced before. An error only when nothing can be
+	// decided; members that cannot be replaced are in the answer.
+	Rebuild(context.Context, *connect.Request[metapb.RebuildRequest]) (*connect.Response[metapb.RebuildResponse], error)
 }
 
 // NewVolumeServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -762,6 +786,12 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(volumeServiceMethods.ByName("Detach")),
 		connect.WithHandlerOptions(opts...),
 	)
+	volumeServiceRebuildHandler := connect.NewUnaryHandler(
+		VolumeServiceRebuildProcedure,
+		svc.Rebuild,
+		connect.WithSchema(volumeServiceMethods.ByName("Rebuild")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/dmps.meta.v1.VolumeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case VolumeServiceCreateVolumeProcedure:
@@ -780,6 +810,8 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 			volumeServiceGetLayoutHandler.ServeHTTP(w, r)
 		case VolumeServiceDetachProcedure:
 			volumeServiceDetachHandler.ServeHTTP(w, r)
+		case VolumeServiceRebuildProcedure:
+			volumeServiceRebuildHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -819,6 +851,10 @@ func (UnimplementedVolumeServiceHandler) GetLayout(context.Context, *connect.Req
 
 func (UnimplementedVolumeServiceHandler) Detach(context.Context, *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.VolumeService.Detach is not implemented"))
+}
+
+func (UnimplementedVolumeServiceHandler) Rebuild(context.Context, *connect.Request[metapb.RebuildRequest]) (*connect.Response[metapb.RebuildResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.VolumeService.Rebuild is not implemented"))
 }
 
 // StatusServiceClient is a client for the dmps.meta.v1.StatusService service.

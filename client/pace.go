@@ -1,0 +1,104 @@
+package client
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// paceBurst is how much time of unused rate a pace keeps.
+const paceBurst = 50 * time.Millisecond
+
+// pace bounds what all members of the volume that are being filled move
+// together: a token bucket whose rate may change while somebody waits. The
+// servers' own limits count beside it.
+type pace struct {
+	mu struct {
+		sync.Mutex
+		rate    float64       // bytes a second; 0: no limit
+		next    time.Time     // when what was taken so far has been paid for
+		changed chan struct{} // closed when rate changes; nil: nobody waits
+	}
+}
+
+// set changes the rate; 0 is no limit. What is owed stays owed in bytes.
+func (p *pace) set(rate float64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if rate == p.mu.rate {
+		return
+	}
+	now := time.Now()
+	switch owed := p.mu.next.Sub(now); {
+	case rate == 0 || owed <= 0:
+		p.mu.next = now
+	case p.mu.rate > 0:
+		p.mu.next = now.Add(time.Duration(float64(owed) * p.mu.rate / rate))
+	}
+	p.mu.rate = rate
+	if p.mu.changed != nil {
+		close(p.mu.changed)
+		p.mu.changed = nil
+	}
+}
+
+// rate is the limit in bytes a second; 0: none.
+func (p *pace) rate() float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.rate
+}
+
+// take waits until n bytes may be moved and takes them, in the order of the
+// calls. It gives what it took: n, or 0 when there is no limit. It fails only
+// when ctx ends first; then nothing was taken.
+func (p *pace) take(ctx context.Context, n int64) (int64, error) {
+	for {
+		p.mu.Lock()
+		if p.mu.rate == 0 {
+			p.mu.Unlock()
+			return 0, ctx.Err()
+		}
+		now := time.Now()
+		if floor := now.Add(-paceBurst); p.mu.next.Before(floor) {
+			p.mu.next = floor
+		}
+		wait := p.mu.next.Sub(now)
+		p.mu.next = p.mu.next.Add(bytesTime(n, p.mu.rate))
+		if p.mu.changed == nil {
+			p.mu.changed = make(chan struct{})
+		}
+		changed := p.mu.changed
+		p.mu.Unlock()
+		if wait <= 0 {
+			return n, ctx.Err()
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+			return n, ctx.Err()
+		case <-changed:
+			// Wait anew, at the new rate.
+			t.Stop()
+			p.correct(-n)
+		case <-ctx.Done():
+			t.Stop()
+			p.correct(-n)
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// correct counts n bytes that were moved and not taken; negative: taken and
+// not moved.
+func (p *pace) correct(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.rate > 0 {
+		p.mu.next = p.mu.next.Add(bytesTime(n, p.mu.rate))
+	}
+}
+
+func bytesTime(n int64, rate float64) time.Duration {
+	return time.Duration(float64(n) / rate * float64(time.Second))
+}
