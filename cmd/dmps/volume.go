@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"strconv"
@@ -324,7 +323,10 @@ func (a *app) showVolume(v metaclient.Volume, l *raid.Layout) error {
 }
 
 func (a *app) volumeDeleteCommand() *cobra.Command {
-	var yes, force bool
+	var (
+		agreed consent
+		force  bool
+	)
 	cmd := &cobra.Command{
 		Use:               "delete NAME",
 		Aliases:           []string{"rm"},
@@ -342,10 +344,13 @@ func (a *app) volumeDeleteCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !yes {
-				if err := a.confirm(fmt.Sprintf("Delete volume %s (%s, %s) and everything in it?", v.Name, human(v.Size), v.Redundancy)); err != nil {
-					return err
-				}
+			var consequences []string
+			if v.Lease != nil && force {
+				consequences = append(consequences, "It is attached to "+holder(v.Lease)+": what uses it there gets errors.")
+			}
+			deed := fmt.Sprintf("delete volume %s (%s, %s) and everything in it", v.Name, human(v.Size), v.Redundancy)
+			if err := agreed.ask(a, deed, consequences...); err != nil {
+				return err
 			}
 			if err := meta.DeleteVolume(cmd.Context(), args[0], force); err != nil {
 				return err
@@ -354,25 +359,9 @@ func (a *app) volumeDeleteCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	agreed.flag(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "delete it even while it is attached: its client gets errors from then on")
 	return cmd
-}
-
-// confirm asks a person. Without a terminal nobody can answer.
-func (a *app) confirm(question string) error {
-	if !isTerminal(a.in) {
-		return usageError("%s Nobody is there to answer: say --yes", question)
-	}
-	fmt.Fprintf(a.err, "%s [y/N] ", question)
-	line, err := bufio.NewReader(a.in).ReadString('\n')
-	if err != nil {
-		return fmt.Errorf("reading the answer: %w", err)
-	}
-	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
-		return fmt.Errorf("not deleted")
-	}
-	return nil
 }
 
 // withLive merges the report that the volume's client gives of itself now.
