@@ -13,9 +13,13 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"dmps/meta/store"
 )
+
+// ErrRunning is a folder whose files another process has open.
+var ErrRunning = errors.New("a metadata node runs on this folder") // stop that one first
 
 // disks is what a node keeps.
 type disks struct {
@@ -34,8 +38,11 @@ func openDisks(dir string, logger hclog.Logger) (*disks, error) {
 		Path:        filepath.Join(dir, "raft.db"),
 		BoltOptions: &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true},
 	})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("%s: %w", dir, ErrRunning)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open the Raft log in %s (is another node running there?): %w", dir, err)
+		return nil, fmt.Errorf("open the Raft log in %s: %w", dir, err)
 	}
 	if d.state, err = store.Open(filepath.Join(dir, "state.db")); err != nil {
 		return nil, errors.Join(err, d.log.Close())
