@@ -8,7 +8,6 @@ import (
 	"net/url"
 
 	"connectrpc.com/connect"
-	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"dmps/meta/metapb"
@@ -65,7 +64,7 @@ func (n *Node) toLeader(h http.Handler) http.Handler {
 			return
 		}
 		p := n.peer()
-		if local[r.URL.Path] || p != nil && p.raft.State() == raft.Leader {
+		if local[r.URL.Path] || p != nil && p.leads() {
 			h.ServeHTTP(w, r)
 			return
 		}

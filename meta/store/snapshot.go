@@ -21,8 +21,8 @@ type Snapshot struct{ tx *bolt.Tx }
 func (s *Store) Snapshot() (*Snapshot, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.mu.err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrStopped, s.mu.err)
+	if err := s.usableLocked(); err != nil {
+		return nil, err
 	}
 	tx, err := s.mu.db.Begin(false)
 	if err != nil {
