@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"dmps/meta/metaclient"
 	"dmps/meta/metapb"
 	"dmps/meta/metapb/metapbconnect"
 )
@@ -61,6 +62,11 @@ func (n *Node) toLeader(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get(authHeader) != "" {
 			fail(w, r, refused(metapb.Reason_CODE_INVALID, "authentication is not known to this version: leave %s empty", authHeader))
+			return
+		}
+		// A node that belongs to no cluster yet cannot decide in any case.
+		if meant, is := r.Header.Get(metaclient.ClusterHeader), n.identity().Cluster; meant != "" && is != "" && meant != is {
+			fail(w, r, refused(metapb.Reason_CODE_FOREIGN_CLUSTER, "this is cluster %s, not %s", is, meant))
 			return
 		}
 		p := n.peer()
