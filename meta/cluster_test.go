@@ -216,7 +216,31 @@ func TestForeignCluster(t *testing.T) {
 	if err := c.Register(t.Context(), info); !errors.Is(err, metaclient.ErrForeignCluster) {
 		t.Errorf("a memory server of another cluster: %v", err)
 	}
+	// A client of one cluster is not told by another that its volume is gone,
+	// and finds its own among several addresses.
+	both := newClient(t, time.Second, b, a)
+	registerServers(t, newClient(t, time.Second, b), 2)
+	if _, err := both.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	l, _, err := both.Attach(t.Context(), client.AttachRequest{Volume: "v", Holder: "h"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := both.Renew(t.Context(), l.Volume, l.Epoch, client.Report{State: client.StateHealthy}); err != nil {
+		t.Errorf("renew where one of two nodes is foreign: %v", err)
+	}
+	stop(t, b)
+	impatient := newClient(t, 100*time.Millisecond, a)
+	if _, err := both.Renew(t.Context(), l.Volume, l.Epoch, client.Report{State: client.StateHealthy}); errors.Is(err, client.ErrFenced) {
+		t.Errorf("another cluster fences: %v", err)
+	}
+	if _, err := impatient.Renew(t.Context(), l.Volume, l.Epoch, client.Report{State: client.StateHealthy}); !errors.Is(err, client.ErrFenced) {
+		t.Errorf("the test proves nothing: %v", err)
+	}
 	// A node of a cluster does not adopt another.
+	b = start(t, b.cfg)
+	waitReady(t, b)
 	_, err = b.clusterAt(a.APIURL()).Adopt(t.Context(), connect.NewRequest(&metapb.AdoptRequest{Cluster: "x", Proposer: "y", NodeId: a.ID()}))
 	if reasonCode(err) != metapb.Reason_CODE_FOREIGN_CLUSTER {
 		t.Errorf("adopt: %v", err)

@@ -41,7 +41,7 @@ type Config struct {
 
 	election time.Duration // of Raft, shorter in tests; 0: the library's second
 
-	beforeLog func() // tests: before a write of Raft's log, as if by a slow disk
+	beforeLog func() error // tests: before a write of Raft's log, as if by a slow disk, or one that fails
 }
 
 func (c Config) withDefaults() (Config, error) {

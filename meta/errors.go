@@ -68,7 +68,7 @@ func apiError(err error) error {
 		return withReason(err, &metapb.Reason{
 			Code: refusalCodes[refusal.Code], Holder: refusal.Holder, AdminUrl: refusal.Admin, MissingBytes: refusal.Missing,
 		})
-	case errors.Is(err, errNoQuorum), errors.Is(err, store.ErrStopped):
+	case errors.Is(err, errNoQuorum), errors.Is(err, store.ErrStopped), errors.Is(err, store.ErrFull):
 		return withReason(err, &metapb.Reason{Code: metapb.Reason_CODE_NO_QUORUM})
 	case errors.Is(err, errUnknownOutcome):
 		return withReason(err, &metapb.Reason{Code: metapb.Reason_CODE_UNKNOWN_OUTCOME})

@@ -8,9 +8,9 @@ import (
 	"net/url"
 
 	"connectrpc.com/connect"
-	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"dmps/meta/metaclient"
 	"dmps/meta/metapb"
 	"dmps/meta/metapb/metapbconnect"
 )
@@ -64,8 +64,13 @@ func (n *Node) toLeader(h http.Handler) http.Handler {
 			fail(w, r, refused(metapb.Reason_CODE_INVALID, "authentication is not known to this version: leave %s empty", authHeader))
 			return
 		}
+		// A node that belongs to no cluster yet cannot decide in any case.
+		if meant, is := r.Header.Get(metaclient.ClusterHeader), n.identity().Cluster; meant != "" && is != "" && meant != is {
+			fail(w, r, refused(metapb.Reason_CODE_FOREIGN_CLUSTER, "this is cluster %s, not %s", is, meant))
+			return
+		}
 		p := n.peer()
-		if local[r.URL.Path] || p != nil && p.raft.State() == raft.Leader {
+		if local[r.URL.Path] || p != nil && p.leads() {
 			h.ServeHTTP(w, r)
 			return
 		}

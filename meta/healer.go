@@ -34,7 +34,7 @@ func (h *healer) heal(ctx context.Context, n *Node, r *reign) {
 		would := false
 		start := time.Now()
 		if err := n.disks.state.View(func(s *state.State) { would = s.MayHeal() && s.WouldHeal(c) }); err != nil {
-			n.fail(err)
+			n.unusable(err)
 			return
 		}
 		h.next = start.Add(healShare * time.Since(start))

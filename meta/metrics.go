@@ -19,13 +19,15 @@ type metrics struct {
 var (
 	leaderDesc    = prometheus.NewDesc("dmps_meta_leader", "1 on the node that leads.", nil, nil)
 	appliedDesc   = prometheus.NewDesc("dmps_meta_applied_index", "Index of the last command in the state.", nil, nil)
+	fullDesc      = prometheus.NewDesc("dmps_meta_disk_full", "1 while this node waits for room on its disk: it decides nothing then.", nil, nil)
+	stalledDesc   = prometheus.NewDesc("dmps_meta_disk_stalled", "1 while a write of this node takes longer than 3 s.", nil, nil)
 	serverDesc    = prometheus.NewDesc("dmps_meta_servers", "Memory servers by state.", []string{"state"}, nil)
 	volumeDesc    = prometheus.NewDesc("dmps_meta_volumes", "Volumes by state.", []string{"state"}, nil)
 	degradedDesc  = prometheus.NewDesc("dmps_meta_volume_degraded_groups", "Groups of a volume with fewer than K+M usable members.", []string{"volume"}, nil)
 	leftDesc      = prometheus.NewDesc("dmps_meta_volume_redundancy_left", "Further losses that the worst group of a volume survives; below 0: data is out of reach.", []string{"volume"}, nil)
 	totalDesc     = prometheus.NewDesc("dmps_meta_memory_bytes", "Memory of the servers that are up.", nil, nil)
 	reservedDesc  = prometheus.NewDesc("dmps_meta_memory_reserved_bytes", "Memory promised to volumes on the servers that are up.", nil, nil)
-	collectorDesc = []*prometheus.Desc{leaderDesc, appliedDesc, serverDesc, volumeDesc, degradedDesc, leftDesc, totalDesc, reservedDesc}
+	collectorDesc = []*prometheus.Desc{leaderDesc, appliedDesc, fullDesc, stalledDesc, serverDesc, volumeDesc, degradedDesc, leftDesc, totalDesc, reservedDesc}
 )
 
 func newMetrics(n *Node) *metrics {
@@ -53,6 +55,17 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(appliedDesc, float64(c.n.disks.state.Applied()))
+	var full, stalled float64
+	if p := c.n.peer(); p != nil {
+		if c.n.diskFull(p) != nil {
+			full = 1
+		}
+		if p.log.busy.stalled() || p.fsm.busy.stalled() {
+			stalled = 1
+		}
+	}
+	gauge(fullDesc, full)
+	gauge(stalledDesc, stalled)
 	c.n.mu.Lock()
 	r := c.n.mu.reign
 	c.n.mu.Unlock()
@@ -94,6 +107,6 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	})
 	if err != nil {
-		c.n.log.Warn("metrics", "err", err) // guard ends the node for it
+		c.n.log.Warn("metrics", "err", err) // guard ends the node for it, or it waits for room
 	}
 }

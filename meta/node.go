@@ -9,12 +9,14 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"dmps/meta/state"
+	"dmps/meta/store"
 )
 
 // ErrRemoved is the end of a node that was removed from its cluster.
@@ -39,6 +41,7 @@ type Node struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	done   chan struct{} // closed when the node failed or was closed
+	asked  atomic.Int32  // futures of Raft that are waited for
 
 	mu struct {
 		sync.Mutex
@@ -212,6 +215,14 @@ func (n *Node) guard(ctx context.Context, p *peer) {
 	}
 }
 
+// unusable ends the node when its state cannot be used any more; a full disk
+// only has it wait.
+func (n *Node) unusable(err error) {
+	if !errors.Is(err, store.ErrFull) {
+		n.fail(err)
+	}
+}
+
 // fail ends the node's service for a reason; Close is still to be called.
 func (n *Node) fail(err error) {
 	n.mu.Lock()
@@ -250,6 +261,7 @@ func (n *Node) Close() error {
 	p := n.mu.peer
 	n.mu.Unlock()
 	n.cancel()
+	n.disks.giveUp()
 	var errs []error
 	if n.http != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -264,6 +276,7 @@ func (n *Node) Close() error {
 		p = n.peer()
 	}
 	if p != nil {
+		n.settle()
 		errs = append(errs, p.close())
 	}
 	if n.raftL != nil {
@@ -319,7 +332,7 @@ func (n *Node) leaderURL(p *peer) string {
 			u = node.API
 		}
 	}); err != nil {
-		return "" // guard ends the node for it
+		return "" // guard ends the node for it, or it waits for room
 	}
 	return u
 }

@@ -7,25 +7,34 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"dmps/meta/store"
 )
+
+// ErrRunning is a folder whose files another process has open.
+var ErrRunning = errors.New("a metadata node runs on this folder") // stop that one first
 
 // disks is what a node keeps.
 type disks struct {
 	state *store.Store
 	log   *raftboltdb.BoltStore // Raft's log and votes
 	snaps *raft.FileSnapshotStore
+
+	ending chan struct{} // closed by giveUp
+	once   sync.Once
 }
 
 func openDisks(dir string, logger hclog.Logger) (*disks, error) {
-	d := &disks{}
+	d := &disks{ending: make(chan struct{})}
 	var err error
 	if d.snaps, err = raft.NewFileSnapshotStoreWithLogger(dir, 2, logger); err != nil {
 		return nil, fmt.Errorf("snapshots in %s: %w", dir, err)
@@ -34,13 +43,22 @@ func openDisks(dir string, logger hclog.Logger) (*disks, error) {
 		Path:        filepath.Join(dir, "raft.db"),
 		BoltOptions: &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true},
 	})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("%s: %w", dir, ErrRunning)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open the Raft log in %s (is another node running there?): %w", dir, err)
+		return nil, fmt.Errorf("open the Raft log in %s: %w", dir, err)
 	}
 	if d.state, err = store.Open(filepath.Join(dir, "state.db")); err != nil {
 		return nil, errors.Join(err, d.log.Close())
 	}
 	return d, nil
+}
+
+// giveUp ends the waiting for room on a full disk: the node ends.
+func (d *disks) giveUp() {
+	d.once.Do(func() { close(d.ending) })
+	d.state.GiveUp()
 }
 
 func (d *disks) close() error { return errors.Join(d.log.Close(), d.state.Close()) }
@@ -80,7 +98,11 @@ type peer struct {
 	notify chan bool
 	layer  *streamLayer // nil: Raft does not run over the network (tests)
 	closer io.Closer    // the transport
+	silent atomic.Bool  // its log stalls: it does not lead, whatever it believes
 }
+
+// leads reports whether this node leads, as far as it can know.
+func (p *peer) leads() bool { return p.raft.State() == raft.Leader && !p.silent.Load() }
 
 // raftConfig is what differs from the library's defaults, and why.
 func raftConfig(id string, election time.Duration, logger hclog.Logger, notify chan<- bool) *raft.Config {
@@ -112,12 +134,12 @@ func openPeer(d *disks, id string, cfg Config, t raft.Transport, logger hclog.Lo
 		return fail(err)
 	}
 	p := &peer{
-		log: &watchedLog{LogStore: d.log, before: cfg.beforeLog}, fsm: &fsm{store: d.state, busy: &busy{}},
+		log: &watchedLog{LogStore: d.log, stable: d.log, ending: d.ending, before: cfg.beforeLog}, fsm: &fsm{store: d.state, busy: &busy{}},
 		addr: t.LocalAddr(), notify: make(chan bool, 8), closer: closer,
 	}
 	c := raftConfig(id, cfg.election, logger, p.notify)
 	c.NoSnapshotRestoreOnStart = !restore
-	if p.raft, err = raft.NewRaft(c, p.fsm, p.log, d.log, d.snaps, t); err != nil {
+	if p.raft, err = raft.NewRaft(c, p.fsm, p.log, p.log, d.snaps, t); err != nil {
 		return fail(fmt.Errorf("start Raft: %w", err))
 	}
 	return p, nil

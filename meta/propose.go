@@ -52,7 +52,11 @@ func (n *Node) propose(ctx context.Context, c *state.Command) (any, error) {
 // await waits for one of Raft's futures, for a bounded time.
 func (n *Node) await(ctx context.Context, f raft.Future) error {
 	done := make(chan error, 1)
-	go func() { done <- f.Error() }() // ends at the latest when Raft shuts down, which Close waits for
+	n.asked.Add(1)
+	go func() { // ends at the latest when Raft shuts down (settle)
+		defer n.asked.Add(-1)
+		done <- f.Error()
+	}()
 	limit := time.NewTimer(commitTimeout)
 	defer limit.Stop()
 	select {
@@ -74,4 +78,13 @@ func raftError(err error) error {
 		return errNoQuorum
 	}
 	return errors.Join(errUnknownOutcome, err)
+}
+
+// settle waits, for a bounded time, until Raft has answered what it was asked:
+// what came while its log waited for room would stay without an answer when
+// Raft is shut down at once.
+func (n *Node) settle() {
+	for end := time.Now().Add(enqueueTimeout); n.asked.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
 }

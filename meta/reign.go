@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"dmps/meta/metapb"
 	"dmps/meta/state"
 	"dmps/raid"
@@ -99,10 +97,13 @@ func (n *Node) rule(ctx context.Context, p *peer, r *reign) {
 	defer t.Stop()
 	var h healer
 	for last := time.Now(); ; last = time.Now() {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
+		// A node that hears nobody judges nobody: the silence is excused afterwards.
+		for wait := true; wait; wait = n.deaf(p) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+			}
 		}
 		r.excuse(time.Since(last))
 		n.judge(ctx, r)
@@ -153,7 +154,7 @@ func (n *Node) announce(ctx context.Context, p *peer, r *reign) error {
 }
 
 // excuse takes the blame for silence when this node itself did not run for a
-// while: it heard nobody then.
+// while: it heard nobody then, and renewed no lease.
 func (r *reign) excuse(gap time.Duration) {
 	if gap < stalledSelf {
 		return
@@ -163,6 +164,10 @@ func (r *reign) excuse(gap time.Duration) {
 	for id, b := range r.mu.beats {
 		b.at = b.at.Add(gap)
 		r.mu.beats[id] = b
+	}
+	for id, l := range r.mu.leases {
+		l.at = l.at.Add(gap)
+		r.mu.leases[id] = l
 	}
 }
 
@@ -194,7 +199,7 @@ func (n *Node) judge(ctx context.Context, r *reign) {
 	})
 	r.mu.Unlock()
 	if err != nil {
-		n.fail(err)
+		n.unusable(err)
 		return
 	}
 	for i := range verdicts {
@@ -216,7 +221,7 @@ func (n *Node) leading(ctx context.Context) (*reign, *peer, error) {
 	n.mu.Lock()
 	r, p := n.mu.reign, n.mu.peer
 	n.mu.Unlock()
-	if r == nil || p == nil || p.raft.State() != raft.Leader {
+	if r == nil || p == nil || !p.leads() {
 		return nil, nil, errNoQuorum
 	}
 	limit := time.NewTimer(enqueueTimeout)

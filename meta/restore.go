@@ -129,7 +129,7 @@ func RecoverSurvivor(ctx context.Context, cfg RestoreConfig) (err error) {
 	logger := hclog.NewNullLogger()
 	d, err := openDisks(cfg.Dir, logger)
 	if err != nil {
-		return fmt.Errorf("recover: %w", err)
+		return fmt.Errorf("recover %s: %w", cfg.Dir, err)
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
 	b, err := os.ReadFile(filepath.Join(cfg.Dir, identityFile))

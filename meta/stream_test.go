@@ -52,9 +52,10 @@ func TestLeaderWithAStalledDisk(t *testing.T) {
 	disk := make([]sync.Mutex, 3)
 	cfgs := threeConfigs(t)
 	for i := range cfgs {
-		cfgs[i].beforeLog = func() {
+		cfgs[i].beforeLog = func() error {
 			disk[i].Lock()
 			defer disk[i].Unlock()
+			return nil
 		}
 	}
 	nodes := startAll(t, cfgs)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 // A leader whose disk stalls goes on sending heartbeats from goroutines that
@@ -14,7 +12,8 @@ import (
 // stalls, Raft's main loop still runs and leadership is handed over. When the
 // log stalls, the main loop itself is stuck: the node falls silent until the
 // disk is back, the others elect a leader, and the higher term ends this one's
-// reign.
+// reign. A full disk counts as one that stalls: writes wait until there is room
+// (watchedLog, store.Store.Full).
 const (
 	stallAfter    = 3 * time.Second
 	watchdogEvery = 500 * time.Millisecond
@@ -36,56 +35,58 @@ func (b *busy) stalled() bool {
 	return t != 0 && time.Since(time.Unix(0, t)) > stallAfter
 }
 
-// watchedLog is Raft's log, with an eye on its writes.
-type watchedLog struct {
-	raft.LogStore
-	busy   busy
-	before func() // a write; nil: nothing. Set before Raft starts
-}
-
-func (l *watchedLog) StoreLog(log *raft.Log) error {
-	defer l.busy.begin()()
-	return l.LogStore.StoreLog(log)
-}
-
-func (l *watchedLog) StoreLogs(logs []*raft.Log) error {
-	defer l.busy.begin()()
-	if l.before != nil {
-		l.before()
-	}
-	return l.LogStore.StoreLogs(logs)
-}
-
-// IsMonotonic keeps what the wrapped store says of itself.
-func (l *watchedLog) IsMonotonic() bool {
-	m, ok := l.LogStore.(raft.MonotonicLogStore)
-	return ok && m.IsMonotonic()
-}
-
 func (n *Node) watch(ctx context.Context, p *peer) {
 	t := time.NewTicker(watchdogEvery)
 	defer t.Stop()
-	silent := false
+	var full error
+	handing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		if stalled := p.log.busy.stalled(); stalled != silent && p.layer != nil {
-			silent = stalled
-			p.layer.mute(silent)
-			if silent {
+		if is := n.diskFull(p); (is == nil) != (full == nil) {
+			full = is
+			if full != nil {
+				n.log.Error("the disk is full: this node decides nothing until there is room; nothing is damaged", "dir", n.cfg.Dir, "err", full)
+			} else {
+				n.log.Warn("there is room on the disk again: this node takes part again", "dir", n.cfg.Dir)
+			}
+		}
+		if stalled := p.log.busy.stalled(); stalled != p.silent.Load() {
+			p.silent.Store(stalled)
+			if p.layer != nil {
+				p.layer.mute(stalled)
+			}
+			if stalled {
 				n.log.Error("the disk of the Raft log stalls: this node falls silent until it is back", "after", stallAfter)
 			} else {
 				n.log.Warn("the disk of the Raft log is back: this node takes part again")
 			}
 		}
-		if !silent && p.fsm.busy.stalled() && p.raft.State() == raft.Leader {
-			n.log.Error("the disk of the state stalls: handing over leadership", "after", stallAfter)
-			if err := p.raft.LeadershipTransfer().Error(); err != nil {
-				n.log.Error("handing over leadership", "err", err)
-			}
+		if !p.leads() || !p.fsm.busy.stalled() {
+			handing = false
+			continue
 		}
+		if !handing {
+			n.log.Error("the disk of the state stalls: handing over leadership", "after", stallAfter)
+		}
+		if err := p.raft.LeadershipTransfer().Error(); err != nil && !handing {
+			n.log.Error("handing over leadership", "err", err) // a node alone has nobody to hand over to
+		}
+		handing = true
 	}
+}
+
+// deaf reports whether this node hears nobody, because its disk is full or
+// stalls: calls are refused then, heartbeats and renewals among them.
+func (n *Node) deaf(p *peer) bool { return p.silent.Load() || n.disks.state.Full() != nil }
+
+// diskFull says why a disk of the node has no room, or nil.
+func (n *Node) diskFull(p *peer) error {
+	if err := p.log.full(); err != nil {
+		return err
+	}
+	return n.disks.state.Full()
 }

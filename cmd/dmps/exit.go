@@ -80,7 +80,7 @@ func (a *app) advice(err error) string {
 	case errors.Is(err, metaclient.ErrForeignCluster):
 		return "The address leads to another cluster, or the data folder is of an earlier one."
 	case errors.Is(err, metaclient.ErrHoldsChunks):
-		return "Deleting the volumes, or --force, gives them up; forced, the groups of those volumes lose a member."
+		return "Bring it back and move them off with 'dmps server drain'. Deleting the volumes, or --force, gives them up; forced, the groups of those volumes lose a member."
 	case errors.Is(err, metaclient.ErrUnknownOutcome):
 		return "Look with 'dmps status' before doing it again."
 	}

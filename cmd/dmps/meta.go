@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"dmps/meta"
-	"dmps/meta/metaclient"
 )
 
 type metaFlags struct {
@@ -47,6 +45,7 @@ is its identity: started again with the same folder, it is the same node.`,
     --bootstrap-expect 3 --join 10.0.0.1:7200,10.0.0.2:7200,10.0.0.3:7200 --insecure-network
 
   dmps meta list
+  dmps meta backup /backup/dmps-meta
   curl -s -X POST -H 'Content-Type: application/json' -d '{}' \
     http://127.0.0.1:7200/dmps.meta.v1.StatusService/GetStatus`,
 		Args: cobra.NoArgs,
@@ -71,7 +70,9 @@ is its identity: started again with the same folder, it is the same node.`,
 		panic(err) // the flag is defined above
 	}
 	noCompletion(cmd, "id", "api", "raft", "api-advertise", "raft-advertise", "join", "bootstrap-expect", "suspect-after", "grace", "lease")
-	cmd.AddCommand(a.metaListCommand(), a.metaRemoveCommand())
+	nameMeansID(cmd, &f.id)
+	cmd.AddCommand(a.metaListCommand(), a.metaLeaveCommand(), a.metaBackupCommand(), a.metaVerifyCommand(),
+		a.metaRestoreCommand(), a.metaRecoverCommand())
 	return cmd
 }
 
@@ -108,53 +109,13 @@ func (a *app) runMeta(ctx context.Context, f metaFlags) (err error) {
 	}
 }
 
-func (a *app) metaListCommand() *cobra.Command {
-	var output choice
-	cmd := &cobra.Command{
-		Use:     "list",
-		Aliases: []string{"ls"},
-		Short:   "List the metadata nodes and say who leads",
-		Example: "  dmps meta list\n  dmps meta list --output json",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.list(cmd, output.value, "no metadata nodes",
-				func(ctx context.Context, m *metaclient.Client) (any, *table, error) {
-					nodes, err := m.Members(ctx)
-					return emptyNotNull(nodes), nodeTable(nodes, paletteFor(a.out)), err
-				})
-		},
+// nameMeansID makes --name another word for --id: what operators choose is the
+// name, and messages of the nodes speak of it.
+func nameMeansID(cmd *cobra.Command, id *string) {
+	f := cmd.Flags()
+	f.StringVar(id, "name", "meta1", "the same as --id")
+	if err := f.MarkHidden("name"); err != nil {
+		panic(err) // the flag is defined above
 	}
-	outputFlag(cmd, &output)
-	return cmd
-}
-
-func (a *app) metaRemoveCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "remove NAME",
-		Short: "Remove a metadata node that will not come back",
-		Long: `Takes a node out of the cluster. The others count majorities without it from then
-on. The last node cannot be removed.`,
-		Example: "  dmps meta remove meta3",
-		Args:    exactArgs("NAME"),
-		ValidArgsFunction: a.completeNames(func(ctx context.Context, m *metaclient.Client) ([]string, error) {
-			nodes, err := m.Members(ctx)
-			var names []string
-			for _, n := range nodes {
-				names = append(names, n.Name+"\t"+n.APIURL)
-			}
-			return names, err
-		}),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := a.meta()
-			if err != nil {
-				return err
-			}
-			defer m.Close()
-			if err := m.Leave(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(a.out, "removed %s\n", args[0])
-			return err
-		},
-	}
+	cmd.MarkFlagsMutuallyExclusive("id", "name")
 }

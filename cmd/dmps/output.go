@@ -116,7 +116,7 @@ func stateColour(s string) string {
 	switch s {
 	case "healthy", "up":
 		return colourGood
-	case "degraded", "suspect":
+	case "degraded", "suspect", "draining":
 		return colourWarn
 	}
 	return colourBad

@@ -124,7 +124,7 @@ Exit codes:
 	)
 	root.AddCommand(
 		a.serverCommand(), a.metaCommand(), a.attachCommand(),
-		a.volumeCommand(), a.statusCommand(),
+		a.volumeCommand(), a.statusCommand(), a.rebalanceCommand(),
 		a.devCommand(), a.demoCommand(), a.benchCommand(),
 		a.versionCommand(),
 	)

@@ -44,7 +44,7 @@ fail at once: host (by default this host's name), rack, zone.`,
 		Example: `  dmps server --memory 8GiB --meta 127.0.0.1:7200
   dmps server --id s1 --memory 64GiB --listen 10.0.0.11:7301 --insecure-network --label rack=r1
   dmps server list
-  dmps server remove s3`,
+  dmps server drain s3 --wait`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.runServer(cmd.Context(), f)
@@ -67,7 +67,7 @@ fail at once: host (by default this host's name), rack, zone.`,
 		panic(err) // the flag is defined above
 	}
 	noCompletion(cmd, "id", "listen", "advertise", "memory", "label", "metrics", "heap-limit")
-	cmd.AddCommand(a.serverListCommand(), a.serverRemoveCommand())
+	cmd.AddCommand(a.serverListCommand(), a.serverDrainCommand(), a.serverUndrainCommand(), a.serverRemoveCommand())
 	return cmd
 }
 

@@ -57,13 +57,24 @@ func (a *app) list(cmd *cobra.Command, output, none string, get func(context.Con
 }
 
 func (a *app) serverRemoveCommand() *cobra.Command {
-	var force bool
+	var (
+		output choice
+		force  bool
+		dry    bool
+		yes    consent
+	)
 	cmd := &cobra.Command{
 		Use:   "remove ID",
 		Short: "Forget a memory server that will not come back",
-		Long: `Forgets a memory server. One that holds chunks of volumes is refused unless
-forced; forced, the groups with a chunk on it have lost that member for good.`,
-		Example:           "  dmps server remove s3\n  dmps server remove s3 --force",
+		Long: `Forgets a memory server that was stopped. One that holds chunks of volumes is
+refused unless forced, and the refusal says what each volume would lose; forced,
+the groups with a chunk on it have lost that member for good. A server that is
+up is refused in any case: it would register again. Drain it first, and stop it.
+
+--dry-run only says what would be lost.`,
+		Example: `  dmps server remove s3
+  dmps server remove s3 --dry-run
+  dmps server remove s3 --force --yes`,
 		Args:              exactArgs("ID"),
 		ValidArgsFunction: a.completeNames(serverIDs),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -72,16 +83,84 @@ forced; forced, the groups with a chunk on it have lost that member for good.`,
 				return err
 			}
 			defer meta.Close()
-			lost, err := meta.RemoveServer(cmd.Context(), raid.ServerID(args[0]), force)
+			ctx, id := cmd.Context(), raid.ServerID(args[0])
+			losses, err := meta.Losses(ctx, id)
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.out, "removed %s; %d groups lost a member with it\n", args[0], lost)
-			return err
+			r := serverRemoval{Server: id, Losses: emptyNotNull(losses)}
+			if dry {
+				return a.printRemoval(r, output.value)
+			}
+			// What is lost without a member is said before anything is done,
+			// also to those who said --yes.
+			lines := lossLines(losses)
+			if force && len(losses) > 0 {
+				for _, line := range lines {
+					fmt.Fprintln(a.err, line)
+				}
+			}
+			if force || len(losses) == 0 {
+				if err := yes.ask(a, fmt.Sprintf("forget server %s for good", id), "Its process must have been stopped: a server that lives registers again."); err != nil {
+					return err
+				}
+			}
+			if r.LostMembers, err = meta.RemoveServer(ctx, id, force); err != nil {
+				return err
+			}
+			r.Removed = true
+			return a.printRemoval(r, output.value)
 		},
 	}
+	outputFlag(cmd, &output)
+	yes.flag(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "remove it although it holds chunks of volumes")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only say what each volume would lose")
 	return cmd
+}
+
+// serverRemoval is what came, or would come, of removing a server.
+type serverRemoval struct {
+	Server      raid.ServerID     `json:"server"`
+	Removed     bool              `json:"removed"`
+	LostMembers uint64            `json:"lost_members"` // of groups; 0 unless removed
+	Losses      []metaclient.Loss `json:"losses"`       // of volumes
+}
+
+func (a *app) printRemoval(r serverRemoval, output string) error {
+	if output == "json" {
+		return printJSON(a.out, r)
+	}
+	if r.Removed {
+		_, err := fmt.Fprintf(a.out, "removed %s; %d groups lost a member with it\n", r.Server, r.LostMembers)
+		return err
+	}
+	if len(r.Losses) == 0 {
+		_, err := fmt.Fprintf(a.out, "nothing would be lost with %s\n", r.Server)
+		return err
+	}
+	for _, line := range lossLines(r.Losses) {
+		if _, err := fmt.Fprintln(a.out, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lossLines says what volumes lose with a server, one a line.
+func lossLines(losses []metaclient.Loss) []string {
+	var lines []string
+	for _, l := range losses {
+		switch {
+		case l.GroupsLost > 0:
+			lines = append(lines, fmt.Sprintf("volume %s loses %d members, and with them the data of %d groups for good", l.Volume, l.Members, l.GroupsLost))
+		case l.RedundancyLeft == 0:
+			lines = append(lines, fmt.Sprintf("volume %s loses %d members: no data, but the next loss in one of these groups loses some, until it is rebuilt", l.Volume, l.Members))
+		default:
+			lines = append(lines, fmt.Sprintf("volume %s loses %d members: no data, and it survives %d further losses", l.Volume, l.Members, l.RedundancyLeft))
+		}
+	}
+	return lines
 }
 
 // labelText prints labels in the form that --label reads, sorted.

@@ -37,6 +37,7 @@ type Client struct {
 	last     atomic.Uint32 // index of the node that answered last: asked first
 	patience time.Duration
 	http     *http.Client
+	cluster  atomic.Pointer[string] // nil: not known yet (learn)
 }
 
 var (
@@ -121,6 +122,7 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 	start := c.last.Load()
 	for {
 		var undecided error // what the most telling node of this round said
+		var refused error   // by a node of another cluster
 		for i := range c.nodes {
 			at := (int(start) + i) % len(c.nodes)
 			n := &c.nodes[at]
@@ -147,10 +149,15 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 				undecided = fmt.Errorf("%s: %s: %w", what, n.url, decode(err, r))
 			case r.Code == metapb.Reason_CODE_UNKNOWN_OUTCOME:
 				undecided = fmt.Errorf("%s: %s: %w (%w)", what, n.url, decode(err, r), client.ErrNoQuorum)
+			case foreign(r):
+				refused = fmt.Errorf("%s: %s: %w", what, n.url, decode(err, r))
 			default:
 				c.last.Store(uint32(at))
 				return nil, fmt.Errorf("%s: %w", what, decode(err, r))
 			}
+		}
+		if undecided == nil {
+			return nil, refused
 		}
 		wait := time.NewTimer(backoff)
 		select {

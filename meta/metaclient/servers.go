@@ -51,11 +51,12 @@ func (c *Client) Heartbeat(ctx context.Context, hb server.Heartbeat) (server.Hea
 		Id: string(hb.ID), Incarnation: uint64(hb.Incarnation), MemoryTotal: hb.MemoryTotal, MemoryUsed: hb.MemoryUsed,
 		Chunks: each(hb.Chunks, func(c raid.ChunkID) uint64 { return uint64(c) }),
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.HeartbeatRequest]) (*connect.Response[metapb.HeartbeatResponse], error) {
-		return n.servers.Heartbeat(ctx, r)
+		return n.servers.Heartbeat(ctx, meant(c, r))
 	})
 	if err != nil {
 		return server.HeartbeatReply{}, err
 	}
+	c.learn(res.Cluster)
 	return server.HeartbeatReply{
 		Unknown: res.Unknown, Cluster: res.Cluster,
 		Drop: each(res.Drop, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),

@@ -28,15 +28,17 @@ func (c *Client) Attach(ctx context.Context, req client.AttachRequest) (*raid.La
 	if err != nil {
 		return nil, client.Lease{}, fmt.Errorf("attach %s: %w", req.Volume, err)
 	}
+	c.learn(l.Cluster)
 	return l, client.Lease{TTL: milliseconds(res.TtlMs), Renew: milliseconds(res.RenewMs)}, nil
 }
 
-// Renew implements client.Meta. Errors: client.ErrFenced, client.ErrNoVolume.
+// Renew implements client.Meta. Errors: client.ErrFenced, client.ErrNoVolume,
+// ErrForeignCluster.
 func (c *Client) Renew(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch, r client.Report) (version uint64, err error) {
 	res, err := call(ctx, c, attemptTimeout, "renew the lease", &metapb.RenewRequest{
 		Volume: uint64(volume), Epoch: uint64(epoch), Report: reportTo(&r),
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RenewRequest]) (*connect.Response[metapb.RenewResponse], error) {
-		return n.volumes.Renew(ctx, r)
+		return n.volumes.Renew(ctx, meant(c, r))
 	})
 	if err != nil {
 		return 0, err
@@ -49,7 +51,7 @@ func (c *Client) Layout(ctx context.Context, volume raid.VolumeID) (*raid.Layout
 	what := fmt.Sprintf("layout of volume %d", volume)
 	res, err := call(ctx, c, attemptTimeout, what, &metapb.GetLayoutRequest{Volume: uint64(volume)},
 		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.GetLayoutRequest]) (*connect.Response[metapb.GetLayoutResponse], error) {
-			return n.volumes.GetLayout(ctx, r)
+			return n.volumes.GetLayout(ctx, meant(c, r))
 		})
 	if err != nil {
 		return nil, err
@@ -66,7 +68,7 @@ func (c *Client) Layout(ctx context.Context, volume raid.VolumeID) (*raid.Layout
 func (c *Client) Detach(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch) error {
 	_, err := call(ctx, c, attemptTimeout, "detach", &metapb.DetachRequest{Volume: uint64(volume), Epoch: uint64(epoch)},
 		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error) {
-			return n.volumes.Detach(ctx, r)
+			return n.volumes.Detach(ctx, meant(c, r))
 		})
 	return err
 }

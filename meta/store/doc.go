@@ -6,5 +6,6 @@
 //
 // A Store stops at the first failure to write: from then on it applies nothing,
 // answers nothing and gives no snapshot, because what is in memory may be ahead
-// of what is on disk.
+// of what is on disk. A full disk is no such failure: the Store waits until there
+// is room, and answers nothing meanwhile, for the same reason.
 package store

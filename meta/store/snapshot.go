@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	bolt "go.etcd.io/bbolt"
+
+	"dmps/meta/state"
 )
 
 // Snapshot is the state at one index, while commands go on.
@@ -19,8 +21,8 @@ type Snapshot struct{ tx *bolt.Tx }
 func (s *Store) Snapshot() (*Snapshot, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.mu.err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrStopped, s.mu.err)
+	if err := s.usableLocked(); err != nil {
+		return nil, err
 	}
 	tx, err := s.mu.db.Begin(false)
 	if err != nil {
@@ -119,6 +121,24 @@ func unseal(f *os.File, n int64) error {
 		return errors.New("the snapshot is damaged or incomplete")
 	}
 	return errors.Join(f.Truncate(body), f.Sync())
+}
+
+// Check writes a snapshot to a file of its own, which the caller removes,
+// verifies it as Restore does, calls f with what it holds, and gives the index
+// of the last command in it.
+func Check(r io.Reader, path string, f func(*state.State)) (applied uint64, err error) {
+	if err := receive(path, r); err != nil {
+		return 0, err
+	}
+	db, err := bolt.Open(path, 0o600, options())
+	if err != nil {
+		return 0, err
+	}
+	st, applied, err := read(db)
+	if err == nil {
+		f(st)
+	}
+	return applied, errors.Join(err, db.Close())
 }
 
 func removeIfThere(path string) error {

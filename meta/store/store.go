@@ -61,13 +61,17 @@ type Result struct {
 
 // Store is a State and its file. It is safe for concurrent use.
 type Store struct {
-	path string
-	mu   struct {
+	path   string
+	giveUp chan struct{} // closed: a full disk is not waited out any more
+	once   sync.Once
+	fault  func() error // tests: before every write, as if by the disk
+	mu     struct {
 		sync.RWMutex
 		db      *bolt.DB
 		state   *state.State
 		applied uint64
 		err     error         // why the store stopped
+		full    error         // why Apply waits for room on the disk; nil: it does not
 		changed chan struct{} // closed with the next change
 	}
 }
@@ -80,7 +84,7 @@ func options() *bolt.Options {
 
 // Open opens or makes the file.
 func Open(path string) (*Store, error) {
-	s := &Store{path: path}
+	s := &Store{path: path, giveUp: make(chan struct{})}
 	s.mu.changed = make(chan struct{})
 	if err := s.load(); err != nil {
 		return nil, err
@@ -170,7 +174,9 @@ func readGroups(tx *bolt.Tx, st *state.State) error {
 
 // Apply carries out commands in order, in one transaction with the index of
 // the last. A refused command is a result like any other; a failure to write,
-// or a command that this version does not know, stops the store.
+// or a command that this version does not know, stops the store. While the disk
+// is full it does not return, and nobody sees what it did (Full, GiveUp). Calls
+// do not overlap.
 func (s *Store) Apply(entries []Entry) []Result {
 	results := make([]Result, len(entries))
 	s.mu.Lock()
@@ -206,7 +212,7 @@ func (s *Store) applyLocked(entries []Entry, results []Result) error {
 	if applied == s.mu.applied {
 		return nil
 	}
-	if err := s.mu.db.Update(func(tx *bolt.Tx) error { return write(tx, s.mu.state, applied) }); err != nil {
+	if err := s.commitLocked(s.mu.state.TakeTouched(), applied); err != nil {
 		return fmt.Errorf("write state file %s: %w", s.path, err)
 	}
 	s.mu.applied = applied
@@ -228,8 +234,7 @@ func (s *Store) Changed() <-chan struct{} {
 }
 
 // write puts what was touched, and the index.
-func write(tx *bolt.Tx, st *state.State, applied uint64) error {
-	t := st.TakeTouched()
+func write(tx *bolt.Tx, st *state.State, t state.Touched, applied uint64) error {
 	for id := range t.Servers {
 		if err := put(tx, serversBucket, []byte(id), st.Servers[id]); err != nil {
 			return err
@@ -288,7 +293,7 @@ func (s *Store) Rewrite(change func(*state.State)) error {
 	if err := s.mu.state.Check(); err != nil {
 		s.mu.err = err
 	} else {
-		s.mu.err = s.mu.db.Update(func(tx *bolt.Tx) error { return write(tx, s.mu.state, s.mu.applied) })
+		s.mu.err = s.updateLocked(s.mu.state.TakeTouched(), s.mu.applied)
 	}
 	if s.mu.err != nil {
 		return fmt.Errorf("write state file %s: %w", s.path, s.mu.err)
@@ -296,12 +301,13 @@ func (s *Store) Rewrite(change func(*state.State)) error {
 	return nil
 }
 
-// View calls f with the state, which f must neither change nor keep.
+// View calls f with the state, which f must neither change nor keep. Errors:
+// ErrStopped, ErrFull.
 func (s *Store) View(f func(*state.State)) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.mu.err != nil {
-		return fmt.Errorf("%w: %w", ErrStopped, s.mu.err)
+	if err := s.usableLocked(); err != nil {
+		return err
 	}
 	f(s.mu.state)
 	return nil

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"dmps/internal/exitcode"
+	"dmps/meta/metaclient"
+)
+
+// metaListCommand and metaLeaveCommand are about the metadata nodes that
+// exist; `dmps meta` itself (meta.go) is one.
+func (a *app) metaListCommand() *cobra.Command {
+	var output choice
+	cmd := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls", "members"},
+		Short:   "List the metadata nodes and say who leads",
+		Example: "  dmps meta list\n  dmps meta members --output json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.list(cmd, output.value, "no metadata nodes",
+				func(ctx context.Context, m *metaclient.Client) (any, *table, error) {
+					nodes, err := m.Members(ctx)
+					return emptyNotNull(nodes), nodeTable(nodes, paletteFor(a.out)), err
+				})
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// nodeNames lists what completions offer.
+func nodeNames(ctx context.Context, m *metaclient.Client) ([]string, error) {
+	nodes, err := m.Members(ctx)
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.Name+"\t"+n.APIURL)
+	}
+	return names, err
+}
+
+func (a *app) metaLeaveCommand() *cobra.Command {
+	var (
+		output choice
+		yes    consent
+	)
+	cmd := &cobra.Command{
+		Use:     "leave NAME",
+		Aliases: []string{"remove"},
+		Short:   "Take a metadata node out of the cluster for good",
+		Long: `Takes a node out of the cluster, alive or not. The others count majorities
+without it from then on. Its process ends, or learns it when it is started again;
+its folder is of no more use. The last node cannot leave.
+
+To replace a node whose disk is lost, this is not needed: start it with the same
+--id, an empty folder and --join.`,
+		Example:           "  dmps meta leave meta3\n  dmps meta leave meta3 --yes",
+		Args:              exactArgs("NAME"),
+		ValidArgsFunction: a.completeNames(nodeNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := a.meta()
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			ctx := cmd.Context()
+			before, err := m.Members(ctx)
+			if err != nil {
+				return err
+			}
+			node, rest, found := without(before, args[0])
+			if !found {
+				return &exitError{exitcode.Failure, fmt.Errorf("no metadata node %s: 'dmps meta list' shows which there are", args[0])}
+			}
+			if err := yes.ask(a, "take metadata node "+node.Name+" out of the cluster for good", survives(len(rest))); err != nil {
+				return err
+			}
+			if err := m.Leave(ctx, node.ID); err != nil {
+				return err
+			}
+			if output.value == "json" {
+				return printJSON(a.out, struct {
+					Left metaclient.Node   `json:"left"`
+					Rest []metaclient.Node `json:"meta"`
+				}{node, emptyNotNull(rest)})
+			}
+			_, err = fmt.Fprintf(a.out, "%s has left. %s\n", node.Name, survives(len(rest)))
+			return err
+		},
+	}
+	outputFlag(cmd, &output)
+	yes.flag(cmd)
+	return cmd
+}
+
+// without takes the node of a name or id out of a list.
+func without(nodes []metaclient.Node, name string) (node metaclient.Node, rest []metaclient.Node, found bool) {
+	for _, n := range nodes {
+		if !found && (n.Name == name || n.ID == name) {
+			node, found = n, true
+			continue
+		}
+		rest = append(rest, n)
+	}
+	return node, rest, found
+}
+
+// survives says what so many metadata nodes can bear.
+func survives(nodes int) string {
+	switch bear := (nodes - 1) / 2; {
+	case nodes == 1:
+		return "1 node is left: when it fails nothing is decided."
+	case nodes == 2:
+		return "2 nodes are left, which survive no failure: add one."
+	case nodes%2 == 0:
+		return fmt.Sprintf("%d nodes are left, which survive the failure of %d, as %d would: add one, or let one more leave.", nodes, bear, nodes-1)
+	default:
+		return fmt.Sprintf("%d nodes are left, which survive the failure of %d.", nodes, bear)
+	}
+}

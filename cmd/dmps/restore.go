@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"dmps/meta"
+)
+
+// againFlags say where a cluster begins again, as one node.
+type againFlags struct {
+	dir  string
+	raft string
+}
+
+func (f *againFlags) add(cmd *cobra.Command, dir string) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.dir, "dir", "", dir)
+	fl.StringVar(&f.raft, "raft", "127.0.0.1:7201", "`address` under which other nodes will reach this one: what 'dmps meta --raft-advertise', or --raft, will say")
+	if err := cmd.MarkFlagRequired("dir"); err != nil {
+		panic(err) // the flag is defined above
+	}
+	noCompletion(cmd, "raft")
+}
+
+// begunAgain is the folder that a cluster begins again with.
+type begunAgain struct {
+	Dir  string `json:"dir"`
+	Raft string `json:"raft"`
+	meta.Contents
+	Next []string `json:"next"` // what to do now, in this order
+}
+
+// steps are what follows once the folder is there.
+func (b *begunAgain) steps() {
+	b.Next = []string{
+		"never start another node of the old cluster again: remove their folders",
+		"end every client of the cluster that still runs: their leases are over",
+		fmt.Sprintf("start the node: dmps meta --id %s --dir %s --raft %s --api HOST:PORT", b.Node, b.Dir, b.Raft),
+		"wait until 'dmps server list' shows the servers: each says within seconds what it holds",
+		"attach the volumes: dmps attach VOLUME",
+		"add nodes, each with a new name and an empty folder: dmps meta --id NAME --dir EMPTY --join HOST:PORT",
+		"make a backup: dmps meta backup FILE",
+	}
+}
+
+func (a *app) printBegunAgain(b begunAgain, output string) error {
+	b.steps()
+	if output == "json" {
+		return printJSON(a.out, b)
+	}
+	if _, err := fmt.Fprintf(a.out, "%s holds cluster %s as of command %d: %d volumes, %d memory servers\n", b.Dir, b.Cluster, b.Applied, b.Volumes, b.Servers); err != nil {
+		return err
+	}
+	for i, s := range b.Next {
+		if _, err := fmt.Fprintf(a.out, "%d. %s\n", i+1, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) metaRestoreCommand() *cobra.Command {
+	var (
+		f      againFlags
+		id     string
+		output choice
+		yes    consent
+	)
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Begin again from a backup, after all metadata disks were lost",
+		Long: `Makes the folder of a metadata node from a backup. Started there, that node is the
+whole cluster; others join it with empty folders. Nothing runs meanwhile and no
+metadata service is asked. - reads the backup from standard input.
+
+The state is as old as the backup and is treated so: leases are over, what was
+decided later is forgotten, and a volume can be attached once its servers have
+said what they hold. Volumes that were created after the backup are gone.
+
+A folder that is not empty is refused. No node of the old cluster may ever be
+started again: while a majority of them is left, do not restore but start them.`,
+		Example: `  dmps meta restore /backup/dmps-meta --dir /var/lib/dmps/meta --id meta1
+  dmps meta restore /backup/dmps-meta --dir /var/lib/dmps/meta --id meta1 --raft 10.0.0.1:7201 --yes`,
+		Args: exactArgs("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			deed := fmt.Sprintf("begin a cluster again in %s, from backup %s", f.dir, args[0])
+			if err := yes.ask(a, deed, "What was decided after the backup is forgotten, and all leases are over.",
+				"No node of the old cluster may ever be started again."); err != nil {
+				return err
+			}
+			err := a.readBackup(args[0], func(in io.Reader) error {
+				return meta.Restore(in, meta.RestoreConfig{Dir: f.dir, Name: id, RaftAdvertise: f.raft})
+			})
+			if err != nil {
+				return err
+			}
+			return a.describeAgain(f, output.value)
+		},
+	}
+	f.add(cmd, "`folder` of the node: empty, made when missing (required)")
+	cmd.Flags().StringVar(&id, "id", "meta1", "`name` of the node")
+	noCompletion(cmd, "id")
+	nameMeansID(cmd, &id)
+	outputFlag(cmd, &output)
+	yes.flag(cmd)
+	return cmd
+}
+
+func (a *app) metaRecoverCommand() *cobra.Command {
+	var (
+		f      againFlags
+		dry    bool
+		output choice
+		yes    consent
+	)
+	cmd := &cobra.Command{
+		Use:   "recover",
+		Short: "Begin again from one surviving disk, after a majority was lost for good",
+		Long: `Makes the folder of a node that survived the whole cluster, when the disks of a
+majority are lost for good. Started there, that node is the whole cluster; others
+join it with empty folders. It refuses while a node runs on the folder, keeps the
+node's name, and may be repeated.
+
+Of several survivors take the one that knows most: --dry-run changes nothing and
+says as of which command each one is ("logged" in JSON); the highest is best.
+What it never got is forgotten, and treated as with a backup: leases are over, and
+a volume can be attached once its servers have said what they hold.
+
+Do this only when the majority cannot come back: when it does, there are two
+clusters that know nothing of each other.`,
+		Example: `  dmps meta recover --dir /var/lib/dmps/meta --dry-run
+  dmps meta recover --dir /var/lib/dmps/meta --raft 10.0.0.2:7201`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := meta.Examine(f.dir)
+			if err != nil {
+				return err
+			}
+			if dry {
+				return a.printSurvivor(c, output.value)
+			}
+			deed := fmt.Sprintf("make node %s the whole cluster %s, as of command %d", c.Node, c.Cluster, c.Logged)
+			if err := yes.ask(a, deed, "What only the lost nodes knew is forgotten, and all leases are over.",
+				"No other node of the old cluster may ever be started again."); err != nil {
+				return err
+			}
+			if err := recoverSurvivor(cmd.Context(), f); err != nil {
+				return err
+			}
+			return a.describeAgain(f, output.value)
+		},
+	}
+	f.add(cmd, "`folder` of the node that survived (required)")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only say what the folder holds")
+	outputFlag(cmd, &output)
+	yes.flag(cmd)
+	return cmd
+}
+
+func recoverSurvivor(ctx context.Context, f againFlags) error {
+	return meta.RecoverSurvivor(ctx, meta.RestoreConfig{Dir: f.dir, RaftAdvertise: f.raft})
+}
+
+func (a *app) printSurvivor(c meta.Contents, output string) error {
+	if output == "json" {
+		return printJSON(a.out, c)
+	}
+	_, err := fmt.Fprintf(a.out, "node %s of cluster %s: as of command %d; %d volumes, %d memory servers\n", c.Node, c.Cluster, c.Logged, c.Volumes, c.Servers)
+	return err
+}
+
+// describeAgain looks at what the folder holds now, and says what follows.
+func (a *app) describeAgain(f againFlags, output string) error {
+	c, err := meta.Examine(f.dir)
+	if err != nil {
+		return err
+	}
+	return a.printBegunAgain(begunAgain{Dir: f.dir, Raft: f.raft, Contents: c}, output)
+}
