@@ -162,7 +162,7 @@ func simulate(rng *rand.Rand, n, apart, lose int) []Op {
 func TestGoodHistoriesPass(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 1))
-		ops := simulate(rng, rapid.IntRange(1, 30).Draw(rt, "n"), rapid.SampledFrom([]int{30, 100, 500}).Draw(rt, "apart"), 12)
+		ops := simulate(rng, rapid.IntRange(1, 20).Draw(rt, "n"), rapid.SampledFrom([]int{30, 100, 500}).Draw(rt, "apart"), 12)
 		if err := check(t, ops).Err(); err != nil {
 			rt.Fatal(err)
 		}
