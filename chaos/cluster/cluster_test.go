@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -353,7 +354,7 @@ func TestPIDFileOfAnother(t *testing.T) {
 }
 
 func TestFreePorts(t *testing.T) {
-	ports, err := freePorts(50)
+	ports, err := FreePorts(50)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,5 +377,45 @@ func TestTail(t *testing.T) {
 	}
 	if got := Tail(path+"x", 2); !strings.Contains(got, "no such file") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestFronts: roles are told the addresses of proxies, cluster.json the true ones.
+func TestFronts(t *testing.T) {
+	cfg := fakeConfig(t)
+	fronts := map[string]string{}
+	var mu sync.Mutex
+	cfg.Front = func(role, address string) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		fronts[address] = role
+		return "front-of-" + address, nil
+	}
+	cfg.MetaDir = func(id string) string { return "/nowhere/" + id }
+	c := mustStart(t, cfg)
+	defer c.Stop()
+	f := c.File()
+	if len(fronts) != 2*3+3 {
+		t.Errorf("%d fronts: %v", len(fronts), fronts)
+	}
+	for _, s := range f.Servers {
+		if fronts[s.Addr] != s.ID || argOf(s.Argv, "--listen") != s.Addr || argOf(s.Argv, "--advertise") != "front-of-"+s.Addr {
+			t.Errorf("%+v", s)
+		}
+	}
+	for i, m := range f.Meta {
+		api, raft := argOf(m.Argv, "--api"), argOf(m.Argv, "--raft")
+		if m.API != "http://"+api || f.MetaURLs[i] != m.API || argOf(m.Argv, "--api-advertise") != "front-of-"+api ||
+			argOf(m.Argv, "--raft-advertise") != "front-of-"+raft || argOf(m.Argv, "--dir") != "/nowhere/"+m.ID {
+			t.Errorf("%+v", m)
+		}
+		if !strings.Contains(argOf(f.Client.Argv, "--meta"), "http://front-of-"+api) {
+			t.Errorf("the client asks %s", argOf(f.Client.Argv, "--meta"))
+		}
+	}
+	cfg = fakeConfig(t)
+	cfg.Front = func(string, string) (string, error) { return "", errors.New("no more proxies") }
+	if _, err := Start(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "no more proxies") {
+		t.Errorf("without fronts: %v", err)
 	}
 }

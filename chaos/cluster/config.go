@@ -32,6 +32,14 @@ type Config struct {
 	ServerArgs []string // added to every server's command line
 	ClientArgs []string // added to the client's command line
 
+	// Front, when not nil, is asked for the address under which the others are to
+	// reach a role, where it listens at address: a proxy's. cluster.json names
+	// where the roles listen.
+	Front func(role, address string) (string, error)
+	// MetaDir, when not nil, gives the folder of a metadata node's state instead
+	// of one in Dir. It must be empty.
+	MetaDir func(id string) string
+
 	Force bool         // end leftover processes of an earlier cluster in Dir
 	Log   *slog.Logger // gets what happens to roles. Default: nothing is logged
 
@@ -65,6 +73,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StartTimeout == 0 {
 		c.StartTimeout = time.Minute
+	}
+	if c.Front == nil {
+		c.Front = func(_, address string) (string, error) { return address, nil }
 	}
 	if c.connect == nil {
 		c.connect = connectMeta

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -21,7 +22,7 @@ func (c *Config) plan(d *folder) (File, nbdclient.Addr, error) {
 	if err != nil {
 		return File{}, nbd, err
 	}
-	ports, err := freePorts(2*c.Meta + c.Servers + 1)
+	ports, err := FreePorts(2*c.Meta + c.Servers + 1)
 	if err != nil {
 		return File{}, nbd, err
 	}
@@ -40,16 +41,34 @@ func (c *Config) plan(d *folder) (File, nbdclient.Addr, error) {
 		return Role{ID: id, Argv: argv, Log: d.logFile(id)}
 	}
 
-	type node struct{ api, raft string }
-	nodes := make([]node, c.Meta)
-	for i := range nodes {
-		nodes[i] = node{take(), take()}
-		f.MetaURLs = append(f.MetaURLs, "http://"+nodes[i].api)
+	front := func(id, address string) string {
+		fronted, ferr := c.Front(id, address)
+		err = errors.Join(err, ferr)
+		return fronted
 	}
-	meta := strings.Join(f.MetaURLs, ",")
+	type node struct{ id, api, raft, apiFront, raftFront string }
+	nodes := make([]node, c.Meta)
+	var urls []string // as the roles reach them
+	for i := range nodes {
+		n := node{id: "meta" + strconv.Itoa(i+1), api: take(), raft: take()}
+		n.apiFront, n.raftFront = front(n.id, n.api), front(n.id, n.raft)
+		nodes[i] = n
+		f.MetaURLs = append(f.MetaURLs, "http://"+n.api)
+		urls = append(urls, "http://"+n.apiFront)
+	}
+	meta := strings.Join(urls, ",")
 	for i, n := range nodes {
-		id := "meta" + strconv.Itoa(i+1)
-		argv := []string{"meta", "--id", id, "--dir", d.metaDir(id), "--api", n.api, "--raft", n.raft}
+		id, dir := n.id, d.metaDir(n.id)
+		if c.MetaDir != nil {
+			dir = c.MetaDir(id)
+		}
+		argv := []string{"meta", "--id", id, "--dir", dir, "--api", n.api, "--raft", n.raft}
+		if n.apiFront != n.api {
+			argv = append(argv, "--api-advertise", n.apiFront)
+		}
+		if n.raftFront != n.raft {
+			argv = append(argv, "--raft-advertise", n.raftFront)
+		}
 		if c.Meta > 1 {
 			argv = append(argv, "--bootstrap-expect", strconv.Itoa(c.Meta), "--join", meta)
 		}
@@ -60,6 +79,9 @@ func (c *Config) plan(d *folder) (File, nbdclient.Addr, error) {
 	for i := range c.Servers {
 		id, addr := "server"+strconv.Itoa(i+1), take()
 		argv := []string{"server", "--id", id, "--listen", addr, "--memory", c.ServerMemory.String(), "--meta", meta}
+		if fronted := front(id, addr); fronted != addr {
+			argv = append(argv, "--advertise", fronted)
+		}
 		r := role(id, append(argv, c.ServerArgs...)...)
 		r.Addr = addr
 		f.Servers = append(f.Servers, r)
@@ -68,7 +90,7 @@ func (c *Config) plan(d *folder) (File, nbdclient.Addr, error) {
 	argv := []string{"attach", c.Volume, "--nbd", nbd.Listen(), "--admin", admin, "--meta", meta}
 	f.Client = role(clientID, append(argv, c.ClientArgs...)...)
 	f.Client.Admin = "http://" + admin
-	return f, nbd, nil
+	return f, nbd, err
 }
 
 // nbdAddr completes the NBD address: the export is the volume, a socket's path
@@ -91,7 +113,7 @@ func (c *Config) nbdAddr() (nbdclient.Addr, error) {
 	if err != nil {
 		return a, fmt.Errorf("cluster: NBD address: %w", err)
 	}
-	ports, err := freePorts(1)
+	ports, err := FreePorts(1)
 	if err != nil {
 		return a, err
 	}

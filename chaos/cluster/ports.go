@@ -20,10 +20,10 @@ const (
 	portTriesFactor = 200 // tries a port wanted, before it is called hopeless
 )
 
-// freePorts picks n ports of 127.0.0.1 that nobody listens on. Another program
+// FreePorts picks n ports of 127.0.0.1 that nobody listens on. Another program
 // can still take one before its role listens; then that role exits with
 // exitcode.CannotListen and Start tries again with other ports.
-func freePorts(n int) ([]int, error) {
+func FreePorts(n int) ([]int, error) {
 	last := ephemeralUsual
 	if b, err := os.ReadFile(ephemeralFile); err == nil {
 		if f := strings.Fields(string(b)); len(f) == 2 {
