@@ -60,6 +60,10 @@ type Report struct {
 	Rebuilt        []raid.ChunkID   `json:"rebuilt,omitempty"` // chunks of members in state rebuilding that hold everything by now: repeated until the layout says so too
 	Rebuild        *RebuildReport   `json:"rebuild,omitempty"` // nil: no member misses rows that it could be given now
 	Counters       map[string]int64 `json:"counters,omitempty"`
+
+	BadSlots  map[raid.ServerID]int64 `json:"bad_slots,omitempty"`  // slots found wrong since the volume was opened, by reads and scrubs, by the server that held them
+	Scrub     *ScrubStatus            `json:"scrub,omitempty"`      // the one that runs, or the last of this client; nil: none yet
+	LastScrub *ScrubStatus            `json:"last_scrub,omitempty"` // the last that went through all rows, also of an earlier client; nil: not known
 }
 
 // State of a volume as its client sees it.

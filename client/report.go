@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"dmps/raid"
@@ -103,6 +104,8 @@ func (v *Volume) Report() Report {
 	r.RedundancyLeft = h.RedundancyLeft
 	v.rebuildLocked(&r)
 	r.Rebuild = v.rebuildReportLocked(h)
+	r.BadSlots = maps.Clone(v.mu.badSlots)
+	v.reportScrubLocked(&r)
 	r.MappedPages, r.FilledPages, r.FreeRows = st.Mapped, st.Filled, st.FreeRows
 	switch {
 	case h.LostPages > 0 || h.Unreachable > 0 || !v.mu.log.Writable():

@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"dmps/raid"
 )
@@ -256,6 +257,9 @@ func (v *Volume) rescueDoneLocked(q *rescue, a *after) {
 	for i, u := range q.units[:q.n] {
 		q.units[i] = nil
 		u.refs--
+		for bad := q.bad[i]; bad != 0; bad &= bad - 1 {
+			v.badLocked(u, raid.Col(bits.TrailingZeros32(bad)))
+		}
 		switch {
 		case u.delivered:
 			if q.hedge {
@@ -278,11 +282,6 @@ func (v *Volume) rescueDoneLocked(q *rescue, a *after) {
 				a.free = append(a.free, q.dst[i])
 			}
 			u.hedged = false
-			for c := range raid.Col(v.geo.Members()) {
-				if q.bad[i]&(1<<c) != 0 {
-					v.badLocked(u, c)
-				}
-			}
 			if u.refs == 0 {
 				u.tries++
 				v.againLocked(&r, u)

@@ -103,6 +103,9 @@ type Volume struct {
 		cleanIdle *cleaning // free ones
 
 		count             counters
+		badSlots          map[raid.ServerID]int64 // slots found wrong, by reads and scrubs; nil: none
+		scrub             *scrub                  // that runs, or ran last; nil: none did
+		scrubbed          *ScrubStatus            // of the last one that went through all rows; nil: not known
 		readLat, writeLat latency
 		health            raid.Health // as of the last time it was not stale
 		healthStale       bool
@@ -179,6 +182,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	}
 	v.mu.heal.off, v.mu.heal.rate = cfg.NoRebuildGuard, max(cfg.RebuildRate, 0)
 	v.mu.heal.applyTo(&v.pace)
+	v.mu.scrubbed = cfg.LastScrub
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done
 	v.hooks.Store(&[]*hook{})
@@ -236,6 +240,9 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	if v.mu.log != nil && v.geo.M > 0 {
 		v.wg.Go(func() { v.rebuildAll(run) })
 		v.wg.Go(func() { v.guardAll(run) })
+	}
+	if v.mu.log != nil && cfg.ScrubEvery > 0 {
+		v.wg.Go(func() { v.keepScrubbing(run) })
 	}
 	return v, nil
 }

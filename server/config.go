@@ -39,7 +39,8 @@ type Config struct {
 	// registers memory with it and closes it, so it must be nobody else's.
 	Peers transport.Dialer
 	// RebuildRate bounds what all rebuilds together pull from other servers,
-	// headers included, in bytes a second; 0: no limit.
+	// and what scrubs pull and read of this server's own memory, headers
+	// included, in bytes a second; 0: no limit.
 	RebuildRate int64
 
 	Registrar Registrar     // nil: the server tells nobody that it exists
