@@ -18,6 +18,11 @@ func (s *sim) stepCrash() {
 	after := make([][]*simMember, len(s.members))
 	for g := range s.members {
 		after[g] = slices.Clone(s.members[g])
+		for c, m := range after[g] {
+			if m.filling && m.up && s.log.Missing(GroupID(g), Col(c)) == 0 && rapid.Bool().Draw(s.t, "reported") {
+				m.filling = false
+			}
+		}
 		for c, pd := range s.pending[g] {
 			if pd != nil && s.log.Vouched(GroupID(g), Col(c)) && rapid.Bool().Draw(s.t, "believed") {
 				after[g][c] = pd
@@ -76,8 +81,12 @@ func (s *sim) recoverable(members [][]*simMember) bool {
 	defer func() { s.members = was }()
 	for g := range GroupID(s.cfg.Groups) {
 		up := 0
-		for _, m := range members[g] {
-			if m.up {
+		filling := uint32(0)
+		for c, m := range members[g] {
+			switch {
+			case m.filling:
+				filling |= 1 << c
+			case m.up:
 				up++
 			}
 		}
@@ -85,7 +94,7 @@ func (s *sim) recoverable(members [][]*simMember) bool {
 			return false
 		}
 		for i := range Index(s.cfg.Rows) {
-			if s.log.live[s.log.row(g, i)] > 0 && !s.log.CanDecode(s.holders(g, i, true), s.log.FilledCols(g, i)) {
+			if s.log.live[s.log.row(g, i)] > 0 && !s.log.CanDecode(s.holders(g, i, true)&^filling, s.log.FilledCols(g, i)) {
 				return false
 			}
 		}
@@ -119,8 +128,8 @@ func (s *sim) recover() {
 		newest := Seq(0)
 		for c := range headers {
 			m := s.members[gid][c]
-			m.unsure = !m.up
-			if !m.up {
+			m.unsure = !m.up || m.filling
+			if m.unsure {
 				continue
 			}
 			if headers[c] = m.slots[i].header; headers[c] == nil {
@@ -156,6 +165,26 @@ func (s *sim) recover() {
 		}
 	}
 	r.Finish()
+	for g := range s.members {
+		for c, m := range s.members[g] {
+			if m.filling && m.up {
+				s.compare(GroupID(g), Col(c), m)
+			}
+		}
+	}
+}
+
+// compare asks a member that a recovery did not see for its headers.
+func (s *sim) compare(g GroupID, c Col, m *simMember) {
+	for i := range Index(s.cfg.Rows) {
+		h, err := Header{}, error(nil)
+		if m.slots[i].header != nil {
+			h, err = ParseHeader(m.slots[i].header)
+		}
+		if !s.log.Expects(g, i, c, h, err == nil) {
+			s.log.SetMissed(g, i, c)
+		}
+	}
 }
 
 // settle takes what a recovery decided about page p: the last answered write,

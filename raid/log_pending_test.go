@@ -139,7 +139,7 @@ func (s *sim) stepPromote() {
 		op.promoted |= 1 << c
 		op.todo &^= 1 << c
 	}
-	pd.more = true
+	pd.more, pd.filling = true, lost
 	s.members[g][c], s.pending[g][c] = pd, nil
 	s.log.Promote(g, c)
 	s.reads = slices.DeleteFunc(s.reads, func(r simRead) bool { return r.place.Group == g && r.place.Col == c })

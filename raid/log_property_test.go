@@ -358,6 +358,9 @@ func (s *sim) stepUp() {
 			}
 		}
 	}
+	if m.filling && m.unsure {
+		s.compare(g, c, m)
+	}
 	m.up = true
 	s.log.SetUp(g, c, true)
 }

@@ -40,6 +40,7 @@ type simMember struct {
 	slots    []simSlot
 	up, lost bool
 	unsure   bool // was not reachable at the last recovery: the log must guess what it holds
+	filling  bool // is rebuilding, for all that the metadata service knows: no recovery asks it
 	more     bool // was a pending member: may hold more than the log knows
 }
 
