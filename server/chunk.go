@@ -76,6 +76,14 @@ func (c *chunk) putUnlessNewer(i uint32, seq raid.Seq, head, page []byte) bool {
 	return true
 }
 
+// view calls f with header and page of slot i, which stay as they are until it
+// returns, unless a write receives that page.
+func (c *chunk) view(i uint32, f func(head, page []byte)) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	f(c.head(i), c.page(i))
+}
+
 // check reports whether all of io lies inside the chunk.
 func (c *chunk) check(io *transport.SlotIO) error {
 	if io.HeaderBytes != int(c.spec.HeaderBytes) {

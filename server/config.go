@@ -38,7 +38,8 @@ type Config struct {
 	// Peers dials the servers that a rebuild reads from; nil: TCP. The server
 	// registers memory with it and closes it, so it must be nobody else's.
 	Peers transport.Dialer
-	// RebuildRate bounds what all rebuilds together pull from other servers,
+	// RebuildRate bounds what all rebuilds together pull from other servers, and
+	// verifications pull and read of this server's own memory,
 	// headers included, in bytes a second; 0: no limit.
 	RebuildRate int64
 

@@ -20,5 +20,5 @@
 // Meta hears of the server through a [Registrar]; the page path never waits
 // for it.
 //
-// Read server.go, session.go, chunk.go, arena.go, extents.go, rebuild.go.
+// Read server.go, session.go, chunk.go, arena.go, extents.go, rebuild.go, rebuild_verify.go.
 package server

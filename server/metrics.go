@@ -39,7 +39,10 @@ func newMetrics(s *Server, reg prometheus.Registerer) (*metrics, error) {
 		{"dmps_server_slots_written_total", "Slots written.", func() float64 { return float64(s.n.pagesIn.Load()) }},
 		{"dmps_server_rebuilt_rows_total", "Slots that were filled from other servers.", func() float64 { return float64(s.n.rebuilt.Load()) }},
 		{"dmps_server_rebuild_failed_rows_total", "Slots that could not be filled from other servers.", func() float64 { return float64(s.n.rebuildFailed.Load()) }},
-		{"dmps_server_rebuild_pulled_bytes_total", "Bytes that were read from other servers to rebuild.", func() float64 { return float64(s.n.pulled.Load()) }},
+		{"dmps_server_rebuild_pulled_bytes_total", "Bytes that were read from other servers to rebuild or verify.", func() float64 { return float64(s.n.pulled.Load()) }},
+		{"dmps_server_verified_slots_total", "Slots that were verified.", func() float64 { return float64(s.n.verified.Load()) }},
+		{"dmps_server_verified_bytes_total", "Bytes of lent memory that were verified.", func() float64 { return float64(s.n.checked.Load()) }},
+		{"dmps_server_bad_slots_total", "Slots that were verified and found wrong.", func() float64 { return float64(s.n.verifyBad.Load()) }},
 	} {
 		keep(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: f.name, Help: f.help}, f.get))
 	}

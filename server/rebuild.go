@@ -15,7 +15,8 @@ import (
 // at a time: while one is decoded, others are on the line.
 const rebuildWorkers = 4
 
-// rebuild is one request to fill slots of a chunk from other servers.
+// rebuild is one request to fill slots of a chunk from other servers, or to
+// verify them.
 //
 //  1. Session.Rebuild checks the target and starts workers.
 //  2. A worker takes the next rows, at most 32: a batch (rebuild_batch.go).
@@ -26,6 +27,9 @@ const rebuildWorkers = 4
 //     planned anew.
 //  6. decode makes header and page, byte by byte what the client wrote.
 //  7. land stores them, unless the session is over.
+//
+// To verify, a batch begins with the slots themselves and ends with a
+// comparison instead (rebuild_verify.go).
 type rebuild struct {
 	session *session
 	spec    *transport.RebuildSpec
@@ -38,8 +42,9 @@ type rebuild struct {
 	step    int  // rows of a batch
 
 	pulled  atomic.Uint64
-	stale   atomic.Bool               // a source has seen a newer lease
-	reasons []transport.RebuildReason // by row; of the worker that has it
+	checked atomic.Uint64
+	stale   atomic.Bool                // a source has seen a newer lease
+	fails   []transport.RebuildFailure // by row; of the worker that has it. No reason: it did not fail
 
 	mu struct {
 		sync.Mutex
@@ -62,24 +67,37 @@ func (s *session) Rebuild(ctx context.Context, spec *transport.RebuildSpec) (tra
 	s.links.use()
 	defer s.links.leave()
 	var wg sync.WaitGroup
-	for range min(rebuildWorkers, (len(spec.Rows)+r.step-1)/r.step) {
+	for range min(r.workers(), (len(spec.Rows)+r.step-1)/r.step) {
 		wg.Go(func() { r.work(ctx) })
 	}
 	wg.Wait()
 	if r.mu.err != nil {
 		return none, fmt.Errorf("rebuilding slots of chunk %d: %w", spec.Chunk, r.mu.err)
 	}
-	res := transport.RebuildResult{Pulled: r.pulled.Load()}
-	for i, why := range r.reasons {
-		if why != 0 {
-			res.Failed = append(res.Failed, transport.RebuildFailure{Row: i, Reason: why})
+	res := transport.RebuildResult{Pulled: r.pulled.Load(), Checked: r.checked.Load()}
+	for _, f := range r.fails {
+		if f.Reason != 0 {
+			res.Failed = append(res.Failed, f)
 		}
 	}
 	if n := len(res.Failed); n > 0 {
-		s.s.c.Log.Warn("rows could not be rebuilt", "volume", s.volume.id, "chunk", spec.Chunk,
-			"rows", len(spec.Rows), "failed", n, "first", spec.Rows[res.Failed[0].Row].Index, "why", res.Failed[0].Reason)
+		what := "rows could not be rebuilt"
+		if spec.Verify {
+			what = "slots were not found right"
+		}
+		s.s.c.Log.Warn(what, "volume", s.volume.id, "chunk", spec.Chunk, "rows", len(spec.Rows), "failed", n,
+			"first", spec.Rows[res.Failed[0].Row].Index, "column", res.Failed[0].Col, "why", res.Failed[0].Reason)
 	}
 	return res, nil
+}
+
+// workers is how many batches are under way at a time. With nothing to pull one
+// core is enough, and the rest is for pages.
+func (r *rebuild) workers() int {
+	if r.local() {
+		return 1
+	}
+	return rebuildWorkers
 }
 
 // beginRebuild counts a rebuild, unless the server is closing.
@@ -125,7 +143,7 @@ func (s *session) newRebuild(spec *transport.RebuildSpec) (*rebuild, error) {
 	}
 	r := &rebuild{
 		session: s, spec: spec, geo: g, coder: coder, target: c,
-		reasons: make([]transport.RebuildReason, len(spec.Rows)),
+		fails: make([]transport.RebuildFailure, len(spec.Rows)),
 	}
 	r.pace.rate = spec.RateBytes
 	r.step = stepRows(g, spec.RateBytes, s.s.pace.rate)

@@ -50,6 +50,11 @@ func (b *rebuildBatch) run(ctx context.Context, from, to int) error {
 	for i := range b.rows {
 		b.rows[i].begin(from+i, b.r.spec.Rows[from+i])
 	}
+	if b.r.spec.Verify {
+		if err := b.verifyOwn(ctx); err != nil {
+			return err
+		}
+	}
 	pool := b.r.session.s.pool
 	defer func() {
 		if len(b.ids) > 0 {
@@ -86,6 +91,10 @@ func (b *rebuildBatch) run(ctx context.Context, from, to int) error {
 			if w.done || w.set == 0 || w.got&w.set != w.set {
 				continue
 			}
+			if b.r.spec.Verify {
+				b.verify(w)
+				continue
+			}
 			head, page := b.decode(w)
 			if page == nil {
 				continue // something was given up: planned anew
@@ -97,7 +106,7 @@ func (b *rebuildBatch) run(ctx context.Context, from, to int) error {
 			}
 			w.done = true
 			if !ok {
-				b.fail(w, transport.RebuildHeader)
+				b.fail(w, transport.RebuildHeader, raid.Col(b.r.spec.Col))
 				continue
 			}
 			b.r.session.s.n.rebuilt.Add(1)
@@ -121,27 +130,55 @@ func (b *rebuildBatch) plan() int {
 			continue
 		}
 		if b.r.stale.Load() || !b.choose(w, use) {
-			b.fail(w, b.reason(w))
+			b.giveUp(w)
 			continue
 		}
 		for m := w.set &^ w.got; m != 0; m &= m - 1 {
-			n += raid.PageSize + b.r.byCol[bits.TrailingZeros32(m)].headerBytes
+			n += b.r.byCol[bits.TrailingZeros32(m)].headerBytes
+			if !b.headerOnly(w) {
+				n += raid.PageSize
+			}
 		}
 	}
 	return n
 }
 
-func (b *rebuildBatch) fail(w *rebuildRow, why transport.RebuildReason) {
-	w.done = true
-	b.r.reasons[w.i] = why
-	b.r.session.s.n.rebuildFailed.Add(1)
+// giveUp fails a row of which too little can be had.
+func (b *rebuildBatch) giveUp(w *rebuildRow) {
+	if w.suspects != 0 {
+		b.fail(w, transport.RebuildMismatch, raid.Col(b.r.spec.Col)) // no witness for it
+		return
+	}
+	why, col := b.reason(w)
+	b.fail(w, why, col)
 }
 
-// choose sets w.set to the columns to make the row from: what was read already
-// and, in the order of preference, as many more as it takes.
+func (b *rebuildBatch) fail(w *rebuildRow, why transport.RebuildReason, col raid.Col) {
+	w.done = true
+	b.r.fails[w.i] = transport.RebuildFailure{Row: w.i, Reason: why, Col: uint8(col)}
+	n := &b.r.session.s.n
+	switch {
+	case !b.r.spec.Verify:
+		n.rebuildFailed.Add(1)
+	case uint8(col) == b.r.spec.Col && why != transport.RebuildTooFew:
+		n.verifyBad.Add(1)
+	}
+}
+
+// choose sets w.set to the columns to make the row from: the target's own, where
+// another chunk holds it; else what was read already and, in the order of
+// preference, as many more as it takes.
 func (b *rebuildBatch) choose(w *rebuildRow, use uint32) bool {
-	have := w.got
+	if w.suspects != 0 {
+		return b.chooseWitness(w, use)
+	}
 	want := raid.Col(b.r.spec.Col)
+	if own := uint32(1) << want; w.spec.Have&use&^w.bad&own != 0 {
+		w.set = own
+		w.keep(own)
+		return true
+	}
+	have := w.got
 	set, err := b.r.coder.Sources(have, w.spec.Filled, want)
 	for _, o := range b.r.sources {
 		if err == nil {
@@ -161,20 +198,24 @@ func (b *rebuildBatch) choose(w *rebuildRow, use uint32) bool {
 	return true
 }
 
-// reason is why w cannot be had.
-func (b *rebuildBatch) reason(w *rebuildRow) transport.RebuildReason {
+// reason is why w cannot be had, and of which column.
+func (b *rebuildBatch) reason(w *rebuildRow) (transport.RebuildReason, raid.Col) {
 	if b.r.stale.Load() {
-		return transport.RebuildStaleEpoch
+		for _, o := range b.r.sources {
+			if o.dead() == transport.RebuildStaleEpoch {
+				return transport.RebuildStaleEpoch, o.col
+			}
+		}
 	}
 	if w.why != 0 {
-		return w.why
+		return w.why, w.whyCol
 	}
 	for _, o := range b.r.sources {
 		if why := o.dead(); why != 0 && w.spec.Have>>o.col&1 != 0 {
-			return why
+			return why, o.col
 		}
 	}
-	return transport.RebuildTooFew
+	return transport.RebuildTooFew, raid.Col(b.r.spec.Col)
 }
 
 // pull reads what is missing, one request a source, and inspects it. It
@@ -193,11 +234,12 @@ func (b *rebuildBatch) pull(ctx context.Context) error {
 			col := bits.TrailingZeros32(m)
 			p := &b.reads[col]
 			id := b.ids[w.place(col)*len(b.rows)+i] // a source's rows are neighbours
-			p.rows = append(p.rows, w)
-			p.req.Segs = append(p.req.Segs, transport.Seg{
-				Index: w.spec.Index, Page: pool.page(id), Header: pool.header(id, b.r.byCol[col].headerBytes),
-			})
 			w.pages[col], w.heads[col] = pool.page(id), pool.header(id, b.r.byCol[col].headerBytes)
+			if b.headerOnly(w) {
+				w.pages[col] = nil
+			}
+			p.rows = append(p.rows, w)
+			p.req.Segs = append(p.req.Segs, transport.Seg{Index: w.spec.Index, Page: w.pages[col], Header: w.heads[col]})
 		}
 	}
 	var err error
@@ -229,8 +271,9 @@ func (b *rebuildBatch) pull(ctx context.Context) error {
 			continue
 		}
 		for i, w := range p.rows {
-			b.r.pulled.Add(uint64(raid.PageSize + len(p.req.Segs[i].Header)))
-			b.r.session.s.n.pulled.Add(uint64(raid.PageSize + len(p.req.Segs[i].Header)))
+			n := uint64(len(p.req.Segs[i].Page) + len(p.req.Segs[i].Header))
+			b.r.pulled.Add(n)
+			b.r.session.s.n.pulled.Add(n)
 			w.inspect(b.r.geo, raid.Col(col))
 		}
 	}

@@ -12,11 +12,15 @@ import (
 	"dmps/transport/transporttest"
 )
 
-// damage flips a byte of a stored page.
-func (s *Server) damage(chunk uint64, slot uint32) {
+// damage flips a byte of a stored page or of its header.
+func (s *Server) damage(chunk uint64, slot uint32, header bool) {
 	c := s.lookup(raid.ChunkID(chunk))
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if header {
+		c.head(slot)[17] ^= 0x40
+		return
+	}
 	c.page(slot)[1234] ^= 0x40
 }
 

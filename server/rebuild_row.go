@@ -19,6 +19,13 @@ type rebuildRow struct {
 	got uint32 // columns that were read and are sound by themselves
 	bad uint32 // columns that were given up
 	why transport.RebuildReason
+	// whyCol is the column that why is about: the last that was given up.
+	whyCol raid.Col
+
+	// suspects are the columns that say something else than the slot that is
+	// verified; then set is a column that is to decide.
+	suspects uint32
+	asked    uint32 // the columns that were compared, suspects among them
 
 	used  uint32                             // buffers that hold columns, of the row's K
 	at    [transport.MaxRebuildMembers]uint8 // column to buffer, where got or being read
@@ -31,7 +38,7 @@ type rebuildRow struct {
 // read, and is 2 KiB that need no clearing.
 func (w *rebuildRow) begin(i int, spec transport.RebuildRow) {
 	w.i, w.spec, w.done = i, spec, false
-	w.set, w.got, w.bad, w.why, w.used = 0, 0, 0, 0, 0
+	w.set, w.got, w.bad, w.why, w.whyCol, w.used, w.suspects, w.asked = 0, 0, 0, 0, 0, 0, 0, 0
 }
 
 // keep lets go of the buffers of all columns that are not in set.
@@ -55,28 +62,37 @@ func (w *rebuildRow) place(col int) int {
 func (w *rebuildRow) giveUp(col raid.Col, why transport.RebuildReason) {
 	w.bad |= 1 << col
 	w.got &^= 1 << col
-	w.why = why
+	w.why, w.whyCol = why, col
 }
 
 // inspect judges a column that was read, by itself.
 func (w *rebuildRow) inspect(g raid.Geometry, col raid.Col) {
-	h, err := raid.ParseHeader(w.heads[col])
-	parity := !g.Mirror() && int(col) >= g.K
-	sound := err == nil && raid.TagOf(h.Seq) == w.spec.Tag && h.Filled == w.spec.Filled
-	if parity {
-		sound = sound && h.Kind == raid.KindParity
+	h, why := w.sound(g, col, w.heads[col], w.pages[col])
+	if why != 0 {
+		w.giveUp(col, why)
+		return
+	}
+	w.got |= 1 << col
+	w.head[col] = h
+}
+
+// sound judges a slot by itself: its header, which must be of this row and of
+// the column's kind, and its page, unless that is nil. 0: nothing is wrong.
+func (w *rebuildRow) sound(g raid.Geometry, col raid.Col, head, page []byte) (raid.Header, transport.RebuildReason) {
+	h, err := raid.ParseHeader(head)
+	ok := err == nil && raid.TagOf(h.Seq) == w.spec.Tag && h.Filled == w.spec.Filled
+	if !g.Mirror() && int(col) >= g.K {
+		ok = ok && h.Kind == raid.KindParity
 	} else {
-		sound = sound && (h.Kind == raid.KindPage || h.Kind == raid.KindNotes)
+		ok = ok && (h.Kind == raid.KindPage || h.Kind == raid.KindNotes)
 	}
 	switch {
-	case !sound:
-		w.giveUp(col, transport.RebuildHeader)
-	case raid.Checksum(w.pages[col]) != h.CRC:
-		w.giveUp(col, transport.RebuildChecksum)
-	default:
-		w.got |= 1 << col
-		w.head[col] = h
+	case !ok:
+		return h, transport.RebuildHeader
+	case page != nil && raid.Checksum(page) != h.CRC:
+		return h, transport.RebuildChecksum
 	}
+	return h, 0
 }
 
 // agree reports whether the columns of w.set belong to one row, by their
@@ -160,6 +176,9 @@ func (w *rebuildRow) table(g raid.Geometry) (raid.Col, bool) {
 // next decode.
 func (b *rebuildBatch) decode(w *rebuildRow) (head, page []byte) {
 	g := b.r.geo
+	if own := b.r.spec.Col; w.set == 1<<own {
+		return w.heads[own], w.pages[own] // a copy of the same slot
+	}
 	if !w.agree(g, b.r.sources) {
 		return nil, nil
 	}
@@ -229,8 +248,13 @@ func (b *rebuildBatch) decode(w *rebuildRow) (head, page []byte) {
 }
 
 // distrust gives up the source in w.set that is preferred least: each is sound
-// by itself, but together they give something else than they say.
+// by itself, but together they give something else than they say. That is a
+// guess, not a verdict: a row that is verified is left undecided.
 func (b *rebuildBatch) distrust(w *rebuildRow) {
+	if b.r.spec.Verify {
+		b.fail(w, transport.RebuildTooFew, raid.Col(b.r.spec.Col))
+		return
+	}
 	for i := len(b.r.sources) - 1; i >= 0; i-- {
 		if col := b.r.sources[i].col; w.set>>col&1 != 0 {
 			w.giveUp(col, transport.RebuildChecksum)

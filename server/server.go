@@ -48,6 +48,8 @@ var _ transport.Backend = (*Server)(nil)
 type counters struct {
 	reads, writes, pagesIn, pagesOut atomic.Uint64
 	rebuilt, rebuildFailed           atomic.Uint64 // rows
+	verified, verifyBad              atomic.Uint64 // slots of its own
+	checked                          atomic.Uint64 // bytes of these
 	pulled                           atomic.Uint64 // bytes
 }
 

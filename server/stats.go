@@ -19,6 +19,10 @@ type Stats struct {
 	RowsRebuilt   uint64 // slots filled from other servers
 	RebuildFailed uint64 // slots that could not be
 	BytesPulled   uint64 // from other servers, headers included
+
+	SlotsVerified uint64 // for scrubs
+	SlotsBad      uint64 // verified, and found wrong
+	BytesVerified uint64 // of the server's own memory, headers included
 }
 
 // Stats returns the server's state now.
@@ -30,6 +34,7 @@ func (s *Server) Stats() Stats {
 		PagesIn: s.n.pagesIn.Load(), PagesOut: s.n.pagesOut.Load(),
 		RebuildMemory: uint64(len(s.pool.arena.mem)), RowsRebuilt: s.n.rebuilt.Load(),
 		RebuildFailed: s.n.rebuildFailed.Load(), BytesPulled: s.n.pulled.Load(),
+		SlotsVerified: s.n.verified.Load(), SlotsBad: s.n.verifyBad.Load(), BytesVerified: s.n.checked.Load(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -134,7 +134,7 @@ type Conn interface {
 	// ErrNoChunk (exists with another shape).
 	OpenChunk(ctx context.Context, chunk uint64, spec ChunkSpec) error
 	// Rebuild makes the server fill slots of its own chunk from other servers,
-	// and returns when that is over: minutes, with a low rate. Up to
+	// or verify them, and returns when that is over: minutes, with a low rate. Up to
 	// RebuildsInFlight run at a time, further calls wait; other requests do not
 	// wait for them. When ctx ends first, the server goes on, and the outcome
 	// is unknown. Errors: ErrBadRebuild, ErrNoChunk (no such target, of another

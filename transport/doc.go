@@ -11,7 +11,7 @@
 // doorbell: submit many, kick once.
 //
 // [Conn].Rebuild moves no page of the caller's: it has one server pull slots
-// from others.
+// from others, to fill its own or to verify them.
 //
 // Read conn.go, then backend.go, rebuild.go.
 package transport

@@ -20,16 +20,28 @@ const (
 )
 
 // RebuildSpec asks a server to fill slots of one of its own chunks with what
-// the other members of their rows give. The client's link carries these lists
-// and no page.
+// the other members of their rows give, or to verify that they hold that. The
+// client's link carries these lists and no page.
 type RebuildSpec struct {
 	Chunk uint64 // the target, opened by OpenChunk on this session; not InPlace
 	K, M  int    // the geometry of the rows
 	Col   uint8  // the target's column
 
-	// Sources are the members to read from, 1 to K+M-1 of other columns, the
-	// one to prefer first. List all that survive: when one fails, another
-	// takes its place.
+	// Verify makes the server compare what the slots hold with what they
+	// should hold; nothing is stored, and a row that does not fail is right.
+	// Each slot is judged by itself: a sound header, of this row and of the
+	// column's kind, and a page that matches it. With Sources also by its row:
+	// a mirror's header is compared with another copy's, and a parity slot,
+	// header and page, with what the others of its row give, data before
+	// parity. (Data columns of K > 1 are always judged by themselves.)
+	Verify bool
+
+	// Sources are the members to read from, the one to prefer first, each of
+	// another column. List all that survive: when one fails, another takes its
+	// place. One of the target's own column is another chunk that holds the
+	// same slots: it is preferred to all others, and copied. To fill there is
+	// at least one; to verify there may be none, and none of the target's
+	// column.
 	Sources []RebuildSource
 	// Rows are the rows to fill, 1 to MaxRebuildRows. They must be in use, and
 	// their slots not be written, until Rebuild returns a result; after an
@@ -38,8 +50,9 @@ type RebuildSpec struct {
 	// indexes in order transfer best.
 	Rows []RebuildRow
 
-	// RateBytes bounds what the server pulls for this request, headers
-	// included, in bytes a second. 0: only the server's own limit counts.
+	// RateBytes bounds what the server reads for this request, from sources
+	// and to verify, headers included, in bytes a second. 0: only the server's
+	// own limit counts.
 	RateBytes int64
 }
 
@@ -51,7 +64,8 @@ type RebuildSource struct {
 	Col         uint8
 }
 
-// RebuildRow is a row whose slot in the target's column is to be filled.
+// RebuildRow is a row whose slot in the target's column is to be filled, or
+// verified.
 type RebuildRow struct {
 	Index  uint32 // slot, in every chunk of the group
 	Tag    uint16 // raid.TagOf the sequence of the row, which every header must have
@@ -61,30 +75,38 @@ type RebuildRow struct {
 
 // RebuildResult is what became of the rows.
 type RebuildResult struct {
-	Failed []RebuildFailure // rows that were not stored, by Row ascending. All others were
-	Pulled uint64           // bytes read from the sources, headers included
+	Failed  []RebuildFailure // rows that were not stored, or not found right, by Row ascending. All others were
+	Pulled  uint64           // bytes read from the sources, headers included
+	Checked uint64           // bytes of the target that were verified, headers included
 }
 
-// RebuildFailure is a row that was not stored. Its slot is as it was.
+// RebuildFailure is a row that was not stored, or is not known to be right.
+// Its slot is as it was.
 type RebuildFailure struct {
 	Row    int // in RebuildSpec.Rows
 	Reason RebuildReason
+	// Col is the column that Reason is about: that of the last source which
+	// had to be given up, or the target's, when its own slot is wrong (to fill:
+	// holds a newer row) and with RebuildTooFew. A slot that was to be verified
+	// and failed for another column is right by itself; a source is wrong, or
+	// could not be had and so the row not be compared.
+	Col uint8
 }
 
-// RebuildReason is why too few sources of a row were of use: what was wrong
-// with the last one that had to be given up.
+// RebuildReason is why a row failed.
 type RebuildReason uint8
 
 // Reasons. Their numbers are part of the protocol and never change.
 const (
-	// RebuildTooFew: Have names too few columns to begin with.
+	// RebuildTooFew: Have names too few columns to begin with, or, to verify,
+	// too few to tell which one is wrong.
 	RebuildTooFew RebuildReason = iota + 1
 	// RebuildUnreachable: no session with the source, or it ended: try again
 	// when that server is back.
 	RebuildUnreachable
-	// RebuildHeader: the source's header is damaged, or of another row: the
-	// row was written anew, or that member misses it. Or the slot to fill
-	// holds a newer row.
+	// RebuildHeader: the header is damaged, or of another row: the row was
+	// written anew, or that member misses it. Or the slot to fill holds a
+	// newer row.
 	RebuildHeader
 	// RebuildChecksum: a page does not match its checksum: scrub the row.
 	RebuildChecksum
@@ -93,6 +115,9 @@ const (
 	// RebuildRefused: the source does not have the chunk or the slot, or
 	// refused for a reason of its own.
 	RebuildRefused
+	// RebuildMismatch: the slot is sound by itself, but is not what the others
+	// of its row make it. Only to verify.
+	RebuildMismatch
 	rebuildReasonEnd
 )
 
@@ -104,6 +129,7 @@ var rebuildReasons = [rebuildReasonEnd]string{
 	RebuildChecksum:    "checksum",
 	RebuildStaleEpoch:  "stale epoch",
 	RebuildRefused:     "refused by the source",
+	RebuildMismatch:    "not what its row makes it",
 }
 
 func (r RebuildReason) String() string {
@@ -126,12 +152,16 @@ func (s *RebuildSpec) Validate() error {
 		return fmt.Errorf("%w: %w", ErrBadRebuild, fmt.Errorf(format, a...))
 	}
 	members := s.K + s.M
+	least := 1
+	if s.Verify {
+		least = 0
+	}
 	switch {
 	case s.K < 1 || s.K > 16 || s.M < 1 || members > MaxRebuildMembers:
 		return bad("rows of %d+%d members", s.K, s.M)
 	case int(s.Col) >= members:
 		return bad("column %d of %d", s.Col, members)
-	case len(s.Sources) < 1 || len(s.Sources) >= members:
+	case len(s.Sources) < least || len(s.Sources) > members:
 		return bad("%d sources for rows of %d members", len(s.Sources), members)
 	case len(s.Rows) < 1 || len(s.Rows) > MaxRebuildRows:
 		return bad("%d rows, at most %d", len(s.Rows), MaxRebuildRows)
@@ -141,8 +171,11 @@ func (s *RebuildSpec) Validate() error {
 	var cols uint32
 	for i := range s.Sources {
 		o := &s.Sources[i]
-		if int(o.Col) >= members || o.Col == s.Col || cols>>o.Col&1 != 0 {
-			return bad("source %d is of column %d, as the target or another source, or there is none", i, o.Col)
+		if int(o.Col) >= members || cols>>o.Col&1 != 0 {
+			return bad("source %d is of column %d, as another source, or there is none", i, o.Col)
+		}
+		if s.Verify && o.Col == s.Col {
+			return bad("source %d is of column %d, which is to be verified", i, o.Col)
 		}
 		if len(o.Addr) < 1 || len(o.Addr) > MaxRebuildAddr {
 			return bad("source %d has an address of %d bytes", i, len(o.Addr))

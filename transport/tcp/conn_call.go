@@ -19,11 +19,12 @@ const (
 
 // call is an OpenChunk or a Rebuild that waits for its answer.
 type call struct {
-	kind   int
-	rows   int                     // callRebuild: how many were asked for
-	result transport.RebuildResult // callRebuild: the answer
-	err    error
-	done   chan struct{}
+	kind    int
+	rows    int                     // callRebuild: how many were asked for
+	members int                     // callRebuild: columns of a row
+	result  transport.RebuildResult // callRebuild: the answer
+	err     error
+	done    chan struct{}
 }
 
 // OpenChunk implements transport.Conn.
@@ -41,7 +42,7 @@ func (c *conn) Rebuild(ctx context.Context, spec *transport.RebuildSpec) (transp
 		return transport.RebuildResult{}, err
 	}
 	q := request{typ: typeRebuild, runs: uint8(len(spec.Sources)), chunk: spec.Chunk, segs: uint32(len(spec.Rows))}
-	k := &call{kind: callRebuild, rows: len(spec.Rows)}
+	k := &call{kind: callRebuild, rows: len(spec.Rows), members: spec.K + spec.M}
 	err := c.do(ctx, k, q, func() { // two pieces: one holds at most stream.MaxBytes
 		n := rebuildSourcesSize(spec)
 		putRebuild(c.w.Bytes(rebuildHead+n), spec, n)
@@ -114,6 +115,6 @@ func (c *conn) answer(k *call, p reply) error {
 	if err != nil {
 		return unexpected(err)
 	}
-	k.result, err = parseRebuildReply(b, k.rows)
+	k.result, err = parseRebuildReply(b, k.rows, k.members)
 	return err
 }

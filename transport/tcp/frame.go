@@ -79,7 +79,7 @@ func parseRequest(b []byte) (request, error) {
 	case typeOpenChunk:
 		ok = q.segs == 0 && q.runs == 0 && q.mask == 0
 	case typeRebuild:
-		ok = q.segs >= 1 && q.segs <= transport.MaxRebuildRows && q.runs >= 1 && q.runs < transport.MaxRebuildMembers && q.mask == 0
+		ok = q.segs >= 1 && q.segs <= transport.MaxRebuildRows && q.runs <= transport.MaxRebuildMembers && q.mask == 0
 	}
 	if !ok {
 		return q, fmt.Errorf("%w: request %#x of %d slots in %d runs, page mask %#x", errFrame, q.typ, q.segs, q.runs, q.mask)

@@ -10,10 +10,12 @@ const (
 	rebuildHead       = 16
 	rebuildSourceHead = 20 // and the address
 	rebuildRowSize    = 12
-	maxRebuildSources = (transport.MaxRebuildMembers - 1) * (rebuildSourceHead + transport.MaxRebuildAddr) // bytes
-	rebuildReplyHead  = 8
+	maxRebuildSources = transport.MaxRebuildMembers * (rebuildSourceHead + transport.MaxRebuildAddr) // bytes
+	rebuildReplyHead  = 16
 	rebuildFailSize   = 4
 	maxRebuildReply   = rebuildReplyHead + transport.MaxRebuildRows*rebuildFailSize
+
+	rebuildVerify = 1 // flag
 )
 
 // rebuildSourcesSize is the size of the encoded sources of s, in bytes.
@@ -29,6 +31,9 @@ func rebuildSourcesSize(s *transport.RebuildSpec) int {
 // rebuildHead and size bytes of sources.
 func putRebuild(b []byte, s *transport.RebuildSpec, size int) {
 	b[0], b[1], b[2], b[3] = uint8(s.K), uint8(s.M), s.Col, 0
+	if s.Verify {
+		b[3] = rebuildVerify
+	}
 	le.PutUint32(b[4:], uint32(size))
 	le.PutUint64(b[8:], uint64(s.RateBytes))
 	b = b[rebuildHead:]
@@ -58,16 +63,21 @@ func parseRebuildHead(b []byte, q *request) (s transport.RebuildSpec, size int, 
 		return s, 0, fmt.Errorf("%w: rebuild of %d bytes", errFrame, len(b))
 	}
 	n := le.Uint32(b[4:])
-	if b[3] != 0 || n > maxRebuildSources || n < uint32(q.runs)*rebuildSourceHead {
+	if b[3]&^rebuildVerify != 0 || n > maxRebuildSources || n < uint32(q.runs)*rebuildSourceHead {
 		return s, 0, fmt.Errorf("%w: rebuild from %d sources in %d bytes", errFrame, q.runs, n)
 	}
-	s = transport.RebuildSpec{Chunk: q.chunk, K: int(b[0]), M: int(b[1]), Col: b[2], RateBytes: int64(le.Uint64(b[8:]))}
+	s = transport.RebuildSpec{
+		Chunk: q.chunk, K: int(b[0]), M: int(b[1]), Col: b[2], Verify: b[3] == rebuildVerify, RateBytes: int64(le.Uint64(b[8:])),
+	}
 	return s, int(n), nil
 }
 
 // parseRebuildSources decodes n sources, which must fill b.
 func parseRebuildSources(b []byte, n int) ([]transport.RebuildSource, error) {
-	l := make([]transport.RebuildSource, 0, n)
+	var l []transport.RebuildSource
+	if n > 0 {
+		l = make([]transport.RebuildSource, 0, n)
+	}
 	for range n {
 		if len(b) < rebuildSourceHead {
 			return nil, fmt.Errorf("%w: source %d is cut off", errFrame, len(l))
@@ -104,25 +114,27 @@ func rebuildReplySize(r *transport.RebuildResult) int {
 
 func putRebuildReply(b []byte, r *transport.RebuildResult) {
 	le.PutUint64(b, r.Pulled)
+	le.PutUint64(b[8:], r.Checked)
 	for i, f := range r.Failed {
 		b := b[rebuildReplyHead+i*rebuildFailSize:]
 		le.PutUint16(b, uint16(f.Row))
-		b[2], b[3] = byte(f.Reason), 0
+		b[2], b[3] = byte(f.Reason), f.Col
 	}
 }
 
-// parseRebuildReply decodes the answer to a rebuild of rows rows.
-func parseRebuildReply(b []byte, rows int) (transport.RebuildResult, error) {
+// parseRebuildReply decodes the answer to a rebuild of rows rows of members
+// columns.
+func parseRebuildReply(b []byte, rows, members int) (transport.RebuildResult, error) {
 	var r transport.RebuildResult
 	if len(b) < rebuildReplyHead || len(b) > rebuildReplyHead+rows*rebuildFailSize || (len(b)-rebuildReplyHead)%rebuildFailSize != 0 {
 		return r, fmt.Errorf("%w: rebuilt %d rows, %d bytes", errFrame, rows, len(b))
 	}
-	r.Pulled = le.Uint64(b)
+	r.Pulled, r.Checked = le.Uint64(b), le.Uint64(b[8:])
 	last := -1
 	for b = b[rebuildReplyHead:]; len(b) > 0; b = b[rebuildFailSize:] {
-		f := transport.RebuildFailure{Row: int(le.Uint16(b)), Reason: transport.RebuildReason(b[2])}
-		if f.Row <= last || f.Row >= rows || !f.Reason.Valid() || b[3] != 0 {
-			return transport.RebuildResult{}, fmt.Errorf("%w: row %d of %d failed after %d, reason %d", errFrame, f.Row, rows, last, b[2])
+		f := transport.RebuildFailure{Row: int(le.Uint16(b)), Reason: transport.RebuildReason(b[2]), Col: b[3]}
+		if f.Row <= last || f.Row >= rows || !f.Reason.Valid() || int(f.Col) >= members {
+			return transport.RebuildResult{}, fmt.Errorf("%w: row %d of %d failed after %d, reason %d, column %d of %d", errFrame, f.Row, rows, last, b[2], f.Col, members)
 		}
 		last = f.Row
 		r.Failed = append(r.Failed, f)

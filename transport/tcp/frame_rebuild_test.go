@@ -21,7 +21,13 @@ const (
 		0e00000000000000 6600000000000000 02 00 0d00 7463703a2f2f 623a37333031 36
 		09000000 3412 0300 06000000
 		0a000000 3412 0100 04000000`
-	goldenRebuilt = `81 00 0000 05000300 0c000000 2820000000000000 0100 02 00`
+	goldenRebuilt = `81 00 0000 05000300 14000000 2820000000000000 0000000000000000 0100 02 02`
+
+	goldenVerify = `05 00 0000 06000300 0807060504030201 02000000 00000000
+		02 01 00 01 00000000 00e1f50500000000
+		09000000 3412 0300 00000000
+		0a000000 3412 0100 00000000`
+	goldenVerified = `81 00 0000 06000300 14000000 0000000000000000 5020000000000000 0000 04 00`
 )
 
 var rebuildValue = transport.RebuildSpec{
@@ -33,6 +39,14 @@ var rebuildValue = transport.RebuildSpec{
 	Rows: []transport.RebuildRow{
 		{Index: 9, Tag: 0x1234, Filled: 3, Have: 6},
 		{Index: 10, Tag: 0x1234, Filled: 1, Have: 4},
+	},
+}
+
+var verifyValue = transport.RebuildSpec{
+	Chunk: 0x0102030405060708, K: 2, M: 1, Col: 0, Verify: true, RateBytes: 100e6,
+	Rows: []transport.RebuildRow{
+		{Index: 9, Tag: 0x1234, Filled: 3},
+		{Index: 10, Tag: 0x1234, Filled: 1},
 	},
 }
 
@@ -71,38 +85,51 @@ func decodeRebuild(b []byte) (*transport.RebuildSpec, uint32, error) {
 }
 
 func TestGoldenRebuild(t *testing.T) {
-	b := encodeRebuild(&rebuildValue, 0x30005)
-	if want := unhex(t, goldenRebuild); !bytes.Equal(b, want) {
-		t.Errorf("rebuild\n%x\n%x", b, want)
-	}
-	s, id, err := decodeRebuild(b)
-	if err != nil || id != 0x30005 || !cmp.Equal(*s, rebuildValue) {
-		t.Errorf("rebuild %+v, %v", s, err)
-	}
-	res := transport.RebuildResult{Pulled: 8232, Failed: []transport.RebuildFailure{{Row: 1, Reason: transport.RebuildUnreachable}}}
-	n := rebuildReplySize(&res)
-	p := reply{typ: typeReply, id: 0x30005, length: uint32(n)}
-	b = make([]byte, replyHead+n)
-	p.put(b)
-	putRebuildReply(b[replyHead:], &res)
-	if want := unhex(t, goldenRebuilt); !bytes.Equal(b, want) {
-		t.Errorf("rebuilt\n%x\n%x", b, want)
-	}
-	if got, err := parseRebuildReply(b[replyHead:], 2); err != nil || !cmp.Equal(got, res) {
-		t.Errorf("rebuilt %+v, %v", got, err)
+	for _, c := range []struct {
+		spec             transport.RebuildSpec
+		id               uint32
+		res              transport.RebuildResult
+		request, rebuilt string
+	}{
+		{rebuildValue, 0x30005, transport.RebuildResult{
+			Pulled: 8232, Failed: []transport.RebuildFailure{{Row: 1, Reason: transport.RebuildUnreachable, Col: 2}},
+		}, goldenRebuild, goldenRebuilt},
+		{verifyValue, 0x30006, transport.RebuildResult{
+			Checked: 8272, Failed: []transport.RebuildFailure{{Row: 0, Reason: transport.RebuildChecksum}},
+		}, goldenVerify, goldenVerified},
+	} {
+		b := encodeRebuild(&c.spec, c.id)
+		if want := unhex(t, c.request); !bytes.Equal(b, want) {
+			t.Errorf("rebuild\n%x\n%x", b, want)
+		}
+		s, id, err := decodeRebuild(b)
+		if err != nil || id != c.id || !cmp.Equal(*s, c.spec) {
+			t.Errorf("rebuild %+v, %v", s, err)
+		}
+		n := rebuildReplySize(&c.res)
+		p := reply{typ: typeReply, id: c.id, length: uint32(n)}
+		b = make([]byte, replyHead+n)
+		p.put(b)
+		putRebuildReply(b[replyHead:], &c.res)
+		if want := unhex(t, c.rebuilt); !bytes.Equal(b, want) {
+			t.Errorf("rebuilt\n%x\n%x", b, want)
+		}
+		if got, err := parseRebuildReply(b[replyHead:], 2, 3); err != nil || !cmp.Equal(got, c.res) {
+			t.Errorf("rebuilt %+v, %v", got, err)
+		}
 	}
 	for name, bad := range map[string][]byte{
 		"row":      {1: 2},
 		"reason 0": {2: 0, 3: 0},
-		"reserved": {2: 1, 3: 1},
+		"column":   {2: 1, 3: 3},
 		"half":     {1, 0, 1},
 	} {
-		if _, err := parseRebuildReply(append(make([]byte, 8), bad...), 2); !errors.Is(err, errFrame) {
+		if _, err := parseRebuildReply(append(make([]byte, 16), bad...), 2, 3); !errors.Is(err, errFrame) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	twice := append(make([]byte, 8), 1, 0, 1, 0, 1, 0, 1, 0)
-	if _, err := parseRebuildReply(twice, 2); !errors.Is(err, errFrame) {
+	twice := append(make([]byte, 16), 1, 0, 1, 0, 1, 0, 1, 0)
+	if _, err := parseRebuildReply(twice, 2, 3); !errors.Is(err, errFrame) {
 		t.Errorf("a row twice: %v", err)
 	}
 }
@@ -110,11 +137,11 @@ func TestGoldenRebuild(t *testing.T) {
 // The largest request and answer fit into what both sides reserve.
 func TestLargestRebuild(t *testing.T) {
 	s := transport.RebuildSpec{K: 16, M: 4, Col: 19}
-	for i := range 19 {
+	for i := range 20 {
 		s.Sources = append(s.Sources, transport.RebuildSource{Addr: strings.Repeat("x", transport.MaxRebuildAddr), Col: uint8(i)})
 	}
 	for i := range transport.MaxRebuildRows {
-		s.Rows = append(s.Rows, transport.RebuildRow{Index: uint32(i), Filled: 0xffff, Have: 1<<19 - 1})
+		s.Rows = append(s.Rows, transport.RebuildRow{Index: uint32(i), Filled: 0xffff, Have: 1<<20 - 1})
 	}
 	b := encodeRebuild(&s, 1)
 	got, _, err := decodeRebuild(b)
@@ -132,6 +159,7 @@ func TestLargestRebuild(t *testing.T) {
 
 func FuzzRebuild(f *testing.F) {
 	f.Add(unhex(f, goldenRebuild))
+	f.Add(unhex(f, goldenVerify))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, id, err := decodeRebuild(b)
 		if err != nil {
@@ -145,8 +173,9 @@ func FuzzRebuild(f *testing.F) {
 
 func FuzzRebuilt(f *testing.F) {
 	f.Add(unhex(f, goldenRebuilt)[replyHead:])
+	f.Add(unhex(f, goldenVerified)[replyHead:])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := parseRebuildReply(b, 100)
+		r, err := parseRebuildReply(b, 100, 6)
 		if err != nil {
 			return
 		}
@@ -166,11 +195,12 @@ func TestMadRebuilt(t *testing.T) {
 		body   []byte
 		want   error
 	}{
-		"too long":         {0, make([]byte, 8+3*4), errFrame},
-		"too short":        {0, make([]byte, 7), errFrame},
+		"too long":         {0, make([]byte, 16+3*4), errFrame},
+		"too short":        {0, make([]byte, 15), errFrame},
 		"no chunk":         {transport.StatusNoChunk, nil, transport.ErrNoChunk},
-		"row out of range": {0, append(make([]byte, 8), 9, 0, 1, 0), errFrame},
-		"good":             {0, make([]byte, 8), nil},
+		"row out of range": {0, append(make([]byte, 16), 9, 0, 1, 0), errFrame},
+		"no such column":   {0, append(make([]byte, 16), 1, 0, 1, 3), errFrame},
+		"good":             {0, make([]byte, 16), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var d Dialer

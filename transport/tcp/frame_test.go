@@ -161,7 +161,7 @@ func FuzzRequest(f *testing.F) {
 			t.Fatalf("%x became %x", b[:requestHead], out)
 		}
 		if q.typ == typeRebuild {
-			if q.segs > transport.MaxRebuildRows || q.runs >= transport.MaxRebuildMembers {
+			if q.segs > transport.MaxRebuildRows || q.runs > transport.MaxRebuildMembers {
 				t.Fatalf("unbounded: %+v", q)
 			}
 			return

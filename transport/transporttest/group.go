@@ -22,8 +22,9 @@ type Peer struct {
 	Incarnation uint64
 	// Kill ends the server for good, as a crash does.
 	Kill func()
-	// Damage changes a byte of a stored page behind the server's back.
-	Damage func(chunk uint64, slot uint32)
+	// Damage changes a byte of a stored page, or of its header, behind the
+	// server's back.
+	Damage func(chunk uint64, slot uint32, header bool)
 }
 
 // GroupFactory starts n servers with at least 8 MiB each, and ends them with

@@ -30,6 +30,11 @@ func RunRebuild(t *testing.T, f GroupFactory) {
 		{"Newer", testRebuildNewer},
 		{"Traffic", testRebuildTraffic},
 		{"Closed", testRebuildClosed},
+		{"Direct", testRebuildDirect},
+		{"Verify", testVerify},
+		{"VerifyRow", testVerifyRow},
+		{"VerifyMirror", testVerifyMirror},
+		{"VerifyFenced", testVerifyFenced},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, f) })
 	}
@@ -189,7 +194,7 @@ func testRebuildWrongTag(t *testing.T, f GroupFactory) {
 	s := c.spec(2, 0)
 	s.Rows[7].Tag++
 	s.Rows[20].Tag--
-	want := []transport.RebuildFailure{{Row: 7, Reason: transport.RebuildHeader}, {Row: 20, Reason: transport.RebuildHeader}}
+	want := []transport.RebuildFailure{{Row: 7, Reason: transport.RebuildHeader, Col: 4}, {Row: 20, Reason: transport.RebuildHeader, Col: 4}}
 	if fails := c.rebuilt(s); !slices.Equal(fails, want) {
 		t.Fatal(fails)
 	}
@@ -253,7 +258,7 @@ func testRebuildDamaged(t *testing.T, f GroupFactory) {
 	c := newCodec(t, f, rs42, 80)
 	row := slices.IndexFunc(c.rows, func(r transport.RebuildRow) bool { return r.Filled == 15 })
 	for _, o := range []int{0, 4} {
-		c.group.Servers[o].Damage(groupChunk+uint64(o), c.rows[row].Index)
+		c.group.Servers[o].Damage(groupChunk+uint64(o), c.rows[row].Index, false)
 	}
 	if fails := c.rebuilt(c.spec(3, 1<<0)); len(fails) != 1 || fails[0].Reason != transport.RebuildChecksum {
 		t.Fatal(fails)
@@ -287,10 +292,17 @@ func testRebuildRefused(t *testing.T, f GroupFactory) {
 		"outside":        {c.conns[0], func(s *transport.RebuildSpec) { s.Rows[3].Index = groupSlots }, transport.ErrNoChunk},
 		"parity's shape": {c.conns[0], func(s *transport.RebuildSpec) { s.Chunk, s.Col = targetChunk, 2; s.Sources[1].Col = 0 }, transport.ErrNoChunk},
 		"no rows":        {c.conns[0], func(s *transport.RebuildSpec) { s.Rows = nil }, transport.ErrBadRebuild},
-		"its own column": {c.conns[0], func(s *transport.RebuildSpec) { s.Sources[0].Col = 0 }, transport.ErrBadRebuild},
-		"not filled":     {c.conns[0], func(s *transport.RebuildSpec) { s.Rows[0].Filled = 2 }, transport.ErrBadRebuild},
-		"have":           {c.conns[0], func(s *transport.RebuildSpec) { s.Rows[0].Have |= 1 }, transport.ErrBadRebuild},
-		"rate":           {c.conns[0], func(s *transport.RebuildSpec) { s.RateBytes = -1 }, transport.ErrBadRebuild},
+		"a column twice": {c.conns[0], func(s *transport.RebuildSpec) { s.Sources[0].Col = 2 }, transport.ErrBadRebuild},
+		"no sources":     {c.conns[0], func(s *transport.RebuildSpec) { noSources(s) }, transport.ErrBadRebuild},
+		"verify itself": {c.conns[0], func(s *transport.RebuildSpec) {
+			noSources(s)
+			s.Verify = true
+			s.Sources = []transport.RebuildSource{{Addr: "x"}}
+		}, transport.ErrBadRebuild},
+		"reader verifies": {reader, func(s *transport.RebuildSpec) { s.Verify = true }, transport.ErrRefused},
+		"not filled":      {c.conns[0], func(s *transport.RebuildSpec) { s.Rows[0].Filled = 2 }, transport.ErrBadRebuild},
+		"have":            {c.conns[0], func(s *transport.RebuildSpec) { s.Rows[0].Have |= 1 }, transport.ErrBadRebuild},
+		"rate":            {c.conns[0], func(s *transport.RebuildSpec) { s.RateBytes = -1 }, transport.ErrBadRebuild},
 	} {
 		s := c.spec(0, 0)
 		o.spoil(s)
