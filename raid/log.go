@@ -67,6 +67,9 @@ type logGroup struct {
 	missed  [MaxData + MaxParity][]uint64
 	nmissed [MaxData + MaxParity]uint32 // bits set in missed: rows in use that this member does not have
 	tally   missTally                   // of the sets of bits that rows have in missed
+
+	pending []*logPending // at most one a column
+	doubt   uint32        // columns whose pending member was vouched for and is down: it may be the member by now
 }
 
 // noteState is one note page in use, or a free entry of the table.

@@ -154,6 +154,7 @@ func (l *Log) Check(reserved int) error {
 		if !g.tally.blind && len(sets) > 0 {
 			bad("group %d: sets of missing members that are not counted: %v", gi, sets)
 		}
+		l.checkPending(GroupID(gi), bad)
 		if l.writable(g) {
 			free += uint64(nfree)
 		}
@@ -165,4 +166,35 @@ func (l *Log) Check(reserved int) error {
 		bad("%d rows are reserved, expected %d", held, reserved)
 	}
 	return errors.Join(errs...)
+}
+
+// checkPending walks the pending members of a group.
+func (l *Log) checkPending(gid GroupID, bad func(format string, a ...any)) {
+	g := &l.groups[gid]
+	var cols, doubt uint32
+	for _, p := range g.pending {
+		if int(p.col) >= l.g.Members() || cols&(1<<p.col) != 0 {
+			bad("group %d: column %d has two pending members, or does not exist", gid, p.col)
+		}
+		cols |= 1 << p.col
+		if p.vouched && !p.up {
+			doubt |= 1 << p.col
+		}
+		n := uint32(0)
+		for i := range l.nrows {
+			if !hasBit(p.missed, i) {
+				continue
+			}
+			n++
+			if l.live[l.row(gid, Index(i))] == 0 {
+				bad("row %d of group %d is not in use, yet the pending member %d misses it", i, gid, p.col)
+			}
+		}
+		if n != p.nmissed {
+			bad("group %d: the pending member %d misses %d rows, counted %d", gid, p.col, p.nmissed, n)
+		}
+	}
+	if doubt != g.doubt {
+		bad("group %d: columns %#b are in doubt, noted %#b", gid, doubt, g.doubt)
+	}
 }

@@ -96,9 +96,10 @@ func (l *Log) pack(group int, dst []Slot) ([]Slot, bool) {
 	return got, true
 }
 
-// HealVictims picks up to 32 rows that a member misses although it is up, as
-// after a network fault: moved to new rows they have their full redundancy
-// again, without a rebuild. Slots are appended to dst.
+// HealVictims picks up to 32 rows that a member, or else a pending member,
+// misses although it is up, as after a network fault: moved to new rows they
+// have their full redundancy again, without a rebuild. Slots are appended to
+// dst.
 func (l *Log) HealVictims(dst []Slot) []Slot {
 	for i := range l.groups {
 		g := &l.groups[i]
@@ -113,6 +114,21 @@ func (l *Log) HealVictims(dst []Slot) []Slot {
 			got, rows := l.hunt(i, dst, MaxBatchPages, func(row uint32) bool { return hasBit(g.missed[c], row%l.nrows) })
 			if rows > 0 {
 				return got // else none of them can be decoded now
+			}
+		}
+	}
+	for i := range l.groups {
+		g := &l.groups[i]
+		if popcount(g.up&^g.lost) < l.g.K {
+			continue
+		}
+		for _, p := range g.pending {
+			if p.nmissed == 0 || !p.up {
+				continue
+			}
+			got, rows := l.hunt(i, dst, MaxBatchPages, func(row uint32) bool { return hasBit(p.missed, row%l.nrows) })
+			if rows > 0 {
+				return got
 			}
 		}
 	}
@@ -133,6 +149,9 @@ func (l *Log) Healable() bool {
 			if g.nmissed[c] != 0 && up&(1<<c) != 0 {
 				need = true
 			}
+		}
+		for _, p := range g.pending {
+			need = need || p.nmissed != 0 && p.up
 		}
 	}
 	return whole && need

@@ -28,15 +28,20 @@ type Item struct {
 }
 
 // Commit makes a written batch the truth: items[i] was written to the place
-// p.At(i), by all members in wrote, which must be p.Members: the headers name
-// these, and a recovery takes it that a row without one of them was never
-// answered. It panics otherwise: the caller must not have answered that (I1).
+// p.At(i), by all members in wrote, among them all of p.Named: a recovery takes
+// it that a row without one of those was never answered. It panics otherwise:
+// the caller must not have answered that (I1). Before, the driver takes those
+// columns out of p.Second whose pending member was not written after all, or is
+// not the one that was meant; see also Unvouched.
 func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 	if len(items) != p.N {
 		panic("raid: commit of another number of pages than was placed")
 	}
-	if n := popcount(wrote); n < l.minAck || wrote != p.Members {
+	if n := popcount(wrote); n < l.minAck || wrote&p.Named != p.Named {
 		panic("raid: commit of a row that too few members have")
+	}
+	if l.Unvouched(p, p.Second) != 0 {
+		panic("raid: commit of a row without a member that was vouched for")
 	}
 	g := &l.groups[p.Group]
 	for r := range p.Rows {
@@ -49,6 +54,7 @@ func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 		// What was not sent because it is not filled is not missed either.
 		unfilled := (uint32(1)<<l.g.K - 1) &^ uint32(p.FilledCols(r))
 		l.setMissed(g, uint32(p.Index[r]), wrote|unfilled)
+		g.setPending(uint32(p.Index[r]), p.Second|unfilled)
 		// While its items are committed the row counts one slot too many, so
 		// that it cannot die half-way.
 		l.live[row] = 1
@@ -140,6 +146,7 @@ func (l *Log) kill(s Slot) {
 	}
 	g.used--
 	l.setMissed(g, row%l.nrows, ^uint32(0))
+	g.setPending(row%l.nrows, ^uint32(0))
 	l.bury(row)
 }
 

@@ -2,6 +2,7 @@ package raid
 
 import (
 	"bytes"
+	"slices"
 
 	"pgregory.net/rapid"
 )
@@ -9,30 +10,48 @@ import (
 // stepCrash loses the client with everything in flight, and recovers the map
 // from the headers of the members that are up.
 func (s *sim) stepCrash() {
-	for g := range s.members {
-		up := 0
-		for _, m := range s.members[g] {
-			if m.up {
-				up++
-			}
-		}
-		if up < s.cfg.Geometry.K {
-			s.t.Skip("too few members to recover")
-		}
-	}
-	if s.log.Health().Unreachable > 0 {
-		s.t.Skip("some rows cannot be read now")
-	}
 	if s.doubtful || rapid.IntRange(0, 2).Draw(s.t, "really") > 0 {
 		s.t.Skip("beyond the limit that Recovery documents, or not now")
+	}
+	// The metadata service may have believed what it was told of pending
+	// members, and the client did not come to hear of that.
+	after := make([][]*simMember, len(s.members))
+	for g := range s.members {
+		after[g] = slices.Clone(s.members[g])
+		for c, m := range after[g] {
+			if m.filling && m.up && s.log.Missing(GroupID(g), Col(c)) == 0 && rapid.Bool().Draw(s.t, "reported") {
+				m.filling = false
+			}
+		}
+		for c, pd := range s.pending[g] {
+			if pd != nil && s.log.Vouched(GroupID(g), Col(c)) && rapid.Bool().Draw(s.t, "believed") {
+				after[g][c] = pd
+			}
+		}
+	}
+	if !s.recoverable(after) {
+		s.t.Skip("some rows cannot be read now")
 	}
 	for _, op := range s.ops {
 		s.forget(op)
 	}
-	for _, op := range s.ops {
-		for c := range Col(s.cfg.Geometry.Members()) {
-			if s.members[op.p.Group][c].up {
-				s.arrive(op, c) // a new session with those that are up
+	for g := range s.members {
+		for c, pd := range s.pending[g] {
+			if after[g][c] == pd && pd != nil {
+				pd.more = true
+				s.pending[g][c] = nil
+			}
+		}
+		s.members[g] = after[g]
+	}
+	for _, list := range [][]*simOp{s.ghosts, s.ops} {
+		for _, op := range list {
+			for c := range Col(s.cfg.Geometry.Members()) {
+				for _, m := range []*simMember{s.members[op.p.Group][c], s.pending[op.p.Group][c]} {
+					if m != nil && m.up {
+						s.arrive(op, c, m) // a new session with those that are up
+					}
+				}
 			}
 		}
 	}
@@ -44,6 +63,43 @@ func (s *sim) stepCrash() {
 		s.settle(PageNo(p))
 	}
 	s.doubtful = s.doubt()
+	for g := range s.pending {
+		for c, pd := range s.pending[g] {
+			if pd != nil {
+				s.log.AddPending(GroupID(g), Col(c))
+				s.log.SetPendingUp(GroupID(g), Col(c), pd.up)
+			}
+		}
+	}
+}
+
+// recoverable reports whether enough members are up, when they are these, to
+// read the headers of every group and every row in use.
+func (s *sim) recoverable(members [][]*simMember) bool {
+	was := s.members
+	s.members = members
+	defer func() { s.members = was }()
+	for g := range GroupID(s.cfg.Groups) {
+		up := 0
+		filling := uint32(0)
+		for c, m := range members[g] {
+			switch {
+			case m.filling:
+				filling |= 1 << c
+			case m.up:
+				up++
+			}
+		}
+		if up < s.cfg.Geometry.K {
+			return false
+		}
+		for i := range Index(s.cfg.Rows) {
+			if s.log.live[s.log.row(g, i)] > 0 && !s.log.CanDecode(s.holders(g, i, true)&^filling, s.log.FilledCols(g, i)) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // doubt reports whether a row in use was sent to a member that the recovery
@@ -71,9 +127,9 @@ func (s *sim) recover() {
 		headers := make([][]byte, g.Members())
 		newest := Seq(0)
 		for c := range headers {
-			m := &s.members[gid][c]
-			m.unsure = !m.up
-			if !m.up {
+			m := s.members[gid][c]
+			m.unsure = !m.up || m.filling
+			if m.unsure {
 				continue
 			}
 			if headers[c] = m.slots[i].header; headers[c] == nil {
@@ -109,6 +165,26 @@ func (s *sim) recover() {
 		}
 	}
 	r.Finish()
+	for g := range s.members {
+		for c, m := range s.members[g] {
+			if m.filling && m.up {
+				s.compare(GroupID(g), Col(c), m)
+			}
+		}
+	}
+}
+
+// compare asks a member that a recovery did not see for its headers.
+func (s *sim) compare(g GroupID, c Col, m *simMember) {
+	for i := range Index(s.cfg.Rows) {
+		h, err := Header{}, error(nil)
+		if m.slots[i].header != nil {
+			h, err = ParseHeader(m.slots[i].header)
+		}
+		if !s.log.Expects(g, i, c, h, err == nil) {
+			s.log.SetMissed(g, i, c)
+		}
+	}
 }
 
 // settle takes what a recovery decided about page p: the last answered write,

@@ -9,8 +9,8 @@ import (
 )
 
 // TestLogProperty drives a Log through page-outs of all sizes, fills, trims,
-// cleaning, failed batches, members that go, return and are lost, and clients that crash and
-// recover. All the time every page must read, through the members that are
+// cleaning, failed batches, members that go, return, are lost and are moved, and
+// clients that crash and recover. All the time every page must read, through the members that are
 // left, as it was last answered, and Check must hold.
 func TestLogProperty(t *testing.T) {
 	geometries := []Geometry{{1, 0}, {1, 1}, {1, 2}, {2, 1}, {3, 2}, {4, 2}, {5, 3}}
@@ -40,7 +40,17 @@ func TestLogProperty(t *testing.T) {
 			"damage": step((*sim).stepDamage),
 			"lose":   step((*sim).stepLose),
 			"crash":  step((*sim).stepCrash),
-			"":       step((*sim).check),
+
+			"add pending":  step((*sim).stepAddPending),
+			"pending up":   step((*sim).stepPendingUp),
+			"pending down": step((*sim).stepPendingDown),
+			"pending lost": step((*sim).stepPendingLost),
+			"fill":         step((*sim).stepFill),
+			"fill2":        step((*sim).stepFill),
+			"vouch":        step((*sim).stepVouch),
+			"promote":      step((*sim).stepPromote),
+			"cancel":       step((*sim).stepCancel),
+			"":             step((*sim).check),
 		})
 		s.t = t
 		for p := range s.pages {
@@ -132,7 +142,7 @@ func (s *sim) stepQuiet() {
 // land any more. Otherwise it stays in flight.
 func (s *sim) finish(op *simOp) {
 	for c := range Col(s.cfg.Geometry.Members()) {
-		m := &s.members[op.p.Group][c]
+		m := op.to[c]
 		if op.todo&(1<<c) == 0 {
 			continue
 		}
@@ -147,9 +157,10 @@ func (s *sim) finish(op *simOp) {
 			op.todo &^= 1 << c // cancelled
 		}
 	}
+	wrote := s.finishSecond(op)
 	s.ops = slices.DeleteFunc(s.ops, func(o *simOp) bool { return o == op })
 	if !op.failed {
-		s.commit(op)
+		s.commit(op, wrote)
 		return
 	}
 	s.abandon(op)
@@ -269,7 +280,7 @@ func (s *sim) stepReadEnd() {
 	}
 	r := s.reads[0]
 	s.reads = s.reads[1:]
-	m := &s.members[r.place.Group][r.place.Col]
+	m := s.members[r.place.Group][r.place.Col]
 	if !m.lost && !bytes.Equal(m.slots[r.place.Index].header, r.header) {
 		s.t.Fatalf("%+v was written anew while a read was aimed at it", r.place)
 	}
@@ -296,7 +307,7 @@ func (s *sim) advance() {
 func (s *sim) drawMember() (GroupID, Col, *simMember) {
 	g := rapid.IntRange(0, len(s.members)-1).Draw(s.t, "group")
 	c := rapid.IntRange(0, len(s.members[g])-1).Draw(s.t, "member")
-	return GroupID(g), Col(c), &s.members[g][c]
+	return GroupID(g), Col(c), s.members[g][c]
 }
 
 // stepDown cuts a member off, in the middle of whatever is being sent to it.
@@ -315,6 +326,7 @@ func (s *sim) down(g GroupID, c Col, m *simMember) {
 		if op.p.Group == g && op.todo&(1<<c) != 0 {
 			op.failed = true
 		}
+		op.lose(m, c)
 	}
 }
 
@@ -338,24 +350,33 @@ func (s *sim) stepUp() {
 	}
 	w := rapid.SampledFrom(down).Draw(s.t, "member")
 	g, c := w.g, w.c
-	m := &s.members[g][c]
+	m := s.members[g][c]
 	for _, list := range [][]*simOp{s.ghosts, s.ops} {
 		for _, op := range list {
 			if op.p.Group == g {
-				s.arrive(op, c)
+				s.arrive(op, c, m)
 			}
 		}
+	}
+	if m.filling && m.unsure {
+		s.compare(g, c, m)
 	}
 	m.up = true
 	s.log.SetUp(g, c, true)
 }
 
-// arrive ends the session in which op was sent to member c: what was on its
-// way has landed by now, or never will.
-func (s *sim) arrive(op *simOp, c Col) {
-	if op.todo&(1<<c) != 0 {
-		s.land(op, c, int(s.rnd.Uint32N(uint32(op.p.Rows+1))))
+// arrive ends the session in which op was sent to m for column c: what was on
+// its way has landed by now, or never will.
+func (s *sim) arrive(op *simOp, c Col, m *simMember) {
+	rows := int(s.rnd.Uint32N(uint32(op.p.Rows + 1)))
+	if op.todo&(1<<c) != 0 && op.to[c] == m {
+		s.land(op, c, rows)
 		op.todo &^= 1 << c
+	}
+	if op.todo2&(1<<c) != 0 && op.second[c] == m {
+		op.landOn(m, c, rows)
+		op.todo2 &^= 1 << c
+		op.lag |= 1 << c
 	}
 }
 
@@ -421,7 +442,7 @@ func (s *sim) check() {
 			truth := s.holders(g, i, false) | s.unfilled(g, i)
 			thinks := s.log.Holders(g, i) | s.unfilled(g, i)
 			for c, m := range s.members[g] {
-				if bit := uint32(1) << c; !m.unsure && truth&bit != thinks&bit {
+				if bit := uint32(1) << c; !m.unsure && truth&bit != thinks&bit && (!m.more || truth&bit == 0) {
 					s.t.Fatalf("row %d of group %d: member %d has it: %v, but the log thinks %v", i, g, c, truth&bit != 0, thinks&bit != 0)
 				}
 			}
@@ -430,6 +451,7 @@ func (s *sim) check() {
 			}
 		}
 	}
+	s.checkPending()
 	h := s.log.Health()
 	if h.LostPages != lost {
 		s.t.Fatalf("%d pages are lost, health says %+v", lost, h)

@@ -9,6 +9,8 @@ type Placement struct {
 	Group   GroupID
 	Seq     Seq
 	Members uint32 // the members to write; the others of the group are down or lost
+	Named   uint32 // those of Members that the headers name: a recovery takes it that each of them has an answered row
+	Second  uint32 // columns whose pending member is written too
 	N       int    // pages
 	Rows    int    // ceil(N / K)
 	Index   [MaxBatchPages]Index
@@ -59,15 +61,16 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 			i -= len(l.groups)
 		}
 		g := &l.groups[i]
-		up := bits.OnesCount32(g.up &^ g.lost)
-		if g.nfree == 0 || up < l.minAck {
+		if g.nfree == 0 || !l.writable(g) {
 			continue
 		}
+		// Columns in doubt are written, but not named: rather elsewhere.
+		up := bits.OnesCount32(g.up&^g.lost) + bits.OnesCount32(g.up&^g.lost&^g.doubt)
 		have := min(g.nfree, want)
 		if up > bestUp || (up == bestUp && have > bestFree) {
 			best, bestUp, bestFree = i, up, have
 		}
-		if up == l.g.Members() && have == want {
+		if up == 2*l.g.Members() && have == want {
 			break
 		}
 	}
@@ -81,6 +84,8 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 	g := &l.groups[best]
 	p.Group = GroupID(best)
 	p.Members = g.up &^ g.lost
+	p.Named = p.Members &^ g.doubt
+	p.Second = g.second()
 	p.Rows = int(bestFree)
 	p.N = min(n, p.Rows*l.g.K)
 	p.Rows = (p.N + l.g.K - 1) / l.g.K
@@ -136,7 +141,7 @@ func (l *Log) release(row uint32) {
 
 // writable reports whether rows of g can be written at all.
 func (l *Log) writable(g *logGroup) bool {
-	return bits.OnesCount32(g.up&^g.lost) >= l.minAck
+	return bits.OnesCount32(g.up&^g.lost) >= l.minAck && bits.OnesCount32(g.up&^g.lost&^g.doubt) >= l.g.K
 }
 
 // bury puts a row whose last live slot died into limbo.

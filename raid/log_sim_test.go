@@ -20,13 +20,15 @@ type sim struct {
 	log   *Log
 	coder *Coder
 
-	members [][]simMember // [group][col]
-	rowSeq  [][]Seq       // [group][row] what was committed there last
+	members [][]*simMember // [group][col]
+	pending [][]*simMember // likewise; nil: none
+	bySeq   map[Seq]*simOp // what was written under a number
+	rowSeq  [][]Seq        // [group][row] what was committed there last
 	pages   []simPage
 	version uint64
 
 	ops      []*simOp
-	ghosts   []*simOp // of earlier lives: may still land on members that were down ever since
+	ghosts   []*simOp // of earlier lives, or over: may still land on members that were down ever since
 	reads    []simRead
 	advances int // read epochs ended
 	lives    int
@@ -38,6 +40,8 @@ type simMember struct {
 	slots    []simSlot
 	up, lost bool
 	unsure   bool // was not reachable at the last recovery: the log must guess what it holds
+	filling  bool // is rebuilding, for all that the metadata service knows: no recovery asks it
+	more     bool // was a pending member: may hold more than the log knows
 }
 
 // simSlot is a slot as it lies in a server's memory; both nil: never written.
@@ -73,6 +77,11 @@ type simOp struct {
 	adv    int
 	todo   uint32 // members that were not sent it completely
 	failed bool
+
+	to, second [MaxData + MaxParity]*simMember // whom it is sent to
+	todo2      uint32                          // pending members that were not sent it completely
+	lag        uint32                          // pending members that do not count any more
+	promoted   uint32                          // columns whose pending member has become the member since
 }
 
 // simRecord is a record of the batch's note page; moved ones keep their Seq.
@@ -98,13 +107,16 @@ func newSim(t *rapid.T, g Geometry) *sim {
 	}
 	s.cfg.Pages = uint64(s.cfg.Groups) * uint64(s.cfg.Rows) * uint64(g.K) * 6 / 10
 	s.pages = make([]simPage, s.cfg.Pages)
-	s.members = make([][]simMember, s.cfg.Groups)
+	s.members = make([][]*simMember, s.cfg.Groups)
+	s.pending = make([][]*simMember, s.cfg.Groups)
+	s.bySeq = make(map[Seq]*simOp)
 	s.rowSeq = make([][]Seq, s.cfg.Groups)
 	for i := range s.members {
-		s.members[i] = make([]simMember, g.Members())
+		s.members[i] = make([]*simMember, g.Members())
+		s.pending[i] = make([]*simMember, g.Members())
 		s.rowSeq[i] = make([]Seq, s.cfg.Rows)
 		for c := range s.members[i] {
-			s.members[i][c] = simMember{slots: make([]simSlot, s.cfg.Rows), up: true}
+			s.members[i][c] = &simMember{slots: make([]simSlot, s.cfg.Rows), up: true}
 		}
 	}
 	var err error
@@ -125,7 +137,7 @@ func (s *sim) newLog() {
 	s.log.StartSeq(FirstSeq(Epoch(s.lives)))
 	for g := range s.members {
 		for c := range s.members[g] {
-			m := &s.members[g][c]
+			m := s.members[g][c]
 			s.log.SetUp(GroupID(g), Col(c), m.up)
 			if m.lost {
 				s.log.SetLost(GroupID(g), Col(c))
@@ -181,7 +193,14 @@ func (s *sim) launch(op *simOp) bool {
 	n := op.p.N
 	op.items, op.values, op.pages = op.items[:n], op.values[:n], op.pages[:n]
 	op.adv = s.advances
-	op.todo = op.p.Members
+	op.todo, op.todo2 = op.p.Members, op.p.Second
+	for c := range s.cfg.Geometry.Members() {
+		op.to[c] = s.members[op.p.Group][c]
+		if op.p.Second&(1<<c) != 0 {
+			op.second[c] = s.pending[op.p.Group][c]
+		}
+	}
+	s.bySeq[op.p.Seq] = op
 	if op.noted {
 		notes := NewNotes(op.pages[0])
 		for i := range op.records {
@@ -208,7 +227,7 @@ func (s *sim) encode(op *simOp) {
 	for c := range g.Members() {
 		op.out[c] = make([]simSlot, op.p.Rows)
 	}
-	head := Header{Members: op.p.Members, Seq: op.p.Seq, Epoch: uint32(s.lives)}
+	head := Header{Members: op.p.Named, Seq: op.p.Seq, Epoch: uint32(s.lives)}
 	for r := range op.p.Rows {
 		data, table := make([][]byte, g.K), make([]RowEntry, g.K)
 		for c := range g.K {
@@ -261,20 +280,23 @@ func (op *simOp) eachPage(f func(PageNo, value)) {
 
 // land writes the first rows of the batch to member c.
 func (s *sim) land(op *simOp, c Col, rows int) {
-	m := &s.members[op.p.Group][c]
-	for r := range min(rows, op.p.Rows) {
-		if out := op.out[c][r]; out.header != nil && !m.lost {
-			m.slots[op.p.Index[r]] = out
-		}
-	}
+	op.landOn(op.to[c], c, rows)
 	if rows >= op.p.Rows {
 		op.todo &^= 1 << c
 	}
 }
 
-// commit ends a batch that all its members have.
-func (s *sim) commit(op *simOp) {
-	s.log.Commit(&op.p, op.items, op.p.Members)
+func (op *simOp) landOn(m *simMember, c Col, rows int) {
+	for r := range min(rows, op.p.Rows) {
+		if out := op.out[c][r]; out.header != nil && !m.lost {
+			m.slots[op.p.Index[r]] = out
+		}
+	}
+}
+
+// commit ends a batch that the members in wrote have.
+func (s *sim) commit(op *simOp, wrote uint32) {
+	s.log.Commit(&op.p, op.items, wrote)
 	for r := range op.p.Rows {
 		s.rowSeq[op.p.Group][op.p.Index[r]] = op.p.Seq
 	}
@@ -339,7 +361,7 @@ func (s *sim) holders(g GroupID, i Index, up bool) uint32 {
 func (s *sim) readSlot(at Place, kind HeaderKind, p PageNo) ([]byte, bool) {
 	members := s.members[at.Group]
 	good := func(c Col) bool {
-		m := &members[c]
+		m := members[c]
 		if m.lost || !m.up || m.slots[at.Index].header == nil {
 			return false
 		}
@@ -390,7 +412,13 @@ func (s *sim) verify(p PageNo) {
 	got, ok := s.read(p)
 	if !ok {
 		at := s.log.Place(s.log.Lookup(p).Slot)
-		if have := s.holders(at.Group, at.Index, true); s.log.CanDecode(have, s.log.FilledCols(at.Group, at.Index)) {
+		have := s.holders(at.Group, at.Index, true)
+		for c, m := range s.members[at.Group] {
+			if m.more && s.log.Holders(at.Group, at.Index)&(1<<c) == 0 {
+				have &^= 1 << c // has it, but who would know
+			}
+		}
+		if s.log.CanDecode(have, s.log.FilledCols(at.Group, at.Index)) {
 			s.t.Fatalf("page %d is EIO, although members %#b have its row", p, have)
 		}
 		return
