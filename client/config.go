@@ -17,6 +17,7 @@ type Config struct {
 	Dialer transport.Dialer
 
 	ArenaBytes     int64 // page buffers for requests in flight; 0: 64 MiB
+	NoFrontEnd     bool  // nobody reads or writes, the volume is only looked after: ArenaBytes does not count
 	AllowSwappable bool  // go on when the buffers cannot be locked
 
 	Holder string       // for the servers' logs
@@ -82,6 +83,10 @@ func (c *Config) fill() error {
 	return c.Layout.Validate()
 }
 
+// MapBytes is the most that the page map of a volume of that many pages takes,
+// outside of the arena.
+func MapBytes(pages uint64) int64 { return int64(16 * pages) }
+
 // Batches of page-outs in flight. Two are enough for small ones, where the
 // second is formed of what arrived while the first was under way; full ones
 // may fill the links.
@@ -105,6 +110,9 @@ func (c *Config) units() int {
 
 // userBufs is the number of buffers for the front ends.
 func (c *Config) userBufs() int {
+	if c.NoFrontEnd {
+		return 1 // a pool is never empty
+	}
 	n := int(c.ArenaBytes / raid.PageSize)
 	return max(n, MaxOpPages) // any single request can be served
 }

@@ -35,6 +35,7 @@ type AttachRequest struct {
 	Holder   string // who: the same holder gets its own lease again at once, with a higher epoch
 	AdminURL string // where the holder answers questions of its state; may be empty
 	Takeover bool   // take it even from a living holder
+	Care     bool   // take it only to rebuild a volume that nobody has attached and that needs it; any other attach ends it
 }
 
 // Lease is how long an attach is valid without renewal. A client whose lease

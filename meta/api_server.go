@@ -58,6 +58,10 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 			return nil
 		}
 		r.mu.beats[id] = beat{incarnation: inc, at: time.Now(), used: m.MemoryUsed}
+		r.mu.care.sessions(m.Owned, time.Now())
+		if sv.State == state.ServerUp && !sv.Draining {
+			res.Care = r.careOffersLocked(s, time.Now(), a.n.cfg)
+		}
 		if sv.State == state.ServerDown {
 			r.returnsLocked(a.n.cfg)
 		}

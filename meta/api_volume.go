@@ -122,12 +122,7 @@ func (n *Node) leaseLeft(ctx context.Context, name string, expired *raid.Epoch) 
 		if !ok || v.Lease == nil {
 			return nil // the command will say so
 		}
-		end, ok := r.mu.leases[v.ID]
-		if !ok || end.epoch != v.Lease.Epoch {
-			// Given out this moment, by a call that did not come to note its end.
-			end = leaseEnd{epoch: v.Lease.Epoch, at: time.Now().Add(n.cfg.LeaseTTL)}
-			r.mu.leases[v.ID] = end
-		}
+		end := r.leaseEndLocked(v, n.cfg)
 		if left = time.Until(end.at); left <= 0 {
 			left, *expired = 0, end.epoch
 		}
@@ -136,14 +131,30 @@ func (n *Node) leaseLeft(ctx context.Context, name string, expired *raid.Epoch) 
 	return left, err
 }
 
+// leaseEndLocked is when the lease of a volume that has one runs out.
+func (r *reign) leaseEndLocked(v *state.Volume, cfg Config) leaseEnd {
+	end, ok := r.mu.leases[v.ID]
+	if !ok || end.epoch != v.Lease.Epoch {
+		// Given out this moment, by a call that did not come to note its end.
+		end = leaseEnd{epoch: v.Lease.Epoch, at: time.Now().Add(cfg.LeaseTTL)}
+		r.mu.leases[v.ID] = end
+	}
+	return end
+}
+
 func (a volumeAPI) Attach(ctx context.Context, req *connect.Request[metapb.AttachRequest]) (*connect.Response[metapb.AttachResponse], error) {
 	m := req.Msg
-	c := &state.Attach{Name: m.Volume, Holder: m.Holder, Admin: m.AdminUrl, Takeover: m.Takeover}
+	c := &state.Attach{Name: m.Volume, Holder: m.Holder, Admin: m.AdminUrl, Takeover: m.Takeover, Care: m.Care}
 	left, err := a.n.leaseLeft(ctx, c.Name, &c.Expired)
 	if err != nil {
 		return nil, apiError(err)
 	}
-	err = a.n.ask(ctx, func(_ *reign, s *state.State) error {
+	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
+		if v, ok := s.VolumeByName(c.Name); ok && c.Care {
+			if why := r.notRipeLocked(s, v, time.Now(), a.n.cfg); why != "" {
+				return refused(metapb.Reason_CODE_IN_USE, "volume %s: %s", c.Name, why)
+			}
+		}
 		if v, ok := s.VolumeByName(c.Name); ok {
 			if wait := s.Unverified(v); len(wait) > 0 {
 				return refused(metapb.Reason_CODE_NO_QUORUM, "volume %s: the metadata was restored, and servers %v have not said yet what they hold: try again in some seconds", c.Name, wait)
@@ -170,6 +181,9 @@ func (a volumeAPI) Attach(ctx context.Context, req *connect.Request[metapb.Attac
 			return refusal
 		}
 		r.mu.leases[at.Volume] = leaseEnd{epoch: at.Epoch, at: time.Now().Add(ttl)}
+		if c.Care {
+			r.mu.care.begun(s.Volumes[at.Volume], time.Now())
+		}
 		res.Layout = layoutMessage(s.Layout(s.Volumes[at.Volume], at.Epoch, at.First))
 		return nil
 	})

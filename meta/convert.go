@@ -121,7 +121,7 @@ func (r *reign) volumeMessageLocked(s *state.State, v *state.Volume, now time.Ti
 		p.StuckMembers, p.StuckReason = v.Stuck.Members, v.Stuck.Reason
 	}
 	if l := v.Lease; l != nil {
-		p.Lease = &metapb.Lease{Holder: l.Holder, Epoch: uint64(l.Epoch), AdminUrl: l.Admin}
+		p.Lease = &metapb.Lease{Holder: l.Holder, Epoch: uint64(l.Epoch), AdminUrl: l.Admin, Care: l.Care}
 		if end, ok := r.mu.leases[v.ID]; ok && end.epoch == l.Epoch {
 			p.Lease.RemainingMs = max(end.at.Sub(now), 0).Milliseconds()
 		}

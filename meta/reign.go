@@ -28,6 +28,7 @@ type reign struct {
 		leases  map[raid.VolumeID]leaseEnd
 		reports map[raid.VolumeID]report
 		settle  time.Time // servers that were down are coming back: nothing is replaced before
+		care    care
 	}
 }
 
@@ -68,6 +69,7 @@ func (n *Node) followNotify(ctx context.Context, p *peer) {
 			r.mu.beats = map[raid.ServerID]beat{}
 			r.mu.leases = map[raid.VolumeID]leaseEnd{}
 			r.mu.reports = map[raid.VolumeID]report{}
+			r.mu.care = newCare()
 			n.setReign(r)
 			n.wg.Go(func() { n.rule(reignCtx, p, r) })
 		}

@@ -45,6 +45,9 @@ type Config struct {
 
 	Registrar Registrar     // nil: the server tells nobody that it exists
 	Heartbeat time.Duration // 0: one second
+	// Care is told of volumes that need somebody to rebuild them, with each
+	// heartbeat anew. It must not block. nil: nobody here does that.
+	Care func([]CareOffer)
 
 	Window  int                   // requests in flight per session; 0: 256
 	Metrics prometheus.Registerer // nil: none

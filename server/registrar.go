@@ -34,6 +34,7 @@ type Heartbeat struct {
 	MemoryTotal uint64
 	MemoryUsed  uint64
 	Chunks      []raid.ChunkID
+	Owned       []raid.VolumeID // whose owner has a session: somebody pages, whether or not meta hears of him
 }
 
 // HeartbeatReply is meta's answer.
@@ -41,4 +42,11 @@ type HeartbeatReply struct {
 	Unknown bool           // meta does not know this incarnation: Register
 	Drop    []raid.ChunkID // deleted volumes' chunks: give the memory back
 	Cluster string
+	Care    []CareOffer // volumes that nobody has attached and that need to be rebuilt
+}
+
+// CareOffer is a volume that needs somebody to rebuild it.
+type CareOffer struct {
+	Volume string // name
+	Pages  uint64 // of the volume: what its page map is measured by
 }

@@ -6,6 +6,9 @@ import (
 	"maps"
 	"math/rand/v2"
 	"time"
+
+	"dmps/raid"
+	"dmps/transport"
 )
 
 // maxBackoff bounds the time between attempts to reach meta.
@@ -58,7 +61,7 @@ func (s *Server) reportOnce(ctx context.Context, registered *bool) error {
 	st := s.Stats()
 	r, err := s.c.Registrar.Heartbeat(ctx, Heartbeat{
 		ID: s.c.ID, Incarnation: s.incarnation,
-		MemoryTotal: st.MemoryTotal, MemoryUsed: st.MemoryUsed, Chunks: s.chunkIDs(),
+		MemoryTotal: st.MemoryTotal, MemoryUsed: st.MemoryUsed, Chunks: s.chunkIDs(), Owned: s.owned(),
 	})
 	if err != nil {
 		return fmt.Errorf("heartbeat: %w", err)
@@ -70,12 +73,30 @@ func (s *Server) reportOnce(ctx context.Context, registered *bool) error {
 		*registered = false
 		return nil // registers at the next beat
 	}
+	if s.c.Care != nil && len(r.Care) > 0 {
+		s.c.Care(r.Care)
+	}
 	if len(r.Drop) > 0 {
 		if done := s.Drop(r.Drop); len(done) > 0 {
 			s.c.Log.Info("gave memory back", "chunks", len(done), "asked", len(r.Drop))
 		}
 	}
 	return nil
+}
+
+// owned lists the volumes whose owner has a session here.
+func (s *Server) owned() (ids []raid.VolumeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, v := range s.mu.volumes {
+		for ss := range v.sessions {
+			if ss.hello.Mode == transport.ModeOwner {
+				ids = append(ids, id)
+				break
+			}
+		}
+	}
+	return ids
 }
 
 // join takes on the cluster's id, once.

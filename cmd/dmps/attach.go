@@ -146,8 +146,8 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		defer cancel()
 		return errors.Join(err, meta.Detach(bye, layout.Volume, layout.Epoch))
 	}
-	// The page map is part of the heap: at most 16 bytes a page.
-	if err := settleHeap(f.heap+bytesize.Size(16*layout.Pages), locked); err != nil {
+	// The page map is part of the heap.
+	if err := settleHeap(f.heap+bytesize.Size(client.MapBytes(layout.Pages)), locked); err != nil {
 		return errors.Join(err, closeVolume(vol))
 	}
 	s := &attachment{

@@ -26,6 +26,8 @@ type serverFlags struct {
 	heap      bytesize.Size
 	swappable bool
 	rebuild   bytesize.Size
+	care      bool
+	careMem   bytesize.Size
 	pprof     bool
 }
 
@@ -40,7 +42,11 @@ it holds is gone when the process ends, and the volumes that used it are
 degraded from then on.
 
 Labels say where the server is, so that members of a group do not share what can
-fail at once: host (by default this host's name), rack, zone.`,
+fail at once: host (by default this host's name), rack, zone.
+
+A volume that nobody has attached is rebuilt too: one of the servers takes a care
+lease on it, which any attach ends at once. --care-memory bounds what that may
+take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 		Example: `  dmps server --memory 8GiB --meta 127.0.0.1:7200
   dmps server --id s1 --memory 64GiB --listen 10.0.0.11:7301 --insecure-network --label rack=r1
   dmps server list
@@ -61,6 +67,9 @@ fail at once: host (by default this host's name), rack, zone.`,
 	f.heap = 128 * bytesize.MiB
 	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the memory that is lent")
 	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that this server pulls at most from others for rebuilds; 0: no limit")
+	fl.BoolVar(&f.care, "care", true, "rebuild volumes that nobody has attached")
+	f.careMem = 256 * bytesize.MiB
+	fl.Var(&f.careMem, "care-memory", "what that may take; larger volumes are left to other servers, or until they are attached")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the metrics address")
 	if err := cmd.MarkFlagRequired("memory"); err != nil {
@@ -91,19 +100,26 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, pid.release()) }()
-	if err := settleHeap(f.heap, false); err != nil {
+	heap := f.heap
+	if f.care {
+		heap += f.careMem
+	}
+	if err := settleHeap(heap, false); err != nil {
 		return err
 	}
 	adm := newAdmin(f.pprof, log)
+	keeper := f.keeper(registrar, log)
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
 		Listen: f.listen, InsecureNetwork: f.role.insecure, Advertise: f.advertise,
 		Labels: f.labels, RebuildRate: int64(f.rebuild), Registrar: registrar, Metrics: adm.reg, Log: log,
+		Care: keeper.offer,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() {
+		keeper.close() // its volumes may have members here
 		bye, cancel := context.WithTimeout(context.Background(), serverGrace)
 		defer cancel()
 		err = errors.Join(err, srv.Close(bye))

@@ -215,6 +215,8 @@ func holder(l *metaclient.Lease) string {
 	switch {
 	case l == nil:
 		return "-"
+	case l.Care:
+		return "- (rebuilt by " + l.Holder + ")"
 	case l.Remaining <= 0:
 		return l.Holder + " (lease has run out)"
 	}

@@ -50,6 +50,7 @@ func (c *Client) Heartbeat(ctx context.Context, hb server.Heartbeat) (server.Hea
 	res, err := call(ctx, c, beatTimeout, "heartbeat of server "+string(hb.ID), &metapb.HeartbeatRequest{
 		Id: string(hb.ID), Incarnation: uint64(hb.Incarnation), MemoryTotal: hb.MemoryTotal, MemoryUsed: hb.MemoryUsed,
 		Chunks: each(hb.Chunks, func(c raid.ChunkID) uint64 { return uint64(c) }),
+		Owned:  each(hb.Owned, func(v raid.VolumeID) uint64 { return uint64(v) }),
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.HeartbeatRequest]) (*connect.Response[metapb.HeartbeatResponse], error) {
 		return n.servers.Heartbeat(ctx, meant(c, r))
 	})
@@ -60,6 +61,9 @@ func (c *Client) Heartbeat(ctx context.Context, hb server.Heartbeat) (server.Hea
 	return server.HeartbeatReply{
 		Unknown: res.Unknown, Cluster: res.Cluster,
 		Drop: each(res.Drop, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),
+		Care: each(res.Care, func(o *metapb.CareOffer) server.CareOffer {
+			return server.CareOffer{Volume: o.GetVolume(), Pages: o.GetPages()}
+		}),
 	}, nil
 }
 

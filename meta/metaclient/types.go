@@ -121,6 +121,7 @@ type Lease struct {
 	Epoch     raid.Epoch    `json:"epoch"`
 	AdminURL  string        `json:"admin_url,omitempty"`
 	Remaining time.Duration `json:"remaining_ns"` // 0: it has run out, anybody may take it
+	Care      bool          `json:"care"`         // the holder is a memory server that rebuilds what nobody has attached: any attach gets the lease at once
 }
 
 // Server states.

@@ -17,7 +17,7 @@ import (
 // Attach implements client.Meta. Errors: *InUseError, client.ErrNoVolume.
 func (c *Client) Attach(ctx context.Context, req client.AttachRequest) (*raid.Layout, client.Lease, error) {
 	res, err := call(ctx, c, attemptTimeout, "attach "+req.Volume, &metapb.AttachRequest{
-		Volume: req.Volume, Holder: req.Holder, AdminUrl: req.AdminURL, Takeover: req.Takeover,
+		Volume: req.Volume, Holder: req.Holder, AdminUrl: req.AdminURL, Takeover: req.Takeover, Care: req.Care,
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.AttachRequest]) (*connect.Response[metapb.AttachResponse], error) {
 		return n.volumes.Attach(ctx, r)
 	})
@@ -241,7 +241,7 @@ func volumeFrom(p *metapb.Volume) Volume {
 		AtRiskSince: instant(p.GetAtRiskSinceUnixMs()), StuckMembers: p.GetStuckMembers(), StuckReason: p.GetStuckReason(),
 	}
 	if l := p.GetLease(); l != nil {
-		v.Lease = &Lease{Holder: l.Holder, Epoch: raid.Epoch(l.Epoch), AdminURL: l.AdminUrl, Remaining: milliseconds(l.RemainingMs)}
+		v.Lease = &Lease{Holder: l.Holder, Epoch: raid.Epoch(l.Epoch), AdminURL: l.AdminUrl, Remaining: milliseconds(l.RemainingMs), Care: l.Care}
 	}
 	if r := p.GetReport(); r != nil {
 		v.Report = reportFrom(r)

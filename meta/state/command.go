@@ -107,6 +107,9 @@ type Attach struct {
 	Takeover bool   `json:"takeover,omitempty"`
 	// Expired is the epoch of a lease that the leader saw run out; 0: none.
 	Expired raid.Epoch `json:"expired,omitempty"`
+	// Care asks for a care lease: only for a volume that nobody has attached
+	// and that needs it (State.NeedsCare).
+	Care bool `json:"care,omitempty"`
 }
 
 // Attached is the result of Attach.

@@ -41,6 +41,9 @@ const (
 	EventVolumeTakenOver = "volume-taken-over"
 	EventVolumeDetached  = "volume-detached"
 
+	EventCareBegan = "care-began" // a memory server fills what a detached volume misses
+	EventCareEnded = "care-ended"
+
 	EventRestored = "restored" // the cluster, from a backup
 )
 

@@ -11,22 +11,34 @@ func (s *State) attach(c *Attach) (any, *Refusal) {
 	case c.Holder == "" || len(c.Holder) > 256:
 		return nil, refuse(Invalid, "attach %s: a holder needs a name of 1 to 256 bytes", c.Name)
 	}
-	if l := v.Lease; l != nil && l.Holder != c.Holder && l.Epoch != c.Expired && !c.Takeover {
+	switch l := v.Lease; {
+	case c.Care && l != nil && l.Epoch != c.Expired && !(l.Care && l.Holder == c.Holder):
+		return nil, inUse(v) // a care lease takes nothing from anybody
+	case c.Care:
+		if why := s.NoCare(v); why != "" {
+			return nil, refuse(NotFound, "volume %s needs no care: %s", v.Name, why)
+		}
+	case l != nil && !l.Care && l.Holder != c.Holder && l.Epoch != c.Expired && !c.Takeover:
 		return nil, inUse(v)
 	}
 	first := v.LastLease == 0
-	if l := v.Lease; l != nil && l.Holder != c.Holder {
+	switch l := v.Lease; {
+	case c.Care:
+		s.note(Event{Kind: EventCareBegan, Volume: v.Name}, "%s rebuilds volume %s, which nobody has attached", c.Holder, v.Name)
+	case l != nil && l.Care:
+		s.note(Event{Kind: EventVolumeAttached, Volume: v.Name}, "%s attached volume %s: %s stops caring for it", c.Holder, v.Name, l.Holder)
+	case l != nil && l.Holder != c.Holder:
 		why := "whose lease had run out"
 		if l.Epoch != c.Expired {
 			why = "on demand"
 		}
 		s.note(Event{Kind: EventVolumeTakenOver, Volume: v.Name}, "%s took volume %s over from %s, %s", c.Holder, v.Name, l.Holder, why)
-	} else {
+	default:
 		s.note(Event{Kind: EventVolumeAttached, Volume: v.Name}, "%s attached volume %s", c.Holder, v.Name)
 	}
 	v.Epoch++
 	v.LastLease = v.Epoch
-	v.Lease = &Lease{Holder: c.Holder, Epoch: v.Epoch, Admin: c.Admin}
+	v.Lease = &Lease{Holder: c.Holder, Epoch: v.Epoch, Admin: c.Admin, Care: c.Care}
 	s.touchVolume(v.ID)
 	return Attached{Volume: v.ID, Epoch: v.Epoch, First: first}, nil
 }
@@ -47,7 +59,11 @@ func (s *State) detach(c *Detach) *Refusal {
 	case v.Lease == nil || v.Lease.Epoch != c.Epoch:
 		return fenced(v, c.Epoch)
 	}
-	s.note(Event{Kind: EventVolumeDetached, Volume: v.Name}, "%s detached volume %s", v.Lease.Holder, v.Name)
+	if v.Lease.Care {
+		s.note(Event{Kind: EventCareEnded, Volume: v.Name}, "%s stops caring for volume %s", v.Lease.Holder, v.Name)
+	} else {
+		s.note(Event{Kind: EventVolumeDetached, Volume: v.Name}, "%s detached volume %s", v.Lease.Holder, v.Name)
+	}
 	v.Lease = nil
 	s.touchVolume(v.ID)
 	return nil

@@ -95,6 +95,7 @@ type Lease struct {
 	Holder string     `json:"holder"`
 	Epoch  raid.Epoch `json:"epoch"`
 	Admin  string     `json:"admin,omitempty"`
+	Care   bool       `json:"care,omitempty"` // of a memory server that rebuilds what nobody has attached: gives way to any other
 }
 
 // Report is the part of a client's report that must survive a change of

@@ -59,7 +59,7 @@ func (s *State) deleteVolume(c *DeleteVolume) *Refusal {
 	switch {
 	case !ok:
 		return refuse(NoVolume, "no volume %q", c.Name)
-	case v.Lease != nil && v.Lease.Epoch != c.Expired && !c.Force:
+	case v.Lease != nil && !v.Lease.Care && v.Lease.Epoch != c.Expired && !c.Force:
 		return inUse(v)
 	}
 	s.note(Event{Kind: EventVolumeDeleted, Volume: v.Name}, "volume %s was deleted", v.Name)

@@ -1,0 +1,55 @@
+package state
+
+import (
+	"fmt"
+
+	"dmps/raid"
+)
+
+// Care is the rebuilding of a volume that nobody has attached: a memory server
+// takes a lease of its own kind (Lease.Care), fills the members that miss
+// something, and gives it back.
+
+// NoCare says why a volume needs no care, or cannot be cared for as it is; the
+// empty string: it needs it. The lease is not looked at.
+//
+// What is to be done is what a client's rebuild driver does: members that were
+// given new chunks, and rows that a member missed. A volume of which a group has
+// fewer than K members to be read is left as it is, until they come back.
+func (s *State) NoCare(v *Volume) string {
+	switch {
+	case v.Kind != raid.LayoutLog || v.Geometry.M == 0:
+		return "it has no redundancy"
+	case v.LastLease == 0:
+		return "nobody ever attached it"
+	}
+	filling, away := false, false
+	for g, group := range v.Groups {
+		readable := 0
+		for _, m := range group.Members {
+			switch {
+			case m.State == raid.MemberLost || s.Servers[m.Server].State != ServerUp:
+				away = true
+			case m.State == raid.MemberRebuilding:
+				filling = true
+			default:
+				readable++
+			}
+		}
+		if readable < v.Geometry.K {
+			return fmt.Sprintf("group %d: %d of the %d members that are needed can be read", g, readable, v.Geometry.K)
+		}
+		for _, p := range group.Pending {
+			filling = filling || s.Servers[p.Member.Server].State == ServerUp
+		}
+	}
+	// Rows that members missed, as the last client said. While members are away
+	// there are some that nobody can mend.
+	if r := v.Report; r != nil && !away && (r.State == Degraded || r.DegradedRows > 0) {
+		filling = true
+	}
+	if !filling {
+		return "all members that are there hold everything"
+	}
+	return ""
+}
