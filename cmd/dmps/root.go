@@ -125,7 +125,7 @@ Exit codes:
 	root.AddCommand(
 		a.serverCommand(), a.metaCommand(), a.attachCommand(),
 		a.volumeCommand(), a.statusCommand(),
-		a.devCommand(), a.demoCommand(), a.benchCommand(),
+		a.devCommand(), a.demoCommand(), a.benchCommand(), a.chaosCommand(),
 		a.versionCommand(),
 	)
 	return root
