@@ -138,8 +138,11 @@ func (c *Cluster) Kill(id string) error {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("cluster: kill %s (pid %d): %w", id, pid, err)
 	}
-	if !goneWithin(file, killGrace) {
-		return fmt.Errorf("cluster: kill %s (pid %d): it survives", id, pid)
+	// Its memory goes first, its locks and sockets after.
+	for deadline := time.Now().Add(killGrace); !Ended(pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("cluster: kill %s (pid %d): it survives", id, pid)
+		}
 	}
 	return nil
 }

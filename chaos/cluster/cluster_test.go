@@ -419,3 +419,25 @@ func TestFronts(t *testing.T) {
 		t.Errorf("without fronts: %v", err)
 	}
 }
+
+// TestEnded: a process has ended when its parent need only wait for it.
+func TestEnded(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	if Ended(pid) {
+		t.Error("it has just begun")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is a zombie", func() bool { return Ended(pid) })
+	if err := cmd.Wait(); err == nil {
+		t.Error("killed, and no error")
+	}
+	if !Ended(pid) {
+		t.Error("waited for, and not ended")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -101,4 +102,16 @@ func tail(path string, n int) (_ string, err error) {
 	}
 	lines := strings.Split(string(bytes.TrimRight(b, "\n")), "\n")
 	return "  " + strings.Join(lines[max(0, len(lines)-n):], "\n  "), nil
+}
+
+// Ended reports whether a process has ended and let go of all that it had, be it
+// that nobody has waited for it yet.
+func Ended(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
+	}
+	// The state comes after the name in parentheses, which may hold anything.
+	i := bytes.LastIndexByte(b, ')')
+	return i+2 < len(b) && (b[i+2] == 'Z' || b[i+2] == 'X')
 }

@@ -272,13 +272,7 @@ func (p *Processes) restart(r plan.Role) error {
 // runs reports whether the role's process lives.
 func (p *Processes) runs(r plan.Role) bool {
 	role, err := p.role(r)
-	return err == nil && alive(role.PID)
-}
-
-// alive reports whether a process is there and no zombie.
-func alive(pid int) bool {
-	state, err := stateOf(pid)
-	return err == nil && state != 'Z' && state != 'X'
+	return err == nil && !cluster.Ended(role.PID)
 }
 
 // look notes roles that ended by themselves.
@@ -286,7 +280,7 @@ func (p *Processes) look() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for r, pid := range p.pids {
-		if p.mayEnd[r] || alive(pid) {
+		if p.mayEnd[r] || !cluster.Ended(pid) {
 			continue
 		}
 		log := ""
@@ -304,7 +298,7 @@ func (p *Processes) Health(ctx context.Context) string {
 	f := p.c.File()
 	var dead []string
 	for _, r := range f.Roles() {
-		if !alive(r.PID) {
+		if cluster.Ended(r.PID) {
 			dead = append(dead, r.ID+" does not run")
 		}
 	}

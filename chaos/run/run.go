@@ -59,11 +59,11 @@ func Run(ctx context.Context, t Target, p *plan.Plan, o Options) (*Report, error
 	r.load.start()
 	err := r.steps(ctx)
 	err = errors.Join(err, r.mendAll())
-	if err == nil {
+	if err == nil && !r.stuck {
 		err = r.heal(ctx, "the end")
 	}
 	r.load.stop()
-	if err == nil {
+	if err == nil && !r.stuck {
 		r.load.readAll(ctx)
 	}
 	r.report.Crashed = t.Crashed()
@@ -87,6 +87,7 @@ type runner struct {
 	rec    *history.Recorder
 	load   *load
 	report *Report
+	stuck  bool // a heal took too long: what follows would tell nothing new
 
 	mending sync.WaitGroup // one a fault that is not over
 	mu      struct {
@@ -115,6 +116,9 @@ func (r *runner) steps(ctx context.Context) error {
 			r.mending.Wait()
 			if err := r.heal(ctx, s.String()); err != nil {
 				return err
+			}
+			if r.stuck {
+				return nil
 			}
 			start += r.rec.Now() - begin
 			continue
@@ -204,6 +208,7 @@ func (r *runner) heal(ctx context.Context, what string) error {
 		if h.Took > r.o.HealLimit {
 			r.o.Log.Error("not healed", "missing", h.Missing)
 			r.report.Heals = append(r.report.Heals, h)
+			r.stuck = true
 			return nil // the report says so; the history is worth checking all the more
 		}
 		wait := 100 * time.Millisecond

@@ -126,6 +126,8 @@ Exit codes:
 		a.serverCommand(), a.metaCommand(), a.attachCommand(),
 		a.volumeCommand(), a.statusCommand(), a.rebalanceCommand(),
 		a.devCommand(), a.demoCommand(), a.benchCommand(),
+		a.volumeCommand(), a.statusCommand(),
+		a.devCommand(), a.demoCommand(), a.benchCommand(), a.chaosCommand(),
 		a.versionCommand(),
 	)
 	return root
