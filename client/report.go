@@ -64,6 +64,13 @@ func (v *Volume) reportSoonLocked() {
 	}
 }
 
+// Latencies are the times that requests of front ends took so far.
+func (v *Volume) Latencies() (read, write Buckets) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.mu.readLat.ever, v.mu.writeLat.ever
+}
+
 // Report says how the volume is.
 func (v *Volume) Report() Report {
 	a := v.lock()

@@ -37,7 +37,8 @@ type adminStatus struct {
 }
 
 // admin answers questions about a role over HTTP: status and metrics, whether
-// it lives, and profiles when that was asked for. It never takes orders.
+// it lives, and profiles when that was asked for. A client's takes one order
+// (attach_admin.go).
 type admin struct {
 	mux *http.ServeMux
 	reg *prometheus.Registry

@@ -32,6 +32,7 @@ type attachFlags struct {
 	swappable bool
 	accept    bool
 	rebuild   bytesize.Size
+	guard     bool
 	pprof     bool
 }
 
@@ -59,7 +60,8 @@ Memory is locked, because a client that is swapped out while the kernel swaps to
 it waits for itself. --allow-swappable goes on without, for volumes that are not
 swapped to by this machine.
 
-The admin address answers GET /status (JSON), /metrics (Prometheus), /healthz.`,
+The admin address answers GET /status and /latency (JSON), /metrics (Prometheus),
+/healthz, and takes POST /rebuild (dmps rebuild).`,
 		Example: `  dmps attach swap0
   dmps attach swap0 --nbd unix:/run/dmps/swap0.sock --admin 127.0.0.1:9810
   dmps attach swap0 --takeover      # the other client is refused by every server from now on
@@ -79,11 +81,12 @@ The admin address answers GET /status (JSON), /metrics (Prometheus), /healthz.`,
 	fl.Var(&f.arena, "arena", "page buffers: bounds the requests in flight")
 	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the arena and the page map of the volume")
 	fl.BoolVar(&f.takeover, "takeover", false, "take the volume from a client that is still alive")
-	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that a server pulls at most for each member that is rebuilt; 0: only the servers' own limits count")
+	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that servers read from each other at most to rebuild this volume, all together; 0: only their own limits count")
+	fl.BoolVar(&f.guard, "rebuild-guard", true, "hold a rebuild back while reads take longer for it than they should")
 	fl.BoolVar(&f.accept, "accept-data-loss", false, "attach although more is lost than the redundancy can bear, and older versions of pages may be served")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; do not swap to such a volume")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the admin address")
-	noCompletion(cmd, "nbd", "admin", "holder", "arena", "heap-limit")
+	noCompletion(cmd, "nbd", "admin", "holder", "arena", "heap-limit", "rebuild-rate")
 	return cmd
 }
 
@@ -138,7 +141,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	}
 	vol, err := client.Open(ctx, client.Config{
 		Layout: layout, Lease: lease, Meta: meta, Dialer: new(tcp.Dialer), ArenaBytes: int64(f.arena),
-		AllowSwappable: f.swappable, Holder: f.holder, RebuildRate: int64(f.rebuild), AcceptLoss: f.accept, Logger: log,
+		AllowSwappable: f.swappable, Holder: f.holder, RebuildRate: int64(f.rebuild), NoRebuildGuard: !f.guard, AcceptLoss: f.accept, Logger: log,
 	})
 	if err != nil {
 		// Nobody need wait for the lease to run out.
@@ -234,6 +237,12 @@ func (s *attachment) run(ctx context.Context) error {
 			about.Report = s.vol.Report()
 			return about
 		})
+		adm.answer("/latency", func() any {
+			l := latencies{At: time.Now().UTC(), Epoch: uint64(s.about.Epoch), Bounds: client.BucketBounds()}
+			l.Read, l.Write = s.vol.Latencies()
+			return l
+		})
+		takeRebuild(adm.mux, s.vol)
 		adm.health(s.vol.Flush)
 		defer adm.serve(s.side, s.log)()
 	}

@@ -80,10 +80,10 @@ decide who lends what to whom (dmps meta), and a client serves a volume over NBD
 (dmps attach). To see all of it on this machine: dmps demo, dmps dev.
 
 Exit codes:
-   0  done; status: everything is healthy
+   0  done; status: everything is healthy; rebuild: the volume is whole
    1  not done, the message says why; status: the state cannot be told
-   2  status: a volume has less redundancy than promised, no data is lost
-   3  status: a volume has lost data or cannot be written
+   2  status, rebuild: a volume has less redundancy than promised, no data is lost
+   3  status, rebuild: a volume has lost data or cannot be written
   64  the command line is wrong
   69  no metadata node answers, or they have no leader (status: 1)
   73  an address to listen on cannot be had
@@ -109,7 +109,7 @@ Exit codes:
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	f := root.PersistentFlags()
 	f.StringSliceVar(&a.metaURLs, "meta", nil, "`URLs` of metadata nodes, any of them, separated by commas (default $"+metaVariable+")")
-	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to look for a metadata node that can answer")
+	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to look for a metadata node that can answer (status, top: 4s)")
 	f.TextVar(&a.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn, error")
 	a.logFormat = newChoice("text", "text", "json")
 	f.Var(&a.logFormat, "log-format", "`format` of the log on standard error: text or json")
@@ -124,9 +124,7 @@ Exit codes:
 	)
 	root.AddCommand(
 		a.serverCommand(), a.metaCommand(), a.attachCommand(),
-		a.volumeCommand(), a.statusCommand(), a.rebalanceCommand(),
-		a.devCommand(), a.demoCommand(), a.benchCommand(),
-		a.volumeCommand(), a.statusCommand(),
+		a.volumeCommand(), a.statusCommand(), a.topCommand(), a.eventsCommand(), a.rebuildCommand(), a.rebalanceCommand(),
 		a.devCommand(), a.demoCommand(), a.benchCommand(), a.chaosCommand(),
 		a.versionCommand(),
 	)
@@ -153,6 +151,20 @@ func (a *app) urls() []string {
 // meta is a client of the metadata service. The caller closes it.
 func (a *app) meta() (*metaclient.Client, error) {
 	return metaclient.New(a.urls(), metaclient.WithPatience(a.timeout))
+}
+
+// soonPatience is how long a question waits for an answer that is worth little
+// later: an election takes about two seconds.
+const soonPatience = 4 * time.Second
+
+// metaSoon is meta for commands that tell how things are: unless --timeout is
+// given they say soon that nobody answers. The caller closes it.
+func (a *app) metaSoon(cmd *cobra.Command) (*metaclient.Client, error) {
+	patience := a.timeout
+	if !cmd.Flags().Changed("timeout") {
+		patience = min(patience, soonPatience)
+	}
+	return metaclient.New(a.urls(), metaclient.WithPatience(patience))
 }
 
 // logger writes to standard error: standard output is for results.

@@ -32,6 +32,8 @@ type statusReport struct {
 	Volumes []volumeStatus      `json:"volumes"`
 	Servers []metaclient.Server `json:"servers"`
 	Meta    []metaclient.Node   `json:"meta"`
+
+	Rebalancing *metaclient.Rebalancing `json:"rebalancing,omitempty"` // absent: memory use is not being evened out
 }
 
 // volumeStatus is a volume as the cluster and its client together know it.
@@ -39,6 +41,19 @@ type volumeStatus struct {
 	metaclient.Volume
 	Live      bool   `json:"live"`                 // the client itself was asked, and answered
 	LiveError string `json:"live_error,omitempty"` // why it did not
+}
+
+// riskSince is since when the volume has less than its full redundancy, as far
+// as anybody noted it; zero: it has it.
+func (v *volumeStatus) riskSince() time.Time {
+	at := v.AtRiskSince
+	if v.Report == nil || v.Report.Rebuild == nil {
+		return at
+	}
+	if r := v.Report.Rebuild.AtRiskSince; at.IsZero() || !r.IsZero() && r.Before(at) {
+		return r
+	}
+	return at
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -51,7 +66,7 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:     "status",
 		Short:   "Show whether everything is healthy, and what is not",
 		GroupID: groupManage,
-		Long: `Shows volumes, memory servers and metadata nodes.
+		Long: `Shows volumes, rebuilds, memory servers and metadata nodes.
 
 The client that serves a volume is asked for its own view too, which is newer
 than what it last told the metadata service; of the two the worse one counts.
@@ -65,7 +80,7 @@ added in later versions, never removed.`,
   dmps status >/dev/null || mail -s "dmps is not healthy" admin`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			meta, err := a.meta()
+			meta, err := a.metaSoon(cmd)
 			if err != nil {
 				return err
 			}
@@ -119,6 +134,8 @@ func gatherStatus(ctx context.Context, meta *metaclient.Client) (statusReport, e
 		Volumes: make([]volumeStatus, len(st.Volumes)),
 		Servers: emptyNotNull(st.Servers),
 		Meta:    emptyNotNull(st.Meta),
+
+		Rebalancing: st.Rebalancing,
 	}
 	var wg sync.WaitGroup
 	for i, v := range st.Volumes {
@@ -207,52 +224,119 @@ func worstState(volumes []volumeStatus) client.State {
 const maxAdminStatus = 1 << 20
 
 func fetchAdminStatus(ctx context.Context, base string) (adminStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, livePatience)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+"/status", nil)
-	if err != nil {
-		return adminStatus{}, fmt.Errorf("asking the client: %w", err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return adminStatus{}, fmt.Errorf("asking the client: %w", err)
-	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAdminStatus))
-	if err := errors.Join(err, res.Body.Close()); err != nil {
-		return adminStatus{}, fmt.Errorf("asking the client: %w", err)
-	}
-	if res.StatusCode != http.StatusOK {
-		return adminStatus{}, fmt.Errorf("asking the client: it answered %s", res.Status)
-	}
 	var s adminStatus
-	if err := json.Unmarshal(body, &s); err != nil {
+	b, err := fetchAdmin(ctx, base, "/status")
+	if err == nil {
+		err = json.Unmarshal(b, &s)
+	}
+	if err != nil {
 		return adminStatus{}, fmt.Errorf("asking the client: %w", err)
 	}
 	return s, nil
+}
+
+// fetchAdmin gets what a client's admin address has under a path.
+func fetchAdmin(ctx context.Context, base, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, livePatience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAdminStatus))
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("it answered %s", res.Status)
+	}
+	return body, nil
 }
 
 func (a *app) printStatus(r statusReport, output string, again bool) error {
 	if output == "json" {
 		return printJSON(a.out, r)
 	}
-	p := paletteFor(a.out)
-	if again && p.on {
-		// Home, and clear what is below: no flicker.
-		fmt.Fprint(a.out, "\x1b[H\x1b[J")
-	}
-	if err := headline(r, p).print(a.out); err != nil {
+	var text strings.Builder
+	if err := renderStatus(&text, r, paletteFor(a.out), time.Now()); err != nil {
 		return err
 	}
-	for _, part := range []*table{volumeStatusTable(r.Volumes, p), serverTable(r.Servers, p), nodeTable(r.Meta, p)} {
+	out := text.String()
+	if columns, lines := termSize(a.out); again && columns > 0 {
+		out = screen(out, columns, lines)
+	}
+	if _, err := io.WriteString(a.out, out); err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return nil
+}
+
+// renderStatus writes the report for people.
+func renderStatus(w io.Writer, r statusReport, p palette, now time.Time) error {
+	if err := headline(r, p).print(w); err != nil {
+		return err
+	}
+	if err := renderParts(w, volumeStatusTable(r.Volumes, p)); err != nil {
+		return err
+	}
+	renderTrouble(w, r, p, now)
+	return renderParts(w, serverTable(r.Servers, p), nodeTable(r.Meta, p))
+}
+
+// renderParts writes tables that have rows, each after an empty line.
+func renderParts(w io.Writer, parts ...*table) error {
+	for _, part := range parts {
 		if len(part.rows) < 2 {
 			continue
 		}
-		fmt.Fprintln(a.out)
-		if err := part.print(a.out); err != nil {
+		fmt.Fprintln(w)
+		if err := part.print(w); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// renderTrouble writes what goes on: rebuilds, risks, what is stuck or moves.
+func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
+	var lines []string
+	for i := range r.Volumes {
+		v := &r.Volumes[i]
+		switch {
+		case v.Report != nil && v.Report.Rebuild != nil:
+			lines = append(lines, p.paint(colourWarn, v.Name+" rebuilds  "+rebuildProgress(v, now)))
+		case !v.riskSince().IsZero():
+			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("%s is at risk for %s", v.Name, span(now.Sub(v.riskSince())))))
+		}
+		if v.Pending > 0 {
+			lines = append(lines, fmt.Sprintf("%s has %d members that move to other servers", v.Name, v.Pending))
+		}
+		if v.StuckMembers > 0 {
+			lines = append(lines, p.paint(colourBad, fmt.Sprintf("%s has %d members that cannot be replaced: %s", v.Name, v.StuckMembers, v.StuckReason)),
+				"  "+stuckAdvice(v.StuckReason))
+		}
+	}
+	for _, s := range r.Servers {
+		switch {
+		case s.Draining:
+			lines = append(lines, fmt.Sprintf("server %s is drained: %d chunks are left on it", s.ID, s.Chunks))
+		case !s.AwaySince.IsZero():
+			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("server %s is away for %s", s.ID, span(now.Sub(s.AwaySince)))))
+		}
+	}
+	if b := r.Rebalancing; b != nil {
+		lines = append(lines, fmt.Sprintf("memory use is evened out to within %d %%: %d members have moved", b.Threshold, b.Moved))
+	}
+	if len(lines) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, l := range lines {
+		fmt.Fprintln(w, l)
+	}
 }
 
 // headline says in one line what a person wants to know first.
@@ -284,19 +368,33 @@ func volumeStatusTable(volumes []volumeStatus, p palette) *table {
 	}
 	t := volumeTable(plain, p)
 	for i, v := range volumes {
-		row := &t.rows[i+1]
-		switch {
-		case v.Report != nil && v.Report.LostPages > 0:
-			*row = append(*row, p.paint(colourBad, fmt.Sprintf("%d pages are lost", v.Report.LostPages)))
-		case v.Report != nil && len(v.Report.Suspect) > 0:
-			*row = append(*row, p.paint(colourWarn, "no answer from "+joinIDs(v.Report.Suspect)))
-		case v.Report != nil && v.Report.RebuildRows > 0:
-			*row = append(*row, p.paint(colourWarn, fmt.Sprintf("rebuilding, %d rows left", v.Report.RebuildRows)))
-		case v.LiveError != "":
-			*row = append(*row, p.paint(colourWarn, "its client does not answer, this is its last report"))
+		if notes := volumeNotes(&v, p); notes != "" {
+			t.rows[i+1] = append(t.rows[i+1], notes)
 		}
 	}
 	return t
+}
+
+// volumeNotes is what stands behind a volume's row.
+func volumeNotes(v *volumeStatus, p palette) string {
+	var notes []string
+	r := v.Report
+	if r != nil && r.LostPages > 0 {
+		notes = append(notes, p.paint(colourBad, fmt.Sprintf("%d pages are lost", r.LostPages)))
+	}
+	if r != nil && len(r.Suspect) > 0 {
+		notes = append(notes, p.paint(colourWarn, "no answer from "+joinIDs(r.Suspect)))
+	}
+	switch {
+	case r != nil && r.Rebuild != nil:
+		notes = append(notes, p.paint(colourWarn, fmt.Sprintf("rebuilding, %d rows left", r.Rebuild.RowsLeft)))
+	case v.Rebuilding > 0:
+		notes = append(notes, p.paint(colourWarn, fmt.Sprintf("%d members are replaced and not filled yet", v.Rebuilding)))
+	}
+	if v.LiveError != "" {
+		notes = append(notes, p.paint(colourWarn, "its client does not answer, this is its last report"))
+	}
+	return strings.Join(notes, "; ")
 }
 
 func joinIDs(ids []raid.ServerID) string {

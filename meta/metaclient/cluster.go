@@ -10,7 +10,9 @@ import (
 
 // Status gives the whole cluster, as the leader knows it.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
-	res, err := call(ctx, c, attemptTimeout, "status", &metapb.GetStatusRequest{},
+	// A node that takes the question and does not answer is no reason to wait
+	// for longer than the caller would without one.
+	res, err := call(ctx, c, min(attemptTimeout, c.patience), "status", &metapb.GetStatusRequest{},
 		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.GetStatusRequest]) (*connect.Response[metapb.GetStatusResponse], error) {
 			return n.status.GetStatus(ctx, r)
 		})

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"dmps/client"
+)
+
+// How a rebuild goes, in words: `status`, `top` and `rebuild` say the same.
+
+// rebuildShare is how much of what is to be filled is filled, 0 to 1.
+func rebuildShare(r *client.RebuildReport) float64 {
+	if r.RowsTotal == 0 {
+		return 1
+	}
+	return 1 - float64(r.RowsLeft)/float64(r.RowsTotal)
+}
+
+// rebuildProgress is one line: bar, rate, time left, time at risk.
+func rebuildProgress(v *volumeStatus, now time.Time) string {
+	r := v.Report.Rebuild
+	share := rebuildShare(r)
+	parts := []string{
+		fmt.Sprintf("%s %3.0f %%", bar(share, 20), floorPercent(share)),
+		fmt.Sprintf("%d of %d rows left", r.RowsLeft, r.RowsTotal),
+		human(uint64(r.BytesPerSecond)) + "/s",
+		timeLeft(r),
+	}
+	if at := v.riskSince(); !at.IsZero() {
+		parts = append(parts, "at risk for "+span(now.Sub(at)))
+	}
+	if hold := heldBy(r); hold != "" {
+		parts = append(parts, hold)
+	}
+	return strings.Join(parts, "  ")
+}
+
+// floorPercent does not say 100 before it is.
+func floorPercent(share float64) float64 { return float64(int(share * 100)) }
+
+func timeLeft(r *client.RebuildReport) string {
+	if r.RemainingSeconds < 0 {
+		return "time left unknown"
+	}
+	return span(time.Duration(r.RemainingSeconds*float64(time.Second))) + " left"
+}
+
+// heldBy says what limits the rate; "" when nothing does.
+func heldBy(r *client.RebuildReport) string {
+	switch {
+	case r.HeldBack:
+		return "held back for the foreground"
+	case r.RateBytes > 0:
+		return "at most " + human(uint64(r.RateBytes)) + "/s"
+	}
+	return ""
+}
+
+// span prints a time as people say it: 340 ms, 12 s, 3 min 20 s, 2 h 5 min.
+func span(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", max(d, 0).Milliseconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()+0.5))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%d days", int(d.Hours())/24)
+}

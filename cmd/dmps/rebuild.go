@@ -1,0 +1,355 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dmps/client"
+	"dmps/internal/bytesize"
+	"dmps/internal/exitcode"
+	"dmps/meta/metaclient"
+)
+
+// Times of `rebuild --watch`.
+const (
+	rebuildSample = 500 * time.Millisecond // between two looks
+	rebuildAgain  = 2 * time.Second        // until what could not be replaced is tried again
+	rebuildLine   = 5 * time.Second        // between two lines, where no terminal is
+	// rebuildStuck is how long nothing may be filled while members cannot be
+	// replaced, before it says so and gives up.
+	rebuildStuck = 10 * time.Second
+)
+
+func (a *app) rebuildCommand() *cobra.Command {
+	var (
+		output choice
+		watch  bool
+		rate   bytesize.Size
+	)
+	cmd := &cobra.Command{
+		Use:     "rebuild VOLUME",
+		Short:   "Restore a volume's redundancy now, and watch it",
+		GroupID: groupManage,
+		Long: `Has the members of a volume that are on servers which are down, or do not answer
+at the moment, replaced at once, without waiting for the grace period; fills what
+members miss; and says how far it is. Without failures it does nothing.
+
+A server that is given up so and comes back later is new capacity: what it held
+of this volume is dropped. A group of which fewer than K members are there is left
+alone: it waits for its servers.
+
+--rate bounds what all servers together read from each other for this volume, in
+bytes a second, until its client ends; 0 is no limit. Without it the present rate
+stays. The foreground guard (dmps attach --rebuild-guard) holds back within it.
+
+Exit codes: 0 the volume is whole, 2 not yet, or it cannot be at the moment,
+3 it has lost data or cannot be written.`,
+		Example: `  dmps rebuild swap0
+  dmps rebuild swap0 --watch
+  dmps rebuild swap0 --rate 200MiB --watch
+  dmps rebuild swap0 --watch --output json   # one object a line until it is whole`,
+		Args:              exactArgs("VOLUME"),
+		ValidArgsFunction: a.completeNames(volumeNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			meta, err := a.meta()
+			if err != nil {
+				return err
+			}
+			defer meta.Close()
+			r := &rebuildRun{app: a, meta: meta, volume: args[0], json: output.value == "json", p: paletteFor(a.out)}
+			if cmd.Flags().Changed("rate") {
+				r.rate = &rate
+			}
+			return r.run(cmd.Context(), watch)
+		},
+	}
+	outputFlag(cmd, &output)
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "stay until the volume is whole, and show how far it is")
+	cmd.Flags().Var(&rate, "rate", "bytes a second that the rebuild may take from now on; 0: no limit")
+	noCompletion(cmd, "rate")
+	return cmd
+}
+
+// rebuildRun is one `dmps rebuild`.
+type rebuildRun struct {
+	*app
+	meta   *metaclient.Client
+	volume string
+	rate   *bytesize.Size // nil: as it is
+	json   bool
+	p      palette
+
+	replaced uint64 // members, in all
+	last     string // line that was printed
+	printed  time.Time
+}
+
+// rebuildSampleOut is one object of --output json.
+type rebuildSampleOut struct {
+	At       time.Time    `json:"at"`
+	Replaced uint64       `json:"replaced_members"` // by this command so far
+	Waiting  uint64       `json:"waiting_members"`
+	Stuck    uint64       `json:"stuck_members"`
+	Reason   string       `json:"stuck_reason,omitempty"`
+	Whole    bool         `json:"whole"`
+	Volume   volumeStatus `json:"volume"`
+}
+
+func (r *rebuildRun) run(ctx context.Context, watch bool) error {
+	answer, v, err := r.order(ctx, r.rate)
+	if err != nil {
+		return err
+	}
+	if !watch {
+		return r.once(answer, v)
+	}
+	return r.watch(ctx, answer, v)
+}
+
+// order has replaced what can be, wakes the client, and looks.
+func (r *rebuildRun) order(ctx context.Context, rate *bytesize.Size) (metaclient.RebuildAnswer, volumeStatus, error) {
+	answer, err := r.meta.Rebuild(ctx, r.volume)
+	if err != nil {
+		return answer, volumeStatus{}, err
+	}
+	r.replaced += answer.Replaced
+	l := answer.Volume.Lease
+	switch {
+	case l == nil || l.AdminURL == "":
+		if rate != nil {
+			return answer, volumeStatus{}, fmt.Errorf("volume %s has no client that could be told a rate: set it with dmps attach --rebuild-rate", r.volume)
+		}
+	default:
+		if err := orderRebuild(ctx, l.AdminURL, rate); err != nil {
+			if rate != nil {
+				return answer, volumeStatus{}, err
+			}
+			// It hears of the new layout with its next renewal all the same.
+			fmt.Fprintf(r.err, "the client was not woken: %v\n", err)
+		}
+	}
+	return answer, liveStatus(ctx, answer.Volume), nil
+}
+
+// whole reports whether nothing is left to be done.
+func whole(v *volumeStatus) bool {
+	return v.State == client.StateHealthy && v.Rebuilding == 0 && v.DegradedGroups == 0 && (v.Report == nil || v.Report.Rebuild == nil)
+}
+
+// lostPages is how many pages answer with an error.
+func lostPages(v *volumeStatus) uint64 {
+	if v.Report == nil {
+		return 0
+	}
+	return v.Report.LostPages
+}
+
+func (r *rebuildRun) once(answer metaclient.RebuildAnswer, v volumeStatus) error {
+	if r.json {
+		if err := printJSON(r.out, r.sample(answer, v)); err != nil {
+			return err
+		}
+		return rebuildExit(&v)
+	}
+	for _, line := range rebuildSummary(answer, &v, time.Now()) {
+		if _, err := fmt.Fprintln(r.out, line); err != nil {
+			return fmt.Errorf("writing the result: %w", err)
+		}
+	}
+	return rebuildExit(&v)
+}
+
+func (r *rebuildRun) sample(answer metaclient.RebuildAnswer, v volumeStatus) rebuildSampleOut {
+	return rebuildSampleOut{
+		At: time.Now().UTC(), Replaced: r.replaced, Waiting: answer.Waiting, Stuck: answer.Stuck, Reason: answer.StuckReason,
+		Whole: whole(&v), Volume: v,
+	}
+}
+
+// rebuildExit is the exit code. The output has said why.
+func rebuildExit(v *volumeStatus) error {
+	switch {
+	case whole(v):
+		return nil
+	case v.State == client.StateFailed:
+		return &exitError{code: exitcode.Lost}
+	}
+	return &exitError{code: exitcode.Degraded}
+}
+
+// rebuildSummary says what was done, what goes on, and what to do.
+func rebuildSummary(answer metaclient.RebuildAnswer, v *volumeStatus, now time.Time) []string {
+	var lines []string
+	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
+	if answer.Replaced > 0 {
+		given := ""
+		if len(answer.Suspect) > 0 {
+			given = ", without waiting for " + joinIDs(answer.Suspect)
+		}
+		say("%s: %d members get a replacement%s", v.Name, answer.Replaced, given)
+	}
+	if answer.Waiting > 0 {
+		say("%s: %d more members are replaced when others are filled", v.Name, answer.Waiting)
+	}
+	switch {
+	case whole(v):
+		say("%s: whole, can lose %d servers", v.Name, v.RedundancyLeft)
+		return lines
+	case lostPages(v) > 0:
+		say("%s: %d pages are lost: more members were gone at a time than the redundancy can bear. They answer with an error until they are written again", v.Name, lostPages(v))
+	case v.State == client.StateFailed:
+		say("%s: data is out of reach, or cannot be written, until servers come back", v.Name)
+	}
+	switch {
+	case v.Report != nil && v.Report.Rebuild != nil:
+		say("%s: %s", v.Name, rebuildProgress(v, now))
+	case v.Lease == nil:
+		say("%s: is not attached. What replacements miss is filled as soon as a client attaches it, or a server takes that on", v.Name)
+	case v.Rebuilding > 0:
+		say("%s: %d replacements wait for the client to begin", v.Name, v.Rebuilding)
+	case v.Report != nil && len(v.Report.Suspect) > 0 && answer.Replaced == 0 && answer.Stuck == 0:
+		say("%s: the client has no answer from %s, but the metadata service heard them moments ago: try again in some seconds, or use --watch", v.Name, joinIDs(v.Report.Suspect))
+	}
+	if answer.Stuck > 0 {
+		say("%s: %d members cannot be replaced: %s", v.Name, answer.Stuck, answer.StuckReason)
+		say("%s", stuckAdvice(answer.StuckReason))
+	}
+	return lines
+}
+
+// stuckAdvice is what to do about members that cannot be replaced.
+func stuckAdvice(reason string) string {
+	switch {
+	case strings.Contains(reason, "waits for the servers"):
+		return "Start those servers again, or mend the network to them; 'dmps server list' shows which are away."
+	case strings.Contains(reason, "what it held is gone"):
+		return "Servers that still hold it must come back; else its pages answer with an error until they are written again."
+	}
+	return "Start another one, in another failure domain, with 'dmps server --memory SIZE --label host=NAME', or free memory on the servers that are there; 'dmps server list' shows what they lend."
+}
+
+// watch looks until the volume is whole, or nothing can be done.
+func (r *rebuildRun) watch(ctx context.Context, answer metaclient.RebuildAnswer, v volumeStatus) error {
+	began, ordered, moved := time.Now(), time.Now(), time.Now()
+	tick := time.NewTicker(rebuildSample)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		now := time.Now()
+		filling := v.Report != nil && v.Report.Rebuild != nil
+		if filling || answer.Stuck == 0 {
+			moved = now
+		}
+		if err := r.show(answer, v, now, first); err != nil {
+			return err
+		}
+		switch {
+		case whole(&v):
+			return r.end(&v, fmt.Sprintf("%s: whole after %s, can lose %d servers", v.Name, span(now.Sub(began)), v.RedundancyLeft))
+		case lostPages(&v) > 0 && !filling && v.Rebuilding == 0:
+			return r.end(&v, strings.Join(rebuildSummary(answer, &v, now), "\n"))
+		case now.Sub(moved) > rebuildStuck:
+			return r.end(&v, strings.Join(rebuildSummary(answer, &v, now), "\n"))
+		}
+		select {
+		case <-ctx.Done():
+			return r.end(&v, v.Name+": goes on without being watched")
+		case <-tick.C:
+		}
+		var err error
+		if now.Sub(ordered) > rebuildAgain {
+			ordered = now
+			var again metaclient.RebuildAnswer
+			var seen volumeStatus
+			if again, seen, err = r.order(ctx, nil); err == nil {
+				answer, v = again, seen
+			}
+		} else {
+			v, err = r.look(ctx, v)
+		}
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, client.ErrNoQuorum):
+			r.clear()
+			fmt.Fprintf(r.err, "the rebuild goes on, but the metadata service does not answer: %v\n", err)
+		case err != nil:
+			r.clear()
+			return err
+		}
+	}
+}
+
+func (r *rebuildRun) look(ctx context.Context, last volumeStatus) (volumeStatus, error) {
+	v, _, err := r.meta.Volume(ctx, r.volume)
+	if err != nil {
+		return last, err
+	}
+	return liveStatus(ctx, v), nil
+}
+
+// show prints a sample: a line that is drawn anew on a terminal, else a new
+// line now and then.
+func (r *rebuildRun) show(answer metaclient.RebuildAnswer, v volumeStatus, now time.Time, first bool) error {
+	if r.json {
+		return printLine(r.out, r.sample(answer, v))
+	}
+	if first {
+		for _, line := range rebuildSummary(answer, &v, now) {
+			if _, err := fmt.Fprintln(r.out, line); err != nil {
+				return fmt.Errorf("writing the result: %w", err)
+			}
+		}
+	}
+	if v.Report == nil || v.Report.Rebuild == nil {
+		return nil
+	}
+	columns, _ := termSize(r.out)
+	line := v.Name + ": " + rebuildProgress(&v, now)
+	if columns > 0 {
+		r.last = line
+		_, err := fmt.Fprint(r.out, termLine+clip(line, columns-1))
+		return err
+	}
+	if first || now.Sub(r.printed) < rebuildLine {
+		return nil
+	}
+	r.printed = now
+	_, err := fmt.Fprintln(r.out, line)
+	return err
+}
+
+// clear takes the line away that show has drawn.
+func (r *rebuildRun) clear() {
+	if r.last != "" {
+		fmt.Fprint(r.out, termLine)
+		r.last = ""
+	}
+}
+
+func (r *rebuildRun) end(v *volumeStatus, text string) error {
+	if !r.json {
+		r.clear()
+		if _, err := fmt.Fprintln(r.out, text); err != nil {
+			return fmt.Errorf("writing the result: %w", err)
+		}
+	}
+	return rebuildExit(v)
+}
+
+// printLine writes v as one line of JSON.
+func printLine(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err == nil {
+		_, err = w.Write(append(b, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	return nil
+}
