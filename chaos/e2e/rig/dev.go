@@ -176,12 +176,19 @@ func (d *Dev) Kill(r Role) error {
 	if err := syscall.Kill(r.PID, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("kill %s (pid %d): %w", r.ID, r.PID, err)
 	}
-	for deadline := time.Now().Add(StopGrace); Alive(r.PID); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(StopGrace); Alive(r.PID) || dying(r.PID); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s (pid %d) survives SIGKILL", r.ID, r.PID)
 		}
 	}
 	return nil
+}
+
+// dying reports whether threads of a process outlive its first one, which is a
+// zombie by then: its files and locks are still held.
+func dying(pid int) bool {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err == nil && len(threads) > 1
 }
 
 // Freeze stops a role where it stands (SIGSTOP): its sockets stay open and
