@@ -163,8 +163,11 @@ func TestMetaDiskReplaced(t *testing.T) {
 	if r := ld.Stop(); len(r.Violations) > 0 {
 		t.Errorf("wrong data before the end: %v", r.Err())
 	}
-	p, err := c.Restart(&c.Client)
+	client := c.Client
+	client.Argv = append(slices.Clone(client.Argv), "--timeout", "500ms") // it says sooner that it waits
+	p, err := c.Restart(&client)
 	must(t, err)
+	c.Client.PID = client.PID
 	must(t, p.WaitFor(testCtx(t), func() error {
 		if !strings.Contains(rig.Tail(p.Log, 50), "waiting for the metadata service") {
 			return os.ErrNotExist
