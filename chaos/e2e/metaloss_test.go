@@ -75,18 +75,25 @@ func (c *cluster) works(args ...string) result {
 	return r
 }
 
-// voters are the ids of the metadata nodes by name, once there are so many.
+// voters are the ids of the metadata nodes by name, once there are so many and
+// all of them are up.
 func (c *cluster) voters(n int) map[string]string {
 	c.t.Helper()
 	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		r := c.dmps("meta", "list", "--output", "json")
-		var nodes []struct{ Name, ID string }
+		var nodes []struct{ Name, ID, State string }
+		up := 0
 		if r.code == 0 {
 			if err := json.Unmarshal([]byte(r.stdout), &nodes); err != nil {
 				c.t.Fatalf("meta list: %v: %v", err, r)
 			}
 		}
-		if len(nodes) == n {
+		for _, n := range nodes {
+			if n.State == "up" {
+				up++
+			}
+		}
+		if len(nodes) == n && up == n {
 			ids := map[string]string{}
 			for _, n := range nodes {
 				ids[n.Name] = n.ID

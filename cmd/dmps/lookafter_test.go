@@ -161,6 +161,7 @@ func TestBackupCommands(t *testing.T) {
 
 	s.run(exitcode.Failure, "runs on this folder", "meta", "recover", "--dir", s.dir, "--yes")
 	s.run(exitcode.Failure, "no metadata node", "meta", "recover", "--dir", folder, "--yes")
+	s.run(0, `"state": "up"`, "meta", "list", "-o", "json")
 	s.run(exitcode.Failure, "is the last", "meta", "leave", "meta1", "--yes")
 	s.run(exitcode.Usage, "--yes", "meta", "leave", "meta1")
 	s.run(exitcode.Failure, "meta list", "meta", "leave", "meta7", "--yes")
