@@ -81,8 +81,8 @@ func (n *Node) form(ctx context.Context) error {
 
 // formOnce tries once, and says what it waits for: nothing when done.
 func (n *Node) formOnce(ctx context.Context) (waiting string, err error) {
-	id := n.identity()
 	others := n.look(ctx)
+	id := n.identity() // after looking: it may have been adopted meanwhile
 	for _, o := range others {
 		if !o.Bootstrapped {
 			continue
@@ -217,8 +217,10 @@ func (n *Node) takePart() error {
 		return err
 	}
 	n.log.Info("part of the metadata cluster", "cluster", n.identity().Cluster)
-	if err := n.startRaft(nil); err != nil {
-		return err
+	if n.peer() == nil { // join may have started it, when the adoption came between
+		if err := n.startRaft(nil); err != nil {
+			return err
+		}
 	}
 	n.wg.Go(func() { n.greetPeers(n.ctx) })
 	return nil

@@ -116,3 +116,21 @@ func TestStateBehindLogAndSnapshot(t *testing.T) {
 		t.Errorf("behind the snapshot: %d of 7 servers", got)
 	}
 }
+
+// An adoption that came while the node was looking around, and joined: it takes
+// part already.
+func TestTakingPartTwice(t *testing.T) {
+	a := start(t, testConfig(t, "meta1"))
+	waitReady(t, a)
+	cfg := testConfig(t, "meta2")
+	cfg.Join = []string{a.APIURL()}
+	b := start(t, cfg)
+	waitReady(t, b)
+	was := b.peer()
+	if err := b.takePart(); err != nil || b.peer() != was {
+		t.Errorf("Raft was started again: %v", err)
+	}
+	if _, err := newClient(t, 5*time.Second, b).Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -21,7 +21,6 @@ import (
 
 // Time limits. A test that meets one fails; none of them is a wait.
 const (
-	testLimit    = 2 * time.Minute  // of a whole test
 	commandLimit = 30 * time.Second // of one command
 	// maxStall is how long any one request may take while at most M servers fail.
 	maxStall = 5 * time.Second
@@ -31,6 +30,9 @@ const (
 	// noticeLimit is how long a failure may go unreported by status.
 	noticeLimit = 15 * time.Second
 )
+
+// testLimit is that of a whole test.
+var testLimit = 2*time.Minute + metaOutage
 
 const mib = 1 << 20
 

@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"testing"
-	"time"
 
 	"dmps/chaos/e2e/rig"
 )
@@ -76,29 +75,5 @@ func TestMetaLeaderFrozen(t *testing.T) {
 	must(t, c.Thaw(first))
 	ld.more(2000)
 	c.awaitStatus(healthy, noticeLimit)
-	ld.flawless()
-}
-
-// All of meta is gone, and a server besides: paging goes on. What needs a
-// decision waits until meta is back, with its state.
-func TestAllOfMetaKilled(t *testing.T) {
-	c := start(t, threeMeta, small)
-	ld := c.startLoad()
-	for _, m := range c.Meta {
-		must(t, c.Kill(m))
-	}
-	ld.more(5000)
-	must(t, c.Kill(c.Servers[5]))
-	ld.more(5000)
-	if _, code := c.status(); code == healthy || code == degraded || code == lost {
-		t.Errorf("nobody answers, and status exits with %d", code)
-	}
-	for i := range c.Meta {
-		if _, err := c.Restart(&c.Meta[i]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.awaitStatus(degraded, 30*time.Second)
-	ld.more(2000)
 	ld.flawless()
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -17,19 +19,92 @@ func (a *app) metaListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls", "members"},
-		Short:   "List the metadata nodes and say who leads",
+		Short:   "List the metadata nodes and say who leads, and who is behind",
+		Long: `Lists the nodes of the metadata service. Each one is asked itself too: one that
+does not answer, or whose disk holds another node, is no help when a majority is
+counted; one that is behind has yet to hear what the leader decided. Before a node
+is stopped, all others should be up.`,
 		Example: "  dmps meta list\n  dmps meta members --output json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.list(cmd, output.value, "no metadata nodes",
 				func(ctx context.Context, m *metaclient.Client) (any, *table, error) {
-					nodes, err := m.Members(ctx)
-					return emptyNotNull(nodes), nodeTable(nodes, paletteFor(a.out)), err
+					members, err := m.Members(ctx)
+					nodes := askNodes(ctx, m, members)
+					return nodes, nodeStateTable(nodes, paletteFor(a.out)), err
 				})
 		},
 	}
 	outputFlag(cmd, &output)
 	return cmd
+}
+
+// Node states, as `meta list` shows them.
+const (
+	nodeUp     = "up"
+	nodeBehind = "behind"     // it has not applied yet what the leader has
+	nodeAway   = "no answer"  // dead, or cut off from here
+	nodeOther  = "other node" // somebody else answers at its address: its disk was replaced
+)
+
+// nodeState is a member as it answers itself.
+type nodeState struct {
+	metaclient.Node
+	State   string `json:"state"`
+	Applied uint64 `json:"applied"` // index of the last command in its state; 0: no answer
+}
+
+// askNodes asks all members at once.
+func askNodes(ctx context.Context, m *metaclient.Client, members []metaclient.Node) []nodeState {
+	nodes := make([]nodeState, len(members))
+	var wg sync.WaitGroup
+	for i, n := range members {
+		wg.Go(func() {
+			nodes[i] = nodeState{Node: n, State: nodeUp}
+			is, err := m.NodeInfo(ctx, n.APIURL)
+			switch {
+			case err != nil:
+				nodes[i].State = nodeAway
+			case is.ID != n.ID:
+				nodes[i].State = nodeOther
+			default:
+				nodes[i].Applied = is.Applied
+			}
+		})
+	}
+	wg.Wait()
+	var newest uint64
+	for _, n := range nodes {
+		if n.Leader {
+			newest = n.Applied
+		}
+	}
+	for i, n := range nodes {
+		if n.State == nodeUp && n.Applied < newest {
+			nodes[i].State = nodeBehind
+		}
+	}
+	return nodes
+}
+
+func nodeStateTable(nodes []nodeState, p palette) *table {
+	plain := make([]metaclient.Node, len(nodes))
+	for i, n := range nodes {
+		plain[i] = n.Node
+	}
+	t := nodeTable(plain, p)
+	t.rows[0] = append(t.rows[0], p.head("STATE", "APPLIED")...)
+	for i, n := range nodes {
+		colour := colourBad
+		switch n.State {
+		case nodeUp:
+			colour = colourGood
+		case nodeBehind:
+			colour = colourWarn
+		}
+		t.rows[i+1] = append(t.rows[i+1], p.paint(colour, n.State), strconv.FormatUint(n.Applied, 10))
+	}
+	return t
 }
 
 // nodeNames lists what completions offer.

@@ -2,10 +2,12 @@ package metaclient
 
 import (
 	"context"
+	"fmt"
 
 	"connectrpc.com/connect"
 
 	"dmps/meta/metapb"
+	"dmps/meta/metapb/metapbconnect"
 )
 
 // Status gives the whole cluster, as the leader knows it.
@@ -56,4 +58,28 @@ func nodeFrom(p *metapb.Node) Node {
 		Name: p.GetName(), ID: p.GetId(), APIURL: p.GetApiUrl(), RaftAddr: p.GetRaftAddr(),
 		Leader: p.GetLeader(), Voter: p.GetVoter(),
 	}
+}
+
+// NodeInfo is what a meta node says of itself.
+type NodeInfo struct {
+	ID      string
+	Cluster string // empty: it belongs to none yet
+	Applied uint64 // index of the last command in its state
+}
+
+// NodeInfo asks one node, by its address, and nobody else; once, without
+// patience. Errors: ErrUnreachable.
+func (c *Client) NodeInfo(ctx context.Context, url string) (NodeInfo, error) {
+	url, err := ParseURL(url)
+	if err != nil {
+		return NodeInfo{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
+	defer cancel()
+	res, err := metapbconnect.NewClusterServiceClient(c.http, url, connect.WithReadMaxBytes(maxReply)).
+		GetNode(ctx, connect.NewRequest(&metapb.GetNodeRequest{}))
+	if err != nil {
+		return NodeInfo{}, fmt.Errorf("metadata node at %s: %w: %w", url, ErrUnreachable, err)
+	}
+	return NodeInfo{ID: res.Msg.GetNode().GetId(), Cluster: res.Msg.GetCluster(), Applied: res.Msg.GetApplied()}, nil
 }
