@@ -205,7 +205,7 @@ func (r *runner) heal(ctx context.Context, what string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if h.Took > r.o.HealLimit {
+		if good == 0 && h.Took > r.o.HealLimit {
 			r.o.Log.Error("not healed", "missing", h.Missing)
 			r.report.Heals = append(r.report.Heals, h)
 			r.stuck = true
