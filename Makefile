@@ -53,6 +53,14 @@ check: ## formatting, go vet, staticcheck, import rules, documentation
 e2e: build ## end-to-end tests with real processes and NBD clients (DMPS_E2E=1: missing tools fail instead of skip)
 	DMPS_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m ./chaos/e2e/...
 
+# Which plan, and for how long; see docs/chaos.md. Without a seed a new one is taken.
+SEED     ?=
+DURATION ?= 5m
+CHAOS    ?=
+.PHONY: chaos
+chaos: build ## break a cluster of real processes under load: SEED= DURATION= CHAOS='--redundancy mirror:3'
+	$(BIN) --log-level warn chaos $(if $(SEED),--seed $(SEED)) --duration $(DURATION) $(CHAOS)
+
 .PHONY: bench
 bench: build ## compare with other NBD servers on this machine; writes bench-out/
 	$(GO) run ./chaos/peers/cmd/peers -dmps $(CURDIR)/$(BIN) -out bench-out

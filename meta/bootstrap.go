@@ -211,7 +211,8 @@ func (n *Node) join(ctx context.Context, o seen) (waiting string, err error) {
 	return "", n.setIdentity(func(id *identity) error { id.Member = true; return nil })
 }
 
-// takePart starts Raft for the first time on a node that adopted a cluster.
+// takePart starts Raft for the first time on a node that adopted a cluster. It
+// may run already: the node had begun to join, not having adopted by then.
 func (n *Node) takePart() error {
 	if err := n.setIdentity(func(id *identity) error { id.Member = true; return nil }); err != nil {
 		return err

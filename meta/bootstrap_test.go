@@ -134,3 +134,25 @@ func TestTakingPartTwice(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A node looks around, is adopted meanwhile, sees that the cluster exists, and
+// begins to join what it is a voter of already; then it learns that it adopted it.
+func TestAdoptedWhileJoining(t *testing.T) {
+	cfg := testConfig(t, "meta2")
+	cfg.Join = []string{freeAddr(t)} // nobody: what it would see is told here
+	n := start(t, cfg)
+	err := n.setIdentity(func(id *identity) error { id.Cluster, id.Proposer = "c", "meta1-x"; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.startRaft(nil); err != nil { // as join does
+		t.Fatal(err)
+	}
+	first := n.peer()
+	if err := n.takePart(); err != nil {
+		t.Fatal(err)
+	}
+	if n.peer() != first || !n.identity().Member {
+		t.Errorf("Raft was started twice, or the node is no member: %+v", n.identity())
+	}
+}

@@ -19,20 +19,24 @@ const (
 	watchdogEvery = 500 * time.Millisecond
 )
 
+// begun is what busy counts from. A jump of the wall clock must not look like a
+// disk that stalls.
+var begun = time.Now()
+
 // busy is when the operation in progress began.
-type busy struct{ since atomic.Int64 } // Unix nanoseconds; 0: none
+type busy struct{ since atomic.Int64 } // nanoseconds after begun, and one; 0: none
 
 // begin notes the start and gives the function that notes the end. Operations
 // of one busy do not overlap.
 func (b *busy) begin() (end func()) {
-	b.since.Store(time.Now().UnixNano())
+	b.since.Store(int64(time.Since(begun)) + 1)
 	return func() { b.since.Store(0) }
 }
 
 // stalled reports whether the operation in progress takes too long.
 func (b *busy) stalled() bool {
 	t := b.since.Load()
-	return t != 0 && time.Since(time.Unix(0, t)) > stallAfter
+	return t != 0 && time.Since(begun)-time.Duration(t) > stallAfter
 }
 
 func (n *Node) watch(ctx context.Context, p *peer) {

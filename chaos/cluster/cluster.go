@@ -130,8 +130,10 @@ func (c *Cluster) Dir() string { return c.dir.path }
 
 // Kill sends SIGKILL to a role and returns when its process is gone.
 func (c *Cluster) Kill(id string) error {
-	file := c.dir.pidFile(id)
-	pid, alive := pidOf(file)
+	pid, alive := pidOf(c.dir.pidFile(id))
+	if !alive {
+		pid, alive = c.startingPID(id)
+	}
 	if !alive {
 		return fmt.Errorf("cluster: kill %s: it is not running", id)
 	}
@@ -220,6 +222,18 @@ func (c *Cluster) starting(r *Role) bool {
 		}
 	}
 	return false
+}
+
+// startingPID is the process of a role that starts and has no pid file yet.
+func (c *Cluster) startingPID(id string) (pid int, starting bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.mu.file.Roles() {
+		if r.ID == id {
+			return r.PID, c.starting(r)
+		}
+	}
+	return 0, false
 }
 
 // Stop ends every role, also those that others started again and those that

@@ -165,6 +165,15 @@ func TestRestartByAnybody(t *testing.T) {
 	if err := c.Restart("server1"); err == nil {
 		t.Error("a running role was started again")
 	}
+	// One that has just begun can be killed as well.
+	for range 5 {
+		if err := c.Kill("server1"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Restart("server1"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := c.Stop(); err != nil {
 		t.Error(err)
 	}

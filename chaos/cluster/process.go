@@ -111,7 +111,12 @@ func Ended(pid int) bool {
 	if err != nil {
 		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
 	}
-	// The state comes after the name in parentheses, which may hold anything.
+	// The state comes after the name in parentheses, which may hold anything. The
+	// first thread of a process may be gone long before the last one.
 	i := bytes.LastIndexByte(b, ')')
-	return i+2 < len(b) && (b[i+2] == 'Z' || b[i+2] == 'X')
+	if i+2 >= len(b) || b[i+2] != 'Z' && b[i+2] != 'X' {
+		return false
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err != nil || len(threads) <= 1
 }

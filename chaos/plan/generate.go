@@ -37,9 +37,10 @@ const (
 	lastsMin = 100 * time.Millisecond
 	lastsMax = 4 * time.Second
 	grain    = time.Millisecond
+	tries    = 8 // to find a fault that fits
 )
 
-// New makes the plan of a seed: bursts of one to six faults that overlap, each
+// New makes the plan of a seed: bursts of one to eight faults that overlap, each
 // followed by a heal. The same seed and options give the same plan, for as long
 // as this function is not changed: a plan that matters is kept as a file.
 func New(seed uint64, o Options) *Plan {
@@ -79,25 +80,35 @@ type generator struct {
 func (g *generator) burst(at time.Duration) (over time.Duration) {
 	span := g.between(lastsMin, burstMax)
 	var starts []time.Duration
-	for range 1 + g.r.IntN(6) {
+	for range 1 + g.r.IntN(8) {
 		starts = append(starts, at+g.between(0, span))
 	}
 	slices.Sort(starts)
 	over = at
 	for _, s := range starts {
-		f := g.fault()
-		step := Step{At: s, Fault: f}
-		if step.End() > g.o.Duration || !g.book.fits(step.Touches()) {
-			continue
+		for range tries {
+			step := Step{At: s, Fault: g.fault()}
+			if !g.fits(step) {
+				continue
+			}
+			g.book.take(step)
+			g.p.Steps = append(g.p.Steps, step)
+			over = max(over, step.End())
+			break
 		}
-		if !f.Kind.OnLink() && s < g.book.until[f.On] || f.Kind.OnLink() && s < g.book.links[f.Link] {
-			continue
-		}
-		g.book.take(step)
-		g.p.Steps = append(g.p.Steps, step)
-		over = max(over, step.End())
 	}
 	return over + grain
+}
+
+// fits reports whether a step may come next.
+func (g *generator) fits(s Step) bool {
+	switch {
+	case s.End() > g.o.Duration || !g.book.fits(s.Touches()):
+		return false
+	case s.Kind.OnLink():
+		return s.At >= g.book.links[s.Link]
+	}
+	return s.At >= g.book.until[s.On]
 }
 
 func (g *generator) between(from, to time.Duration) time.Duration {

@@ -146,7 +146,7 @@ func TestValidateTellsAll(t *testing.T) {
 		{"at 1s corrupt meta1 bytes 1", "only servers hold pages"},
 		{"at 1s corrupt server1 bytes 0", "1 to 4096"},
 		{"at 1s fill server1 for 1s", "only metadata nodes"},
-		{"at 1s clock meta1 by 0s for 1s", "does not jump"},
+		{"at 1s clock meta1 by 0s for 1s", "whole seconds"},
 		{"at 1s throttle client-server1 to 5 for 1s", "at least 4096"},
 		{"at 1s delay client-server1 by 0s for 1s", "no delay"},
 		{"at 1s kill server1 for 2s\nat 2s freeze server1 for 1s", "server1 is broken already"},

@@ -122,7 +122,7 @@ func parseSpan(s string) (time.Duration, error) {
 func parseStep(words []string) (Step, error) {
 	var s Step
 	if len(words) < 3 {
-		return s, errors.New("a step is: at OFFSET FAULT ...")
+		return s, errors.New("a step is: at, an offset, a fault")
 	}
 	var err error
 	if s.At, err = parseSpan(words[1]); err != nil {

@@ -96,8 +96,8 @@ func (p *Plan) check(f Fault) (wrong []string) {
 			no("only metadata nodes have a disk")
 		}
 	case Clock:
-		if f.By == 0 {
-			no("the clock does not jump")
+		if f.By == 0 || f.By%time.Second != 0 {
+			no("the clock jumps by whole seconds, and not by 0")
 		}
 	case Delay:
 		if f.By <= 0 {

@@ -52,7 +52,7 @@ func Run(ctx context.Context, t Target, p *plan.Plan, o Options) (*Report, error
 	}
 	o = o.withDefaults()
 	r := &runner{
-		o: o, t: t, p: p, rec: history.NewRecorder(),
+		o: o, t: t, p: p, rec: history.NewRecorder(), busy: map[plan.Role]chan struct{}{},
 		report: &Report{Target: t.Name(), Plan: p, Started: time.Now()},
 	}
 	r.load = newLoad(t, r.rec, p.Seed, o)
@@ -89,7 +89,8 @@ type runner struct {
 	report *Report
 	stuck  bool // a heal took too long: what follows would tell nothing new
 
-	mending sync.WaitGroup // one a fault that is not over
+	mending sync.WaitGroup              // one a fault that is not over
+	busy    map[plan.Role]chan struct{} // closed when the last fault of a process is over
 	mu      struct {
 		sync.Mutex
 		errs []error // of the run itself
@@ -134,6 +135,12 @@ func (r *runner) steps(ctx context.Context) error {
 
 // step begins a fault, and has it ended in time.
 func (r *runner) step(ctx context.Context, s plan.Step) {
+	if before := r.busy[s.On]; before != nil {
+		<-before // it should be over, and may be late
+	}
+	if r.failed() != nil {
+		return
+	}
 	f := &FaultReport{Step: s.String(), Began: r.rec.Now()}
 	r.report.Faults = append(r.report.Faults, f)
 	mend, err := r.t.Break(ctx, s.Fault)
@@ -151,7 +158,12 @@ func (r *runner) step(ctx context.Context, s plan.Step) {
 		f.Ended = r.rec.Now()
 		return
 	}
+	over := make(chan struct{})
+	if s.On != "" {
+		r.busy[s.On] = over
+	}
 	r.mending.Go(func() {
+		defer close(over)
 		_ = sleep(ctx, s.For) // ended early: the run is
 		// Mended whatever became of the run.
 		mctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
@@ -205,7 +217,7 @@ func (r *runner) heal(ctx context.Context, what string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if h.Took > r.o.HealLimit {
+		if good == 0 && h.Took > r.o.HealLimit {
 			r.o.Log.Error("not healed", "missing", h.Missing)
 			r.report.Heals = append(r.report.Heals, h)
 			r.stuck = true

@@ -21,7 +21,12 @@ var (
 	duration = flag.Duration("chaos.duration", 4*time.Second, "of each of them")
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(victimVariable) != "" {
+		victim()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func runInProcess(t *testing.T, p *plan.Plan) *Report {
 	t.Helper()

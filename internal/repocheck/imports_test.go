@@ -88,6 +88,21 @@ var rules = []rule{
 		reason: "chaos breaks everything, so it may know everything, except the command line: what it starts are processes",
 	},
 	{
+		dir:    "chaos/plan",
+		may:    []string{"=raid"},
+		never:  []string{"net", "net/", "os", "os/", "sync", "sync/", "syscall", "context", "math/rand", "log", "log/", "golang.org/x/sys/"},
+		reason: "a plan comes from its seed alone: no I/O, no goroutine, no randomness but that of the seed",
+	},
+	{
+		dir:    "chaos/history",
+		reason: "the judge knows nothing of the accused: a history is checked by what clients saw, whatever they were clients of",
+	},
+	{
+		dir:    "chaos/netfault",
+		may:    []string{"chaos/plan"},
+		reason: "the proxies pass bytes on, and must not know what these mean",
+	},
+	{
 		dir:    "cmd",
 		may:    []string{"raid", "transport", "server", "meta", "client", "care", "internal", "chaos"},
 		reason: "cmd is where the parts meet; nothing imports it",
@@ -143,6 +158,11 @@ func TestRuleJudge(t *testing.T) {
 		{"meta", "dmps/transport", false, false},
 		{"chaos/cluster", "dmps/cmd/dmps", false, false},
 		{"internal/bytesize", "dmps/raid", false, false},
+		{"chaos/plan", "dmps/raid", false, true},
+		{"chaos/plan", "dmps/client", false, false},
+		{"chaos/history", "dmps/raid", false, false},
+		{"chaos/netfault", "dmps/chaos/plan", false, true},
+		{"chaos/netfault", "dmps/transport/tcp", false, false},
 		{"cmd/dmps", "dmps/chaos/cluster", false, true},
 	} {
 		r, found := ruleFor(c.from)
