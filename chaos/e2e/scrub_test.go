@@ -146,7 +146,7 @@ func TestScrub(t *testing.T) {
 func (c *cluster) scrubDetached(rnd *rand.Rand) {
 	t := c.t
 	t.Helper()
-	if r := c.dmps("volume", "create", "idle", "--size", "8MiB", "--redundancy", c.Config.Redundancy); r.code != 0 {
+	if r := c.dmps("volume", "create", "idle", "--size", "8MiB", "--redundancy", c.Config.Redundancy, "--failure-domain", "server"); r.code != 0 {
 		t.Fatal(r)
 	}
 	sock := filepath.Join(c.Config.Dir, "idle.sock")
