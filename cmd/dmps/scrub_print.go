@@ -110,7 +110,7 @@ func scrubText(volume string, st client.ScrubStatus, lost uint64, p palette) str
 		}
 		fmt.Fprintln(&b, "Scrub again when 'dmps status' says healthy.")
 	}
-	if st.Complete() && st.BadSlots == 0 {
+	if st.Complete() && st.BadSlots == 0 && lost == 0 {
 		fmt.Fprintln(&b, p.paint(colourGood, "Everything is right."))
 	}
 	return b.String()

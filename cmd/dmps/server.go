@@ -60,7 +60,7 @@ fail at once: host (by default this host's name), rack, zone.`,
 	fl.StringVar(&f.metrics, "metrics", "", "`address` of metrics and health over HTTP (default: none)")
 	f.heap = 128 * bytesize.MiB
 	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the memory that is lent")
-	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that this server pulls at most from others for rebuilds; 0: no limit")
+	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that this server pulls at most from others for rebuilds, and reads for scrubs; 0: no limit")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the metrics address")
 	if err := cmd.MarkFlagRequired("memory"); err != nil {
