@@ -47,14 +47,16 @@ type Volume struct {
 	granted struct{ read, edges, trim func(*waiter) }
 	hooks   atomic.Pointer[[]*hook]
 
-	run         context.Context // ends with the volume
-	cancel      context.CancelFunc
-	wg          sync.WaitGroup
-	wake        chan struct{} // ends the watch's rest
-	recovered   atomic.Bool   // the map comes from slot headers: members that return are compared with it first
-	resting     atomic.Bool
-	worse       chan struct{} // a report is due at once
-	rebuildBell chan struct{} // the rebuild driver has something to look at
+	run       context.Context // ends with the volume
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	wake      chan struct{} // ends the watch's rest
+	recovered atomic.Bool   // the map comes from slot headers: members that return are compared with it first
+	resting   atomic.Bool
+	worse     chan struct{} // a report is due at once
+
+	scrubPatience time.Duration // scrubPatience, but in tests
+	rebuildBell   chan struct{} // the rebuild driver has something to look at
 
 	mu struct {
 		sync.Mutex
@@ -176,7 +178,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		worse:       make(chan struct{}, 1),
 		rebuildBell: make(chan struct{}, 1),
 	}
-	v.mu.scrubbed = cfg.LastScrub
+	v.mu.scrubbed, v.scrubPatience = cfg.LastScrub, scrubPatience
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done
 	v.hooks.Store(&[]*hook{})
