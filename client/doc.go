@@ -36,6 +36,7 @@
 //	meta gives a lost member another chunk                  relayout.go
 //	the servers fill it from each other, from row lists     rebuild.go
 //	who was away is compared with the map when it returns   compare.go
+//	everything is verified now and then, and repaired       scrub.go, scrub_settle.go
 //
 // # What runs
 //
@@ -48,5 +49,5 @@
 //
 // Read in this order: device.go, op.go, volume.go, submit.go, pageout.go,
 // batch.go, pagein.go, rescue.go, members.go, watch.go; then clean.go, trim.go,
-// recover.go, relayout.go, rebuild.go, inplace.go.
+// recover.go, relayout.go, rebuild.go, scrub.go, inplace.go.
 package client

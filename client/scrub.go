@@ -98,7 +98,7 @@ func (v *Volume) startScrub(o ScrubOptions) (*scrub, error) {
 	}
 	ctx, cancel := context.WithCancel(v.run)
 	s := &scrub{
-		v: v, rate: o.Rate, cancel: cancel, done: make(chan struct{}), patience: scrubPatience,
+		v: v, rate: o.Rate, cancel: cancel, done: make(chan struct{}), patience: v.scrubPatience,
 		rows:    make([]raid.UsedRow, 0, scrubListRows(v.geo, o.Rate)),
 		servers: make(map[raid.ServerID]*ScrubServer),
 		status:  ScrubStatus{Running: true, Started: time.Now().UTC(), RowsTotal: v.mu.log.Stats().UsedRows, Rate: o.Rate},

@@ -46,7 +46,7 @@ func (s *scrub) settle(ctx context.Context) error {
 		})
 		for len(again) > 0 {
 			n := 1
-			for n < len(again) && n < transport.MaxRebuildRows && again[n].grp == again[0].grp && again[n].col == again[0].col {
+			for n < len(again) && n < cap(s.rows) && again[n].grp == again[0].grp && again[n].col == again[0].col {
 				n++
 			}
 			if err := s.verifyAgain(ctx, again[:n]); err != nil {

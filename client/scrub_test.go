@@ -333,6 +333,44 @@ func TestScrubWithMemberDown(t *testing.T) {
 	verifyVersions(t, v, version)
 }
 
+// TestScrubMemberFails: a member that freezes, or goes away and comes back,
+// in the middle of a scrub is skipped, and taken for bad by nobody.
+func TestScrubMemberFails(t *testing.T) {
+	for name, fail := range map[string]func(*mem.Host, bool){"freezes": (*mem.Host).Stall, "goes away": (*mem.Host).Down} {
+		t.Run(name, func(t *testing.T) {
+			g := raid.Geometry{K: 2, M: 1}
+			r := newScrubRig(t, 3)
+			v := r.open(r.layout(g, 512, 2, 200))
+			defer closeTest(t, v)
+			v.scrubPatience = 200 * time.Millisecond
+			version := fill(t, v, rand.New(rand.NewPCG(1, 1)))
+			if err := v.StartScrub(ScrubOptions{Rate: 4 << 20}); err != nil { // about 0.8 s
+				t.Fatal(err)
+			}
+			for v.Report().Scrub.RowsDone < 30 {
+				time.Sleep(time.Millisecond)
+			}
+			fail(r.hosts["s1"], true)
+			for v.Report().Scrub.SlotsSkipped == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			fail(r.hosts["s1"], false)
+			for v.Report().Scrub.Running {
+				time.Sleep(time.Millisecond)
+			}
+			if st := v.Report().Scrub; st.Complete() || st.BadSlots != 0 || st.Unrepairable != 0 || st.Ended != "" {
+				t.Errorf("%+v", st)
+			}
+			for v.Report().State != StateHealthy {
+				time.Sleep(time.Millisecond)
+			}
+			v.scrubPatience = scrubPatience
+			clean(t, v)
+			verifyVersions(t, v, version)
+		})
+	}
+}
+
 // TestScrubRelayout replaces a member while a slow scrub runs.
 func TestScrubRelayout(t *testing.T) {
 	g := raid.Geometry{K: 2, M: 1}

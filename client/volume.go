@@ -58,6 +58,8 @@ type Volume struct {
 	guardBell   chan struct{} // a rebuild has begun
 	pace        pace          // of all members that are being filled
 
+	scrubPatience time.Duration // scrubPatience, but in tests
+
 	mu struct {
 		sync.Mutex
 
@@ -182,7 +184,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	}
 	v.mu.heal.off, v.mu.heal.rate = cfg.NoRebuildGuard, max(cfg.RebuildRate, 0)
 	v.mu.heal.applyTo(&v.pace)
-	v.mu.scrubbed = cfg.LastScrub
+	v.mu.scrubbed, v.scrubPatience = cfg.LastScrub, scrubPatience
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done
 	v.hooks.Store(&[]*hook{})

@@ -37,8 +37,8 @@ type adminStatus struct {
 }
 
 // admin answers questions about a role over HTTP: status and metrics, whether
-// it lives, and profiles when that was asked for. A client's takes one order
-// (attach_admin.go).
+// it lives, and profiles when that was asked for. A client's takes two orders:
+// to rebuild (attach_admin.go) and to scrub (scrub_admin.go).
 type admin struct {
 	mux *http.ServeMux
 	reg *prometheus.Registry

@@ -66,7 +66,7 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 	fl.StringVar(&f.metrics, "metrics", "", "`address` of metrics and health over HTTP (default: none)")
 	f.heap = 128 * bytesize.MiB
 	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the memory that is lent")
-	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that this server pulls at most from others for rebuilds; 0: no limit")
+	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that this server pulls at most from others for rebuilds, and reads for scrubs; 0: no limit")
 	fl.BoolVar(&f.care, "care", true, "rebuild volumes that nobody has attached")
 	f.careMem = 256 * bytesize.MiB
 	fl.Var(&f.careMem, "care-memory", "what that may take; larger volumes are left to other servers, or until they are attached")

@@ -187,6 +187,9 @@ func mergeLive(v metaclient.Volume, live adminStatus) metaclient.Volume {
 	v.State = worse(v.State, r.State)
 	v.DegradedGroups = max(v.DegradedGroups, uint64(max(0, r.DegradedGroups)))
 	v.RedundancyLeft = min(v.RedundancyLeft, r.RedundancyLeft)
+	if r.LastScrub == nil {
+		r.LastScrub = lastScrub(v)
+	}
 	v.Report = &r
 	return v
 }
@@ -393,6 +396,9 @@ func volumeNotes(v *volumeStatus, p palette) string {
 	}
 	if v.LiveError != "" {
 		notes = append(notes, p.paint(colourWarn, "its client does not answer, this is its last report"))
+	}
+	if len(notes) == 0 {
+		return scrubRemark(r, time.Now(), p)
 	}
 	return strings.Join(notes, "; ")
 }

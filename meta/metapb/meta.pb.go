@@ -2446,9 +2446,12 @@ type Report struct {
 	FilledPages    uint64                 `protobuf:"varint,8,opt,name=filled_pages,json=filledPages,proto3" json:"filled_pages,omitempty"`
 	FreeRows       uint64                 `protobuf:"varint,9,opt,name=free_rows,json=freeRows,proto3" json:"free_rows,omitempty"`
 	Counters       map[string]int64       `protobuf:"bytes,10,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	RebuildRows    uint64                 `protobuf:"varint,11,opt,name=rebuild_rows,json=rebuildRows,proto3" json:"rebuild_rows,omitempty"` // rows that replaced members do not have yet
-	Rebuilt        []uint64               `protobuf:"varint,12,rep,packed,name=rebuilt,proto3" json:"rebuilt,omitempty"`                     // chunks of members in state rebuilding that hold everything by now
-	Rebuild        *RebuildProgress       `protobuf:"bytes,13,opt,name=rebuild,proto3" json:"rebuild,omitempty"`                             // absent: no member misses rows that it could be given now
+	RebuildRows    uint64                 `protobuf:"varint,11,opt,name=rebuild_rows,json=rebuildRows,proto3" json:"rebuild_rows,omitempty"`                                                                  // rows that replaced members do not have yet
+	Rebuilt        []uint64               `protobuf:"varint,12,rep,packed,name=rebuilt,proto3" json:"rebuilt,omitempty"`                                                                                      // chunks of members in state rebuilding that hold everything by now
+	Rebuild        *RebuildProgress       `protobuf:"bytes,13,opt,name=rebuild,proto3" json:"rebuild,omitempty"`                                                                                              // absent: no member misses rows that it could be given now
+	Scrub          *Scrub                 `protobuf:"bytes,20,opt,name=scrub,proto3" json:"scrub,omitempty"`                                                                                                  // the one that runs, or the last of this client; absent: none yet
+	LastScrub      *Scrub                 `protobuf:"bytes,21,opt,name=last_scrub,json=lastScrub,proto3" json:"last_scrub,omitempty"`                                                                         // the last that went through all rows; meta remembers it when a client does not know
+	BadSlots       map[string]int64       `protobuf:"bytes,22,rep,name=bad_slots,json=badSlots,proto3" json:"bad_slots,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // slots found wrong since the volume was attached, by server
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2570,6 +2573,27 @@ func (x *Report) GetRebuilt() []uint64 {
 func (x *Report) GetRebuild() *RebuildProgress {
 	if x != nil {
 		return x.Rebuild
+	}
+	return nil
+}
+
+func (x *Report) GetScrub() *Scrub {
+	if x != nil {
+		return x.Scrub
+	}
+	return nil
+}
+
+func (x *Report) GetLastScrub() *Scrub {
+	if x != nil {
+		return x.LastScrub
+	}
+	return nil
+}
+
+func (x *Report) GetBadSlots() map[string]int64 {
+	if x != nil {
+		return x.BadSlots
 	}
 	return nil
 }
@@ -2783,6 +2807,155 @@ func (x *RebuildMember) GetFilling() bool {
 	return false
 }
 
+// Scrub is how far a scrub is, and what it found.
+type Scrub struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Running        bool                   `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"`
+	StartedUnixMs  int64                  `protobuf:"varint,2,opt,name=started_unix_ms,json=startedUnixMs,proto3" json:"started_unix_ms,omitempty"`
+	FinishedUnixMs int64                  `protobuf:"varint,3,opt,name=finished_unix_ms,json=finishedUnixMs,proto3" json:"finished_unix_ms,omitempty"` // 0: it runs
+	Ended          string                 `protobuf:"bytes,4,opt,name=ended,proto3" json:"ended,omitempty"`                                            // why it ended before it had gone through all rows
+	RowsTotal      uint64                 `protobuf:"varint,5,opt,name=rows_total,json=rowsTotal,proto3" json:"rows_total,omitempty"`
+	RowsDone       uint64                 `protobuf:"varint,6,opt,name=rows_done,json=rowsDone,proto3" json:"rows_done,omitempty"`
+	SlotsVerified  uint64                 `protobuf:"varint,7,opt,name=slots_verified,json=slotsVerified,proto3" json:"slots_verified,omitempty"`
+	SlotsSkipped   uint64                 `protobuf:"varint,8,opt,name=slots_skipped,json=slotsSkipped,proto3" json:"slots_skipped,omitempty"` // not 0: incomplete
+	BadSlots       uint64                 `protobuf:"varint,9,opt,name=bad_slots,json=badSlots,proto3" json:"bad_slots,omitempty"`
+	Repaired       uint64                 `protobuf:"varint,10,opt,name=repaired,proto3" json:"repaired,omitempty"`                                     // of bad_slots
+	Unrepairable   uint64                 `protobuf:"varint,11,opt,name=unrepairable,proto3" json:"unrepairable,omitempty"`                             // of bad_slots
+	Bytes          uint64                 `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"`                                           // that servers read for it
+	Rate           int64                  `protobuf:"varint,13,opt,name=rate,proto3" json:"rate,omitempty"`                                             // limit, bytes a second and server; 0: none
+	BytesPerSecond int64                  `protobuf:"varint,14,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // of all servers
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Scrub) Reset() {
+	*x = Scrub{}
+	mi := &file_meta_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scrub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scrub) ProtoMessage() {}
+
+func (x *Scrub) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scrub.ProtoReflect.Descriptor instead.
+func (*Scrub) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Scrub) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *Scrub) GetStartedUnixMs() int64 {
+	if x != nil {
+		return x.StartedUnixMs
+	}
+	return 0
+}
+
+func (x *Scrub) GetFinishedUnixMs() int64 {
+	if x != nil {
+		return x.FinishedUnixMs
+	}
+	return 0
+}
+
+func (x *Scrub) GetEnded() string {
+	if x != nil {
+		return x.Ended
+	}
+	return ""
+}
+
+func (x *Scrub) GetRowsTotal() uint64 {
+	if x != nil {
+		return x.RowsTotal
+	}
+	return 0
+}
+
+func (x *Scrub) GetRowsDone() uint64 {
+	if x != nil {
+		return x.RowsDone
+	}
+	return 0
+}
+
+func (x *Scrub) GetSlotsVerified() uint64 {
+	if x != nil {
+		return x.SlotsVerified
+	}
+	return 0
+}
+
+func (x *Scrub) GetSlotsSkipped() uint64 {
+	if x != nil {
+		return x.SlotsSkipped
+	}
+	return 0
+}
+
+func (x *Scrub) GetBadSlots() uint64 {
+	if x != nil {
+		return x.BadSlots
+	}
+	return 0
+}
+
+func (x *Scrub) GetRepaired() uint64 {
+	if x != nil {
+		return x.Repaired
+	}
+	return 0
+}
+
+func (x *Scrub) GetUnrepairable() uint64 {
+	if x != nil {
+		return x.Unrepairable
+	}
+	return 0
+}
+
+func (x *Scrub) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Scrub) GetRate() int64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Scrub) GetBytesPerSecond() int64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
 // Volume is a volume as status shows it: what meta knows of its servers and
 // what its client last reported, whichever is worse.
 type Volume struct {
@@ -2818,7 +2991,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2830,7 +3003,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2843,7 +3016,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Volume) GetId() uint64 {
@@ -3029,7 +3202,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3214,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3054,7 +3227,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_proto_rawDescGZIP(), []int{41}
 }
 
 type ListVolumesResponse struct {
@@ -3066,7 +3239,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3078,7 +3251,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3091,7 +3264,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -3110,7 +3283,7 @@ type GetVolumeRequest struct {
 
 func (x *GetVolumeRequest) Reset() {
 	*x = GetVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3122,7 +3295,7 @@ func (x *GetVolumeRequest) String() string {
 func (*GetVolumeRequest) ProtoMessage() {}
 
 func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3135,7 +3308,7 @@ func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeRequest.ProtoReflect.Descriptor instead.
 func (*GetVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetVolumeRequest) GetName() string {
@@ -3155,7 +3328,7 @@ type GetVolumeResponse struct {
 
 func (x *GetVolumeResponse) Reset() {
 	*x = GetVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3340,7 @@ func (x *GetVolumeResponse) String() string {
 func (*GetVolumeResponse) ProtoMessage() {}
 
 func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3353,7 @@ func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeResponse.ProtoReflect.Descriptor instead.
 func (*GetVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetVolumeResponse) GetVolume() *Volume {
@@ -3207,7 +3380,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3219,7 +3392,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3232,7 +3405,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeleteVolumeRequest) GetName() string {
@@ -3257,7 +3430,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3269,7 +3442,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3282,7 +3455,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_proto_rawDescGZIP(), []int{46}
 }
 
 type AttachRequest struct {
@@ -3298,7 +3471,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3310,7 +3483,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3323,7 +3496,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AttachRequest) GetVolume() string {
@@ -3372,7 +3545,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3384,7 +3557,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3397,7 +3570,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AttachResponse) GetLayout() *Layout {
@@ -3434,7 +3607,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3446,7 +3619,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3459,7 +3632,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RenewRequest) GetVolume() uint64 {
@@ -3506,7 +3679,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3518,7 +3691,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3531,7 +3704,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RenewResponse) GetVersion() uint64 {
@@ -3550,7 +3723,7 @@ type GetLayoutRequest struct {
 
 func (x *GetLayoutRequest) Reset() {
 	*x = GetLayoutRequest{}
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3562,7 +3735,7 @@ func (x *GetLayoutRequest) String() string {
 func (*GetLayoutRequest) ProtoMessage() {}
 
 func (x *GetLayoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3575,7 +3748,7 @@ func (x *GetLayoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLayoutRequest.ProtoReflect.Descriptor instead.
 func (*GetLayoutRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetLayoutRequest) GetVolume() uint64 {
@@ -3594,7 +3767,7 @@ type GetLayoutResponse struct {
 
 func (x *GetLayoutResponse) Reset() {
 	*x = GetLayoutResponse{}
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3606,7 +3779,7 @@ func (x *GetLayoutResponse) String() string {
 func (*GetLayoutResponse) ProtoMessage() {}
 
 func (x *GetLayoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3619,7 +3792,7 @@ func (x *GetLayoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLayoutResponse.ProtoReflect.Descriptor instead.
 func (*GetLayoutResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetLayoutResponse) GetLayout() *Layout {
@@ -3639,7 +3812,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +3824,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3664,7 +3837,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DetachRequest) GetVolume() uint64 {
@@ -3689,7 +3862,7 @@ type DetachResponse struct {
 
 func (x *DetachResponse) Reset() {
 	*x = DetachResponse{}
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3701,7 +3874,7 @@ func (x *DetachResponse) String() string {
 func (*DetachResponse) ProtoMessage() {}
 
 func (x *DetachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3714,7 +3887,7 @@ func (x *DetachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
 func (*DetachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_proto_rawDescGZIP(), []int{54}
 }
 
 type RebuildRequest struct {
@@ -3726,7 +3899,7 @@ type RebuildRequest struct {
 
 func (x *RebuildRequest) Reset() {
 	*x = RebuildRequest{}
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3738,7 +3911,7 @@ func (x *RebuildRequest) String() string {
 func (*RebuildRequest) ProtoMessage() {}
 
 func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3751,7 +3924,7 @@ func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildRequest.ProtoReflect.Descriptor instead.
 func (*RebuildRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RebuildRequest) GetVolume() string {
@@ -3775,7 +3948,7 @@ type RebuildResponse struct {
 
 func (x *RebuildResponse) Reset() {
 	*x = RebuildResponse{}
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3787,7 +3960,7 @@ func (x *RebuildResponse) String() string {
 func (*RebuildResponse) ProtoMessage() {}
 
 func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3800,7 +3973,7 @@ func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildResponse.ProtoReflect.Descriptor instead.
 func (*RebuildResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RebuildResponse) GetVolume() *Volume {
@@ -3853,7 +4026,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3865,7 +4038,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3878,7 +4051,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_proto_rawDescGZIP(), []int{57}
 }
 
 type BackupResponse struct {
@@ -3890,7 +4063,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +4075,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +4088,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -3941,7 +4114,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3953,7 +4126,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3966,7 +4139,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -4029,7 +4202,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4041,7 +4214,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4054,7 +4227,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListEventsRequest) GetSince() uint64 {
@@ -4089,7 +4262,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4101,7 +4274,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4114,7 +4287,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -4146,7 +4319,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4158,7 +4331,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4171,7 +4344,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_proto_rawDescGZIP(), []int{62}
 }
 
 type GetStatusResponse struct {
@@ -4187,7 +4360,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4199,7 +4372,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4212,7 +4385,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GetStatusResponse) GetCluster() string {
@@ -4260,7 +4433,7 @@ type Rebalancing struct {
 
 func (x *Rebalancing) Reset() {
 	*x = Rebalancing{}
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4272,7 +4445,7 @@ func (x *Rebalancing) String() string {
 func (*Rebalancing) ProtoMessage() {}
 
 func (x *Rebalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4285,7 +4458,7 @@ func (x *Rebalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebalancing.ProtoReflect.Descriptor instead.
 func (*Rebalancing) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Rebalancing) GetThresholdPercent() uint32 {
@@ -4490,7 +4663,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tadmin_url\x18\x03 \x01(\tR\badminUrl\x12!\n" +
 	"\fremaining_ms\x18\x04 \x01(\x03R\vremainingMs\x12\x12\n" +
-	"\x04care\x18\x05 \x01(\bR\x04care\"\xbf\x04\n" +
+	"\x04care\x18\x05 \x01(\bR\x04care\"\x9c\x06\n" +
 	"\x06Report\x12/\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x19.dmps.meta.v1.VolumeStateR\x05state\x12'\n" +
 	"\x0fdegraded_groups\x18\x02 \x01(\x04R\x0edegradedGroups\x12#\n" +
@@ -4506,8 +4679,15 @@ const file_meta_proto_rawDesc = "" +
 	" \x03(\v2\".dmps.meta.v1.Report.CountersEntryR\bcounters\x12!\n" +
 	"\frebuild_rows\x18\v \x01(\x04R\vrebuildRows\x12\x18\n" +
 	"\arebuilt\x18\f \x03(\x04R\arebuilt\x127\n" +
-	"\arebuild\x18\r \x01(\v2\x1d.dmps.meta.v1.RebuildProgressR\arebuild\x1a;\n" +
+	"\arebuild\x18\r \x01(\v2\x1d.dmps.meta.v1.RebuildProgressR\arebuild\x12)\n" +
+	"\x05scrub\x18\x14 \x01(\v2\x13.dmps.meta.v1.ScrubR\x05scrub\x122\n" +
+	"\n" +
+	"last_scrub\x18\x15 \x01(\v2\x13.dmps.meta.v1.ScrubR\tlastScrub\x12?\n" +
+	"\tbad_slots\x18\x16 \x03(\v2\".dmps.meta.v1.Report.BadSlotsEntryR\bbadSlots\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
+	"\rBadSlotsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x8d\x03\n" +
 	"\x0fRebuildProgress\x12\x1b\n" +
@@ -4533,7 +4713,24 @@ const file_meta_proto_rawDesc = "" +
 	"\trows_left\x18\x05 \x01(\x04R\browsLeft\x12\x1d\n" +
 	"\n" +
 	"rows_total\x18\x06 \x01(\x04R\trowsTotal\x12\x18\n" +
-	"\afilling\x18\a \x01(\bR\afilling\"\xf4\x06\n" +
+	"\afilling\x18\a \x01(\bR\afilling\"\xc2\x03\n" +
+	"\x05Scrub\x12\x18\n" +
+	"\arunning\x18\x01 \x01(\bR\arunning\x12&\n" +
+	"\x0fstarted_unix_ms\x18\x02 \x01(\x03R\rstartedUnixMs\x12(\n" +
+	"\x10finished_unix_ms\x18\x03 \x01(\x03R\x0efinishedUnixMs\x12\x14\n" +
+	"\x05ended\x18\x04 \x01(\tR\x05ended\x12\x1d\n" +
+	"\n" +
+	"rows_total\x18\x05 \x01(\x04R\trowsTotal\x12\x1b\n" +
+	"\trows_done\x18\x06 \x01(\x04R\browsDone\x12%\n" +
+	"\x0eslots_verified\x18\a \x01(\x04R\rslotsVerified\x12#\n" +
+	"\rslots_skipped\x18\b \x01(\x04R\fslotsSkipped\x12\x1b\n" +
+	"\tbad_slots\x18\t \x01(\x04R\bbadSlots\x12\x1a\n" +
+	"\brepaired\x18\n" +
+	" \x01(\x04R\brepaired\x12\"\n" +
+	"\funrepairable\x18\v \x01(\x04R\funrepairable\x12\x14\n" +
+	"\x05bytes\x18\f \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04rate\x18\r \x01(\x03R\x04rate\x12(\n" +
+	"\x10bytes_per_second\x18\x0e \x01(\x03R\x0ebytesPerSecond\"\xf4\x06\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12/\n" +
@@ -4702,7 +4899,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_meta_proto_goTypes = []any{
 	(ServerState)(0),              // 0: dmps.meta.v1.ServerState
 	(MemberState)(0),              // 1: dmps.meta.v1.MemberState
@@ -4747,34 +4944,36 @@ var file_meta_proto_goTypes = []any{
 	(*Report)(nil),                // 40: dmps.meta.v1.Report
 	(*RebuildProgress)(nil),       // 41: dmps.meta.v1.RebuildProgress
 	(*RebuildMember)(nil),         // 42: dmps.meta.v1.RebuildMember
-	(*Volume)(nil),                // 43: dmps.meta.v1.Volume
-	(*ListVolumesRequest)(nil),    // 44: dmps.meta.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),   // 45: dmps.meta.v1.ListVolumesResponse
-	(*GetVolumeRequest)(nil),      // 46: dmps.meta.v1.GetVolumeRequest
-	(*GetVolumeResponse)(nil),     // 47: dmps.meta.v1.GetVolumeResponse
-	(*DeleteVolumeRequest)(nil),   // 48: dmps.meta.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil),  // 49: dmps.meta.v1.DeleteVolumeResponse
-	(*AttachRequest)(nil),         // 50: dmps.meta.v1.AttachRequest
-	(*AttachResponse)(nil),        // 51: dmps.meta.v1.AttachResponse
-	(*RenewRequest)(nil),          // 52: dmps.meta.v1.RenewRequest
-	(*RenewResponse)(nil),         // 53: dmps.meta.v1.RenewResponse
-	(*GetLayoutRequest)(nil),      // 54: dmps.meta.v1.GetLayoutRequest
-	(*GetLayoutResponse)(nil),     // 55: dmps.meta.v1.GetLayoutResponse
-	(*DetachRequest)(nil),         // 56: dmps.meta.v1.DetachRequest
-	(*DetachResponse)(nil),        // 57: dmps.meta.v1.DetachResponse
-	(*RebuildRequest)(nil),        // 58: dmps.meta.v1.RebuildRequest
-	(*RebuildResponse)(nil),       // 59: dmps.meta.v1.RebuildResponse
-	(*BackupRequest)(nil),         // 60: dmps.meta.v1.BackupRequest
-	(*BackupResponse)(nil),        // 61: dmps.meta.v1.BackupResponse
-	(*Event)(nil),                 // 62: dmps.meta.v1.Event
-	(*ListEventsRequest)(nil),     // 63: dmps.meta.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 64: dmps.meta.v1.ListEventsResponse
-	(*GetStatusRequest)(nil),      // 65: dmps.meta.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 66: dmps.meta.v1.GetStatusResponse
-	(*Rebalancing)(nil),           // 67: dmps.meta.v1.Rebalancing
-	nil,                           // 68: dmps.meta.v1.RegisterRequest.LabelsEntry
-	nil,                           // 69: dmps.meta.v1.Server.LabelsEntry
-	nil,                           // 70: dmps.meta.v1.Report.CountersEntry
+	(*Scrub)(nil),                 // 43: dmps.meta.v1.Scrub
+	(*Volume)(nil),                // 44: dmps.meta.v1.Volume
+	(*ListVolumesRequest)(nil),    // 45: dmps.meta.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),   // 46: dmps.meta.v1.ListVolumesResponse
+	(*GetVolumeRequest)(nil),      // 47: dmps.meta.v1.GetVolumeRequest
+	(*GetVolumeResponse)(nil),     // 48: dmps.meta.v1.GetVolumeResponse
+	(*DeleteVolumeRequest)(nil),   // 49: dmps.meta.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),  // 50: dmps.meta.v1.DeleteVolumeResponse
+	(*AttachRequest)(nil),         // 51: dmps.meta.v1.AttachRequest
+	(*AttachResponse)(nil),        // 52: dmps.meta.v1.AttachResponse
+	(*RenewRequest)(nil),          // 53: dmps.meta.v1.RenewRequest
+	(*RenewResponse)(nil),         // 54: dmps.meta.v1.RenewResponse
+	(*GetLayoutRequest)(nil),      // 55: dmps.meta.v1.GetLayoutRequest
+	(*GetLayoutResponse)(nil),     // 56: dmps.meta.v1.GetLayoutResponse
+	(*DetachRequest)(nil),         // 57: dmps.meta.v1.DetachRequest
+	(*DetachResponse)(nil),        // 58: dmps.meta.v1.DetachResponse
+	(*RebuildRequest)(nil),        // 59: dmps.meta.v1.RebuildRequest
+	(*RebuildResponse)(nil),       // 60: dmps.meta.v1.RebuildResponse
+	(*BackupRequest)(nil),         // 61: dmps.meta.v1.BackupRequest
+	(*BackupResponse)(nil),        // 62: dmps.meta.v1.BackupResponse
+	(*Event)(nil),                 // 63: dmps.meta.v1.Event
+	(*ListEventsRequest)(nil),     // 64: dmps.meta.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 65: dmps.meta.v1.ListEventsResponse
+	(*GetStatusRequest)(nil),      // 66: dmps.meta.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 67: dmps.meta.v1.GetStatusResponse
+	(*Rebalancing)(nil),           // 68: dmps.meta.v1.Rebalancing
+	nil,                           // 69: dmps.meta.v1.RegisterRequest.LabelsEntry
+	nil,                           // 70: dmps.meta.v1.Server.LabelsEntry
+	nil,                           // 71: dmps.meta.v1.Report.CountersEntry
+	nil,                           // 72: dmps.meta.v1.Report.BadSlotsEntry
 }
 var file_meta_proto_depIdxs = []int32{
 	3,  // 0: dmps.meta.v1.Reason.code:type_name -> dmps.meta.v1.Reason.Code
@@ -4782,90 +4981,93 @@ var file_meta_proto_depIdxs = []int32{
 	5,  // 2: dmps.meta.v1.GetNodeResponse.leader:type_name -> dmps.meta.v1.Node
 	5,  // 3: dmps.meta.v1.JoinRequest.node:type_name -> dmps.meta.v1.Node
 	5,  // 4: dmps.meta.v1.ListMembersResponse.members:type_name -> dmps.meta.v1.Node
-	68, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
+	69, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
 	20, // 6: dmps.meta.v1.HeartbeatResponse.care:type_name -> dmps.meta.v1.CareOffer
-	69, // 7: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
+	70, // 7: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
 	0,  // 8: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
 	21, // 9: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
 	32, // 10: dmps.meta.v1.RemoveServerResponse.losses:type_name -> dmps.meta.v1.Loss
-	43, // 11: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	44, // 11: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
 	1,  // 12: dmps.meta.v1.Member.state:type_name -> dmps.meta.v1.MemberState
 	35, // 13: dmps.meta.v1.Pending.member:type_name -> dmps.meta.v1.Member
 	35, // 14: dmps.meta.v1.Group.members:type_name -> dmps.meta.v1.Member
 	36, // 15: dmps.meta.v1.Group.pending:type_name -> dmps.meta.v1.Pending
 	37, // 16: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
 	2,  // 17: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
-	70, // 18: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
+	71, // 18: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
 	41, // 19: dmps.meta.v1.Report.rebuild:type_name -> dmps.meta.v1.RebuildProgress
-	42, // 20: dmps.meta.v1.RebuildProgress.members:type_name -> dmps.meta.v1.RebuildMember
-	2,  // 21: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
-	39, // 22: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
-	40, // 23: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
-	43, // 24: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
-	43, // 25: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
-	38, // 26: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
-	38, // 27: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
-	40, // 28: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
-	38, // 29: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
-	43, // 30: dmps.meta.v1.RebuildResponse.volume:type_name -> dmps.meta.v1.Volume
-	62, // 31: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
-	43, // 32: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
-	21, // 33: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
-	5,  // 34: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
-	67, // 35: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
-	6,  // 36: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
-	8,  // 37: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
-	10, // 38: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
-	12, // 39: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
-	14, // 40: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
-	60, // 41: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
-	16, // 42: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
-	18, // 43: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
-	22, // 44: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
-	24, // 45: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
-	26, // 46: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
-	28, // 47: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
-	30, // 48: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
-	33, // 49: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
-	44, // 50: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
-	46, // 51: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
-	48, // 52: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
-	50, // 53: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
-	52, // 54: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
-	54, // 55: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
-	56, // 56: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
-	58, // 57: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
-	65, // 58: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
-	63, // 59: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
-	7,  // 60: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
-	9,  // 61: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
-	11, // 62: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
-	13, // 63: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
-	15, // 64: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
-	61, // 65: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
-	17, // 66: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
-	19, // 67: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
-	23, // 68: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
-	25, // 69: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
-	27, // 70: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
-	29, // 71: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
-	31, // 72: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
-	34, // 73: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
-	45, // 74: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
-	47, // 75: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
-	49, // 76: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
-	51, // 77: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
-	53, // 78: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
-	55, // 79: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
-	57, // 80: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
-	59, // 81: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
-	66, // 82: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
-	64, // 83: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
-	60, // [60:84] is the sub-list for method output_type
-	36, // [36:60] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	43, // 20: dmps.meta.v1.Report.scrub:type_name -> dmps.meta.v1.Scrub
+	43, // 21: dmps.meta.v1.Report.last_scrub:type_name -> dmps.meta.v1.Scrub
+	72, // 22: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
+	42, // 23: dmps.meta.v1.RebuildProgress.members:type_name -> dmps.meta.v1.RebuildMember
+	2,  // 24: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
+	39, // 25: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
+	40, // 26: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
+	44, // 27: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
+	44, // 28: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	38, // 29: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
+	38, // 30: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
+	40, // 31: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
+	38, // 32: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
+	44, // 33: dmps.meta.v1.RebuildResponse.volume:type_name -> dmps.meta.v1.Volume
+	63, // 34: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
+	44, // 35: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
+	21, // 36: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
+	5,  // 37: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
+	68, // 38: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
+	6,  // 39: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
+	8,  // 40: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
+	10, // 41: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
+	12, // 42: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
+	14, // 43: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
+	61, // 44: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
+	16, // 45: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
+	18, // 46: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
+	22, // 47: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
+	24, // 48: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
+	26, // 49: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
+	28, // 50: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
+	30, // 51: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
+	33, // 52: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
+	45, // 53: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
+	47, // 54: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
+	49, // 55: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
+	51, // 56: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
+	53, // 57: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
+	55, // 58: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
+	57, // 59: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
+	59, // 60: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
+	66, // 61: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
+	64, // 62: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
+	7,  // 63: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
+	9,  // 64: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
+	11, // 65: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
+	13, // 66: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
+	15, // 67: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
+	62, // 68: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
+	17, // 69: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
+	19, // 70: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
+	23, // 71: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
+	25, // 72: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
+	27, // 73: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
+	29, // 74: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
+	31, // 75: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
+	34, // 76: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
+	46, // 77: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
+	48, // 78: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
+	50, // 79: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
+	52, // 80: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
+	54, // 81: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
+	56, // 82: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
+	58, // 83: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
+	60, // 84: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
+	67, // 85: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
+	65, // 86: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
+	63, // [63:87] is the sub-list for method output_type
+	39, // [39:63] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -4879,7 +5081,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   67,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
