@@ -206,7 +206,11 @@ func TestKept(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no plans are kept: %v", err)
 	}
-	for _, f := range files {
+	open, err := filepath.Glob("../testdata/open/*.plan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range append(files, open...) {
 		b, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)

@@ -59,6 +59,7 @@ type InProcess struct {
 	addresses map[string]plan.Role // transport address of a server's life -> who it is
 	fronts    map[string]string    // from, and that address -> its proxy
 	volume    *client.Volume
+	refused   error // why it could not be opened the last time
 	askers    []*metaclient.Client
 	crashed   []string
 }
@@ -264,8 +265,14 @@ func (p *InProcess) attach(ctx context.Context) error {
 			p.mu.Unlock()
 			return nil
 		}
+		p.mu.Lock()
+		if ctx.Err() == nil { // else it says no more than that
+			p.refused = err
+		}
+		err = p.refused
+		p.mu.Unlock()
 		if serr := sleep(ctx, 100*time.Millisecond); serr != nil {
-			return errors.Join(serr, err)
+			return fmt.Errorf("the client cannot attach: %w: %w", serr, err)
 		}
 	}
 }
@@ -457,11 +464,11 @@ func (p *InProcess) Health(ctx context.Context) string {
 		default:
 		}
 	}
-	v, nodes := p.volume, len(p.nodes)
+	v, nodes, refused := p.volume, len(p.nodes), p.refused
 	p.mu.Unlock()
 	switch {
 	case v == nil:
-		return "the client is down"
+		return fmt.Sprintf("the client is down: %v", refused)
 	case nodes < p.cfg.Plan.Meta:
 		return fmt.Sprintf("%d of %d metadata nodes run", nodes, p.cfg.Plan.Meta)
 	}

@@ -195,6 +195,7 @@ func TestLiar(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			r.Starved = nil // this one is told what goes wrong
 			got := r.Err()
 			if (got == nil) != (want == "") || got != nil && !strings.Contains(got.Error(), want) {
 				t.Fatalf("got %v, want %q", got, want)
@@ -217,6 +218,26 @@ func TestLiar(t *testing.T) {
 				t.Errorf("%v; down %v", l.breaks, l.down)
 			}
 		})
+	}
+}
+
+// TestStarved: what a busy machine may have done is told apart, and only that.
+func TestStarved(t *testing.T) {
+	p := &plan.Plan{Redundancy: raid.Geometry{K: 1, M: 1}, Bear: 1}
+	r := &Report{Plan: p, Failed: 1, Failures: []string{"EIO"}}
+	if err := r.Err(); err == nil || errors.Is(err, ErrStarved) {
+		t.Errorf("on an idle machine: %v", err)
+	}
+	r.Starved = []Starved{{time.Second, 300 * time.Millisecond}}
+	if err := r.Err(); !errors.Is(err, ErrStarved) || !strings.Contains(err.Error(), "300ms") || !strings.Contains(r.String(), "nothing is shown") {
+		t.Errorf("on a busy one: %v\n%v", err, r)
+	}
+	r.Crashed = []string{"server1"}
+	if err := r.Err(); err == nil || errors.Is(err, ErrStarved) {
+		t.Errorf("with a crash: %v", err)
+	}
+	if r = (&Report{Plan: p, Starved: r.Starved}); r.Err() != nil {
+		t.Errorf("busy, and all was well: %v", r.Err())
 	}
 }
 

@@ -31,6 +31,7 @@ type Report struct {
 	Failures  []string // the first of Failed
 	Stuck     []string
 	Crashed   []string
+	Starved   []Starved // when the machine had no time for this process
 	Check     history.Result
 	CheckTook time.Duration
 	// LongestStall of an answered request.
@@ -46,6 +47,15 @@ type FaultReport struct {
 	LongestStall time.Duration // of the requests of its time
 }
 
+// Starved is a time at which this process did not get to run.
+type Starved struct{ At, Late time.Duration }
+
+// ErrStarved is a run in which requests failed or redundancy did not come back,
+// on a machine that was too busy to tell why: its processes were taken for dead
+// when they only were late, beside those that the plan broke. Run it again where
+// nothing else runs.
+var ErrStarved = errors.New("the machine was too busy")
+
 // HealReport is one wait for a heal.
 type HealReport struct {
 	Step        string
@@ -53,29 +63,44 @@ type HealReport struct {
 	Missing     string `json:",omitempty"` // at the end; "": nothing
 }
 
-// Err is nil when everything was as promised.
+// Err is nil when everything was as promised. Errors: ErrStarved when what was
+// not may be the machine's fault.
 func (r *Report) Err() error {
 	var errs []error
-	list := func(what string, all []string) {
+	list := func(errs *[]error, what string, all []string) {
 		if len(all) > 0 {
-			errs = append(errs, fmt.Errorf("%s:\n\t%s", what, strings.Join(all[:min(5, len(all))], "\n\t")))
+			*errs = append(*errs, fmt.Errorf("%s:\n\t%s", what, strings.Join(all[:min(5, len(all))], "\n\t")))
 		}
 	}
-	list(fmt.Sprintf("%d pages held what nobody wrote there", len(r.Foreign)), r.Foreign)
+	list(&errs, fmt.Sprintf("%d pages held what nobody wrote there", len(r.Foreign)), r.Foreign)
 	if err := r.Check.Err(); err != nil {
 		errs = append(errs, err)
 	}
-	list("requests are stuck", r.Stuck)
-	list("roles ended by themselves", r.Crashed)
-	if r.Plan.Bear <= r.Plan.Redundancy.M {
-		list(fmt.Sprintf("%d requests failed", r.Failed), r.Failures)
-		for _, h := range r.Heals {
-			if h.Missing != "" {
-				errs = append(errs, fmt.Errorf("not healed %v after %s: %s", h.Took.Round(time.Second), h.Step, h.Missing))
-			}
+	list(&errs, "requests are stuck", r.Stuck)
+	list(&errs, "roles ended by themselves", r.Crashed)
+	if r.Plan.Bear > r.Plan.Redundancy.M {
+		return errors.Join(errs...)
+	}
+	var lost []error
+	list(&lost, fmt.Sprintf("%d requests failed", r.Failed), r.Failures)
+	for _, h := range r.Heals {
+		if h.Missing != "" {
+			lost = append(lost, fmt.Errorf("not healed %v after %s: %s", h.Took.Round(time.Second), h.Step, h.Missing))
 		}
 	}
-	return errors.Join(errs...)
+	if len(errs) == 0 && len(lost) > 0 && len(r.Starved) > 0 {
+		lost = append(lost, fmt.Errorf("%w: %s; run it again where nothing else runs", ErrStarved, r.starved()))
+	}
+	return errors.Join(append(errs, lost...)...)
+}
+
+// starved is how often and how long the machine was too busy.
+func (r *Report) starved() string {
+	longest := time.Duration(0)
+	for _, s := range r.Starved {
+		longest = max(longest, s.Late)
+	}
+	return fmt.Sprintf("%d times this process did not get to run, for %v at most", len(r.Starved), longest.Round(time.Millisecond))
 }
 
 // String is the report for people.
@@ -119,8 +144,13 @@ func (r *Report) String() string {
 	for _, k := range sortedKeys(byKind) {
 		say("", "during %-16s %v", k, byKind[k].Round(time.Millisecond))
 	}
+	if len(r.Starved) > 0 {
+		say("machine", "%s", r.starved())
+	}
 	say("history", "%d operations on %d pages, checked in %v", r.Check.Ops, r.Check.Pages, r.CheckTook.Round(time.Millisecond))
-	if err := r.Err(); err != nil {
+	if err := r.Err(); errors.Is(err, ErrStarved) {
+		say("verdict", "nothing is shown:\n%v", err)
+	} else if err != nil {
 		say("verdict", "NOT as promised:\n%v", err)
 	} else {
 		say("verdict", "linearizable, and all redundancy is there")

@@ -57,6 +57,7 @@ func Run(ctx context.Context, t Target, p *plan.Plan, o Options) (*Report, error
 	}
 	r.load = newLoad(t, r.rec, p.Seed, o)
 	r.load.start()
+	watched := r.watchMachine()
 	err := r.steps(ctx)
 	err = errors.Join(err, r.mendAll())
 	if err == nil && !r.stuck {
@@ -66,6 +67,7 @@ func Run(ctx context.Context, t Target, p *plan.Plan, o Options) (*Report, error
 	if err == nil && !r.stuck {
 		r.load.readAll(ctx)
 	}
+	r.report.Starved = watched()
 	r.report.Crashed = t.Crashed()
 	r.report.Elapsed = time.Since(r.report.Started)
 	r.report.History = r.rec.Ops()
@@ -78,6 +80,41 @@ func Run(ctx context.Context, t Target, p *plan.Plan, o Options) (*Report, error
 	r.report.Check, err = history.Check(ctx, r.report.History, history.Options{})
 	r.report.CheckTook = time.Since(begin)
 	return r.report, err
+}
+
+// starvedAfter is how late a goroutine that wants to run may be on a machine that
+// is fit for chaos: a client suspects servers after 150 ms of silence.
+const starvedAfter = 75 * time.Millisecond
+
+// watchMachine notes when this process does not get to run, until the function
+// that it gives is called: then the others do not either, and who was merely late is
+// taken for dead. The plan's budget does not know of these.
+func (r *runner) watchMachine() (stop func() []Starved) {
+	const every = 10 * time.Millisecond
+	var all []Starved
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(every)
+		defer t.Stop()
+		for last := r.rec.Now(); ; {
+			select {
+			case <-end:
+				return
+			case <-t.C:
+			}
+			now := r.rec.Now()
+			if late := now - last - every; late > starvedAfter {
+				all = append(all, Starved{last, late})
+			}
+			last = now
+		}
+	}()
+	return func() []Starved {
+		close(end)
+		<-ended
+		return all
+	}
 }
 
 type runner struct {
