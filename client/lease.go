@@ -60,6 +60,12 @@ type Report struct {
 	RebuildRows    uint64           `json:"rebuild_rows"`      // rows that replaced members do not have yet
 	Rebuilt        []raid.ChunkID   `json:"rebuilt,omitempty"` // chunks of members in state rebuilding that hold everything by now: repeated until the layout says so too
 	Counters       map[string]int64 `json:"counters,omitempty"`
+
+	// Behind are chunks of members that are about to miss rows which at most M
+	// others hold. Renew notes it for the next client, as members that are being
+	// rebuilt, before it answers: only then are such rows written.
+	Behind []raid.ChunkID `json:"behind,omitempty"`
+	Known  uint64         `json:"known,omitempty"` // version of the layout that Rebuilt is about; 0: the present one
 }
 
 // State of a volume as its client sees it.

@@ -54,6 +54,7 @@ type Volume struct {
 	recovered   atomic.Bool   // the map comes from slot headers: members that return are compared with it first
 	resting     atomic.Bool
 	worse       chan struct{} // a report is due at once
+	urgent      chan struct{} // a report is due that writes wait for
 	rebuildBell chan struct{} // the rebuild driver has something to look at
 
 	mu struct {
@@ -171,6 +172,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		log:         cfg.Logger.With("volume", l.Name, "epoch", uint64(l.Epoch)),
 		wake:        make(chan struct{}, 1),
 		worse:       make(chan struct{}, 1),
+		urgent:      make(chan struct{}, 1),
 		rebuildBell: make(chan struct{}, 1),
 	}
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
@@ -183,6 +185,9 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	}
 	if l.Kind == raid.LayoutLog {
 		v.mu.log, err = raid.NewLog(raid.ConfigOf(l))
+		if err == nil && cfg.Meta != nil {
+			v.mu.log.GuardThin()
+		}
 	} else {
 		v.inplace, err = raid.NewInPlace(l)
 		v.mu.groupQ = make([]groupQueue, len(l.Groups))
@@ -309,6 +314,7 @@ func (v *Volume) makePeers() {
 			if m.State == raid.MemberLost {
 				if v.mu.log != nil {
 					v.mu.log.SetLost(g.ID, raid.Col(c))
+					v.notedLocked(g.ID, raid.Col(c))
 				}
 				continue
 			}

@@ -60,7 +60,7 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 		}
 		g := &l.groups[i]
 		up := bits.OnesCount32(g.up &^ g.lost)
-		if g.nfree == 0 || up < l.minAck {
+		if g.nfree == 0 || !l.writable(g) {
 			continue
 		}
 		have := min(g.nfree, want)
@@ -136,7 +136,8 @@ func (l *Log) release(row uint32) {
 
 // writable reports whether rows of g can be written at all.
 func (l *Log) writable(g *logGroup) bool {
-	return bits.OnesCount32(g.up&^g.lost) >= l.minAck
+	up := g.up &^ g.lost
+	return bits.OnesCount32(up) >= l.minAck && l.mayMiss(g, up)
 }
 
 // bury puts a row whose last live slot died into limbo.
