@@ -51,3 +51,16 @@ func TestStarvedWatchSuspectsNobody(t *testing.T) {
 	}
 	closeTest(t, v)
 }
+
+// What a caretaker counts for page buffers is enough for the widest geometry.
+func TestBuffersWithoutFrontEnd(t *testing.T) {
+	const allowed = 64 << 20 // care.Need
+	for _, g := range []raid.Geometry{{K: raid.MaxData, M: raid.MaxParity}, {K: 1, M: raid.MaxParity}, {K: 4, M: 2}} {
+		c := Config{Layout: &raid.Layout{Geometry: g}, NoFrontEnd: true}
+		n := (c.userBufs() + c.scratchBufs() + c.batchBufs() + 256) * (raid.PageSize + headerStride)
+		n += recoverWorkers * g.Members() * 128 << 10
+		if n > allowed {
+			t.Errorf("%v: %d bytes, more than the %d that are counted", g, n, allowed)
+		}
+	}
+}

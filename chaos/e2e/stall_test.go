@@ -52,7 +52,7 @@ func (c *cluster) liveReport() (r client.Report) {
 func TestStalledClientSuspectsNobody(t *testing.T) {
 	c := start(t, small)
 	ld := c.startLoad()
-	for _, d := range []time.Duration{time.Second, 5 * time.Second, 12 * time.Second} {
+	for _, d := range []time.Duration{time.Second, 5 * time.Second, 20 * time.Second} {
 		must(t, c.Freeze(c.Client))
 		time.Sleep(d) // what is tried
 		must(t, c.Thaw(c.Client))
