@@ -65,6 +65,11 @@ type Report struct {
 	BadSlots  map[raid.ServerID]int64 `json:"bad_slots,omitempty"`  // slots found wrong since the volume was opened, by reads and scrubs, by the server that held them
 	Scrub     *ScrubStatus            `json:"scrub,omitempty"`      // the one that runs, or the last of this client; nil: none yet
 	LastScrub *ScrubStatus            `json:"last_scrub,omitempty"` // the last that went through all rows, also of an earlier client; nil: not known
+	// Behind are chunks of members that are about to miss rows which at most M
+	// others hold. Renew notes it for the next client, as members that are being
+	// rebuilt, before it answers: only then are such rows written.
+	Behind []raid.ChunkID `json:"behind,omitempty"`
+	Known  uint64         `json:"known,omitempty"` // version of the layout that Rebuilt is about; 0: the present one
 }
 
 // State of a volume as its client sees it.

@@ -70,6 +70,7 @@ func (v *Volume) peerDownLocked(p *peer, cause error) {
 	p.state, p.since = peerSuspect, nanotime()
 	v.setUpLocked(p, false)
 	v.healthChangedLocked()
+	v.askSoonLocked(p)
 	v.mu.count.sessionsLost++
 	if v.mu.closed == nil {
 		v.log.Warn("server is suspect: its rows are served by the others", "server", p.id, "cause", cause)
@@ -87,6 +88,7 @@ func (v *Volume) peerLost(p *peer, cause error) {
 		}
 	}
 	v.healthChangedLocked()
+	v.askSoonLocked(p)
 	v.restartStalledLocked(a)
 	v.unlock(a)
 	v.log.Error("server lost what it held: it was restarted", "server", p.id, "cause", cause)

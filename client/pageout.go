@@ -235,6 +235,9 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 	if b.clean == nil {
 		v.mu.flying--
 	}
+	if b.failed == 0 && !v.mu.log.MayCommit(&b.p) {
+		b.failed = b.p.Members // all have it, and it may not be answered like this any more
+	}
 	if b.failed != 0 {
 		// Every transfer has completed, and the session with each member
 		// whose outcome is unknown has ended: nothing of this can land later.
@@ -341,6 +344,9 @@ func (v *Volume) failQueueLocked(err error, a *after) {
 
 // spaceError says why nothing can be placed.
 func (v *Volume) spaceErrorLocked() error {
+	if !v.mu.log.Writable() && v.mustAskLocked() {
+		return fmt.Errorf("at most %d members of every group are up, and the metadata service does not answer, which has to note that first: %w", v.geo.M, ErrNoSpace)
+	}
 	if !v.mu.log.Writable() {
 		return fmt.Errorf("every group has fewer than %d members: %w", max(v.geo.K, v.layout.MinAck), ErrNoSpace)
 	}

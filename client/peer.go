@@ -21,6 +21,7 @@ type memberRef struct {
 	col   raid.Col
 	chunk raid.ChunkID
 
+	claimed    bool           // meta was told, or will be, that it is rebuilt: it may count as in sync any time
 	rebuilding bool           // it is a replacement that meta does not count as in sync yet
 	filling    bool           // the rebuild driver is at it
 	rows       uint64         // most rows that it missed since it missed none

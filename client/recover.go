@@ -134,12 +134,13 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 	w := v.geo.Members()
 	wait := make([]chan error, w)
 	up := 0
+	partly := v.cfg.AcceptLoss && v.witnesses(g) < v.geo.K
 	for c := range raid.Col(w) {
 		m := v.member(g, c)
 		have[c] = false
 		// A member that is being rebuilt lacks rows that were answered: it is
 		// no witness against them.
-		if m.peer == nil || m.ref.rebuilding {
+		if m.peer == nil || m.ref.rebuilding && !partly {
 			continue
 		}
 		if !v.isUp(m.peer) {
@@ -173,6 +174,18 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 		return fmt.Errorf("group %d: the headers of %d of %d members could be read, %d are needed", g, up, w, v.geo.K)
 	}
 	return nil
+}
+
+// witnesses counts the members of g that are up and hold all that was answered.
+// With fewer than K of them something may be gone; who accepts that is served
+// what the others have.
+func (v *Volume) witnesses(g raid.GroupID) (n int) {
+	for c := range raid.Col(v.geo.Members()) {
+		if m := v.member(g, c); m.peer != nil && !m.ref.rebuilding && v.isUp(m.peer) {
+			n++
+		}
+	}
+	return n
 }
 
 func (v *Volume) isUp(p *peer) bool {

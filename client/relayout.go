@@ -72,6 +72,7 @@ func (v *Volume) changeMemberLocked(g raid.GroupID, c raid.Col, m raid.Member) {
 		}
 	case same:
 		cur.ref.rebuilding = m.State == raid.MemberRebuilding
+		v.notedLocked(g, c)
 	default:
 		v.leaveLayoutLocked(g, c)
 		v.mu.log.Replace(g, c)
@@ -105,6 +106,7 @@ func (v *Volume) leaveLayoutLocked(g raid.GroupID, c raid.Col) {
 	}
 	p.members = slices.DeleteFunc(p.members, func(m *memberRef) bool { return m == cur.ref })
 	*cur = member{}
+	v.notedLocked(g, c)
 	if len(p.members) > 0 {
 		return
 	}
@@ -131,6 +133,7 @@ func (v *Volume) joinLocked(g raid.GroupID, c raid.Col, m raid.Member) (*peer, *
 	ref := &memberRef{group: g, col: c, chunk: m.Chunk, rebuilding: m.State == raid.MemberRebuilding}
 	p.members = append(p.members, ref)
 	v.memberOf[int(g)*v.geo.Members()+int(c)] = member{peer: p, chunk: m.Chunk, ref: ref}
+	v.notedLocked(g, c)
 	return p, ref
 }
 

@@ -150,11 +150,17 @@ func (v *Volume) keepLease(ctx context.Context) {
 			case <-ctx.Done():
 				return
 			case <-time.After(time.Until(next)):
+			case <-v.urgent:
 			}
+		case <-v.urgent:
 		}
 		next = time.Now().Add(every / 8)
 		rctx, cancel := context.WithTimeout(ctx, every)
-		version, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, v.Report())
+		r := v.leaseReport()
+		version, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, r)
+		if err == nil {
+			v.absenceNoted(r.Behind)
+		}
 		if err == nil && version > known {
 			if err = v.layoutChanged(rctx, version); err == nil {
 				known = version

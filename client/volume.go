@@ -53,7 +53,9 @@ type Volume struct {
 	wake        chan struct{} // ends the watch's rest
 	recovered   atomic.Bool   // the map comes from slot headers: members that return are compared with it first
 	resting     atomic.Bool
+	awake       int64         // since when this process runs on time, nanoseconds; the watch's own
 	worse       chan struct{} // a report is due at once
+	urgent      chan struct{} // a report is due that writes wait for
 	rebuildBell chan struct{} // the rebuild driver has something to look at
 	guardBell   chan struct{} // a rebuild has begun
 	pace        pace          // of all members that are being filled
@@ -179,6 +181,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		log:         cfg.Logger.With("volume", l.Name, "epoch", uint64(l.Epoch)),
 		wake:        make(chan struct{}, 1),
 		worse:       make(chan struct{}, 1),
+		urgent:      make(chan struct{}, 1),
 		rebuildBell: make(chan struct{}, 1),
 		guardBell:   make(chan struct{}, 1),
 	}
@@ -195,6 +198,9 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	}
 	if l.Kind == raid.LayoutLog {
 		v.mu.log, err = raid.NewLog(raid.ConfigOf(l))
+		if err == nil && cfg.Meta != nil {
+			v.mu.log.GuardThin()
+		}
 	} else {
 		v.inplace, err = raid.NewInPlace(l)
 		v.mu.groupQ = make([]groupQueue, len(l.Groups))
@@ -325,6 +331,7 @@ func (v *Volume) makePeers() {
 			if m.State == raid.MemberLost {
 				if v.mu.log != nil {
 					v.mu.log.SetLost(g.ID, raid.Col(c))
+					v.notedLocked(g.ID, raid.Col(c))
 				}
 				continue
 			}

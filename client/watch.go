@@ -46,6 +46,7 @@ func (v *Volume) watch(ctx context.Context) {
 		now := nanotime()
 		if now-last > int64(watchEvery+stalledSelf) {
 			slow = now + int64(v.cfg.SuspectAfter)
+			v.awake = now // answers may lie in the sockets, unread
 		}
 		last = now
 		if v.look(now, now < slow) {
@@ -139,6 +140,8 @@ func (v *Volume) lookAt(p *peer, now, hedgeAfter int64, excused bool, suspects *
 		oldest = now - x.start
 	}
 	silent := now - p.mu.heard
+	// Time in which this process did not run is nobody's silence.
+	oldest, silent = min(oldest, now-v.awake), min(silent, now-v.awake)
 	if v.inplace == nil && v.geo.M > 0 {
 		for x := p.mu.oldest; x != nil && now-x.start > hedgeAfter && n < len(late); x = x.next {
 			if x.run != nil {
@@ -148,7 +151,7 @@ func (v *Volume) lookAt(p *peer, now, hedgeAfter int64, excused bool, suspects *
 		}
 	}
 	p.mu.Unlock()
-	if c == nil || oldest == 0 {
+	if c == nil || oldest <= 0 {
 		return
 	}
 	if v.tooLong(p, oldest, silent, now, excused, *suspects) {

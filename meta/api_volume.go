@@ -200,6 +200,13 @@ func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewR
 		return nil, apiError(errNoQuorum)
 	}
 	volume, epoch := raid.VolumeID(req.Msg.Volume), raid.Epoch(req.Msg.Epoch)
+	var behind *state.Behind
+	if len(req.Msg.Behind) > 0 {
+		behind = &state.Behind{Volume: volume, Epoch: epoch}
+		for _, c := range req.Msg.Behind {
+			behind.Chunks = append(behind.Chunks, raid.ChunkID(c))
+		}
+	}
 	var change *state.PutReport
 	var rebuilt *state.Rebuilt
 	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
@@ -215,7 +222,7 @@ func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewR
 			return err
 		}
 		if chunks := s.Filling(volume, req.Msg.Report.Rebuilt); len(chunks) > 0 {
-			rebuilt = &state.Rebuilt{Volume: volume, Epoch: epoch, Chunks: chunks}
+			rebuilt = &state.Rebuilt{Volume: volume, Epoch: epoch, Chunks: chunks, Known: req.Msg.Known}
 		}
 		r.mu.reports[volume] = report{epoch: epoch, Report: proto.CloneOf(req.Msg.Report)}
 		if last := s.Volumes[volume].Report; last == nil || differs(last, &now) {
@@ -223,6 +230,9 @@ func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewR
 		}
 		return nil
 	})
+	if err == nil && behind != nil {
+		_, err = a.n.propose(ctx, &state.Command{Behind: behind})
+	}
 	if err == nil && change != nil {
 		_, err = a.n.propose(ctx, &state.Command{PutReport: change})
 	}

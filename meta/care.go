@@ -62,6 +62,7 @@ func (c *care) begun(v *state.Volume, now time.Time) {
 	}
 	r.until = now.Add(r.wait)
 	c.rests[v.ID] = r
+	c.looked = time.Time{} // what was found then is not offered any more
 }
 
 // notRipeLocked says why nobody may care for a volume yet; the empty string:

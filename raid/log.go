@@ -29,6 +29,7 @@ type Log struct {
 	pages   uint64
 	nrows   uint32 // rows of a group = slots of a chunk
 	minAck  int
+	guarded bool   // see GuardThin
 	reserve uint64 // rows that only moves may take, so that the cleaner can always go on
 
 	fwd  []entry  // page -> where it is
@@ -61,6 +62,8 @@ type logGroup struct {
 
 	up   uint32 // mask of members with a session: can be read and written
 	lost uint32 // mask of members that hold nothing any more
+
+	noted uint32 // mask of members whose absence is noted: see GuardThin
 
 	hist    [MaxData + 1]uint32 // rows in use by number of live slots; [0] stays 0
 	used    uint32              // sum of hist

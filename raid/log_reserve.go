@@ -141,7 +141,8 @@ func (l *Log) release(row uint32) {
 
 // writable reports whether rows of g can be written at all.
 func (l *Log) writable(g *logGroup) bool {
-	return bits.OnesCount32(g.up&^g.lost) >= l.minAck && bits.OnesCount32(g.up&^g.lost&^g.doubt) >= l.g.K
+	up := g.up &^ g.lost
+	return bits.OnesCount32(up) >= l.minAck && bits.OnesCount32(up&^g.doubt) >= l.g.K && l.mayMiss(g, up&^g.doubt)
 }
 
 // bury puts a row whose last live slot died into limbo.

@@ -13,8 +13,8 @@ import (
 // that there is a middle of it.
 const slowly = "8MiB"
 
-// progress is what a status says of a rebuild.
-type progress struct {
+// rebuildProgress is what a status says of a rebuild.
+type rebuildProgress struct {
 	RowsLeft  uint64 `json:"rows_left"`
 	RowsTotal uint64 `json:"rows_total"`
 	Members   []struct {
@@ -25,13 +25,13 @@ type progress struct {
 
 // awaitMiddle waits until a rebuild has given members some of their rows and
 // has others to go, and tells how it stands.
-func (c *cluster) awaitMiddle() progress {
+func (c *cluster) awaitMiddle() rebuildProgress {
 	c.t.Helper()
 	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		r := c.dmps("status", "--output", "json")
 		var s struct {
 			Volumes []struct {
-				Report struct{ Rebuild *progress }
+				Report struct{ Rebuild *rebuildProgress }
 			}
 		}
 		if err := json.Unmarshal([]byte(r.stdout), &s); err == nil && len(s.Volumes) == 1 {
@@ -59,7 +59,7 @@ func (c *cluster) holder(but ...*rig.Role) *rig.Role {
 }
 
 // source is a server that is not being filled, and none of those given.
-func (c *cluster) source(p progress, but ...*rig.Role) *rig.Role {
+func (c *cluster) source(p rebuildProgress, but ...*rig.Role) *rig.Role {
 	c.t.Helper()
 	for _, m := range p.Members {
 		but = append(but, role(c.t, c.Servers, m.Server))

@@ -3,7 +3,7 @@ package main
 import (
 	"log/slog"
 
-	"dmps/care"
+	"dmps/client/care"
 	"dmps/meta/metaclient"
 	"dmps/server"
 	"dmps/transport"

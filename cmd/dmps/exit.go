@@ -40,6 +40,8 @@ func codeOf(err error) int {
 		return e.code
 	case errors.Is(err, client.ErrInUse):
 		return exitcode.InUse
+	case errors.Is(err, client.ErrFenced):
+		return exitcode.Fenced
 	case errors.Is(err, client.ErrNoQuorum):
 		return exitcode.Unavailable
 	case errors.Is(err, syscall.EADDRINUSE):

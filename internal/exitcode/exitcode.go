@@ -26,4 +26,6 @@ const (
 	// InUse: the volume is attached elsewhere; the same command may succeed
 	// later.
 	InUse = 75
+	// Fenced: another client has taken the volume while this one served it.
+	Fenced = 77
 )

@@ -36,7 +36,8 @@ func (c *Client) Attach(ctx context.Context, req client.AttachRequest) (*raid.La
 // ErrForeignCluster.
 func (c *Client) Renew(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch, r client.Report) (version uint64, err error) {
 	res, err := call(ctx, c, attemptTimeout, "renew the lease", &metapb.RenewRequest{
-		Volume: uint64(volume), Epoch: uint64(epoch), Report: reportTo(&r),
+		Volume: uint64(volume), Epoch: uint64(epoch), Report: reportTo(&r), Known: r.Known,
+		Behind: each(r.Behind, func(c raid.ChunkID) uint64 { return uint64(c) }),
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RenewRequest]) (*connect.Response[metapb.RenewResponse], error) {
 		return n.volumes.Renew(ctx, meant(c, r))
 	})

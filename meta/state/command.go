@@ -30,6 +30,7 @@ type Command struct {
 	Drain        *Drain        `json:"drain,omitempty"`
 	Rebalance    *Rebalance    `json:"rebalance,omitempty"`
 	Inventory    *Inventory    `json:"inventory,omitempty"`
+	Behind       *Behind       `json:"behind,omitempty"`
 }
 
 // Init names the cluster. It is the first command of all; the same again
@@ -152,6 +153,16 @@ type Rebuilt struct {
 	Volume raid.VolumeID  `json:"volume"`
 	Epoch  raid.Epoch     `json:"epoch"`
 	Chunks []raid.ChunkID `json:"chunks"`
+	Known  uint64         `json:"known,omitempty"` // version of the layout that the holder spoke of; 0: the present one
+}
+
+// Behind are chunks in sync that are about to miss rows, as the lease holder
+// says: they count as being rebuilt from now on. What was said before, of an
+// older version, that they are rebuilt does not count any more.
+type Behind struct {
+	Volume raid.VolumeID  `json:"volume"`
+	Epoch  raid.Epoch     `json:"epoch"`
+	Chunks []raid.ChunkID `json:"chunks"`
 }
 
 // Drain begins or ends the draining of a server.
@@ -199,7 +210,7 @@ func Decode(b []byte) (*Command, error) {
 		c.Init != nil, c.PutNode != nil, c.RemoveNode != nil, c.Register != nil, c.SetServer != nil,
 		c.RemoveServer != nil, c.Freed != nil, c.CreateVolume != nil, c.DeleteVolume != nil,
 		c.Attach != nil, c.Detach != nil, c.PutReport != nil, c.Heal != nil, c.Rebuilt != nil, c.Drain != nil,
-		c.Rebalance != nil, c.Inventory != nil,
+		c.Rebalance != nil, c.Inventory != nil, c.Behind != nil,
 	} {
 		if set {
 			n++
@@ -262,6 +273,8 @@ func (s *State) apply(c *Command) (any, *Refusal) {
 		return nil, s.rebalance(c.Rebalance)
 	case c.Inventory != nil:
 		return nil, s.inventory(c.Inventory)
+	case c.Behind != nil:
+		return nil, s.behind(c.Behind)
 	}
 	return nil, refuse(Invalid, "empty command")
 }

@@ -28,7 +28,8 @@ const (
 	EventMembersLost      = "members-lost"
 	EventMembersReplaced  = "members-replaced"
 	EventMembersMoving    = "members-moving"
-	EventMembersStuck     = "members-stuck" // to be replaced, and cannot be
+	EventMembersStuck     = "members-stuck"  // to be replaced, and cannot be
+	EventMembersBehind    = "members-behind" // too few others hold what they are about to miss
 	EventMembersRebuilt   = "members-rebuilt"
 	EventMembersMoved     = "members-moved"
 	EventMovesGivenUp     = "moves-given-up"

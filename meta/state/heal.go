@@ -426,6 +426,9 @@ func (s *State) rebuilt(c *Rebuilt) *Refusal {
 		return refusal
 	}
 	v := s.Volumes[c.Volume]
+	if c.Known != 0 && c.Known < v.Behind {
+		return nil // members fell behind since: the holder will say it again
+	}
 	var rebuilt, moved uint64
 	for _, id := range c.Chunks {
 		ref, ok := s.chunks[id]

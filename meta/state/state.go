@@ -75,7 +75,7 @@ type Pending struct {
 // Group is the K+M chunks of one group.
 type Group struct {
 	Members []Member  `json:"m"`
-	Pending []Pending `json:"p,omitempty"`     // ascending by Col, of members in sync
+	Pending []Pending `json:"p,omitempty"`     // ascending by Col, of members that are not lost
 	Since   int64     `json:"since,omitempty"` // since when a member is not in sync, Unix milliseconds; 0: all are
 }
 
@@ -149,6 +149,7 @@ type Volume struct {
 	Lease      *Lease          `json:"lease,omitempty"`
 	Report     *Report         `json:"report,omitempty"`    // of the newest lease that reported
 	Untouched  bool            `json:"untouched,omitempty"` // nobody had attached it when the state was recovered
+	Behind     uint64          `json:"behind,omitempty"`    // Version when members in sync last fell behind. <= Version
 	Stuck      *Stuck          `json:"stuck,omitempty"`     // nil: all that is to be replaced is, or will be
 
 	Groups []*Group `json:"-"` // stored by themselves

@@ -76,6 +76,9 @@ func (p *Process) Exited() string {
 	return p.err.Error()
 }
 
+// ExitCode is the exit code of a process that is done; -1: a signal ended it.
+func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
+
 // Signal sends a signal; a process that is gone already is not an error.
 func (p *Process) Signal(sig syscall.Signal) error {
 	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -1,0 +1,103 @@
+package client
+
+import (
+	"dmps/raid"
+)
+
+// Rows that at most M members hold, where K <= M, are written only when meta has
+// noted who misses them: see raid.Log.GuardThin. A member counts as noted while
+// meta says that it is being rebuilt, and takes nobody's word for the opposite.
+
+// notedLocked tells the translator whether the absence of a member is noted.
+func (v *Volume) notedLocked(g raid.GroupID, c raid.Col) {
+	if v.mu.log == nil {
+		return
+	}
+	ref := v.member(g, c).ref
+	v.mu.log.SetNoted(g, c, ref == nil || ref.rebuilding && !ref.claimed)
+}
+
+// askSoonLocked has meta told at once, if p's absence keeps rows from being
+// written until it knows.
+func (v *Volume) askSoonLocked(p *peer) {
+	if v.mu.log == nil {
+		return
+	}
+	for _, m := range p.members {
+		if v.mu.log.Unnoted(m.group) != 0 {
+			select {
+			case v.urgent <- struct{}{}:
+			default:
+			}
+			return
+		}
+	}
+}
+
+// mustAskLocked reports whether any group could be written if meta knew who
+// misses that.
+func (v *Volume) mustAskLocked() bool {
+	for g := range v.layout.Groups {
+		if v.mu.log.Unnoted(raid.GroupID(g)) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// leaseReport is the report that goes to meta.
+func (v *Volume) leaseReport() Report {
+	r := v.Report()
+	if v.mu.log == nil {
+		return r
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r.Known = max(v.mu.version, v.layout.Version)
+	claimed := r.Rebuilt
+	r.Rebuilt = []raid.ChunkID{}
+	for g := range v.layout.Groups {
+		out := v.mu.log.Unnoted(raid.GroupID(g))
+		for c := range raid.Col(v.geo.Members()) {
+			m := v.member(raid.GroupID(g), c)
+			if m.ref == nil {
+				continue
+			}
+			if out&(1<<c) != 0 {
+				r.Behind = append(r.Behind, m.chunk)
+			}
+			if len(claimed) == 0 || claimed[0] != m.chunk {
+				continue
+			}
+			claimed = claimed[1:]
+			// Since the report was made the member may have gone and missed rows.
+			if v.mu.log.Missing(raid.GroupID(g), c) == 0 && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
+				m.ref.claimed = true
+				v.notedLocked(raid.GroupID(g), c)
+				r.Rebuilt = append(r.Rebuilt, m.chunk)
+			}
+		}
+	}
+	return r
+}
+
+// absenceNoted takes it in that meta has noted who is about to miss rows, and
+// lets those be written.
+func (v *Volume) absenceNoted(chunks []raid.ChunkID) {
+	if len(chunks) == 0 {
+		return
+	}
+	noted := make(map[raid.ChunkID]bool, len(chunks))
+	for _, c := range chunks {
+		noted[c] = true
+	}
+	a := v.lock()
+	for i := range v.memberOf {
+		if m := &v.memberOf[i]; m.ref != nil && noted[m.chunk] {
+			m.ref.rebuilding, m.ref.claimed = true, false
+			v.notedLocked(m.ref.group, m.ref.col)
+		}
+	}
+	v.unlock(a)
+	v.idle()
+}

@@ -1,0 +1,137 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dmps/raid"
+)
+
+// noter is a metadata service that notes who is behind, when it answers.
+type noter struct {
+	*fakeMeta
+	mute  atomic.Bool
+	notes atomic.Int32
+}
+
+func (m *noter) Renew(ctx context.Context, v raid.VolumeID, e raid.Epoch, r Report) (uint64, error) {
+	if m.mute.Load() {
+		return 0, ErrNoQuorum
+	}
+	m.mu.Lock()
+	for _, g := range m.layout.Groups {
+		for c := range g.Members {
+			if slices.Contains(r.Behind, g.Members[c].Chunk) {
+				g.Members[c].State = raid.MemberRebuilding
+				m.layout.Version++
+				m.notes.Add(1)
+			}
+		}
+	}
+	m.mu.Unlock()
+	return m.fakeMeta.Renew(ctx, v, e, r)
+}
+
+// away takes a server off the network with all it holds, or brings it back.
+func (f *fakeNet) away(id string, away bool) {
+	f.mu.Lock()
+	f.servers[id].dead = away
+	f.mu.Unlock()
+	f.cut(id)
+}
+
+// In a mirror of three copies a single member that was away can serve old
+// versions of everything. So no page is written to fewer than all members before
+// meta has noted who misses it; a client that then finds only those does not open
+// the volume; and what they miss is filled when they return, which ends it.
+func TestWhoIsBehindIsNotedFirst(t *testing.T) {
+	f := newFakeNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 2}, 64, 1, 512)
+	m := &noter{fakeMeta: newFakeMeta(l)}
+	withMeta := func(c *Config) {
+		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 20 * time.Millisecond}, 500*time.Millisecond
+	}
+	v := openTest(t, f, l, withMeta)
+	page := make([]byte, raid.PageSize)
+	write := func(v *Volume, b byte) error {
+		t.Helper()
+		for i := range page {
+			page[i] = b + byte(i%7)
+		}
+		_, err := v.WriteAt(page, 0)
+		return err
+	}
+	if err := write(v, 1); err != nil {
+		t.Fatal(err)
+	}
+	// Meta does not answer: with two of three copies nobody is answered.
+	m.mute.Store(true)
+	f.away("s0", true)
+	if err := write(v, 2); !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("written although nobody noted who misses it: %v", err)
+	}
+	m.mute.Store(false)
+	f.away("s1", true)
+	if err := write(v, 3); err != nil {
+		t.Fatal(err)
+	}
+	if n := m.notes.Load(); n != 2 {
+		t.Errorf("%d members are noted, not two", n)
+	}
+	// From then on meta is not needed.
+	m.mute.Store(true)
+	if err := write(v, 4); err != nil {
+		t.Fatal(err)
+	}
+	m.mute.Store(false)
+
+	// The only one that knows goes, those that do not come back.
+	closeTest(t, v)
+	f.away("s2", true)
+	f.away("s0", false)
+	f.away("s1", false)
+	next, err := m.Layout(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(change ...func(*Config)) (*Volume, error) {
+		next := *next
+		next.Epoch++
+		next.FirstEpoch = false
+		cfg := Config{Layout: &next, Dialer: f, ArenaBytes: 4 << 20, Logger: quiet(), DialTimeout: 200 * time.Millisecond}
+		withMeta(&cfg)
+		for _, c := range change {
+			c(&cfg)
+		}
+		return Open(context.Background(), cfg)
+	}
+	if v, err := open(); err == nil {
+		closeTest(t, v)
+		t.Fatal("opened with stale members alone")
+	}
+	f.away("s2", false)
+	if v, err = open(); err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		m.mu.Lock()
+		whole := !slices.ContainsFunc(m.layout.Groups[0].Members, func(o raid.Member) bool { return o.State != raid.MemberInSync })
+		m.mu.Unlock()
+		if whole {
+			break
+		}
+		if time.Since(begin) > 10*time.Second {
+			t.Fatalf("members that were behind are not in sync again: %+v", v.Report())
+		}
+	}
+	f.away("s2", true)
+	got := make([]byte, len(page))
+	if _, err := v.ReadAt(got, 0); err != nil || !slices.Equal(got, page) {
+		t.Fatalf("the last answered write is not there: %v", err)
+	}
+	closeTest(t, v)
+}

@@ -1,0 +1,35 @@
+package state
+
+import "dmps/raid"
+
+// behind notes that members are about to miss rows which so few others hold that
+// those alone could not tell. The next client takes no word of theirs for what
+// they lack; they are filled like replacements, and in sync once that is said.
+func (s *State) behind(c *Behind) *Refusal {
+	if refusal := s.Renewable(c.Volume, c.Epoch); refusal != nil {
+		return refusal
+	}
+	v := s.Volumes[c.Volume]
+	n := uint64(0)
+	for _, id := range c.Chunks {
+		ref, ok := s.chunks[id]
+		if !ok || ref.Volume != v.ID || ref.Pending {
+			continue // replaced meanwhile, or not relied on
+		}
+		group := v.Groups[ref.Group]
+		m := &group.Members[ref.Col]
+		if m.State != raid.MemberInSync {
+			continue
+		}
+		s.degraded(group, *m)
+		m.State = raid.MemberRebuilding
+		s.touchGroup(v.ID, int(ref.Group))
+		n++
+	}
+	s.newVersion(v)
+	v.Behind = v.Version
+	if n > 0 {
+		s.note(Event{Kind: EventMembersBehind, Volume: v.Name, Count: n}, "%d members of volume %s are away while it is written with so few others that these must not be overlooked: they are filled when they return", n, v.Name)
+	}
+	return nil
+}

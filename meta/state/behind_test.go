@@ -1,0 +1,41 @@
+package state
+
+import (
+	"testing"
+
+	"dmps/raid"
+)
+
+// A member that falls behind is no source any more until it is said to hold
+// everything, by somebody who knew that it fell behind.
+func TestMembersFallBehind(t *testing.T) {
+	s, do := careCluster(t)
+	v := s.Volumes[1]
+	if _, err := do(Command{Attach: &Attach{Name: "v", Holder: "user"}}); err != nil {
+		t.Fatal(err)
+	}
+	known := v.Version
+	chunk := v.Groups[0].Members[1].Chunk
+	if _, err := do(Command{Behind: &Behind{Volume: 1, Epoch: 1, Chunks: []raid.ChunkID{chunk}}}); codeOf(err) != Fenced {
+		t.Fatalf("noted for a client that was replaced: %v", err)
+	}
+	if _, err := do(Command{Behind: &Behind{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{chunk, 1 << 40}}}); err != nil {
+		t.Fatal(err)
+	}
+	m := &v.Groups[0].Members[1]
+	if m.State != raid.MemberRebuilding || m.Chunk != chunk || v.Version == known || v.Groups[0].Since == 0 {
+		t.Fatalf("after it fell behind: %+v, version %d after %d, since %d", *m, v.Version, known, v.Groups[0].Since)
+	}
+	// What was said before, and comes late, does not count.
+	for _, c := range []struct {
+		known uint64
+		want  raid.MemberState
+	}{{known, raid.MemberRebuilding}, {v.Version, raid.MemberInSync}} {
+		if _, err := do(Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{chunk}, Known: c.known}}); err != nil {
+			t.Fatal(err)
+		}
+		if m.State != c.want {
+			t.Fatalf("said to be rebuilt by one who knew version %d: %v", c.known, m.State)
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"dmps/raid"
+)
+
+// careCluster is a volume of 4+2 over eight servers that was attached once.
+func careCluster(t *testing.T) (*State, func(Command) (any, error)) {
+	t.Helper()
+	s := New()
+	do := func(c Command) (any, error) {
+		t.Helper()
+		c.Now = 1000
+		v, err := s.Apply(&c)
+		if err := s.Check(); err != nil {
+			t.Fatal(err)
+		}
+		return v, err
+	}
+	must := func(c Command) {
+		t.Helper()
+		if _, err := do(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 8 {
+		must(Command{Register: &Register{ID: raid.ServerID(fmt.Sprint("s", i)), Incarnation: 1, Addr: "a", MemoryTotal: 256 << 20}})
+	}
+	must(Command{CreateVolume: &CreateVolume{Name: "v", Pages: 3000, Geometry: raid.Geometry{K: 4, M: 2}, ChunkSlots: 256}})
+	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	must(Command{Detach: &Detach{Volume: 1, Epoch: 1}})
+	return s, do
+}
+
+func codeOf(err error) Code {
+	var r *Refusal
+	if errors.As(err, &r) {
+		return r.Code
+	}
+	return 0
+}
+
+// A care lease is given only for what needs it, gives way to everybody, and
+// takes nothing from anybody.
+func TestCareLease(t *testing.T) {
+	s, do := careCluster(t)
+	care := Command{Attach: &Attach{Name: "v", Holder: "caretaker@s7", Care: true}}
+	if _, err := do(care); codeOf(err) != NotFound {
+		t.Fatalf("care for a whole volume: %v", err)
+	}
+	if _, err := do(Command{SetServer: &SetServer{ID: "s0", Incarnation: 1, State: ServerDown}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := do(care); codeOf(err) != NotFound {
+		t.Fatalf("care before anything was replaced: %v", err)
+	}
+	if _, err := do(Command{Heal: &Heal{Limit: 1000, Moves: 16}}); err != nil {
+		t.Fatal(err)
+	}
+	v := s.Volumes[1]
+	if len(filling(v)) == 0 {
+		t.Fatal("members of a detached volume are not replaced")
+	}
+	at, err := do(care)
+	if err != nil || at.(Attached).First || at.(Attached).Epoch != 2 || !v.Lease.Care {
+		t.Fatalf("care: %+v, %v, lease %+v", at, err, v.Lease)
+	}
+	// Another caretaker waits, a user does not.
+	other := Command{Attach: &Attach{Name: "v", Holder: "caretaker@s6", Care: true}}
+	if _, err := do(other); codeOf(err) != InUse {
+		t.Fatalf("a second caretaker: %v", err)
+	}
+	other.Attach.Expired = 2
+	if at, err := do(other); err != nil || at.(Attached).Epoch != 3 {
+		t.Fatalf("a second caretaker, when the first one's lease had run out: %v", err)
+	}
+	if _, err := do(Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 2, Chunks: filling(v)}}); codeOf(err) != Fenced {
+		t.Fatalf("the caretaker that was replaced reports: %v", err)
+	}
+	if at, err := do(Command{Attach: &Attach{Name: "v", Holder: "user"}}); err != nil || at.(Attached).Epoch != 4 || v.Lease.Care {
+		t.Fatalf("a user attaches a volume under care: %v", err)
+	}
+	for _, expired := range []raid.Epoch{0, 3} {
+		if _, err := do(Command{Attach: &Attach{Name: "v", Holder: "caretaker@s7", Care: true, Takeover: true, Expired: expired}}); codeOf(err) != InUse {
+			t.Fatalf("care for an attached volume: %v", err)
+		}
+	}
+	// The user's client has crashed: its lease runs out.
+	if _, err := do(Command{Attach: &Attach{Name: "v", Holder: "caretaker@s7", Care: true, Expired: 4}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := do(Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 5, Chunks: filling(v)}}); err != nil {
+		t.Fatal(err)
+	}
+	if why := s.NoCare(v); why == "" {
+		t.Fatal("all is filled, and it needs care")
+	}
+	if _, err := do(Command{DeleteVolume: &DeleteVolume{Name: "v"}}); err != nil {
+		t.Fatalf("deleting a volume under care without force: %v", err)
+	}
+	var kinds []string
+	for _, e := range s.Events {
+		kinds = append(kinds, e.Kind)
+	}
+	if !slices.Contains(kinds, EventCareBegan) {
+		t.Errorf("no event tells of care: %v", kinds)
+	}
+}
+
+// What has lost more than M members of a group is left alone.
+func TestNoCareForWhatIsGone(t *testing.T) {
+	s, do := careCluster(t)
+	for i := range 3 {
+		id := raid.ServerID(fmt.Sprint("s", i))
+		if _, err := do(Command{Register: &Register{ID: id, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := do(Command{Heal: &Heal{Limit: 1000, Moves: 16}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := do(Command{Attach: &Attach{Name: "v", Holder: "caretaker@s7", Care: true}}); codeOf(err) != NotFound || s.Volumes[1].Lease != nil {
+		t.Fatalf("care for a volume with groups of which too little is left: %v", err)
+	}
+}
+
+// TestCareLeases lets users and caretakers come and go in any order. Epochs only
+// grow, a user never loses the volume to a caretaker while his lease runs, never
+// waits for one, and care is begun only for what needs it.
+func TestCareLeases(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := &healer{t: t, s: New(), lives: map[raid.ServerID]raid.Incarnation{}}
+		for i := range 8 {
+			h.register(raid.ServerID(fmt.Sprintf("s%d", i)))
+		}
+		h.do(Command{CreateVolume: &CreateVolume{Name: "v", Pages: 3000, Geometry: raid.Geometry{K: 4, M: 2}, ChunkSlots: 256}})
+		v := h.s.Volumes[1]
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			before := Lease{}
+			if v.Lease != nil {
+				before = *v.Lease
+			}
+			last := v.Epoch
+			needs := h.s.NoCare(v) == ""
+			var expired raid.Epoch
+			if rapid.Bool().Draw(t, "expired") {
+				expired = before.Epoch
+			}
+			switch rapid.IntRange(0, 6).Draw(t, "step") {
+			case 0, 1: // a user
+				name := rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "user")
+				c := Command{Attach: &Attach{Name: "v", Holder: name, Expired: expired, Takeover: rapid.Bool().Draw(t, "takeover")}, Now: 1}
+				_, err := h.s.Apply(&c)
+				free := v.Lease == nil || before.Epoch == 0 || before.Care || before.Holder == name || expired != 0 || c.Attach.Takeover
+				if (err == nil) != free {
+					t.Fatalf("%s attaches, the lease is %+v, expired %v: %v", name, before, expired, err)
+				}
+				if err == nil && (v.Lease.Care || v.Lease.Epoch <= last) {
+					t.Fatalf("%s got %+v after epoch %d", name, v.Lease, last)
+				}
+			case 2, 3: // a caretaker
+				name := rapid.SampledFrom([]string{"c1", "c2"}).Draw(t, "caretaker")
+				c := Command{Attach: &Attach{Name: "v", Holder: name, Care: true, Expired: expired}, Now: 1}
+				_, err := h.s.Apply(&c)
+				free := before.Epoch == 0 || expired != 0 || before.Care && before.Holder == name
+				if (err == nil) != (free && needs) {
+					t.Fatalf("%s would care, the lease is %+v, expired %v, needed %v: %v", name, before, expired, needs, err)
+				}
+				if err == nil && (!v.Lease.Care || v.Lease.Epoch <= last) {
+					t.Fatalf("%s got %+v after epoch %d", name, v.Lease, last)
+				}
+			case 4:
+				if v.Lease != nil {
+					h.do(Command{Detach: &Detach{Volume: 1, Epoch: v.Lease.Epoch}})
+				}
+			case 5:
+				id := raid.ServerID(fmt.Sprintf("s%d", rapid.IntRange(0, 7).Draw(t, "server")))
+				h.set(id, rapid.SampledFrom([]ServerState{ServerUp, ServerSuspect, ServerDown}).Draw(t, "state"))
+				h.do(Command{Heal: &Heal{Limit: 1000, Moves: 9}})
+			case 6:
+				if v.Lease != nil {
+					h.do(Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: v.Lease.Epoch, Chunks: filling(v)}})
+				}
+			}
+			if err := h.s.Check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,48 @@
+package raid
+
+import "math/bits"
+
+// A thin row is one that at most M members hold. Any K others may be all that a
+// later client reaches: when K <= M, none of those knows of the row, and an
+// older version of its pages would be served without a word; nor is a client
+// that was replaced fenced where it can still write such rows. So where the log
+// is guarded a thin row is written only while the absence of every member that
+// misses it is noted by somebody whom the next client asks first.
+
+// GuardThin has the log refuse thin rows that miss members whose absence is not
+// noted. Without redundancy by copies (K > M) it changes nothing.
+func (l *Log) GuardThin() { l.guarded = l.g.K <= l.g.M }
+
+// SetNoted says whether it is noted that member c of group g may miss rows.
+func (l *Log) SetNoted(g GroupID, c Col, noted bool) {
+	l.setMask(g, func(gr *logGroup) {
+		if noted {
+			gr.noted |= 1 << c
+		} else {
+			gr.noted &^= 1 << c
+		}
+	})
+}
+
+// Unnoted is the mask of members of g whose absence is to be noted before rows
+// can be written there; 0: none, or it would not help.
+func (l *Log) Unnoted(g GroupID) uint32 {
+	gr := &l.groups[g]
+	up := gr.up &^ gr.lost
+	named := up &^ gr.doubt // a column in doubt may have a member that does not get the rows
+	if bits.OnesCount32(up) < l.minAck || l.mayMiss(gr, named) {
+		return 0
+	}
+	return l.absent(named) &^ gr.noted
+}
+
+// MayCommit reports whether the rows of a placement may be answered, now that
+// its members have them: a note may have been taken back since Reserve.
+func (l *Log) MayCommit(p *Placement) bool { return l.mayMiss(&l.groups[p.Group], p.Named) }
+
+func (l *Log) absent(members uint32) uint32 { return (uint32(1)<<l.g.Members() - 1) &^ members }
+
+// mayMiss reports whether rows of g may be held by these members alone.
+func (l *Log) mayMiss(g *logGroup, members uint32) bool {
+	return !l.guarded || bits.OnesCount32(members) > l.g.M || l.absent(members)&^g.noted == 0
+}
