@@ -276,7 +276,7 @@ func (v *Volume) runDone(x *xfer) {
 		case good&(1<<i) != 0:
 			v.deliverLocked(u, u.buf, a)
 		default:
-			if x.req.Err == nil {
+			if x.req.Err == nil && v.member(u.grp, q.col).chunk == raid.ChunkID(x.req.Chunk) { // else it has left
 				v.badLocked(u, q.col)
 			}
 			if u.refs == 0 { // else the second way decides

@@ -21,6 +21,7 @@ type memberRef struct {
 	col   raid.Col
 	chunk raid.ChunkID
 
+	pending    bool           // it is a pending member: in Volume.movers
 	rebuilding bool           // it is a replacement that meta does not count as in sync yet
 	filling    bool           // the rebuild driver is at it
 	notBefore  int64          // when it may be at it again, nanoseconds
@@ -49,6 +50,7 @@ type peer struct {
 	state   peerState
 	since   int64 // when state changed, nanoseconds
 	refused int64 // since when connecting is refused: nobody listens there; 0: it is not
+	parted  bool  // no member is there any more: the session was ended
 
 	mu struct {
 		sync.Mutex
@@ -291,7 +293,7 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 			continue
 		}
 		switch {
-		case errors.Is(err, transport.ErrIncarnation) || errors.Is(err, errChunkGone):
+		case errors.Is(err, transport.ErrIncarnation):
 			p.v.peerLost(p, err)
 			report(err)
 			return
@@ -312,7 +314,7 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 }
 
 // errChunkGone: the right incarnation of a server does not have a chunk that
-// it had; treat its memory as lost.
+// it had; treat that chunk as lost.
 var errChunkGone = errors.New("server no longer holds its chunk")
 
 // connect makes a session in which all chunks are open.
@@ -332,7 +334,12 @@ func (p *peer) connect(run context.Context) (transport.Conn, error) {
 		return nil, fmt.Errorf("connecting to server %s at %s: %w", p.id, p.addr, err)
 	}
 	for _, m := range p.refs() {
-		if err := p.open(ctx, run, conn, m); err != nil {
+		err := p.open(ctx, run, conn, m)
+		if errors.Is(err, errChunkGone) {
+			v.chunkGone(m, err)
+			continue
+		}
+		if err != nil {
 			conn.Close()
 			return nil, err
 		}

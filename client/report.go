@@ -79,6 +79,9 @@ func (v *Volume) Report() Report {
 	}
 	down, gone := 0, 0
 	for _, p := range v.allPeers() {
+		if len(p.members) == 0 {
+			continue // its last chunk has left
+		}
 		switch p.state {
 		case peerSuspect, peerConnecting:
 			r.Suspect = append(r.Suspect, p.id)

@@ -27,8 +27,9 @@ type rescue struct {
 
 	left   int
 	err    error
-	bad    [raid.MaxBatchPages]uint32 // members that gave something wrong, by unit
-	good   uint32                     // units that were rebuilt
+	bad    [raid.MaxBatchPages]uint32                  // members that gave something wrong, by unit
+	from   [raid.MaxData + raid.MaxParity]raid.ChunkID // where they were read
+	good   uint32                                      // units that were rebuilt
 	shards [raid.MaxData + raid.MaxParity][]byte
 	next   *rescue
 }
@@ -138,6 +139,7 @@ func (v *Volume) sendRescueLocked(q *rescue, a *after) {
 		x.rescue, x.col = q, c
 		x.req.Op = opRead
 		x.req.Chunk = uint64(m.chunk)
+		q.from[c] = m.chunk
 		size := raid.HeaderBytes(v.geo, c)
 		for i, u := range q.units[:q.n] {
 			b := q.src[k*q.n+i]
@@ -279,7 +281,7 @@ func (v *Volume) rescueDoneLocked(q *rescue, a *after) {
 			}
 			u.hedged = false
 			for c := range raid.Col(v.geo.Members()) {
-				if q.bad[i]&(1<<c) != 0 {
+				if q.bad[i]&(1<<c) != 0 && v.member(q.grp, c).chunk == q.from[c] {
 					v.badLocked(u, c)
 				}
 			}
