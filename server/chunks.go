@@ -58,7 +58,7 @@ func (s *Server) Drop(ids []raid.ChunkID) []raid.ChunkID {
 			continue
 		}
 		delete(s.mu.chunks, id)
-		s.mu.free.give(c.ext)
+		s.giveBackLocked(c.ext)
 		done = append(done, id)
 	}
 	return done

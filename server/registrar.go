@@ -34,6 +34,8 @@ type Heartbeat struct {
 	MemoryTotal uint64
 	MemoryUsed  uint64
 	Chunks      []raid.ChunkID
+	Short       bool   // the host is short of memory: move chunks away, and lend none of this server's any more
+	WantedFree  uint64 // bytes of chunks that would help; 0 unless Short
 }
 
 // HeartbeatReply is meta's answer.

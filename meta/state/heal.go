@@ -15,7 +15,8 @@ import (
 // be the only one that still holds something, and is not given up before.
 //
 // Members of draining servers are moved: a pending one is filled while they
-// still count (Group.Pending).
+// still count (Group.Pending). So are some of servers that are short of memory
+// (shortage.go).
 //
 // Nobody has anything in a volume that was never attached: there, a new member
 // is in sync from the beginning.
@@ -73,7 +74,7 @@ func (s *State) MayHeal() bool {
 		return true
 	}
 	for _, sv := range s.Servers {
-		if sv.Chunks > 0 && (sv.State == ServerDown || sv.Draining) {
+		if sv.Chunks > 0 && (sv.State == ServerDown || sv.emptying()) {
 			return true
 		}
 	}
@@ -108,6 +109,7 @@ func (s *State) planHeal(c *Heal) *healing {
 	}
 	var todo []ailing
 	var moving []ailing
+	relief := newRelief()
 	for _, v := range s.SortedVolumes() {
 		for g, group := range v.Groups {
 			var missing, leaving []int
@@ -120,11 +122,13 @@ func (s *State) planHeal(c *Heal) *healing {
 					p.filling[v.ID]++
 				case s.Servers[m.Server].Draining && !pending:
 					leaving = append(leaving, col)
+				case s.Servers[m.Server].Short:
+					relief.note(v, g, col, m.Server, pending)
 				}
 			}
 			for i, pd := range group.Pending {
 				sv := s.Servers[pd.Member.Server]
-				if sv.State == ServerDown || sv.Draining {
+				if sv.State == ServerDown || sv.emptying() {
 					p.add(step{v: v, group: g, col: int(group.Pending[i].Col), kind: stepCancel})
 					continue
 				}
@@ -147,6 +151,7 @@ func (s *State) planHeal(c *Heal) *healing {
 	for _, a := range moving {
 		p.move(a)
 	}
+	p.relieve(relief)
 	if s.Balance != nil && !p.more {
 		p.balance()
 	}
@@ -212,7 +217,7 @@ func (p *healing) replace(a ailing) {
 	seats := p.seatsOf(group)
 	for _, col := range a.cols {
 		if i, ok := group.pending(col); ok {
-			if sv := p.s.Servers[group.Pending[i].Member.Server]; sv.State != ServerDown && !sv.Draining {
+			if sv := p.s.Servers[group.Pending[i].Member.Server]; sv.State != ServerDown && !sv.emptying() {
 				p.add(step{v: a.v, group: a.group, col: col, kind: stepPromote})
 				continue
 			}
