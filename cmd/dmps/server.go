@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +28,8 @@ type serverFlags struct {
 	heap      bytesize.Size
 	swappable bool
 	rebuild   bytesize.Size
+	low       string
+	pressure  float64
 	pprof     bool
 }
 
@@ -61,12 +65,14 @@ fail at once: host (by default this host's name), rack, zone.`,
 	f.heap = 128 * bytesize.MiB
 	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the memory that is lent")
 	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that this server pulls at most from others for rebuilds; 0: no limit")
+	fl.StringVar(&f.low, "low-memory", "5%", "ask for chunks to be moved away when the host has less `memory` available, in percent or bytes; 0: never")
+	fl.Float64Var(&f.pressure, "pressure", 20, "and when some tasks wait for memory for that many `percent` of the time (/proc/pressure/memory); 0: never")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the metrics address")
 	if err := cmd.MarkFlagRequired("memory"); err != nil {
 		panic(err) // the flag is defined above
 	}
-	noCompletion(cmd, "id", "listen", "advertise", "memory", "label", "metrics", "heap-limit")
+	noCompletion(cmd, "id", "listen", "advertise", "memory", "label", "metrics", "heap-limit", "low-memory", "pressure")
 	cmd.AddCommand(a.serverListCommand(), a.serverRemoveCommand())
 	return cmd
 }
@@ -78,6 +84,10 @@ const serverGrace = 2 * time.Second
 func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	outlivePipes()
 	if err := f.complete(); err != nil {
+		return err
+	}
+	short, err := f.shortage()
+	if err != nil {
 		return err
 	}
 	log := a.logger()
@@ -98,7 +108,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
 		Listen: f.listen, InsecureNetwork: f.role.insecure, Advertise: f.advertise,
-		Labels: f.labels, RebuildRate: int64(f.rebuild), Registrar: registrar, Metrics: adm.reg, Log: log,
+		Labels: f.labels, RebuildRate: int64(f.rebuild), Shortage: short, Registrar: registrar, Metrics: adm.reg, Log: log,
 	})
 	if err != nil {
 		return err
@@ -127,6 +137,28 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	<-ctx.Done()
 	log.Info("ending: what this server holds is gone")
 	return nil
+}
+
+// shortage is when the host counts as short of memory.
+func (f *serverFlags) shortage() (server.Shortage, error) {
+	s := server.Shortage{Pressure: f.pressure}
+	if f.pressure < 0 || f.pressure > 100 {
+		return s, usageError("--pressure: a percentage from 0 to 100")
+	}
+	if text, ok := strings.CutSuffix(f.low, "%"); ok {
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || n < 0 || n > 90 {
+			return s, usageError("--low-memory: a percentage from 0 to 90, or an amount like 2GiB")
+		}
+		s.LowPercent = n
+		return s, nil
+	}
+	var low bytesize.Size
+	if err := low.Set(f.low); err != nil {
+		return s, usageError("--low-memory: %w", err)
+	}
+	s.Low = uint64(low)
+	return s, nil
 }
 
 // complete checks the flags and fills in what follows from the host.
