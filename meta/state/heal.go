@@ -74,7 +74,7 @@ func (s *State) MayHeal() bool {
 		return true
 	}
 	for _, sv := range s.Servers {
-		if sv.Chunks > 0 && (sv.State == ServerDown || sv.emptying()) {
+		if sv.Chunks > 0 && (sv.State == ServerDown || sv.Draining || sv.Wanted > 0) {
 			return true
 		}
 	}
