@@ -30,6 +30,14 @@ type Config struct {
 	// rebuilt, in bytes a second. 0: only the servers' own limits count.
 	RebuildRate int64
 
+	// ScrubEvery is how often the volume is scrubbed by itself; 0: never.
+	// ScrubRate bounds it, as ScrubOptions.Rate. LastScrub is the last one that
+	// went through, by an earlier client: the next is due from there; nil:
+	// not known, and it is due from now.
+	ScrubEvery time.Duration
+	ScrubRate  int64
+	LastScrub  *ScrubStatus
+
 	// SuspectAfter is how long a member may be silent, while others answer,
 	// before its session is ended and its rows are placed elsewhere.
 	// 0: 150 ms.

@@ -59,6 +59,10 @@ type Report struct {
 	RebuildRows    uint64           `json:"rebuild_rows"`      // rows that replaced members do not have yet
 	Rebuilt        []raid.ChunkID   `json:"rebuilt,omitempty"` // chunks of members in state rebuilding that hold everything by now: repeated until the layout says so too
 	Counters       map[string]int64 `json:"counters,omitempty"`
+
+	BadSlots  map[raid.ServerID]int64 `json:"bad_slots,omitempty"`  // slots found wrong since the volume was opened, by reads and scrubs, by the server that held them
+	Scrub     *ScrubStatus            `json:"scrub,omitempty"`      // the one that runs, or the last of this client; nil: none yet
+	LastScrub *ScrubStatus            `json:"last_scrub,omitempty"` // the last that went through all rows, also of an earlier client; nil: not known
 }
 
 // State of a volume as its client sees it.

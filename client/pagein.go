@@ -263,11 +263,16 @@ func (v *Volume) runDone(x *xfer) {
 	a := v.lock()
 	r := router{v: v, a: a}
 	v.mu.reading[q.epoch]--
+	// What it says of a member that has left meanwhile is of no concern.
+	judged := x.req.Err == nil && v.member(q.grp, q.col).chunk == raid.ChunkID(x.req.Chunk)
 	for i, u := range q.units[:q.n] {
 		q.units[i] = nil
 		u.refs--
 		switch {
 		case u.delivered: // the second way was faster
+			if judged && good&(1<<i) == 0 {
+				v.badSlotLocked(u, q.col)
+			}
 			if u.buf != nil {
 				a.free = append(a.free, u.buf)
 				u.buf = nil
@@ -276,7 +281,7 @@ func (v *Volume) runDone(x *xfer) {
 		case good&(1<<i) != 0:
 			v.deliverLocked(u, u.buf, a)
 		default:
-			if x.req.Err == nil && v.member(u.grp, q.col).chunk == raid.ChunkID(x.req.Chunk) { // else it has left
+			if judged {
 				v.badLocked(u, q.col)
 			}
 			if u.refs == 0 { // else the second way decides
@@ -329,22 +334,44 @@ func fillPage(page []byte, v byte) {
 }
 
 // badLocked notes that member c gave something else for u than what was
-// written there. If the page has moved meanwhile, that is how it should be.
+// written there, and has u go elsewhere. If the page has moved meanwhile, that
+// is how it should be.
 func (v *Volume) badLocked(u *unit, c raid.Col) {
-	if v.inplace == nil && !v.stillThereLocked(u) {
-		return
+	if v.badSlotLocked(u, c) {
+		u.avoid |= 1 << c
+		u.tries++
 	}
-	u.avoid |= 1 << c
-	u.tries++
+}
+
+// badSlotLocked notes that member c's slot of u's row is not what was written
+// there; false: the row is not what it was when u was looked up.
+func (v *Volume) badSlotLocked(u *unit, c raid.Col) bool {
+	if v.inplace == nil && !v.stillThereLocked(u) {
+		return false
+	}
+	if v.inplace == nil && v.mu.log.Holders(u.grp, u.idx)&(1<<c) == 0 {
+		return true // known: another read met it, or a scrub, or the member was replaced
+	}
 	v.mu.count.corrupt++
+	m := v.member(u.grp, c)
+	v.countBadSlotLocked(m.peer.id)
 	if v.inplace == nil {
-		// The row has lost this member: its pages are moved to rows that are
-		// whole, as soon as the cleaner comes by.
+		// The row has lost this member: the rebuild driver has it filled from
+		// the others, or the cleaner moves its pages.
 		v.mu.log.SetMissed(u.grp, u.idx, c)
 		v.healthChangedLocked()
 	}
 	v.log.Error("a stored page does not match its header",
-		"page", u.page, "server", v.member(u.grp, c).peer.id, "group", u.grp, "slot", u.idx)
+		"page", u.page, "server", m.peer.id, "group", u.grp, "slot", u.idx, "column", c)
+	return true
+}
+
+// countBadSlotLocked counts a slot that a server did not keep.
+func (v *Volume) countBadSlotLocked(id raid.ServerID) {
+	if v.mu.badSlots == nil {
+		v.mu.badSlots = make(map[raid.ServerID]int64)
+	}
+	v.mu.badSlots[id]++
 }
 
 // stillThereLocked reports whether u's slot still holds what it was looked up

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"dmps/raid"
@@ -108,6 +109,8 @@ func (v *Volume) Report() Report {
 	r.DegradedGroups, r.DegradedRows, r.LostPages = h.DegradedGroups, h.DegradedRows, h.LostPages
 	r.RedundancyLeft = h.RedundancyLeft
 	v.rebuildLocked(&r)
+	r.BadSlots = maps.Clone(v.mu.badSlots)
+	v.reportScrubLocked(&r)
 	r.MappedPages, r.FilledPages, r.FreeRows = st.Mapped, st.Filled, st.FreeRows
 	switch {
 	case h.LostPages > 0 || h.Unreachable > 0 || !v.mu.log.Writable():

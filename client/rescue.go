@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"dmps/raid"
 )
@@ -258,6 +259,11 @@ func (v *Volume) rescueDoneLocked(q *rescue, a *after) {
 	for i, u := range q.units[:q.n] {
 		q.units[i] = nil
 		u.refs--
+		for bad := q.bad[i]; bad != 0; bad &= bad - 1 {
+			if c := raid.Col(bits.TrailingZeros32(bad)); v.member(q.grp, c).chunk == q.from[c] { // else it has left
+				v.badLocked(u, c)
+			}
+		}
 		switch {
 		case u.delivered:
 			if q.hedge {
@@ -280,11 +286,6 @@ func (v *Volume) rescueDoneLocked(q *rescue, a *after) {
 				a.free = append(a.free, q.dst[i])
 			}
 			u.hedged = false
-			for c := range raid.Col(v.geo.Members()) {
-				if q.bad[i]&(1<<c) != 0 && v.member(q.grp, c).chunk == q.from[c] {
-					v.badLocked(u, c)
-				}
-			}
 			if u.refs == 0 {
 				u.tries++
 				v.againLocked(&r, u)

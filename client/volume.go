@@ -48,14 +48,16 @@ type Volume struct {
 	granted struct{ read, edges, trim func(*waiter) }
 	hooks   atomic.Pointer[[]*hook]
 
-	run         context.Context // ends with the volume
-	cancel      context.CancelFunc
-	wg          sync.WaitGroup
-	wake        chan struct{} // ends the watch's rest
-	recovered   atomic.Bool   // the map comes from slot headers: members that return are compared with it first
-	resting     atomic.Bool
-	worse       chan struct{} // a report is due at once
-	rebuildBell chan struct{} // the rebuild driver has something to look at
+	run       context.Context // ends with the volume
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	wake      chan struct{} // ends the watch's rest
+	recovered atomic.Bool   // the map comes from slot headers: members that return are compared with it first
+	resting   atomic.Bool
+	worse     chan struct{} // a report is due at once
+
+	scrubPatience time.Duration // scrubPatience, but in tests
+	rebuildBell   chan struct{} // the rebuild driver has something to look at
 
 	mu struct {
 		sync.Mutex
@@ -102,6 +104,9 @@ type Volume struct {
 		cleanIdle *cleaning // free ones
 
 		count             counters
+		badSlots          map[raid.ServerID]int64 // slots found wrong, by reads and scrubs; nil: none
+		scrub             *scrub                  // that runs, or ran last; nil: none did
+		scrubbed          *ScrubStatus            // of the last one that went through all rows; nil: not known
 		readLat, writeLat latency
 		health            raid.Health // as of the last time it was not stale
 		healthStale       bool
@@ -175,6 +180,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		worse:       make(chan struct{}, 1),
 		rebuildBell: make(chan struct{}, 1),
 	}
+	v.mu.scrubbed, v.scrubPatience = cfg.LastScrub, scrubPatience
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done
 	v.hooks.Store(&[]*hook{})
@@ -234,6 +240,9 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	v.wg.Go(func() { v.keepLease(run) })
 	if v.mu.log != nil {
 		v.wg.Go(func() { v.rebuildAll(run) })
+	}
+	if v.mu.log != nil && cfg.ScrubEvery > 0 {
+		v.wg.Go(func() { v.keepScrubbing(run) })
 	}
 	return v, nil
 }

@@ -160,8 +160,12 @@ func compareAll(t rapid.TB, v *Volume, want []byte) {
 // load writes to pages of its own from several goroutines until stop is
 // closed, and verifies what it reads.
 func load(t *testing.T, v *Volume, workers int, stop chan struct{}) (wait func() []uint64) {
-	pages := int(v.Size() / raid.PageSize)
-	version := make([]uint64, pages)
+	return loadOn(t, v, workers, stop, make([]uint64, v.Size()/raid.PageSize))
+}
+
+// loadOn does so on a volume whose pages have the given versions.
+func loadOn(t *testing.T, v *Volume, workers int, stop chan struct{}, version []uint64) (wait func() []uint64) {
+	pages := len(version)
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {

@@ -244,6 +244,9 @@ func (a volumeAPI) GetLayout(ctx context.Context, req *connect.Request[metapb.Ge
 // differs reports whether a new leader must know the new report: counters of
 // rows move all the time, and only whether there are any matters.
 func differs(last, now *state.Report) bool {
+	if now.LastScrub != nil && (last.LastScrub == nil || last.LastScrub.Finished != now.LastScrub.Finished) {
+		return true
+	}
 	return last.State != now.State || last.DegradedGroups != now.DegradedGroups || last.RedundancyLeft != now.RedundancyLeft ||
 		last.LostPages != now.LostPages || (last.RebuildRows == 0) != (now.RebuildRows == 0) || (last.DegradedRows == 0) != (now.DegradedRows == 0)
 }

@@ -3,6 +3,8 @@ package meta
 import (
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"dmps/meta/metapb"
 	"dmps/meta/state"
 	"dmps/raid"
@@ -71,6 +73,12 @@ func reportState(p *metapb.Report) (state.Report, error) {
 		DegradedGroups: p.GetDegradedGroups(), DegradedRows: p.GetDegradedRows(), LostPages: p.GetLostPages(),
 		RedundancyLeft: int(p.GetRedundancyLeft()), RebuildRows: p.GetRebuildRows(),
 	}
+	if l := p.GetLastScrub(); l != nil {
+		r.LastScrub = &state.Scrub{
+			Started: l.StartedUnixMs, Finished: l.FinishedUnixMs, Slots: l.SlotsVerified, Skipped: l.SlotsSkipped,
+			Bad: l.BadSlots, Repaired: l.Repaired, Unrepairable: l.Unrepairable,
+		}
+	}
 	for _, s := range p.GetSuspect() {
 		r.Suspect = append(r.Suspect, raid.ServerID(s))
 	}
@@ -91,7 +99,18 @@ func reportMessage(r *state.Report) *metapb.Report {
 	for _, s := range r.Suspect {
 		p.Suspect = append(p.Suspect, string(s))
 	}
+	p.LastScrub = scrubMessage(r.LastScrub)
 	return p
+}
+
+func scrubMessage(l *state.Scrub) *metapb.Scrub {
+	if l == nil {
+		return nil
+	}
+	return &metapb.Scrub{
+		StartedUnixMs: l.Started, FinishedUnixMs: l.Finished, SlotsVerified: l.Slots, SlotsSkipped: l.Skipped,
+		BadSlots: l.Bad, Repaired: l.Repaired, Unrepairable: l.Unrepairable,
+	}
 }
 
 // volumeMessage is a volume with all that the leader knows. The caller holds
@@ -105,6 +124,10 @@ func (r *reign) volumeMessageLocked(s *state.State, v *state.Volume, now time.Ti
 	if fresh, ok := r.mu.reports[v.ID]; ok && fresh.epoch == v.LastLease {
 		if rs, err := reportState(fresh.Report); err == nil {
 			last, report = &rs, fresh.Report
+			if report.LastScrub == nil && v.Report != nil && v.Report.LastScrub != nil {
+				report = proto.CloneOf(report) // the leader keeps what the client said
+				report.LastScrub = scrubMessage(v.Report.LastScrub)
+			}
 		}
 	}
 	h := s.Health(v, last)

@@ -38,9 +38,9 @@ type Config struct {
 	// Peers dials the servers that a rebuild reads from; nil: TCP. The server
 	// registers memory with it and closes it, so it must be nobody else's.
 	Peers transport.Dialer
-	// RebuildRate bounds what all rebuilds together pull from other servers, and
-	// verifications pull and read of this server's own memory,
-	// headers included, in bytes a second; 0: no limit.
+	// RebuildRate bounds what all rebuilds together pull from other servers,
+	// and what scrubs pull and read of this server's own memory, headers
+	// included, in bytes a second; 0: no limit.
 	RebuildRate int64
 
 	// Shortage says when memory is asked to be moved away; the zero value: never.

@@ -152,12 +152,12 @@ func (s *RebuildSpec) Validate() error {
 		return fmt.Errorf("%w: %w", ErrBadRebuild, fmt.Errorf(format, a...))
 	}
 	members := s.K + s.M
-	least := 1
+	least := 1 // of sources, and of parity to make something from
 	if s.Verify {
 		least = 0
 	}
 	switch {
-	case s.K < 1 || s.K > 16 || s.M < 1 || members > MaxRebuildMembers:
+	case s.K < 1 || s.K > 16 || s.M < least || members > MaxRebuildMembers:
 		return bad("rows of %d+%d members", s.K, s.M)
 	case int(s.Col) >= members:
 		return bad("column %d of %d", s.Col, members)

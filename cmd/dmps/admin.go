@@ -37,7 +37,8 @@ type adminStatus struct {
 }
 
 // admin answers questions about a role over HTTP: status and metrics, whether
-// it lives, and profiles when that was asked for. It never takes orders.
+// it lives, and profiles when that was asked for. The only order that it takes
+// is to scrub (scrub_admin.go).
 type admin struct {
 	mux *http.ServeMux
 	reg *prometheus.Registry

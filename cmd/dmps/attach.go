@@ -32,6 +32,8 @@ type attachFlags struct {
 	swappable bool
 	accept    bool
 	rebuild   bytesize.Size
+	scrub     time.Duration
+	scrubRate bytesize.Size
 	pprof     bool
 }
 
@@ -59,7 +61,11 @@ Memory is locked, because a client that is swapped out while the kernel swaps to
 it waits for itself. --allow-swappable goes on without, for volumes that are not
 swapped to by this machine.
 
-The admin address answers GET /status (JSON), /metrics (Prometheus), /healthz.`,
+Once a week everything in the volume is verified, and repaired where it is wrong
+('dmps scrub --help'); --scrub-every says how often.
+
+The admin address answers GET /status (JSON), /metrics (Prometheus), /healthz,
+and takes POST /scrub and POST /scrub/stop.`,
 		Example: `  dmps attach swap0
   dmps attach swap0 --nbd unix:/run/dmps/swap0.sock --admin 127.0.0.1:9810
   dmps attach swap0 --takeover      # the other client is refused by every server from now on
@@ -80,10 +86,13 @@ The admin address answers GET /status (JSON), /metrics (Prometheus), /healthz.`,
 	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the arena and the page map of the volume")
 	fl.BoolVar(&f.takeover, "takeover", false, "take the volume from a client that is still alive")
 	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that a server pulls at most for each member that is rebuilt; 0: only the servers' own limits count")
+	fl.DurationVar(&f.scrub, "scrub-every", 7*24*time.Hour, "how often everything in the volume is verified, from the last time on; 0: only on demand")
+	f.scrubRate = defaultScrubRate
+	fl.Var(&f.scrubRate, "scrub-rate", "bytes a second that each server reads at most for a scrub; 0: no limit")
 	fl.BoolVar(&f.accept, "accept-data-loss", false, "attach although more is lost than the redundancy can bear, and older versions of pages may be served")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; do not swap to such a volume")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the admin address")
-	noCompletion(cmd, "nbd", "admin", "holder", "arena", "heap-limit")
+	noCompletion(cmd, "nbd", "admin", "holder", "arena", "heap-limit", "scrub-every", "scrub-rate")
 	return cmd
 }
 
@@ -136,9 +145,14 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	if err != nil {
 		return err
 	}
+	scrubbed, err := scrubbedBefore(ctx, meta, volume)
+	if err != nil {
+		log.Warn("the next scrub is due from now: the last one is not known", "error", err)
+	}
 	vol, err := client.Open(ctx, client.Config{
 		Layout: layout, Lease: lease, Meta: meta, Dialer: new(tcp.Dialer), ArenaBytes: int64(f.arena),
 		AllowSwappable: f.swappable, Holder: f.holder, RebuildRate: int64(f.rebuild), AcceptLoss: f.accept, Logger: log,
+		ScrubEvery: f.scrub, ScrubRate: int64(f.scrubRate), LastScrub: scrubbed,
 	})
 	if err != nil {
 		// Nobody need wait for the lease to run out.
@@ -151,7 +165,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		return errors.Join(err, closeVolume(vol))
 	}
 	s := &attachment{
-		vol: vol, log: log, front: front, side: side, pprof: f.pprof,
+		vol: vol, log: log, front: front, side: side, pprof: f.pprof, scrubRate: int64(f.scrubRate),
 		about: adminStatus{
 			Volume: volume, Epoch: layout.Epoch, Redundancy: layout.Geometry.String(), Layout: layout.Kind.String(),
 			SizeBytes: uint64(vol.Size()), Groups: len(layout.Groups), NBD: nbd.URI(front.Addr(), volume),
@@ -175,6 +189,9 @@ func (f *attachFlags) check() error {
 		if err := f.role.checkAddr("admin", f.admin); err != nil {
 			return err
 		}
+	}
+	if f.scrub < 0 || f.scrub > 0 && f.scrub < time.Minute {
+		return usageError("--scrub-every %v: at least 1m, or 0 for never", f.scrub)
 	}
 	if f.arena < bytesize.MiB {
 		return usageError("--arena %v: at least 1MiB", f.arena)
@@ -221,6 +238,17 @@ type attachment struct {
 	side  net.Listener // nil: no admin address
 	pprof bool
 	about adminStatus
+
+	scrubRate int64 // of scrubs on demand that name none
+}
+
+// scrubbedBefore is the last scrub that meta knows of; nil: none.
+func scrubbedBefore(ctx context.Context, meta *metaclient.Client, volume string) (*client.ScrubStatus, error) {
+	v, _, err := meta.Volume(ctx, volume)
+	if err != nil {
+		return nil, err
+	}
+	return lastScrub(v), nil
 }
 
 // run serves until ctx ends or another client takes the volume. Then it lets
@@ -235,6 +263,7 @@ func (s *attachment) run(ctx context.Context) error {
 			return about
 		})
 		adm.health(s.vol.Flush)
+		adm.takeScrubs(s.vol, s.scrubRate)
 		defer adm.serve(s.side, s.log)()
 	}
 	srv, err := nbd.NewServer(nbd.Config{

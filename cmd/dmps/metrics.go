@@ -57,6 +57,7 @@ func (m *volumeMetrics) Collect(ch chan<- prometheus.Metric) {
 	for _, g := range gaugeDescs {
 		ch <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, g.value(&r), m.volume)
 	}
+	m.collectScrub(ch, &r)
 	for _, name := range slices.Sorted(maps.Keys(r.Counters)) {
 		desc := prometheus.NewDesc("dmps_client_"+metricName(name), "counter of the client's report: "+name, []string{"volume"}, nil)
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.UntypedValue, float64(r.Counters[name]), m.volume)

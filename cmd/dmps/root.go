@@ -80,10 +80,13 @@ decide who lends what to whom (dmps meta), and a client serves a volume over NBD
 (dmps attach). To see all of it on this machine: dmps demo, dmps dev.
 
 Exit codes:
-   0  done; status: everything is healthy
-   1  not done, the message says why; status: the state cannot be told
-   2  status: a volume has less redundancy than promised, no data is lost
-   3  status: a volume has lost data or cannot be written
+   0  done; status: everything is healthy; scrub: everything is right
+   1  not done, the message says why; status: the state cannot be told; scrub:
+      not everything could be verified
+   2  status: a volume has less redundancy than promised, no data is lost;
+      scrub: something was wrong and is repaired
+   3  status: a volume has lost data or cannot be written; scrub: something is
+      wrong and cannot be repaired
   64  the command line is wrong
   69  no metadata node answers, or they have no leader (status: 1)
   73  an address to listen on cannot be had
@@ -124,7 +127,7 @@ Exit codes:
 	)
 	root.AddCommand(
 		a.serverCommand(), a.metaCommand(), a.attachCommand(),
-		a.volumeCommand(), a.statusCommand(),
+		a.volumeCommand(), a.statusCommand(), a.scrubCommand(),
 		a.devCommand(), a.demoCommand(), a.benchCommand(),
 		a.versionCommand(),
 	)

@@ -64,7 +64,7 @@ fail at once: host (by default this host's name), rack, zone.`,
 	fl.StringVar(&f.metrics, "metrics", "", "`address` of metrics and health over HTTP (default: none)")
 	f.heap = 128 * bytesize.MiB
 	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the memory that is lent")
-	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that this server pulls at most from others for rebuilds; 0: no limit")
+	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that this server pulls at most from others for rebuilds, and reads for scrubs; 0: no limit")
 	fl.StringVar(&f.low, "low-memory", "5%", "ask for chunks to be moved away when the host has less `memory` available, in percent or bytes; 0: never")
 	fl.Float64Var(&f.pressure, "pressure", 20, "and when some tasks wait for memory for that many `percent` of the time (/proc/pressure/memory); 0: never")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")

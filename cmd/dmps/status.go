@@ -170,6 +170,9 @@ func mergeLive(v metaclient.Volume, live adminStatus) metaclient.Volume {
 	v.State = worse(v.State, r.State)
 	v.DegradedGroups = max(v.DegradedGroups, uint64(max(0, r.DegradedGroups)))
 	v.RedundancyLeft = min(v.RedundancyLeft, r.RedundancyLeft)
+	if r.LastScrub == nil {
+		r.LastScrub = lastScrub(v)
+	}
 	v.Report = &r
 	return v
 }
@@ -294,6 +297,10 @@ func volumeStatusTable(volumes []volumeStatus, p palette) *table {
 			*row = append(*row, p.paint(colourWarn, fmt.Sprintf("rebuilding, %d rows left", v.Report.RebuildRows)))
 		case v.LiveError != "":
 			*row = append(*row, p.paint(colourWarn, "its client does not answer, this is its last report"))
+		default:
+			if s := scrubRemark(v.Report, time.Now(), p); s != "" {
+				*row = append(*row, s)
+			}
 		}
 	}
 	return t

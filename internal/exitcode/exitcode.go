@@ -6,15 +6,16 @@
 package exitcode
 
 const (
-	// OK: done; for status: everything is healthy.
+	// OK: done; for status: everything is healthy; for scrub: is right.
 	OK = 0
 	// Failure: not done, for a reason that the message gives; for status: the
-	// state cannot be told.
+	// state cannot be told; for scrub: not everything could be verified.
 	Failure = 1
 	// Degraded: status found a volume with less redundancy than promised, and
-	// no data lost.
+	// no data lost; scrub found something wrong, and repaired it.
 	Degraded = 2
-	// Lost: status found a volume that has lost data, or cannot be written.
+	// Lost: status found a volume that has lost data, or cannot be written;
+	// scrub found something wrong that it could not repair.
 	Lost = 3
 	// Usage: the command line is wrong.
 	Usage = 64

@@ -245,6 +245,13 @@ func reportTo(r *client.Report) *metapb.Report {
 		RedundancyLeft: int32(r.RedundancyLeft), MappedPages: r.MappedPages, FilledPages: r.FilledPages,
 		FreeRows: r.FreeRows, Counters: r.Counters, RebuildRows: r.RebuildRows,
 		Rebuilt: each(r.Rebuilt, func(c raid.ChunkID) uint64 { return uint64(c) }),
+		Scrub:   scrubTo(r.Scrub), LastScrub: scrubTo(r.LastScrub),
+	}
+	if len(r.BadSlots) > 0 {
+		p.BadSlots = make(map[string]int64, len(r.BadSlots))
+		for s, n := range r.BadSlots {
+			p.BadSlots[string(s)] = n
+		}
 	}
 	for k, s := range volumeStates {
 		if s == r.State {
@@ -263,6 +270,13 @@ func reportFrom(p *metapb.Report) *client.Report {
 		LostPages: p.LostPages, RedundancyLeft: int(p.RedundancyLeft), MappedPages: p.MappedPages,
 		FilledPages: p.FilledPages, FreeRows: p.FreeRows, Counters: p.Counters, RebuildRows: p.RebuildRows,
 		Rebuilt: each(p.Rebuilt, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),
+		Scrub:   scrubFrom(p.Scrub), LastScrub: scrubFrom(p.LastScrub),
+	}
+	if len(p.BadSlots) > 0 {
+		r.BadSlots = make(map[raid.ServerID]int64, len(p.BadSlots))
+		for s, n := range p.BadSlots {
+			r.BadSlots[raid.ServerID(s)] = n
+		}
 	}
 	for _, s := range p.Suspect {
 		r.Suspect = append(r.Suspect, raid.ServerID(s))

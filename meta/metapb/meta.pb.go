@@ -2388,8 +2388,11 @@ type Report struct {
 	FilledPages    uint64                 `protobuf:"varint,8,opt,name=filled_pages,json=filledPages,proto3" json:"filled_pages,omitempty"`
 	FreeRows       uint64                 `protobuf:"varint,9,opt,name=free_rows,json=freeRows,proto3" json:"free_rows,omitempty"`
 	Counters       map[string]int64       `protobuf:"bytes,10,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	RebuildRows    uint64                 `protobuf:"varint,11,opt,name=rebuild_rows,json=rebuildRows,proto3" json:"rebuild_rows,omitempty"` // rows that replaced members do not have yet
-	Rebuilt        []uint64               `protobuf:"varint,12,rep,packed,name=rebuilt,proto3" json:"rebuilt,omitempty"`                     // chunks of members in state rebuilding that hold everything by now
+	RebuildRows    uint64                 `protobuf:"varint,11,opt,name=rebuild_rows,json=rebuildRows,proto3" json:"rebuild_rows,omitempty"`                                                                  // rows that replaced members do not have yet
+	Rebuilt        []uint64               `protobuf:"varint,12,rep,packed,name=rebuilt,proto3" json:"rebuilt,omitempty"`                                                                                      // chunks of members in state rebuilding that hold everything by now
+	Scrub          *Scrub                 `protobuf:"bytes,20,opt,name=scrub,proto3" json:"scrub,omitempty"`                                                                                                  // the one that runs, or the last of this client; absent: none yet
+	LastScrub      *Scrub                 `protobuf:"bytes,21,opt,name=last_scrub,json=lastScrub,proto3" json:"last_scrub,omitempty"`                                                                         // the last that went through all rows; meta remembers it when a client does not know
+	BadSlots       map[string]int64       `protobuf:"bytes,22,rep,name=bad_slots,json=badSlots,proto3" json:"bad_slots,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // slots found wrong since the volume was attached, by server
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2508,6 +2511,176 @@ func (x *Report) GetRebuilt() []uint64 {
 	return nil
 }
 
+func (x *Report) GetScrub() *Scrub {
+	if x != nil {
+		return x.Scrub
+	}
+	return nil
+}
+
+func (x *Report) GetLastScrub() *Scrub {
+	if x != nil {
+		return x.LastScrub
+	}
+	return nil
+}
+
+func (x *Report) GetBadSlots() map[string]int64 {
+	if x != nil {
+		return x.BadSlots
+	}
+	return nil
+}
+
+// Scrub is how far a scrub is, and what it found.
+type Scrub struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Running        bool                   `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"`
+	StartedUnixMs  int64                  `protobuf:"varint,2,opt,name=started_unix_ms,json=startedUnixMs,proto3" json:"started_unix_ms,omitempty"`
+	FinishedUnixMs int64                  `protobuf:"varint,3,opt,name=finished_unix_ms,json=finishedUnixMs,proto3" json:"finished_unix_ms,omitempty"` // 0: it runs
+	Ended          string                 `protobuf:"bytes,4,opt,name=ended,proto3" json:"ended,omitempty"`                                            // why it ended before it had gone through all rows
+	RowsTotal      uint64                 `protobuf:"varint,5,opt,name=rows_total,json=rowsTotal,proto3" json:"rows_total,omitempty"`
+	RowsDone       uint64                 `protobuf:"varint,6,opt,name=rows_done,json=rowsDone,proto3" json:"rows_done,omitempty"`
+	SlotsVerified  uint64                 `protobuf:"varint,7,opt,name=slots_verified,json=slotsVerified,proto3" json:"slots_verified,omitempty"`
+	SlotsSkipped   uint64                 `protobuf:"varint,8,opt,name=slots_skipped,json=slotsSkipped,proto3" json:"slots_skipped,omitempty"` // not 0: incomplete
+	BadSlots       uint64                 `protobuf:"varint,9,opt,name=bad_slots,json=badSlots,proto3" json:"bad_slots,omitempty"`
+	Repaired       uint64                 `protobuf:"varint,10,opt,name=repaired,proto3" json:"repaired,omitempty"`                                     // of bad_slots
+	Unrepairable   uint64                 `protobuf:"varint,11,opt,name=unrepairable,proto3" json:"unrepairable,omitempty"`                             // of bad_slots
+	Bytes          uint64                 `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"`                                           // that servers read for it
+	Rate           int64                  `protobuf:"varint,13,opt,name=rate,proto3" json:"rate,omitempty"`                                             // limit, bytes a second and server; 0: none
+	BytesPerSecond int64                  `protobuf:"varint,14,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // of all servers
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Scrub) Reset() {
+	*x = Scrub{}
+	mi := &file_meta_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scrub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scrub) ProtoMessage() {}
+
+func (x *Scrub) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scrub.ProtoReflect.Descriptor instead.
+func (*Scrub) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Scrub) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *Scrub) GetStartedUnixMs() int64 {
+	if x != nil {
+		return x.StartedUnixMs
+	}
+	return 0
+}
+
+func (x *Scrub) GetFinishedUnixMs() int64 {
+	if x != nil {
+		return x.FinishedUnixMs
+	}
+	return 0
+}
+
+func (x *Scrub) GetEnded() string {
+	if x != nil {
+		return x.Ended
+	}
+	return ""
+}
+
+func (x *Scrub) GetRowsTotal() uint64 {
+	if x != nil {
+		return x.RowsTotal
+	}
+	return 0
+}
+
+func (x *Scrub) GetRowsDone() uint64 {
+	if x != nil {
+		return x.RowsDone
+	}
+	return 0
+}
+
+func (x *Scrub) GetSlotsVerified() uint64 {
+	if x != nil {
+		return x.SlotsVerified
+	}
+	return 0
+}
+
+func (x *Scrub) GetSlotsSkipped() uint64 {
+	if x != nil {
+		return x.SlotsSkipped
+	}
+	return 0
+}
+
+func (x *Scrub) GetBadSlots() uint64 {
+	if x != nil {
+		return x.BadSlots
+	}
+	return 0
+}
+
+func (x *Scrub) GetRepaired() uint64 {
+	if x != nil {
+		return x.Repaired
+	}
+	return 0
+}
+
+func (x *Scrub) GetUnrepairable() uint64 {
+	if x != nil {
+		return x.Unrepairable
+	}
+	return 0
+}
+
+func (x *Scrub) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Scrub) GetRate() int64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Scrub) GetBytesPerSecond() int64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
 // Volume is a volume as status shows it: what meta knows of its servers and
 // what its client last reported, whichever is worse.
 type Volume struct {
@@ -2543,7 +2716,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2728,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2741,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Volume) GetId() uint64 {
@@ -2754,7 +2927,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +2939,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +2952,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_proto_rawDescGZIP(), []int{38}
 }
 
 type ListVolumesResponse struct {
@@ -2791,7 +2964,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2803,7 +2976,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2816,7 +2989,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -2835,7 +3008,7 @@ type GetVolumeRequest struct {
 
 func (x *GetVolumeRequest) Reset() {
 	*x = GetVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2847,7 +3020,7 @@ func (x *GetVolumeRequest) String() string {
 func (*GetVolumeRequest) ProtoMessage() {}
 
 func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2860,7 +3033,7 @@ func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeRequest.ProtoReflect.Descriptor instead.
 func (*GetVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetVolumeRequest) GetName() string {
@@ -2880,7 +3053,7 @@ type GetVolumeResponse struct {
 
 func (x *GetVolumeResponse) Reset() {
 	*x = GetVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2892,7 +3065,7 @@ func (x *GetVolumeResponse) String() string {
 func (*GetVolumeResponse) ProtoMessage() {}
 
 func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2905,7 +3078,7 @@ func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeResponse.ProtoReflect.Descriptor instead.
 func (*GetVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetVolumeResponse) GetVolume() *Volume {
@@ -2932,7 +3105,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2944,7 +3117,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2957,7 +3130,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DeleteVolumeRequest) GetName() string {
@@ -2982,7 +3155,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3167,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +3180,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_proto_rawDescGZIP(), []int{43}
 }
 
 type AttachRequest struct {
@@ -3022,7 +3195,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3034,7 +3207,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3047,7 +3220,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AttachRequest) GetVolume() string {
@@ -3089,7 +3262,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3274,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3287,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AttachResponse) GetLayout() *Layout {
@@ -3149,7 +3322,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3334,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3347,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RenewRequest) GetVolume() uint64 {
@@ -3207,7 +3380,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3219,7 +3392,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3232,7 +3405,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RenewResponse) GetVersion() uint64 {
@@ -3251,7 +3424,7 @@ type GetLayoutRequest struct {
 
 func (x *GetLayoutRequest) Reset() {
 	*x = GetLayoutRequest{}
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3263,7 +3436,7 @@ func (x *GetLayoutRequest) String() string {
 func (*GetLayoutRequest) ProtoMessage() {}
 
 func (x *GetLayoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3276,7 +3449,7 @@ func (x *GetLayoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLayoutRequest.ProtoReflect.Descriptor instead.
 func (*GetLayoutRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetLayoutRequest) GetVolume() uint64 {
@@ -3295,7 +3468,7 @@ type GetLayoutResponse struct {
 
 func (x *GetLayoutResponse) Reset() {
 	*x = GetLayoutResponse{}
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3307,7 +3480,7 @@ func (x *GetLayoutResponse) String() string {
 func (*GetLayoutResponse) ProtoMessage() {}
 
 func (x *GetLayoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3320,7 +3493,7 @@ func (x *GetLayoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLayoutResponse.ProtoReflect.Descriptor instead.
 func (*GetLayoutResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetLayoutResponse) GetLayout() *Layout {
@@ -3340,7 +3513,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3352,7 +3525,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3365,7 +3538,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DetachRequest) GetVolume() uint64 {
@@ -3390,7 +3563,7 @@ type DetachResponse struct {
 
 func (x *DetachResponse) Reset() {
 	*x = DetachResponse{}
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3402,7 +3575,7 @@ func (x *DetachResponse) String() string {
 func (*DetachResponse) ProtoMessage() {}
 
 func (x *DetachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3415,7 +3588,7 @@ func (x *DetachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
 func (*DetachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_proto_rawDescGZIP(), []int{51}
 }
 
 type BackupRequest struct {
@@ -3426,7 +3599,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3438,7 +3611,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3451,7 +3624,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_proto_rawDescGZIP(), []int{52}
 }
 
 type BackupResponse struct {
@@ -3463,7 +3636,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +3648,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +3661,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -3514,7 +3687,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3526,7 +3699,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3539,7 +3712,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -3602,7 +3775,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +3787,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +3800,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListEventsRequest) GetSince() uint64 {
@@ -3662,7 +3835,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3674,7 +3847,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3687,7 +3860,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -3719,7 +3892,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3731,7 +3904,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3744,7 +3917,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_proto_rawDescGZIP(), []int{57}
 }
 
 type GetStatusResponse struct {
@@ -3760,7 +3933,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3772,7 +3945,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3785,7 +3958,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetStatusResponse) GetCluster() string {
@@ -3833,7 +4006,7 @@ type Rebalancing struct {
 
 func (x *Rebalancing) Reset() {
 	*x = Rebalancing{}
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3845,7 +4018,7 @@ func (x *Rebalancing) String() string {
 func (*Rebalancing) ProtoMessage() {}
 
 func (x *Rebalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3858,7 +4031,7 @@ func (x *Rebalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebalancing.ProtoReflect.Descriptor instead.
 func (*Rebalancing) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Rebalancing) GetThresholdPercent() uint32 {
@@ -4059,7 +4232,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tadmin_url\x18\x03 \x01(\tR\badminUrl\x12!\n" +
-	"\fremaining_ms\x18\x04 \x01(\x03R\vremainingMs\"\x86\x04\n" +
+	"\fremaining_ms\x18\x04 \x01(\x03R\vremainingMs\"\xe3\x05\n" +
 	"\x06Report\x12/\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x19.dmps.meta.v1.VolumeStateR\x05state\x12'\n" +
 	"\x0fdegraded_groups\x18\x02 \x01(\x04R\x0edegradedGroups\x12#\n" +
@@ -4074,10 +4247,34 @@ const file_meta_proto_rawDesc = "" +
 	"\bcounters\x18\n" +
 	" \x03(\v2\".dmps.meta.v1.Report.CountersEntryR\bcounters\x12!\n" +
 	"\frebuild_rows\x18\v \x01(\x04R\vrebuildRows\x12\x18\n" +
-	"\arebuilt\x18\f \x03(\x04R\arebuilt\x1a;\n" +
+	"\arebuilt\x18\f \x03(\x04R\arebuilt\x12)\n" +
+	"\x05scrub\x18\x14 \x01(\v2\x13.dmps.meta.v1.ScrubR\x05scrub\x122\n" +
+	"\n" +
+	"last_scrub\x18\x15 \x01(\v2\x13.dmps.meta.v1.ScrubR\tlastScrub\x12?\n" +
+	"\tbad_slots\x18\x16 \x03(\v2\".dmps.meta.v1.Report.BadSlotsEntryR\bbadSlots\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf4\x06\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
+	"\rBadSlotsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xc2\x03\n" +
+	"\x05Scrub\x12\x18\n" +
+	"\arunning\x18\x01 \x01(\bR\arunning\x12&\n" +
+	"\x0fstarted_unix_ms\x18\x02 \x01(\x03R\rstartedUnixMs\x12(\n" +
+	"\x10finished_unix_ms\x18\x03 \x01(\x03R\x0efinishedUnixMs\x12\x14\n" +
+	"\x05ended\x18\x04 \x01(\tR\x05ended\x12\x1d\n" +
+	"\n" +
+	"rows_total\x18\x05 \x01(\x04R\trowsTotal\x12\x1b\n" +
+	"\trows_done\x18\x06 \x01(\x04R\browsDone\x12%\n" +
+	"\x0eslots_verified\x18\a \x01(\x04R\rslotsVerified\x12#\n" +
+	"\rslots_skipped\x18\b \x01(\x04R\fslotsSkipped\x12\x1b\n" +
+	"\tbad_slots\x18\t \x01(\x04R\bbadSlots\x12\x1a\n" +
+	"\brepaired\x18\n" +
+	" \x01(\x04R\brepaired\x12\"\n" +
+	"\funrepairable\x18\v \x01(\x04R\funrepairable\x12\x14\n" +
+	"\x05bytes\x18\f \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04rate\x18\r \x01(\x03R\x04rate\x12(\n" +
+	"\x10bytes_per_second\x18\x0e \x01(\x03R\x0ebytesPerSecond\"\xf4\x06\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12/\n" +
@@ -4234,7 +4431,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_meta_proto_goTypes = []any{
 	(ServerState)(0),              // 0: dmps.meta.v1.ServerState
 	(MemberState)(0),              // 1: dmps.meta.v1.MemberState
@@ -4276,32 +4473,34 @@ var file_meta_proto_goTypes = []any{
 	(*Layout)(nil),                // 37: dmps.meta.v1.Layout
 	(*Lease)(nil),                 // 38: dmps.meta.v1.Lease
 	(*Report)(nil),                // 39: dmps.meta.v1.Report
-	(*Volume)(nil),                // 40: dmps.meta.v1.Volume
-	(*ListVolumesRequest)(nil),    // 41: dmps.meta.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),   // 42: dmps.meta.v1.ListVolumesResponse
-	(*GetVolumeRequest)(nil),      // 43: dmps.meta.v1.GetVolumeRequest
-	(*GetVolumeResponse)(nil),     // 44: dmps.meta.v1.GetVolumeResponse
-	(*DeleteVolumeRequest)(nil),   // 45: dmps.meta.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil),  // 46: dmps.meta.v1.DeleteVolumeResponse
-	(*AttachRequest)(nil),         // 47: dmps.meta.v1.AttachRequest
-	(*AttachResponse)(nil),        // 48: dmps.meta.v1.AttachResponse
-	(*RenewRequest)(nil),          // 49: dmps.meta.v1.RenewRequest
-	(*RenewResponse)(nil),         // 50: dmps.meta.v1.RenewResponse
-	(*GetLayoutRequest)(nil),      // 51: dmps.meta.v1.GetLayoutRequest
-	(*GetLayoutResponse)(nil),     // 52: dmps.meta.v1.GetLayoutResponse
-	(*DetachRequest)(nil),         // 53: dmps.meta.v1.DetachRequest
-	(*DetachResponse)(nil),        // 54: dmps.meta.v1.DetachResponse
-	(*BackupRequest)(nil),         // 55: dmps.meta.v1.BackupRequest
-	(*BackupResponse)(nil),        // 56: dmps.meta.v1.BackupResponse
-	(*Event)(nil),                 // 57: dmps.meta.v1.Event
-	(*ListEventsRequest)(nil),     // 58: dmps.meta.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 59: dmps.meta.v1.ListEventsResponse
-	(*GetStatusRequest)(nil),      // 60: dmps.meta.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 61: dmps.meta.v1.GetStatusResponse
-	(*Rebalancing)(nil),           // 62: dmps.meta.v1.Rebalancing
-	nil,                           // 63: dmps.meta.v1.RegisterRequest.LabelsEntry
-	nil,                           // 64: dmps.meta.v1.Server.LabelsEntry
-	nil,                           // 65: dmps.meta.v1.Report.CountersEntry
+	(*Scrub)(nil),                 // 40: dmps.meta.v1.Scrub
+	(*Volume)(nil),                // 41: dmps.meta.v1.Volume
+	(*ListVolumesRequest)(nil),    // 42: dmps.meta.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),   // 43: dmps.meta.v1.ListVolumesResponse
+	(*GetVolumeRequest)(nil),      // 44: dmps.meta.v1.GetVolumeRequest
+	(*GetVolumeResponse)(nil),     // 45: dmps.meta.v1.GetVolumeResponse
+	(*DeleteVolumeRequest)(nil),   // 46: dmps.meta.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),  // 47: dmps.meta.v1.DeleteVolumeResponse
+	(*AttachRequest)(nil),         // 48: dmps.meta.v1.AttachRequest
+	(*AttachResponse)(nil),        // 49: dmps.meta.v1.AttachResponse
+	(*RenewRequest)(nil),          // 50: dmps.meta.v1.RenewRequest
+	(*RenewResponse)(nil),         // 51: dmps.meta.v1.RenewResponse
+	(*GetLayoutRequest)(nil),      // 52: dmps.meta.v1.GetLayoutRequest
+	(*GetLayoutResponse)(nil),     // 53: dmps.meta.v1.GetLayoutResponse
+	(*DetachRequest)(nil),         // 54: dmps.meta.v1.DetachRequest
+	(*DetachResponse)(nil),        // 55: dmps.meta.v1.DetachResponse
+	(*BackupRequest)(nil),         // 56: dmps.meta.v1.BackupRequest
+	(*BackupResponse)(nil),        // 57: dmps.meta.v1.BackupResponse
+	(*Event)(nil),                 // 58: dmps.meta.v1.Event
+	(*ListEventsRequest)(nil),     // 59: dmps.meta.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 60: dmps.meta.v1.ListEventsResponse
+	(*GetStatusRequest)(nil),      // 61: dmps.meta.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 62: dmps.meta.v1.GetStatusResponse
+	(*Rebalancing)(nil),           // 63: dmps.meta.v1.Rebalancing
+	nil,                           // 64: dmps.meta.v1.RegisterRequest.LabelsEntry
+	nil,                           // 65: dmps.meta.v1.Server.LabelsEntry
+	nil,                           // 66: dmps.meta.v1.Report.CountersEntry
+	nil,                           // 67: dmps.meta.v1.Report.BadSlotsEntry
 }
 var file_meta_proto_depIdxs = []int32{
 	3,  // 0: dmps.meta.v1.Reason.code:type_name -> dmps.meta.v1.Reason.Code
@@ -4309,84 +4508,87 @@ var file_meta_proto_depIdxs = []int32{
 	5,  // 2: dmps.meta.v1.GetNodeResponse.leader:type_name -> dmps.meta.v1.Node
 	5,  // 3: dmps.meta.v1.JoinRequest.node:type_name -> dmps.meta.v1.Node
 	5,  // 4: dmps.meta.v1.ListMembersResponse.members:type_name -> dmps.meta.v1.Node
-	63, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
-	64, // 6: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
+	64, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
+	65, // 6: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
 	0,  // 7: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
 	20, // 8: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
 	31, // 9: dmps.meta.v1.RemoveServerResponse.losses:type_name -> dmps.meta.v1.Loss
-	40, // 10: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	41, // 10: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
 	1,  // 11: dmps.meta.v1.Member.state:type_name -> dmps.meta.v1.MemberState
 	34, // 12: dmps.meta.v1.Pending.member:type_name -> dmps.meta.v1.Member
 	34, // 13: dmps.meta.v1.Group.members:type_name -> dmps.meta.v1.Member
 	35, // 14: dmps.meta.v1.Group.pending:type_name -> dmps.meta.v1.Pending
 	36, // 15: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
 	2,  // 16: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
-	65, // 17: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
-	2,  // 18: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
-	38, // 19: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
-	39, // 20: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
-	40, // 21: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
-	40, // 22: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
-	37, // 23: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
-	37, // 24: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
-	39, // 25: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
-	37, // 26: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
-	57, // 27: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
-	40, // 28: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
-	20, // 29: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
-	5,  // 30: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
-	62, // 31: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
-	6,  // 32: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
-	8,  // 33: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
-	10, // 34: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
-	12, // 35: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
-	14, // 36: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
-	55, // 37: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
-	16, // 38: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
-	18, // 39: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
-	21, // 40: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
-	23, // 41: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
-	25, // 42: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
-	27, // 43: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
-	29, // 44: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
-	32, // 45: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
-	41, // 46: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
-	43, // 47: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
-	45, // 48: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
-	47, // 49: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
-	49, // 50: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
-	51, // 51: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
-	53, // 52: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
-	60, // 53: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
-	58, // 54: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
-	7,  // 55: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
-	9,  // 56: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
-	11, // 57: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
-	13, // 58: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
-	15, // 59: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
-	56, // 60: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
-	17, // 61: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
-	19, // 62: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
-	22, // 63: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
-	24, // 64: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
-	26, // 65: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
-	28, // 66: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
-	30, // 67: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
-	33, // 68: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
-	42, // 69: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
-	44, // 70: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
-	46, // 71: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
-	48, // 72: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
-	50, // 73: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
-	52, // 74: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
-	54, // 75: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
-	61, // 76: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
-	59, // 77: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
-	55, // [55:78] is the sub-list for method output_type
-	32, // [32:55] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	66, // 17: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
+	40, // 18: dmps.meta.v1.Report.scrub:type_name -> dmps.meta.v1.Scrub
+	40, // 19: dmps.meta.v1.Report.last_scrub:type_name -> dmps.meta.v1.Scrub
+	67, // 20: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
+	2,  // 21: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
+	38, // 22: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
+	39, // 23: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
+	41, // 24: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
+	41, // 25: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	37, // 26: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
+	37, // 27: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
+	39, // 28: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
+	37, // 29: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
+	58, // 30: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
+	41, // 31: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
+	20, // 32: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
+	5,  // 33: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
+	63, // 34: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
+	6,  // 35: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
+	8,  // 36: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
+	10, // 37: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
+	12, // 38: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
+	14, // 39: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
+	56, // 40: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
+	16, // 41: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
+	18, // 42: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
+	21, // 43: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
+	23, // 44: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
+	25, // 45: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
+	27, // 46: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
+	29, // 47: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
+	32, // 48: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
+	42, // 49: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
+	44, // 50: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
+	46, // 51: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
+	48, // 52: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
+	50, // 53: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
+	52, // 54: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
+	54, // 55: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
+	61, // 56: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
+	59, // 57: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
+	7,  // 58: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
+	9,  // 59: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
+	11, // 60: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
+	13, // 61: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
+	15, // 62: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
+	57, // 63: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
+	17, // 64: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
+	19, // 65: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
+	22, // 66: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
+	24, // 67: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
+	26, // 68: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
+	28, // 69: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
+	30, // 70: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
+	33, // 71: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
+	43, // 72: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
+	45, // 73: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
+	47, // 74: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
+	49, // 75: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
+	51, // 76: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
+	53, // 77: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
+	55, // 78: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
+	62, // 79: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
+	60, // 80: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
+	58, // [58:81] is the sub-list for method output_type
+	35, // [35:58] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -4400,7 +4602,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   62,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -64,6 +64,9 @@ func (s *State) putReport(c *PutReport) *Refusal {
 	}
 	v := s.Volumes[c.Volume]
 	r := c.Report
+	if r.LastScrub == nil && v.Report != nil {
+		r.LastScrub = v.Report.LastScrub // this client does not know
+	}
 	v.Report = &r
 	s.touchVolume(v.ID)
 	return nil

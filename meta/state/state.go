@@ -109,6 +109,19 @@ type Report struct {
 	RedundancyLeft int             `json:"redundancy_left"`
 	Suspect        []raid.ServerID `json:"suspect,omitempty"`
 	RebuildRows    uint64          `json:"rebuild_rows,omitempty"`
+	LastScrub      *Scrub          `json:"last_scrub,omitempty"` // also of an earlier lease; nil: none is known
+}
+
+// Scrub is what is remembered of the last scrub that went through a volume:
+// the next one is due from there.
+type Scrub struct {
+	Started      int64  `json:"started"` // Unix milliseconds, by the client's clock, as Finished
+	Finished     int64  `json:"finished"`
+	Slots        uint64 `json:"slots"` // verified
+	Skipped      uint64 `json:"skipped,omitempty"`
+	Bad          uint64 `json:"bad,omitempty"`
+	Repaired     uint64 `json:"repaired,omitempty"`
+	Unrepairable uint64 `json:"unrepairable,omitempty"`
 }
 
 // Stuck is why members of a volume are not replaced.
