@@ -23,9 +23,14 @@ type batch struct {
 	// In-place layouts: one chunk.
 	group raid.GroupID
 
-	left   int    // transfers that have not completed
-	failed uint32 // members whose transfer did not succeed
-	err    error
+	to   [raid.MaxData + raid.MaxParity]dest // whom the columns are sent to
+	also [raid.MaxData + raid.MaxParity]dest // and the pending members that get them too
+
+	left     int    // transfers that have not completed
+	failed   uint32 // members whose transfer did not succeed
+	lagged   uint32 // pending members that do not have it, or are not pending any more
+	promoted uint32 // columns whose pending member has become the member since
+	err      error
 
 	next *batch
 }
@@ -63,7 +68,7 @@ func (b *batch) encode(v *Volume) {
 		col, _ := p.At(i)
 		row := i % p.Rows
 		h := raid.Header{
-			Kind: raid.KindPage, Filled: p.FilledCols(row), Members: p.Members,
+			Kind: raid.KindPage, Filled: p.FilledCols(row), Members: p.Named,
 			Page: b.items[i].Page, Seq: p.Seq, Epoch: epoch, CRC: raid.Checksum(buf.Page),
 		}
 		if b.items[i].Kind == raid.ItemNotes {
@@ -87,7 +92,7 @@ func (b *batch) encode(v *Volume) {
 		}
 		for m := range v.geo.M {
 			par[m] = nil
-			if p.Members&(1<<(v.geo.K+m)) != 0 {
+			if (p.Members|p.Second)&(1<<(v.geo.K+m)) != 0 {
 				par[m] = b.parityBuf(m, r).Page
 			}
 		}
@@ -97,7 +102,7 @@ func (b *batch) encode(v *Volume) {
 				continue
 			}
 			h := raid.Header{
-				Kind: raid.KindParity, Filled: p.FilledCols(r), Members: p.Members,
+				Kind: raid.KindParity, Filled: p.FilledCols(r), Members: p.Named,
 				Seq: p.Seq, Epoch: epoch, CRC: raid.Checksum(par[m]),
 			}
 			h.Put(b.parityBuf(m, r).hdr[:hdr], table[r][:v.geo.K])
@@ -105,18 +110,26 @@ func (b *batch) encode(v *Volume) {
 	}
 }
 
-// transfers counts the members that get something.
-func (b *batch) transfers(v *Volume) int {
-	n := 0
-	for c := range v.geo.Members() {
-		if b.p.Members&(1<<c) == 0 {
-			continue
+// aimLocked decides whom the placed batch is sent to.
+func (b *batch) aimLocked(v *Volume) {
+	clear(b.to[:])
+	clear(b.also[:])
+	b.left = 0
+	for c := range raid.Col(v.geo.Members()) {
+		from, to := b.column(v, c)
+		if b.p.Members&(1<<c) != 0 {
+			b.to[c] = v.member(b.p.Group, c).dest()
+			if to > from {
+				b.left++
+			}
 		}
-		if from, to := b.column(v, raid.Col(c)); to > from {
-			n++
+		if b.p.Second&(1<<c) != 0 {
+			b.also[c] = v.mover(b.p.Group, c).dest()
+			if to > from {
+				b.left++
+			}
 		}
 	}
-	return n
 }
 
 // column is the range of rows or pages that member c gets: pages of the batch
@@ -128,29 +141,33 @@ func (b *batch) column(v *Volume, c raid.Col) (from, to int) {
 	return 0, b.p.Rows
 }
 
-// send starts the transfers, one a member. With the last of them b may be over
+// send starts the transfers, one a member and one a pending member. With the last of them b may be over
 // and in use for something else, so it is not looked at after that.
 func (b *batch) send(v *Volume) {
 	todo := b.left
 	for c := raid.Col(0); todo > 0; c++ {
-		if b.p.Members&(1<<c) == 0 {
-			continue
-		}
 		from, to := b.column(v, c)
 		if to == from {
 			continue
 		}
-		m := v.member(b.p.Group, c)
-		x := v.xfers.get()
-		x.batch, x.col = b, c
-		x.req.Op = opWrite
-		x.req.Chunk = uint64(m.chunk)
-		for i := from; i < to; i++ {
-			buf, n := b.pageFor(v, c, i)
-			x.add(b.p.Index[(i-from)], buf.hdr[:n], buf.Page)
+		for _, d := range [2]*dest{&b.to[c], &b.also[c]} {
+			if d.peer == nil {
+				continue
+			}
+			x := v.xfers.get()
+			x.batch, x.col, x.second = b, c, d == &b.also[c]
+			x.req.Op = opWrite
+			x.req.Chunk = uint64(d.chunk)
+			for i := from; i < to; i++ {
+				buf, n := b.pageFor(v, c, i)
+				x.add(b.p.Index[(i-from)], buf.hdr[:n], buf.Page)
+			}
+			if todo--; todo == 0 {
+				d.peer.send(x)
+				return
+			}
+			d.peer.send(x)
 		}
-		todo--
-		m.peer.send(x)
 	}
 }
 

@@ -169,7 +169,7 @@ func (v *Volume) cleanBatchLocked(c *cleaning) *batch {
 	}
 	v.mu.batches = b.next
 	b.next = nil
-	b.left = b.transfers(v)
+	b.aimLocked(v)
 	return b
 }
 

@@ -34,6 +34,7 @@
 // # Members that are lost
 //
 //	meta gives a lost member another chunk                  relayout.go
+//	a living one is moved                                   moving.go
 //	the servers fill it from each other, from row lists     rebuild.go
 //	who was away is compared with the map when it returns   compare.go
 //	everything is verified now and then, and repaired       scrub.go, scrub_settle.go
@@ -49,5 +50,5 @@
 //
 // Read in this order: device.go, op.go, volume.go, submit.go, pageout.go,
 // batch.go, pagein.go, rescue.go, members.go, watch.go; then clean.go, trim.go,
-// recover.go, relayout.go, rebuild.go, scrub.go, inplace.go.
+// recover.go, relayout.go, moving.go, rebuild.go, scrub.go, inplace.go.
 package client

@@ -25,6 +25,8 @@ type fakeServer struct {
 	frozen chan struct{}
 	chunks map[uint64]*fakeChunk
 	conns  map[*fakeConn]bool
+
+	released map[uint64]bool
 }
 
 type fakeChunk struct {
@@ -36,7 +38,7 @@ type fakeChunk struct {
 func newFakeNet(n int) *fakeNet {
 	f := &fakeNet{servers: map[string]*fakeServer{}}
 	for i := range n {
-		f.servers[fmt.Sprint("s", i)] = &fakeServer{inc: uint64(i + 1), chunks: map[uint64]*fakeChunk{}, conns: map[*fakeConn]bool{}}
+		f.servers[fmt.Sprint("s", i)] = &fakeServer{inc: uint64(i + 1), chunks: map[uint64]*fakeChunk{}, conns: map[*fakeConn]bool{}, released: map[uint64]bool{}}
 	}
 	return f
 }
@@ -198,6 +200,10 @@ func (c *fakeConn) Kick() {
 func (c *fakeConn) OpenChunk(ctx context.Context, chunk uint64, spec transport.ChunkSpec) error {
 	c.net.mu.Lock()
 	defer c.net.mu.Unlock()
+	if spec.Release {
+		c.s.released[chunk] = true
+		return nil
+	}
 	if c.s.chunks[chunk] == nil {
 		if spec.MustExist {
 			return transport.ErrNoChunk

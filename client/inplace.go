@@ -49,6 +49,7 @@ func (v *Volume) nextInPlaceLocked(*after) *batch {
 		b.p.Seq = v.mu.seq
 		v.mu.flying++
 		q.starved = 0
+		b.to[0], b.also[0] = v.member(b.group, 0).dest(), dest{}
 		b.left = 1
 		return b
 	}
@@ -57,7 +58,7 @@ func (v *Volume) nextInPlaceLocked(*after) *batch {
 
 // sendInPlace sends a batch to its chunk. Same-filled pages travel as a header.
 func (v *Volume) sendInPlace(b *batch) {
-	m := v.member(b.group, 0)
+	m := b.to[0]
 	x := v.xfers.get()
 	x.batch = b
 	x.req.Op = opWrite

@@ -48,7 +48,7 @@ func (v *Volume) setUpLocked(p *peer, up bool) {
 	}
 	for _, m := range p.members {
 		// A member that came after the session was made is opened by openLate.
-		v.mu.log.SetUp(m.group, m.col, up && m.conn == p.conn())
+		v.setSeatUpLocked(m, up && m.conn == p.conn())
 	}
 }
 
@@ -69,6 +69,9 @@ func (v *Volume) peerDownLocked(p *peer, cause error) {
 	}
 	p.state, p.since = peerSuspect, nanotime()
 	v.setUpLocked(p, false)
+	if p.parted {
+		return // it was let go
+	}
 	v.healthChangedLocked()
 	v.askSoonLocked(p)
 	v.mu.count.sessionsLost++
@@ -84,6 +87,10 @@ func (v *Volume) peerLost(p *peer, cause error) {
 	p.state, p.since = peerGone, nanotime()
 	if v.mu.log != nil {
 		for _, m := range p.members {
+			if m.pending {
+				v.lagLocked(m.group, m.col, m)
+				continue // the layout will not have it for long
+			}
 			v.mu.log.SetLost(m.group, m.col)
 		}
 	}

@@ -263,12 +263,14 @@ func (v *Volume) runDone(x *xfer) {
 	a := v.lock()
 	r := router{v: v, a: a}
 	v.mu.reading[q.epoch]--
+	// What it says of a member that has left meanwhile is of no concern.
+	judged := x.req.Err == nil && v.member(q.grp, q.col).chunk == raid.ChunkID(x.req.Chunk)
 	for i, u := range q.units[:q.n] {
 		q.units[i] = nil
 		u.refs--
 		switch {
 		case u.delivered: // the second way was faster
-			if x.req.Err == nil && good&(1<<i) == 0 {
+			if judged && good&(1<<i) == 0 {
 				v.badSlotLocked(u, q.col)
 			}
 			if u.buf != nil {
@@ -279,7 +281,7 @@ func (v *Volume) runDone(x *xfer) {
 		case good&(1<<i) != 0:
 			v.deliverLocked(u, u.buf, a)
 		default:
-			if x.req.Err == nil {
+			if judged {
 				v.badLocked(u, q.col)
 			}
 			if u.refs == 0 { // else the second way decides

@@ -53,7 +53,7 @@ func (v *Volume) nextBatch() *batch {
 	b.next = nil
 	v.mu.flying++
 	v.mu.starved = 0
-	b.left = b.transfers(v)
+	b.aimLocked(v)
 	return b
 }
 
@@ -121,7 +121,7 @@ func (b *batch) reset() {
 	b.bufs, b.items = b.bufs[:0], b.items[:0]
 	b.noted, b.clean, b.err = false, nil, nil
 	b.fills, b.trims = bufQueue{}, opList{}
-	b.failed, b.left = 0, 0
+	b.failed, b.lagged, b.promoted, b.left = 0, 0, 0, 0
 }
 
 // notes is the number of records that the note page has to hold.
@@ -213,7 +213,11 @@ func (v *Volume) sendBatch(b *batch) {
 func (v *Volume) batchPart(x *xfer) {
 	b := x.batch
 	a := v.lock()
-	if x.req.Err != nil {
+	switch {
+	case x.req.Err == nil:
+	case x.second:
+		b.lagged |= 1 << x.col
+	default:
 		b.failed |= 1 << x.col
 		b.err = x.req.Err
 	}
@@ -235,10 +239,8 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 	if b.clean == nil {
 		v.mu.flying--
 	}
-	if b.failed == 0 && !v.mu.log.MayCommit(&b.p) {
-		b.failed = b.p.Members // all have it, and it may not be answered like this any more
-	}
-	if b.failed != 0 {
+	wrote, ok := b.settleColumns(v.mu.log, v.layout.MinAck)
+	if !ok || !v.mu.log.MayCommit(&b.p) { // all may have it, and it may not be answered like this any more
 		// Every transfer has completed, and the session with each member
 		// whose outcome is unknown has ended: nothing of this can land later.
 		v.mu.log.Abandon(&b.p)
@@ -256,13 +258,16 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 	}
 	v.mu.count.batches++
 	v.mu.count.batchPages += int64(b.p.N)
-	v.mu.log.Commit(&b.p, b.items, b.p.Members)
-	if b.p.Members != uint32(1)<<v.geo.Members()-1 {
+	v.mu.log.Commit(&b.p, b.items, wrote)
+	if wrote != uint32(1)<<v.geo.Members()-1 {
 		v.mu.count.degradedRows += int64(b.p.Rows)
 		v.reportSoonLocked()
-		if v.mu.log.UpMembers(b.p.Group)&^b.p.Members != 0 {
+		if v.mu.log.UpMembers(b.p.Group)&^wrote != 0 {
 			v.wakeRebuild() // a member came back while the batch was on its way
 		}
+	}
+	if v.mu.log.UpPending(b.p.Group)&^b.p.Second != 0 {
+		v.wakeRebuild() // likewise
 	}
 	if b.clean != nil {
 		v.cleanWrittenLocked(b, a)

@@ -22,6 +22,7 @@ type memberRef struct {
 	chunk raid.ChunkID
 
 	claimed    bool           // meta was told, or will be, that it is rebuilt: it may count as in sync any time
+	pending    bool           // it is a pending member: in Volume.movers
 	rebuilding bool           // it is a replacement that meta does not count as in sync yet
 	filling    bool           // the rebuild driver is at it
 	rows       uint64         // most rows that it missed since it missed none
@@ -51,6 +52,7 @@ type peer struct {
 	state   peerState
 	since   int64 // when state changed, nanoseconds
 	refused int64 // since when connecting is refused: nobody listens there; 0: it is not
+	parted  bool  // no member is there any more: the session was ended
 
 	mu struct {
 		sync.Mutex
@@ -293,7 +295,7 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 			continue
 		}
 		switch {
-		case errors.Is(err, transport.ErrIncarnation) || errors.Is(err, errChunkGone):
+		case errors.Is(err, transport.ErrIncarnation):
 			p.v.peerLost(p, err)
 			report(err)
 			return
@@ -314,7 +316,7 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 }
 
 // errChunkGone: the right incarnation of a server does not have a chunk that
-// it had; treat its memory as lost.
+// it had; treat that chunk as lost.
 var errChunkGone = errors.New("server no longer holds its chunk")
 
 // connect makes a session in which all chunks are open.
@@ -334,7 +336,12 @@ func (p *peer) connect(run context.Context) (transport.Conn, error) {
 		return nil, fmt.Errorf("connecting to server %s at %s: %w", p.id, p.addr, err)
 	}
 	for _, m := range p.refs() {
-		if err := p.open(ctx, run, conn, m); err != nil {
+		err := p.open(ctx, run, conn, m)
+		if errors.Is(err, errChunkGone) {
+			v.chunkGone(m, err)
+			continue
+		}
+		if err != nil {
 			conn.Close()
 			return nil, err
 		}

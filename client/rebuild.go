@@ -19,6 +19,9 @@ import (
 // machine can, is helped by the cleaner: the rows that it misses are moved to
 // others, through this machine (HealVictims).
 //
+// Pending members (moving.go) are filled by the same lists, after all others and
+// from the member that leaves, which is a copy.
+//
 // Its order is: groups that can bear the least first, then as they come. It
 // holds a read epoch while a list is on its way, so that none of its rows is
 // reused before the old content has landed.
@@ -58,6 +61,9 @@ func (v *Volume) rebuildAll(ctx context.Context) {
 			wait := rebuildLook
 			if deferred {
 				wait = rebuildRest
+			}
+			if v.geo.M == 0 && deferred {
+				v.pump()
 			}
 			select {
 			case <-ctx.Done():
@@ -102,24 +108,39 @@ func (v *Volume) nextRebuild() (job *rebuildJob, deferred bool) {
 	var best *member
 	bestUp := v.geo.Members() + 1
 	now := nanotime()
-	for i := range v.memberOf {
-		m := &v.memberOf[i]
+	look := func(m *member) {
 		if m.ref == nil || m.ref.filling || m.peer.state != peerUp || m.ref.conn == nil || m.ref.conn != m.peer.conn() {
-			continue
+			return
 		}
-		if v.mu.log.Missing(m.ref.group, m.ref.col) == 0 {
-			continue
+		if v.missingLocked(m.ref) == 0 {
+			return
 		}
 		if now < m.ref.notBefore {
 			deferred = true
-			continue
+			return
 		}
 		if up := popcount(v.mu.log.UpMembers(m.ref.group)); up < bestUp {
 			best, bestUp = m, up
 		}
 	}
+	if v.geo.M > 0 {
+		for i := range v.memberOf {
+			look(&v.memberOf[i])
+		}
+	}
+	for i := range v.movers {
+		if best != nil && !best.ref.pending {
+			break
+		}
+		look(&v.movers[i])
+	}
 	if best == nil {
 		return nil, deferred
+	}
+	if v.geo.M == 0 {
+		// Servers decode nothing for such a volume: the cleaner moves the rows.
+		v.mu.healing = true
+		return nil, true
 	}
 	best.ref.filling = true
 	v.beginFillLocked()
@@ -182,24 +203,28 @@ func knownOutcome(err error) bool {
 func (v *Volume) rebuildList(j *rebuildJob, most int) (spec *transport.RebuildSpec, rows []raid.MissingRow, epoch uint8, more bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.member(j.grp, j.col).ref != j.ref || j.ref.conn != j.conn || j.peer.state != peerUp || v.mu.closed != nil {
+	if v.seatOf(j.ref).ref != j.ref || j.ref.conn != j.conn || j.peer.state != peerUp || v.mu.closed != nil {
 		return nil, nil, 0, false
 	}
 	if j.at >= raid.Index(v.layout.ChunkSlots) {
 		return nil, nil, 0, false
 	}
-	rows, j.at = v.mu.log.MissingRows(j.grp, j.col, j.at, make([]raid.MissingRow, 0, most))
+	list := v.mu.log.MissingRows
+	if j.ref.pending {
+		list = v.mu.log.PendingRows
+	}
+	rows, j.at = list(j.grp, j.col, j.at, make([]raid.MissingRow, 0, most))
 	if len(rows) == 0 {
 		return nil, nil, 0, j.at < raid.Index(v.layout.ChunkSlots)
 	}
 	spec = &transport.RebuildSpec{
-		Chunk: uint64(v.member(j.grp, j.col).chunk), K: v.geo.K, M: v.geo.M, Col: uint8(j.col),
+		Chunk: uint64(j.ref.chunk), K: v.geo.K, M: v.geo.M, Col: uint8(j.col),
 		RateBytes: v.listRateLocked(),
 	}
 	var listed uint32
 	for c := range raid.Col(v.geo.Members()) {
 		m := v.member(j.grp, c)
-		if c == j.col || m.ref == nil || m.peer.state != peerUp {
+		if c == j.col && !j.ref.pending || m.ref == nil || m.peer.state != peerUp {
 			continue
 		}
 		listed |= 1 << c
@@ -234,8 +259,12 @@ func (v *Volume) rebuildDone(j *rebuildJob, rows []raid.MissingRow, epoch uint8,
 			failed = failed[1:]
 			continue
 		}
-		if v.member(j.grp, j.col).ref == j.ref {
-			v.mu.log.Restored(j.grp, j.col, r)
+		switch {
+		case v.seatOf(j.ref).ref != j.ref:
+		case j.ref.pending:
+			v.mu.log.PendingRestored(j.grp, j.col, r)
+		default:
+			v.mu.log.Restored(j.grp, j.col, r) // promoted meanwhile, perhaps
 		}
 		done++
 	}
@@ -251,7 +280,7 @@ func (v *Volume) rebuildDone(j *rebuildJob, rows []raid.MissingRow, epoch uint8,
 	if done == 0 {
 		v.mu.healing = true
 	}
-	if v.mu.log.Missing(j.grp, j.col) == 0 {
+	if v.missingLocked(j.ref) == 0 {
 		v.healthChangedLocked()
 	}
 	return done

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,7 +14,8 @@ import (
 // When meta has given a lost member another chunk, on another server, the
 // layout has a higher version. The client pages to the new member as soon as
 // its chunk is open: new rows are whole again. The rows that it misses are
-// filled behind (rebuild.go, HealVictims).
+// filled behind (rebuild.go, HealVictims). Members that leave a living server are
+// another story: moving.go.
 
 // layoutChanged brings the volume up to a version of the layout that meta has
 // announced.
@@ -52,6 +54,7 @@ func (v *Volume) applyLayout(l *raid.Layout) error {
 		for c, m := range g.Members {
 			v.changeMemberLocked(g.ID, raid.Col(c), m)
 		}
+		v.enterMoversLocked(&g)
 	}
 	v.healthChangedLocked()
 	v.restartStalledLocked(a)
@@ -73,6 +76,10 @@ func (v *Volume) changeMemberLocked(g raid.GroupID, c raid.Col, m raid.Member) {
 	case same:
 		cur.ref.rebuilding = m.State == raid.MemberRebuilding
 		v.notedLocked(g, c)
+	case cur.gone == m.Chunk:
+		// It is lost, whatever the layout says.
+	case v.mover(g, c).peer != nil && v.mover(g, c).chunk == m.Chunk:
+		v.promoteLocked(g, c, m.State == raid.MemberRebuilding)
 	default:
 		v.leaveLayoutLocked(g, c)
 		v.mu.log.Replace(g, c)
@@ -80,45 +87,50 @@ func (v *Volume) changeMemberLocked(g raid.GroupID, c raid.Col, m raid.Member) {
 		// It is empty, and every row in use counts as missed.
 		ref.rebuilding, ref.compared = true, true
 		v.log.Info("a member is replaced", "group", g, "column", c, "server", m.Server)
-		switch {
-		case p.stop == nil:
-			v.startPeer(p, nil)
-		case p.state == peerUp:
-			v.wg.Go(func() { p.openLate(v.run, ref) })
-		}
+		v.startLocked(p, ref)
 	}
 }
 
 // leaveLayoutLocked takes the member of column c out: what it held is gone.
 // Batches that are on their way to it are placed again.
 func (v *Volume) leaveLayoutLocked(g raid.GroupID, c raid.Col) {
-	v.mu.log.SetLost(g, c)
-	cur := v.member(g, c)
+	cur := *v.member(g, c)
+	v.loseLocked(g, c)
 	p := cur.peer
 	if p == nil {
 		return
 	}
+	p.members = slices.DeleteFunc(p.members, func(m *memberRef) bool { return m == cur.ref })
+	if len(p.members) == 0 {
+		v.partLocked(p)
+	}
+}
+
+// loseLocked makes column c of group g a lost one.
+func (v *Volume) loseLocked(g raid.GroupID, c raid.Col) {
+	v.mu.log.SetLost(g, c)
 	for _, b := range v.batches {
 		if b.left > 0 && b.p.Group == g && b.p.Members&(1<<c) != 0 {
 			b.failed |= 1 << c
 			b.err = transport.ErrClosed
 		}
 	}
-	p.members = slices.DeleteFunc(p.members, func(m *memberRef) bool { return m == cur.ref })
-	*cur = member{}
+	*v.member(g, c) = member{}
 	v.notedLocked(g, c)
-	if len(p.members) > 0 {
-		return
-	}
-	if p.stop != nil {
-		p.stop()
-	}
-	rest := slices.DeleteFunc(slices.Clone(v.allPeers()), func(o *peer) bool { return o == p })
-	v.peers.Store(&rest)
 }
 
 // joinLocked enters a member, and its server if it is new to the volume.
 func (v *Volume) joinLocked(g raid.GroupID, c raid.Col, m raid.Member) (*peer, *memberRef) {
+	p := v.peerOfLocked(m)
+	ref := &memberRef{group: g, col: c, chunk: m.Chunk, rebuilding: m.State == raid.MemberRebuilding}
+	p.members = append(p.members, ref)
+	v.memberOf[int(g)*v.geo.Members()+int(c)] = member{peer: p, chunk: m.Chunk, ref: ref}
+	v.notedLocked(g, c)
+	return p, ref
+}
+
+// peerOfLocked finds the server of a member, entered if it is new to the volume.
+func (v *Volume) peerOfLocked(m raid.Member) *peer {
 	var p *peer
 	for _, o := range v.allPeers() {
 		if o.id == m.Server && o.inc == m.Incarnation {
@@ -130,11 +142,7 @@ func (v *Volume) joinLocked(g raid.GroupID, c raid.Col, m raid.Member) (*peer, *
 		all := append(slices.Clone(v.allPeers()), p)
 		v.peers.Store(&all)
 	}
-	ref := &memberRef{group: g, col: c, chunk: m.Chunk, rebuilding: m.State == raid.MemberRebuilding}
-	p.members = append(p.members, ref)
-	v.memberOf[int(g)*v.geo.Members()+int(c)] = member{peer: p, chunk: m.Chunk, ref: ref}
-	v.notedLocked(g, c)
-	return p, ref
+	return p
 }
 
 // startPeer starts keeping a session with p. first, when not nil, is told how
@@ -159,13 +167,17 @@ func (p *peer) openLate(ctx context.Context, m *memberRef) {
 		cancel()
 		if err == nil {
 			a := v.lock()
-			if p.state == peerUp && p.conn() == conn && v.member(m.group, m.col).ref == m {
-				v.mu.log.SetUp(m.group, m.col, true)
+			if p.state == peerUp && p.conn() == conn && v.seatOf(m).ref == m {
+				v.setSeatUpLocked(m, true)
 				v.healthChangedLocked()
 				v.restartStalledLocked(a)
 			}
 			v.unlock(a)
 			v.idle()
+			return
+		}
+		if errors.Is(err, errChunkGone) {
+			v.chunkGone(m, err)
 			return
 		}
 		v.log.Warn("a replacement cannot be opened", "server", p.id, "chunk", m.chunk, "err", err)
@@ -178,7 +190,7 @@ func (p *peer) openLate(ctx context.Context, m *memberRef) {
 	}
 }
 
-// rebuildLocked fills in what a report says of replaced members.
+// rebuildLocked fills in what a report says of replaced and pending members.
 func (v *Volume) rebuildLocked(r *Report) {
 	r.Rebuilt = []raid.ChunkID{}
 	for i := range v.memberOf {
@@ -189,6 +201,16 @@ func (v *Volume) rebuildLocked(r *Report) {
 		missing := v.mu.log.Missing(m.ref.group, m.ref.col)
 		r.RebuildRows += uint64(missing)
 		if missing == 0 && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
+			r.Rebuilt = append(r.Rebuilt, m.chunk)
+		}
+	}
+	for i := range v.movers {
+		m := &v.movers[i]
+		if m.ref == nil {
+			continue
+		}
+		r.RebuildRows += uint64(v.mu.log.PendingMissing(m.ref.group, m.ref.col))
+		if v.vouchLocked(m) {
 			r.Rebuilt = append(r.Rebuilt, m.chunk)
 		}
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -17,6 +18,8 @@ type fakeMeta struct {
 	mu     sync.Mutex
 	layout raid.Layout
 	chunk  raid.ChunkID
+	deaf   bool // believes no report
+	mute   bool // its answers do not arrive
 }
 
 func newFakeMeta(l *raid.Layout) *fakeMeta {
@@ -29,6 +32,7 @@ func cloneGroups(g []raid.Group) []raid.Group {
 	out := slices.Clone(g)
 	for i := range out {
 		out[i].Members = slices.Clone(out[i].Members)
+		out[i].Pending = slices.Clone(out[i].Pending)
 	}
 	return out
 }
@@ -43,13 +47,29 @@ func (m *fakeMeta) Renew(_ context.Context, _ raid.VolumeID, _ raid.Epoch, r Rep
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.layout.Groups {
-		for c := range m.layout.Groups[i].Members {
-			mem := &m.layout.Groups[i].Members[c]
+		if m.deaf {
+			break
+		}
+		g := &m.layout.Groups[i]
+		for c := range g.Members {
+			mem := &g.Members[c]
 			if mem.State == raid.MemberRebuilding && slices.Contains(r.Rebuilt, mem.Chunk) {
 				mem.State = raid.MemberInSync
 				m.layout.Version++
 			}
 		}
+		g.Pending = slices.DeleteFunc(g.Pending, func(p raid.Pending) bool {
+			if !slices.Contains(r.Rebuilt, p.Member.Chunk) {
+				return false
+			}
+			g.Members[p.Col] = p.Member
+			g.Members[p.Col].State = raid.MemberInSync
+			m.layout.Version++
+			return true
+		})
+	}
+	if m.mute {
+		return 0, errors.New("no answer")
 	}
 	return m.layout.Version, nil
 }

@@ -88,6 +88,9 @@ func (v *Volume) Report() Report {
 	}
 	down, gone := 0, 0
 	for _, p := range v.allPeers() {
+		if len(p.members) == 0 {
+			continue // its last chunk has left
+		}
 		switch p.state {
 		case peerSuspect, peerConnecting:
 			r.Suspect = append(r.Suspect, p.id)
@@ -158,13 +161,14 @@ func (v *Volume) keepLease(ctx context.Context) {
 		rctx, cancel := context.WithTimeout(ctx, every)
 		r := v.leaseReport()
 		version, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, r)
-		if err == nil {
-			v.absenceNoted(r.Behind)
-		}
 		if err == nil && version > known {
 			if err = v.layoutChanged(rctx, version); err == nil {
 				known = version
 			}
+		}
+		if err == nil {
+			// Only now: a member that was replaced meanwhile was not noted.
+			v.absenceNoted(r.Behind)
 		}
 		cancel()
 		switch {

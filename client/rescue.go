@@ -28,8 +28,9 @@ type rescue struct {
 
 	left   int
 	err    error
-	bad    [raid.MaxBatchPages]uint32 // members that gave something wrong, by unit
-	good   uint32                     // units that were rebuilt
+	bad    [raid.MaxBatchPages]uint32                  // members that gave something wrong, by unit
+	from   [raid.MaxData + raid.MaxParity]raid.ChunkID // where they were read
+	good   uint32                                      // units that were rebuilt
 	shards [raid.MaxData + raid.MaxParity][]byte
 	next   *rescue
 }
@@ -139,6 +140,7 @@ func (v *Volume) sendRescueLocked(q *rescue, a *after) {
 		x.rescue, x.col = q, c
 		x.req.Op = opRead
 		x.req.Chunk = uint64(m.chunk)
+		q.from[c] = m.chunk
 		size := raid.HeaderBytes(v.geo, c)
 		for i, u := range q.units[:q.n] {
 			b := q.src[k*q.n+i]
@@ -258,7 +260,9 @@ func (v *Volume) rescueDoneLocked(q *rescue, a *after) {
 		q.units[i] = nil
 		u.refs--
 		for bad := q.bad[i]; bad != 0; bad &= bad - 1 {
-			v.badLocked(u, raid.Col(bits.TrailingZeros32(bad)))
+			if c := raid.Col(bits.TrailingZeros32(bad)); v.member(q.grp, c).chunk == q.from[c] { // else it has left
+				v.badLocked(u, c)
+			}
 		}
 		switch {
 		case u.delivered:

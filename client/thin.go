@@ -54,7 +54,10 @@ func (v *Volume) leaseReport() Report {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r.Known = max(v.mu.version, v.layout.Version)
-	claimed := r.Rebuilt
+	claimed := make(map[raid.ChunkID]bool, len(r.Rebuilt))
+	for _, c := range r.Rebuilt {
+		claimed[c] = true
+	}
 	r.Rebuilt = []raid.ChunkID{}
 	for g := range v.layout.Groups {
 		out := v.mu.log.Unnoted(raid.GroupID(g))
@@ -66,16 +69,21 @@ func (v *Volume) leaseReport() Report {
 			if out&(1<<c) != 0 {
 				r.Behind = append(r.Behind, m.chunk)
 			}
-			if len(claimed) == 0 || claimed[0] != m.chunk {
+			if !claimed[m.chunk] {
 				continue
 			}
-			claimed = claimed[1:]
 			// Since the report was made the member may have gone and missed rows.
 			if v.mu.log.Missing(raid.GroupID(g), c) == 0 && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
 				m.ref.claimed = true
 				v.notedLocked(raid.GroupID(g), c)
 				r.Rebuilt = append(r.Rebuilt, m.chunk)
 			}
+		}
+	}
+	for i := range v.movers {
+		m := &v.movers[i]
+		if m.ref != nil && claimed[m.chunk] && v.vouchLocked(m) {
+			r.Rebuilt = append(r.Rebuilt, m.chunk)
 		}
 	}
 	return r

@@ -30,6 +30,7 @@ type Volume struct {
 
 	peers    atomic.Pointer[[]*peer] // replaced, never changed
 	memberOf []member                // group * (K+M) + col; guarded by mu, but for columns that a batch in flight is written to
+	movers   []member                // likewise: the pending members
 	coder    *raid.Coder
 	inplace  raid.InPlace // linear and striped layouts; nil: the log
 
@@ -122,6 +123,7 @@ type member struct {
 	peer  *peer // nil: lost
 	chunk raid.ChunkID
 	ref   *memberRef
+	gone  raid.ChunkID // its server turned out not to have this one any more; 0: none
 }
 
 // hook is a front end's OnIdle function.
@@ -241,11 +243,14 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	a := v.lock()
 	if v.mu.log != nil {
 		v.mu.log.StartSeq(raid.FirstSeq(l.Epoch))
+		for i := range l.Groups {
+			v.enterMoversLocked(&l.Groups[i])
+		}
 	}
 	v.mu.ready = true
 	v.unlock(a)
 	v.wg.Go(func() { v.keepLease(run) })
-	if v.mu.log != nil && v.geo.M > 0 {
+	if v.mu.log != nil {
 		v.wg.Go(func() { v.rebuildAll(run) })
 		v.wg.Go(func() { v.guardAll(run) })
 	}
@@ -325,6 +330,7 @@ func (v *Volume) makeReady() {
 func (v *Volume) makePeers() {
 	w := v.geo.Members()
 	v.memberOf = make([]member, len(v.layout.Groups)*w)
+	v.movers = make([]member, len(v.layout.Groups)*w)
 	v.peers.Store(&[]*peer{})
 	for _, g := range v.layout.Groups {
 		for c, m := range g.Members {

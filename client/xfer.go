@@ -13,9 +13,10 @@ type xfer struct {
 	req  transport.Request
 	segs [raid.MaxBatchPages]transport.Seg
 
-	peer *peer
-	conn transport.Conn // that accepted it
-	col  raid.Col
+	peer   *peer
+	conn   transport.Conn // that accepted it
+	col    raid.Col
+	second bool // of a batch: to the pending member of col
 
 	// What it is part of, or who it is for: exactly one of these.
 	batch  *batch
@@ -61,6 +62,7 @@ func (p *xferPool) make() *xfer {
 func (p *xferPool) put(x *xfer) {
 	clear(x.segs[:len(x.req.Segs)]) // no stale reference to a buffer
 	x.batch, x.run, x.rescue, x.wait, x.peer, x.conn = nil, nil, nil, nil, nil, nil
+	x.second = false
 	p.mu.Lock()
 	x.next = p.free
 	p.free = x

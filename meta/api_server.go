@@ -77,6 +77,11 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 				ID: id, Incarnation: inc, State: state.ServerUp, MemoryTotal: m.MemoryTotal,
 			}})
 		}
+		if m.Short != sv.Short || m.Short && resized(sv.Wanted+1, m.WantedFreeBytes+1) {
+			changes = append(changes, state.Command{Shortage: &state.Shortage{
+				ID: id, Incarnation: inc, Short: m.Short, Wanted: m.WantedFreeBytes,
+			}})
+		}
 		held := make(map[raid.ChunkID]bool, len(m.Chunks))
 		for _, c := range m.Chunks {
 			chunk := raid.ChunkID(c)

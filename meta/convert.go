@@ -158,8 +158,12 @@ func (r *reign) serverMessageLocked(sv *state.Server) *metapb.Server {
 		State: serverStates[sv.State], MemoryTotal: sv.MemoryTotal, MemoryReserved: sv.Reserved, Chunks: sv.Chunks,
 		Draining: sv.Draining, AwayUnixMs: noted(sv.Away),
 	}
-	if sv.Draining && sv.State == state.ServerUp {
+	switch {
+	case sv.State != state.ServerUp:
+	case sv.Draining:
 		p.State = metapb.ServerState_SERVER_STATE_DRAINING
+	case sv.Short:
+		p.State = metapb.ServerState_SERVER_STATE_SHORT
 	}
 	for k, v := range sv.Labels {
 		p.Labels[k] = v // the message outlives the lock on the state

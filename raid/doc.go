@@ -47,7 +47,7 @@
 // # Reading order
 //
 // units, geometry, layout, header: the words. log and what begins with log_
-// (the state of rows; reserve, commit, clean, health, recover, check), entry: the map. coder and
+// (the state of rows; reserve, commit, clean, health, recover, pending, check), entry: the map. coder and
 // coder_solve: redundancy. notes: fills and trims. inplace, linear and striped: the
 // baseline.
 package raid

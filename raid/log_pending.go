@@ -191,6 +191,10 @@ func (g *logGroup) second() uint32 {
 	return m
 }
 
+// UpPending is the mask of columns of group g whose pending member can be
+// written.
+func (l *Log) UpPending(g GroupID) uint32 { return l.groups[g].second() }
+
 // setPending remembers which pending members have a row that is now in use.
 func (g *logGroup) setPending(i, wrote uint32) {
 	for _, p := range g.pending {

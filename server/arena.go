@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -34,11 +35,44 @@ func newArena(size int64, swappable bool) (*arena, error) {
 		_ = unix.Munmap(mem)
 		return nil, fmt.Errorf("locking %d bytes of memory: %w: raise the limit (ulimit -l, LimitMEMLOCK= in systemd), grant CAP_IPC_LOCK, lend less, or allow swappable memory, which may deadlock when this machine swaps", size, err)
 	}
-	page := os.Getpagesize()
-	for i := 0; i < len(mem); i += page {
-		mem[i] = 0 // touch: the memory must exist when it is needed
-	}
+	a.touch(mem) // it must exist when it is needed
 	return a, nil
+}
+
+// vacate gives an extent's memory back to the system: it stays mapped, and
+// reads as zeros. The caller makes sure that nobody uses it.
+func (a *arena) vacate(x extent) error {
+	mem := a.mem[x.off : x.off+x.size]
+	if a.locked {
+		if err := unix.Munlock(mem); err != nil {
+			return fmt.Errorf("unlocking %d bytes: %w", x.size, err)
+		}
+	}
+	if err := unix.Madvise(mem, unix.MADV_DONTNEED); err != nil {
+		return errors.Join(fmt.Errorf("giving %d bytes back: %w", x.size, err), a.populate(x))
+	}
+	return nil
+}
+
+// populate is the opposite of vacate: the memory exists, and is locked if the
+// arena is.
+func (a *arena) populate(x extent) error {
+	mem := a.mem[x.off : x.off+x.size]
+	if a.locked {
+		if err := unix.Mlock(mem); err != nil {
+			return errors.Join(fmt.Errorf("locking %d bytes: %w", x.size, err), unix.Munlock(mem), unix.Madvise(mem, unix.MADV_DONTNEED))
+		}
+		return nil
+	}
+	a.touch(mem)
+	return nil
+}
+
+// touch makes memory exist that is not locked.
+func (a *arena) touch(mem []byte) {
+	for i := 0; i < len(mem); i += os.Getpagesize() {
+		mem[i] = 0
+	}
 }
 
 func (a *arena) close() error {

@@ -22,8 +22,26 @@ type chunk struct {
 	// whoever reads one while it is written fails its checksum.
 	mu sync.RWMutex
 
-	pins atomic.Int32 // reads that refer to this memory. The extent is given back at 0 only
+	// pins are the sessions that have opened the chunk, and the reads and
+	// rebuilds that refer to its memory. At 0 the extent may be given back,
+	// which makes it negative for good.
+	pins atomic.Int32
 }
+
+// dropped is far below what pins can make good.
+const dropped = -1 << 30
+
+// pin keeps the memory from being given back, until unpin. It reports false
+// when that has happened already.
+func (c *chunk) pin() bool {
+	if c.pins.Add(1) > 0 {
+		return true
+	}
+	c.pins.Add(-1)
+	return false
+}
+
+func (c *chunk) unpin() { c.pins.Add(-1) }
 
 // chunkSize is the memory of a chunk in bytes, in whole pages.
 func chunkSize(s transport.ChunkSpec) int64 {

@@ -46,22 +46,19 @@ func (s *Server) openChunk(id raid.ChunkID, volume raid.VolumeID, spec transport
 	return c, nil
 }
 
-// Drop gives chunks back whose volumes have no session here. It returns those
-// that it dropped; the others are to be asked for again.
+// Drop gives chunks back that no session has open and nothing refers to. It
+// returns those that it dropped; the others are to be asked for again.
 func (s *Server) Drop(ids []raid.ChunkID) []raid.ChunkID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var done []raid.ChunkID
 	for _, id := range ids {
 		c := s.mu.chunks[id]
-		if c == nil || c.pins.Load() != 0 {
-			continue
-		}
-		if v := s.mu.volumes[c.volume]; v != nil && len(v.sessions) != 0 {
+		if c == nil || !c.pins.CompareAndSwap(0, dropped) {
 			continue
 		}
 		delete(s.mu.chunks, id)
-		s.mu.free.give(c.ext)
+		s.giveBackLocked(c.ext)
 		done = append(done, id)
 	}
 	return done

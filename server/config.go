@@ -43,6 +43,9 @@ type Config struct {
 	// included, in bytes a second; 0: no limit.
 	RebuildRate int64
 
+	// Shortage says when memory is asked to be moved away; the zero value: never.
+	Shortage Shortage
+
 	Registrar Registrar     // nil: the server tells nobody that it exists
 	Heartbeat time.Duration // 0: one second
 	// Care is told of volumes that need somebody to rebuild them, with each
@@ -81,6 +84,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.RebuildRate < 0 {
 		errs = append(errs, fmt.Errorf("rebuild rate of %d bytes a second", c.RebuildRate))
+	}
+	errs = append(errs, c.Shortage.validate())
+	if c.Shortage.Look == nil {
+		c.Shortage.Look = lookAtHost
 	}
 	if c.Listen != "" {
 		errs = append(errs, checkListen(c.Listen, c.InsecureNetwork))

@@ -17,6 +17,9 @@
 // rebuild.go for the steps, and for the limits rebuild_pool.go and pace.go.
 // What is stored by it is subject to the same fence.
 //
+// On a host that runs short of memory it asks for chunks to be moved away, and
+// gives their memory back to the system: see shortage.go.
+//
 // Meta hears of the server through a [Registrar]; the page path never waits
 // for it.
 //

@@ -64,6 +64,10 @@ func (s *session) Rebuild(ctx context.Context, spec *transport.RebuildSpec) (tra
 	if err != nil {
 		return none, fmt.Errorf("rebuilding slots of chunk %d: %w", spec.Chunk, err)
 	}
+	if !r.target.pin() {
+		return none, fmt.Errorf("rebuilding slots of chunk %d: %w", spec.Chunk, transport.ErrNoChunk)
+	}
+	defer r.target.unpin()
 	s.links.use()
 	defer s.links.leave()
 	var wg sync.WaitGroup

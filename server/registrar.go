@@ -35,6 +35,8 @@ type Heartbeat struct {
 	MemoryUsed  uint64
 	Chunks      []raid.ChunkID
 	Owned       []raid.VolumeID // whose owner has a session: somebody pages, whether or not meta hears of him
+	Short       bool            // the host is short of memory: move chunks away, and lend none of this server's any more
+	WantedFree  uint64          // bytes of chunks that would help; 0 unless Short
 }
 
 // HeartbeatReply is meta's answer.

@@ -51,7 +51,7 @@ func (s *Server) reportOnce(ctx context.Context, registered *bool) error {
 	if !*registered {
 		err := s.c.Registrar.Register(ctx, Info{
 			ID: s.c.ID, Incarnation: s.incarnation, Addr: s.addr, Labels: maps.Clone(s.c.Labels),
-			MemoryTotal: uint64(s.c.Memory), Cluster: s.Cluster(),
+			MemoryTotal: s.Stats().MemoryTotal, Cluster: s.Cluster(),
 		})
 		if err != nil {
 			return fmt.Errorf("registering: %w", err)
@@ -62,6 +62,7 @@ func (s *Server) reportOnce(ctx context.Context, registered *bool) error {
 	r, err := s.c.Registrar.Heartbeat(ctx, Heartbeat{
 		ID: s.c.ID, Incarnation: s.incarnation,
 		MemoryTotal: st.MemoryTotal, MemoryUsed: st.MemoryUsed, Chunks: s.chunkIDs(), Owned: s.owned(),
+		Short: st.Short, WantedFree: st.WantedFree,
 	})
 	if err != nil {
 		return fmt.Errorf("heartbeat: %w", err)

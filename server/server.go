@@ -39,6 +39,11 @@ type Server struct {
 		chunks  map[raid.ChunkID]*chunk
 		free    extents // of what no chunk has
 		closing bool
+
+		short    bool     // the host is short of memory
+		wanted   uint64   // bytes of chunks that would help; 0 unless short
+		withheld []extent // given back to the system: neither lent nor free
+		stuck    bool     // the first of them could not be had again
 	}
 }
 
@@ -108,6 +113,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Registrar != nil {
 		s.wg.Go(func() { s.report(ctx) })
+	}
+	if !c.Shortage.off() {
+		s.wg.Go(func() { s.watchMemory(ctx) })
 	}
 	c.Log.Info("memory server is up", "addr", s.addr, "memory", c.Memory, "locked", s.arena.locked, "incarnation", fmt.Sprintf("%016x", uint64(s.incarnation)))
 	return s, nil

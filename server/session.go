@@ -22,7 +22,8 @@ type session struct {
 	fenced atomic.Pointer[error]
 	closed atomic.Bool
 
-	// chunks saves a lock: a chunk stays while its volume has sessions.
+	// chunks saves a lock: what is in it is pinned. Readers have none, so that
+	// they do not keep a chunk that has left its volume: they pin by the read.
 	chunks map[uint64]*chunk
 	stage  []byte // pages of a write to an InPlace chunk; made when first needed
 
@@ -54,8 +55,27 @@ func (s *session) chunk(id uint64) (*chunk, error) {
 	if c == nil || c.volume != s.volume.id {
 		return nil, fmt.Errorf("%w: chunk %d", transport.ErrNoChunk, id)
 	}
+	return c, s.hold(id, c)
+}
+
+// hold keeps an owner's chunk open until it is released or the session ends.
+func (s *session) hold(id uint64, c *chunk) error {
+	if s.hello.Mode != transport.ModeOwner || s.chunks[id] == c {
+		return nil
+	}
+	if !c.pin() {
+		return fmt.Errorf("%w: chunk %d was given back", transport.ErrNoChunk, id)
+	}
 	s.chunks[id] = c
-	return c, nil
+	return nil
+}
+
+// release is the end of that.
+func (s *session) release(id uint64) {
+	if c := s.chunks[id]; c != nil {
+		delete(s.chunks, id)
+		c.unpin()
+	}
 }
 
 func (s *session) begin(io *transport.SlotIO) (*chunk, error) {
@@ -74,6 +94,10 @@ func (s *session) OpenChunk(id uint64, spec transport.ChunkSpec) error {
 	if err := s.alive(); err != nil {
 		return err
 	}
+	if spec.Release {
+		s.release(id)
+		return nil
+	}
 	if s.hello.Mode != transport.ModeOwner {
 		spec.MustExist = true // a reader creates nothing
 	}
@@ -81,8 +105,7 @@ func (s *session) OpenChunk(id uint64, spec transport.ChunkSpec) error {
 	if err != nil {
 		return fmt.Errorf("opening chunk %d: %w", id, err)
 	}
-	s.chunks[id] = c
-	return nil
+	return s.hold(id, c)
 }
 
 // BeginWrite implements transport.Session. Empties the slots, unless the chunk
@@ -180,6 +203,9 @@ func (s *session) BeginRead(io *transport.SlotIO) error {
 	if err != nil {
 		return err
 	}
+	if err := s.pin(c, io); err != nil {
+		return err
+	}
 	n, o := io.HeaderBytes, 0
 	c.mu.RLock()
 	for _, r := range io.Runs {
@@ -187,7 +213,6 @@ func (s *session) BeginRead(io *transport.SlotIO) error {
 	}
 	c.mu.RUnlock()
 	io.Mem = c.appendPages(io.Mem, io)
-	s.pin(c, io)
 	return nil
 }
 
@@ -197,22 +222,28 @@ func (s *session) BeginReadHeaders(io *transport.SlotIO) error {
 	if err != nil {
 		return err
 	}
+	if err := s.pin(c, io); err != nil {
+		return err
+	}
 	r := io.Runs[0]
 	io.Mem = append(io.Mem, c.heads[int(r.Start)*io.HeaderBytes:int(r.Start+r.Count)*io.HeaderBytes])
-	s.pin(c, io)
 	return nil
 }
 
-func (s *session) pin(c *chunk, io *transport.SlotIO) {
-	c.pins.Add(1)
+// pin keeps what a read refers to, until EndRead.
+func (s *session) pin(c *chunk, io *transport.SlotIO) error {
+	if !c.pin() {
+		return fmt.Errorf("%w: chunk %d was given back", transport.ErrNoChunk, c.id)
+	}
 	io.Held = c
 	s.s.n.reads.Add(1)
 	s.s.n.pagesOut.Add(uint64(io.Segs))
+	return nil
 }
 
 // EndRead implements transport.Session.
 func (s *session) EndRead(io *transport.SlotIO) {
-	io.Held.(*chunk).pins.Add(-1)
+	io.Held.(*chunk).unpin()
 	io.Held = nil
 }
 
@@ -226,6 +257,9 @@ func (s *session) Close() {
 	// one sees that the session is closed.
 	s.landing.Lock()
 	s.landing.Unlock() //lint:ignore SA2001 waits for those that hold it
+	for id := range s.chunks {
+		s.release(id)
+	}
 	s.s.forget(s)
 	close(s.done)
 }

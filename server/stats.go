@@ -4,8 +4,10 @@ import "dmps/raid"
 
 // Stats is the state of a server.
 type Stats struct {
-	MemoryTotal uint64 // bytes of the arena
+	MemoryTotal uint64 // bytes of the arena, but for what was given back to the system
 	MemoryUsed  uint64 // bytes that are lent
+	Short       bool   // the host is short of memory
+	WantedFree  uint64 // bytes of chunks that would help it; 0 unless Short
 	Locked      bool   // the arena cannot be swapped out
 	Chunks      int
 	Volumes     int // that have chunks or sessions
@@ -38,8 +40,9 @@ func (s *Server) Stats() Stats {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st.MemoryTotal = uint64(s.c.Memory)
-	st.MemoryUsed = uint64(s.c.Memory - s.mu.free.left)
+	st.MemoryTotal = uint64(s.c.Memory - s.withheldLocked())
+	st.MemoryUsed = st.MemoryTotal - uint64(s.mu.free.left)
+	st.Short, st.WantedFree = s.mu.short, s.mu.wanted
 	st.Chunks = len(s.mu.chunks)
 	with := make(map[raid.VolumeID]bool)
 	for _, c := range s.mu.chunks {

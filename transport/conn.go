@@ -161,6 +161,11 @@ type ChunkSpec struct {
 	InPlace     bool
 	// MustExist makes OpenChunk fail with ErrNoChunk instead of creating.
 	MustExist bool
+	// Release makes OpenChunk the opposite: this session will not use the
+	// chunk any more, after what is in flight. Only then can the server give
+	// its memory back while the session lasts. A chunk that the server does
+	// not have is no error; the shape does not count.
+	Release bool
 }
 
 // Mode is what a session may do.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,6 +30,8 @@ type serverFlags struct {
 	rebuild   bytesize.Size
 	care      bool
 	careMem   bytesize.Size
+	low       string
+	pressure  float64
 	pprof     bool
 }
 
@@ -70,12 +74,14 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 	fl.BoolVar(&f.care, "care", true, "rebuild volumes that nobody has attached")
 	f.careMem = 256 * bytesize.MiB
 	fl.Var(&f.careMem, "care-memory", "what that may take; larger volumes are left to other servers, or until they are attached")
+	fl.StringVar(&f.low, "low-memory", "5%", "ask for chunks to be moved away when the host has less `memory` available, in percent or bytes; 0: never")
+	fl.Float64Var(&f.pressure, "pressure", 20, "and when some tasks wait for memory for that many `percent` of the time (/proc/pressure/memory); 0: never")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the metrics address")
 	if err := cmd.MarkFlagRequired("memory"); err != nil {
 		panic(err) // the flag is defined above
 	}
-	noCompletion(cmd, "id", "listen", "advertise", "memory", "label", "metrics", "heap-limit")
+	noCompletion(cmd, "id", "listen", "advertise", "memory", "label", "metrics", "heap-limit", "low-memory", "pressure")
 	cmd.AddCommand(a.serverListCommand(), a.serverDrainCommand(), a.serverUndrainCommand(), a.serverRemoveCommand())
 	return cmd
 }
@@ -87,6 +93,10 @@ const serverGrace = 2 * time.Second
 func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	outlivePipes()
 	if err := f.complete(); err != nil {
+		return err
+	}
+	short, err := f.shortage()
+	if err != nil {
 		return err
 	}
 	log := a.logger()
@@ -112,7 +122,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
 		Listen: f.listen, InsecureNetwork: f.role.insecure, Advertise: f.advertise,
-		Labels: f.labels, RebuildRate: int64(f.rebuild), Registrar: registrar, Metrics: adm.reg, Log: log,
+		Labels: f.labels, RebuildRate: int64(f.rebuild), Shortage: short, Registrar: registrar, Metrics: adm.reg, Log: log,
 		Care: keeper.offer,
 	})
 	if err != nil {
@@ -143,6 +153,28 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	<-ctx.Done()
 	log.Info("ending: what this server holds is gone")
 	return nil
+}
+
+// shortage is when the host counts as short of memory.
+func (f *serverFlags) shortage() (server.Shortage, error) {
+	s := server.Shortage{Pressure: f.pressure}
+	if f.pressure < 0 || f.pressure > 100 {
+		return s, usageError("--pressure: a percentage from 0 to 100")
+	}
+	if text, ok := strings.CutSuffix(f.low, "%"); ok {
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || n < 0 || n > 90 {
+			return s, usageError("--low-memory: a percentage from 0 to 90, or an amount like 2GiB")
+		}
+		s.LowPercent = n
+		return s, nil
+	}
+	var low bytesize.Size
+	if err := low.Set(f.low); err != nil {
+		return s, usageError("--low-memory: %w", err)
+	}
+	s.Low = uint64(low)
+	return s, nil
 }
 
 // complete checks the flags and fills in what follows from the host.

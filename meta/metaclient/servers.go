@@ -49,8 +49,8 @@ func (c *Client) Register(ctx context.Context, info server.Info) error {
 func (c *Client) Heartbeat(ctx context.Context, hb server.Heartbeat) (server.HeartbeatReply, error) {
 	res, err := call(ctx, c, beatTimeout, "heartbeat of server "+string(hb.ID), &metapb.HeartbeatRequest{
 		Id: string(hb.ID), Incarnation: uint64(hb.Incarnation), MemoryTotal: hb.MemoryTotal, MemoryUsed: hb.MemoryUsed,
-		Chunks: each(hb.Chunks, func(c raid.ChunkID) uint64 { return uint64(c) }),
-		Owned:  each(hb.Owned, func(v raid.VolumeID) uint64 { return uint64(v) }),
+		Chunks: each(hb.Chunks, func(c raid.ChunkID) uint64 { return uint64(c) }), Short: hb.Short, WantedFreeBytes: hb.WantedFree,
+		Owned: each(hb.Owned, func(v raid.VolumeID) uint64 { return uint64(v) }),
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.HeartbeatRequest]) (*connect.Response[metapb.HeartbeatResponse], error) {
 		return n.servers.Heartbeat(ctx, meant(c, r))
 	})
@@ -160,6 +160,7 @@ var serverStates = map[metapb.ServerState]string{
 	metapb.ServerState_SERVER_STATE_SUSPECT:  ServerSuspect,
 	metapb.ServerState_SERVER_STATE_DOWN:     ServerDown,
 	metapb.ServerState_SERVER_STATE_DRAINING: ServerDraining,
+	metapb.ServerState_SERVER_STATE_SHORT:    ServerShort,
 }
 
 func serverFrom(p *metapb.Server) Server {

@@ -130,6 +130,7 @@ const (
 	ServerSuspect  = "suspect"  // missed heartbeats
 	ServerDown     = "down"     // missed them for the whole grace
 	ServerDraining = "draining" // up, and its members are moved away
+	ServerShort    = "short"    // up, and short of memory: some of its members are moved away
 )
 
 // Server is a memory server as meta knows it.

@@ -36,6 +36,7 @@ const (
 	ServerState_SERVER_STATE_SUSPECT     ServerState = 2 // missed heartbeats
 	ServerState_SERVER_STATE_DOWN        ServerState = 3 // missed them for the whole grace
 	ServerState_SERVER_STATE_DRAINING    ServerState = 4 // up, and its members are moved away
+	ServerState_SERVER_STATE_SHORT       ServerState = 5 // up, and short of memory: some of its members are moved away
 )
 
 // Enum value maps for ServerState.
@@ -46,6 +47,7 @@ var (
 		2: "SERVER_STATE_SUSPECT",
 		3: "SERVER_STATE_DOWN",
 		4: "SERVER_STATE_DRAINING",
+		5: "SERVER_STATE_SHORT",
 	}
 	ServerState_value = map[string]int32{
 		"SERVER_STATE_UNSPECIFIED": 0,
@@ -53,6 +55,7 @@ var (
 		"SERVER_STATE_SUSPECT":     2,
 		"SERVER_STATE_DOWN":        3,
 		"SERVER_STATE_DRAINING":    4,
+		"SERVER_STATE_SHORT":       5,
 	}
 )
 
@@ -1039,15 +1042,17 @@ func (x *RegisterResponse) GetCluster() string {
 }
 
 type HeartbeatRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	MemoryTotal   uint64                 `protobuf:"varint,3,opt,name=memory_total,json=memoryTotal,proto3" json:"memory_total,omitempty"`
-	MemoryUsed    uint64                 `protobuf:"varint,4,opt,name=memory_used,json=memoryUsed,proto3" json:"memory_used,omitempty"`
-	Chunks        []uint64               `protobuf:"varint,5,rep,packed,name=chunks,proto3" json:"chunks,omitempty"`
-	Owned         []uint64               `protobuf:"varint,20,rep,packed,name=owned,proto3" json:"owned,omitempty"` // volumes whose client has a session with the server
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Incarnation     uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	MemoryTotal     uint64                 `protobuf:"varint,3,opt,name=memory_total,json=memoryTotal,proto3" json:"memory_total,omitempty"`
+	MemoryUsed      uint64                 `protobuf:"varint,4,opt,name=memory_used,json=memoryUsed,proto3" json:"memory_used,omitempty"`
+	Chunks          []uint64               `protobuf:"varint,5,rep,packed,name=chunks,proto3" json:"chunks,omitempty"`
+	Short           bool                   `protobuf:"varint,6,opt,name=short,proto3" json:"short,omitempty"`                                              // its host runs short of memory: move chunks away, and give it no more
+	WantedFreeBytes uint64                 `protobuf:"varint,7,opt,name=wanted_free_bytes,json=wantedFreeBytes,proto3" json:"wanted_free_bytes,omitempty"` // how much of what it holds would help; 0: nothing more for now
+	Owned           []uint64               `protobuf:"varint,20,rep,packed,name=owned,proto3" json:"owned,omitempty"`                                      // volumes whose client has a session with the server
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *HeartbeatRequest) Reset() {
@@ -1113,6 +1118,20 @@ func (x *HeartbeatRequest) GetChunks() []uint64 {
 		return x.Chunks
 	}
 	return nil
+}
+
+func (x *HeartbeatRequest) GetShort() bool {
+	if x != nil {
+		return x.Short
+	}
+	return false
+}
+
+func (x *HeartbeatRequest) GetWantedFreeBytes() uint64 {
+	if x != nil {
+		return x.WantedFreeBytes
+	}
+	return 0
 }
 
 func (x *HeartbeatRequest) GetOwned() []uint64 {
@@ -4546,7 +4565,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\",\n" +
 	"\x10RegisterResponse\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"\xb6\x01\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\xf8\x01\n" +
 	"\x10HeartbeatRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12!\n" +
@@ -4554,6 +4573,8 @@ const file_meta_proto_rawDesc = "" +
 	"\vmemory_used\x18\x04 \x01(\x04R\n" +
 	"memoryUsed\x12\x16\n" +
 	"\x06chunks\x18\x05 \x03(\x04R\x06chunks\x12\x14\n" +
+	"\x05short\x18\x06 \x01(\bR\x05short\x12*\n" +
+	"\x11wanted_free_bytes\x18\a \x01(\x04R\x0fwantedFreeBytes\x12\x14\n" +
 	"\x05owned\x18\x14 \x03(\x04R\x05owned\"\x88\x01\n" +
 	"\x11HeartbeatResponse\x12\x18\n" +
 	"\aunknown\x18\x01 \x01(\bR\aunknown\x12\x12\n" +
@@ -4839,13 +4860,14 @@ const file_meta_proto_rawDesc = "" +
 	"\vrebalancing\x18\x05 \x01(\v2\x19.dmps.meta.v1.RebalancingR\vrebalancing\"P\n" +
 	"\vRebalancing\x12+\n" +
 	"\x11threshold_percent\x18\x01 \x01(\rR\x10thresholdPercent\x12\x14\n" +
-	"\x05moved\x18\x02 \x01(\x04R\x05moved*\x8c\x01\n" +
+	"\x05moved\x18\x02 \x01(\x04R\x05moved*\xa4\x01\n" +
 	"\vServerState\x12\x1c\n" +
 	"\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSERVER_STATE_UP\x10\x01\x12\x18\n" +
 	"\x14SERVER_STATE_SUSPECT\x10\x02\x12\x15\n" +
 	"\x11SERVER_STATE_DOWN\x10\x03\x12\x19\n" +
-	"\x15SERVER_STATE_DRAINING\x10\x04*y\n" +
+	"\x15SERVER_STATE_DRAINING\x10\x04\x12\x16\n" +
+	"\x12SERVER_STATE_SHORT\x10\x05*y\n" +
 	"\vMemberState\x12\x1c\n" +
 	"\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14MEMBER_STATE_IN_SYNC\x10\x01\x12\x15\n" +

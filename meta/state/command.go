@@ -31,6 +31,7 @@ type Command struct {
 	Rebalance    *Rebalance    `json:"rebalance,omitempty"`
 	Inventory    *Inventory    `json:"inventory,omitempty"`
 	Behind       *Behind       `json:"behind,omitempty"`
+	Shortage     *Shortage     `json:"shortage,omitempty"`
 }
 
 // Init names the cluster. It is the first command of all; the same again
@@ -184,6 +185,14 @@ type Inventory struct {
 	Chunks      []raid.ChunkID   `json:"chunks"`
 }
 
+// Shortage says that a server's host is short of memory, or is not any more.
+type Shortage struct {
+	ID          raid.ServerID    `json:"id"`
+	Incarnation raid.Incarnation `json:"incarnation"`
+	Short       bool             `json:"short,omitempty"`
+	Wanted      uint64           `json:"wanted,omitempty"` // bytes that it wants to have back
+}
+
 // Encode gives the form that Decode reads.
 func (c *Command) Encode() ([]byte, error) {
 	b, err := json.Marshal(c)
@@ -210,7 +219,7 @@ func Decode(b []byte) (*Command, error) {
 		c.Init != nil, c.PutNode != nil, c.RemoveNode != nil, c.Register != nil, c.SetServer != nil,
 		c.RemoveServer != nil, c.Freed != nil, c.CreateVolume != nil, c.DeleteVolume != nil,
 		c.Attach != nil, c.Detach != nil, c.PutReport != nil, c.Heal != nil, c.Rebuilt != nil, c.Drain != nil,
-		c.Rebalance != nil, c.Inventory != nil, c.Behind != nil,
+		c.Rebalance != nil, c.Inventory != nil, c.Behind != nil, c.Shortage != nil,
 	} {
 		if set {
 			n++
@@ -275,6 +284,8 @@ func (s *State) apply(c *Command) (any, *Refusal) {
 		return nil, s.inventory(c.Inventory)
 	case c.Behind != nil:
 		return nil, s.behind(c.Behind)
+	case c.Shortage != nil:
+		return nil, s.shortage(c.Shortage)
 	}
 	return nil, refuse(Invalid, "empty command")
 }

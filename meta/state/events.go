@@ -24,6 +24,8 @@ const (
 	EventServerDraining  = "server-draining"
 	EventServerUndrained = "server-undrained"
 	EventServerDrained   = "server-drained" // it holds nothing any more
+	EventServerShort     = "server-short"   // of memory
+	EventServerRelieved  = "server-relieved"
 
 	EventMembersLost      = "members-lost"
 	EventMembersReplaced  = "members-replaced"

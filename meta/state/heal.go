@@ -15,7 +15,8 @@ import (
 // be the only one that still holds something, and is not given up before.
 //
 // Members of draining servers are moved: a pending one is filled while they
-// still count (Group.Pending).
+// still count (Group.Pending). So are some of servers that are short of memory
+// (shortage.go).
 //
 // Nobody has anything in a volume that was never attached: there, a new member
 // is in sync from the beginning.
@@ -76,7 +77,7 @@ func (s *State) MayHeal() bool {
 		return true
 	}
 	for _, sv := range s.Servers {
-		if sv.Chunks > 0 && (sv.State == ServerDown || sv.Draining) {
+		if sv.Chunks > 0 && (sv.State == ServerDown || sv.Draining || sv.Wanted > 0) {
 			return true
 		}
 	}
@@ -131,6 +132,7 @@ func (s *State) planHeal(c *Heal) *healing {
 	}
 	var todo []ailing
 	var moving []ailing
+	relief := newRelief()
 	for _, v := range s.SortedVolumes() {
 		if c.Volume != 0 && v.ID != c.Volume {
 			continue
@@ -146,11 +148,13 @@ func (s *State) planHeal(c *Heal) *healing {
 					p.filling[v.ID]++
 				case s.Servers[m.Server].Draining && !pending:
 					leaving = append(leaving, col)
+				case s.Servers[m.Server].Short:
+					relief.note(v, g, col, m.Server, pending)
 				}
 			}
 			for i, pd := range group.Pending {
 				sv := s.Servers[pd.Member.Server]
-				if sv.State == ServerDown || sv.Draining || p.away(sv) && p.missing(group.Members[pd.Col]) {
+				if sv.State == ServerDown || sv.emptying() || p.away(sv) && p.missing(group.Members[pd.Col]) {
 					p.add(step{v: v, group: g, col: int(group.Pending[i].Col), kind: stepCancel})
 					continue
 				}
@@ -176,6 +180,7 @@ func (s *State) planHeal(c *Heal) *healing {
 	for _, a := range moving {
 		p.move(a)
 	}
+	p.relieve(relief)
 	if s.Balance != nil && !p.more {
 		p.balance()
 	}
@@ -249,7 +254,7 @@ func (p *healing) replace(a ailing) {
 	seats := p.seatsOf(group)
 	for _, col := range a.cols {
 		if i, ok := group.pending(col); ok {
-			if sv := p.s.Servers[group.Pending[i].Member.Server]; !p.away(sv) && !sv.Draining {
+			if sv := p.s.Servers[group.Pending[i].Member.Server]; !p.away(sv) && !sv.emptying() {
 				p.add(step{v: a.v, group: a.group, col: col, kind: stepPromote})
 				continue
 			}

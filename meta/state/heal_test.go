@@ -52,6 +52,7 @@ func (h *healer) quietly() {
 		if sv.State != ServerUp {
 			h.set(id, ServerUp)
 		}
+		h.do(Command{Shortage: &Shortage{ID: id, Incarnation: sv.Incarnation}})
 	}
 	for round := 0; ; round++ {
 		if round > 200 {
@@ -114,7 +115,7 @@ func checkHeal(t *rapid.T, s *State, c *Heal, next raid.ChunkID) {
 					return
 				}
 				sv := s.Servers[m.Server]
-				if sv.State != ServerUp || sv.Draining || sv.Reserved > sv.MemoryTotal {
+				if sv.State != ServerUp || sv.emptying() || sv.Reserved > sv.MemoryTotal {
 					t.Fatalf("%s: a new member on server %+v", at, sv)
 				}
 				if (v.LastLease == 0) != (m.State == raid.MemberInSync) {
@@ -172,8 +173,8 @@ func checkHeal(t *rapid.T, s *State, c *Heal, next raid.ChunkID) {
 	}
 }
 
-// TestHealing takes servers away and lets them come back, empty or not, and
-// drains them, in any order, while groups are healed. As long as no group ever
+// TestHealing takes servers away and lets them come back, empty or not, drains
+// them, and lets them run short of memory, in any order, while groups are healed. As long as no group ever
 // misses more than M members, all is whole in the end, and drained servers
 // hold nothing.
 func TestHealing(t *testing.T) {
@@ -194,7 +195,7 @@ func TestHealing(t *testing.T) {
 		server := func() raid.ServerID { return rapid.SampledFrom(ids).Draw(t, "server") }
 		drained := func() (n int) {
 			for _, sv := range h.s.Servers {
-				if sv.Draining {
+				if sv.emptying() {
 					n++
 				}
 			}
@@ -221,7 +222,7 @@ func TestHealing(t *testing.T) {
 			return true
 		}
 		for range rapid.IntRange(5, 60).Draw(t, "steps") {
-			switch id := server(); rapid.IntRange(0, 9).Draw(t, "step") {
+			switch id := server(); rapid.IntRange(0, 11).Draw(t, "step") {
 			case 0:
 				if mayLose(id) {
 					h.register(id)
@@ -255,6 +256,12 @@ func TestHealing(t *testing.T) {
 					}
 				}
 				h.do(Command{Rebuilt: &Rebuilt{Volume: v.ID, Epoch: v.LastLease, Chunks: some}})
+			case 10:
+				if drained() < 1 {
+					h.do(Command{Shortage: &Shortage{ID: id, Incarnation: h.lives[id], Short: true, Wanted: rapid.Uint64Range(0, 20<<20).Draw(t, "wanted")}})
+				}
+			case 11:
+				h.do(Command{Shortage: &Shortage{ID: id, Incarnation: h.lives[id]}})
 			case 8:
 				if sv := h.s.Servers[id]; rapid.Bool().Draw(t, "gave back") {
 					f := Freed{ID: id, Incarnation: sv.Incarnation}

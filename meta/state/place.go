@@ -52,7 +52,7 @@ type placement struct {
 func (s *State) candidates() []candidate {
 	var out []candidate
 	for _, sv := range s.SortedServers() {
-		if sv.State == ServerUp && !sv.Draining {
+		if sv.State == ServerUp && !sv.emptying() {
 			out = append(out, candidate{Server: sv, free: sv.Free()})
 		}
 	}

@@ -40,6 +40,7 @@ func (s *State) register(c *Register) *Refusal {
 			sv.Past = slices.Delete(sv.Past, 0, extra)
 		}
 		sv.Incarnation, sv.Unverified = c.Incarnation, false
+		sv.Short, sv.Wanted = false, 0
 	}
 	sv.Addr = c.Addr
 	sv.Labels = maps.Clone(c.Labels)

@@ -43,6 +43,8 @@ type Server struct {
 	State       ServerState             `json:"state"`
 	Away        int64                   `json:"away,omitempty"`       // since when it is not up, Unix milliseconds; 0: it is
 	Draining    bool                    `json:"draining,omitempty"`   // gets no chunks, and its members are moved away
+	Short       bool                    `json:"short,omitempty"`      // its host is short of memory: gets no chunks, and some of its members are moved away
+	Wanted      uint64                  `json:"wanted,omitempty"`     // bytes that it wants to have back; 0 unless Short
 	Unverified  bool                    `json:"unverified,omitempty"` // since State.Recover: it has not said what it holds
 	Chunks      uint64                  `json:"chunks"`               // of this incarnation, given to volumes
 	Reserved    uint64                  `json:"reserved"`             // bytes of Chunks and Freeing. <= MemoryTotal when chunks are given out

@@ -118,6 +118,7 @@ func putRuns(b []byte, runs []transport.Run) {
 const (
 	openInPlace   = 1
 	openMustExist = 2
+	openRelease   = 4
 )
 
 func putOpen(b []byte, s transport.ChunkSpec) {
@@ -131,6 +132,9 @@ func putOpen(b []byte, s transport.ChunkSpec) {
 	if s.MustExist {
 		f |= openMustExist
 	}
+	if s.Release {
+		f |= openRelease
+	}
 	le.PutUint32(b[8:], f)
 }
 
@@ -139,12 +143,12 @@ func parseOpen(b []byte) (transport.ChunkSpec, error) {
 		return transport.ChunkSpec{}, fmt.Errorf("%w: open of %d bytes", errFrame, len(b))
 	}
 	f := le.Uint32(b[8:])
-	if f&^(openInPlace|openMustExist) != 0 || le.Uint32(b[12:]) != 0 {
+	if f&^(openInPlace|openMustExist|openRelease) != 0 || le.Uint32(b[12:]) != 0 {
 		return transport.ChunkSpec{}, fmt.Errorf("%w: open with flags %#x", errFrame, f)
 	}
 	return transport.ChunkSpec{
 		Slots: le.Uint32(b), HeaderBytes: le.Uint32(b[4:]),
-		InPlace: f&openInPlace != 0, MustExist: f&openMustExist != 0,
+		InPlace: f&openInPlace != 0, MustExist: f&openMustExist != 0, Release: f&openRelease != 0,
 	}, nil
 }
 
