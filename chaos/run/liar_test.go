@@ -18,14 +18,13 @@ import (
 
 // liar is a target in memory that does one thing wrong.
 type liar struct {
-	mu      sync.Mutex
-	now     map[int64][]byte // page -> content
-	before  map[int64][]byte // what it was
-	n       int              // requests
-	wrong   string
-	breaks  []plan.Fault
-	crashed []string
-	down    bool // the client
+	mu     sync.Mutex
+	now    map[int64][]byte // page -> content
+	before map[int64][]byte // what it was
+	n      int              // requests
+	wrong  string
+	breaks []plan.Fault
+	down   bool // the client
 }
 
 var errAnswer = errors.New("EIO")

@@ -203,7 +203,8 @@ func (p *Processes) Break(ctx context.Context, f plan.Fault) (mend func(context.
 			return nil, fmt.Errorf("freezing %s: %w", role.ID, err)
 		}
 		return func(context.Context) error {
-			if err := syscall.Kill(role.PID, syscall.SIGCONT); err != nil {
+			err := syscall.Kill(role.PID, syscall.SIGCONT)
+			if err != nil && !cluster.Ended(role.PID) { // one that ended is told of as such
 				return fmt.Errorf("thawing %s: %w", role.ID, err)
 			}
 			return nil
