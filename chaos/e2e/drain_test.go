@@ -72,7 +72,7 @@ func TestRollingDrain(t *testing.T) {
 		until("the return of "+s.ID, func() bool { return server(s.ID).State == metaclient.ServerUp })
 	}
 	ld.more(1000)
-	must(t, m.Rebalance(ctx, 10))
+	must(t, m.Rebalance(ctx, 2))
 	until("rebalancing", func() bool {
 		st, err := m.Status(ctx)
 		must(t, err)
