@@ -1,6 +1,8 @@
 package client
 
 import (
+	"slices"
+
 	"dmps/raid"
 )
 
@@ -54,31 +56,42 @@ func (v *Volume) leaseReport() Report {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r.Known = max(v.mu.version, v.layout.Version)
-	claimed := r.Rebuilt
-	r.Rebuilt = []raid.ChunkID{}
 	for g := range v.layout.Groups {
 		out := v.mu.log.Unnoted(raid.GroupID(g))
 		for c := range raid.Col(v.geo.Members()) {
-			m := v.member(raid.GroupID(g), c)
-			if m.ref == nil {
-				continue
-			}
-			if out&(1<<c) != 0 {
+			if m := v.member(raid.GroupID(g), c); m.ref != nil && out&(1<<c) != 0 {
 				r.Behind = append(r.Behind, m.chunk)
-			}
-			if len(claimed) == 0 || claimed[0] != m.chunk {
-				continue
-			}
-			claimed = claimed[1:]
-			// Since the report was made the member may have gone and missed rows.
-			if v.mu.log.Missing(raid.GroupID(g), c) == 0 && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
-				m.ref.claimed = true
-				v.notedLocked(raid.GroupID(g), c)
-				r.Rebuilt = append(r.Rebuilt, m.chunk)
 			}
 		}
 	}
+	if len(r.Rebuilt) > 0 {
+		r.Rebuilt = slices.DeleteFunc(r.Rebuilt, v.claimLocked())
+	}
 	return r
+}
+
+// claimLocked gives a function that notes of a chunk that meta is told that it is
+// rebuilt. It reports true for those of which that is not so any more: since the
+// report was made the member may have gone and missed rows.
+func (v *Volume) claimLocked() func(raid.ChunkID) bool {
+	members := make(map[raid.ChunkID]*member)
+	for i := range v.memberOf {
+		if m := &v.memberOf[i]; m.ref != nil {
+			members[m.chunk] = m
+		}
+	}
+	return func(c raid.ChunkID) bool {
+		m := members[c]
+		if m == nil {
+			return false // no column's own: nothing is written without it because of what is said here
+		}
+		if v.mu.log.Missing(m.ref.group, m.ref.col) != 0 || m.peer.state != peerUp || m.ref.conn != m.peer.conn() {
+			return true
+		}
+		m.ref.claimed = true
+		v.notedLocked(m.ref.group, m.ref.col)
+		return false
+	}
 }
 
 // absenceNoted takes it in that meta has noted who is about to miss rows, and
