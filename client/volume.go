@@ -54,7 +54,6 @@ type Volume struct {
 	wake        chan struct{} // ends the watch's rest
 	recovered   atomic.Bool   // the map comes from slot headers: members that return are compared with it first
 	resting     atomic.Bool
-	awake       int64         // since when this process runs on time, nanoseconds; the watch's own
 	worse       chan struct{} // a report is due at once
 	urgent      chan struct{} // a report is due that writes wait for
 	rebuildBell chan struct{} // the rebuild driver has something to look at

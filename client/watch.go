@@ -46,7 +46,9 @@ func (v *Volume) watch(ctx context.Context) {
 		now := nanotime()
 		if now-last > int64(watchEvery+stalledSelf) {
 			slow = now + int64(v.cfg.SuspectAfter)
-			v.awake = now // answers may lie in the sockets, unread
+		}
+		if gap := now - last; gap > int64(v.cfg.HardDeadline)/stoodStill {
+			v.excuse(gap, now) // answers may lie in the sockets, unread
 		}
 		last = now
 		if v.look(now, now < slow) {
@@ -69,6 +71,26 @@ func (v *Volume) watch(ctx context.Context) {
 		v.resting.Store(false)
 		quiet, last = 0, nanotime()
 		tick.Reset(watchEvery)
+	}
+}
+
+// stoodStill is which part of the hard deadline this process must not have run
+// at a stretch for that time to be held against nobody. On a machine that is
+// merely busy the deadline still comes.
+const stoodStill = 4
+
+// excuse takes time in which this process did not run out of what members are
+// judged by.
+func (v *Volume) excuse(gap, now int64) {
+	a := v.lock()
+	defer v.unlock(a)
+	for _, p := range v.allPeers() {
+		p.mu.Lock()
+		p.mu.heard = min(p.mu.heard+gap, now)
+		for x := p.mu.oldest; x != nil; x = x.next {
+			x.start = min(x.start+gap, now)
+		}
+		p.mu.Unlock()
 	}
 }
 
@@ -140,8 +162,6 @@ func (v *Volume) lookAt(p *peer, now, hedgeAfter int64, excused bool, suspects *
 		oldest = now - x.start
 	}
 	silent := now - p.mu.heard
-	// Time in which this process did not run is nobody's silence.
-	oldest, silent = min(oldest, now-v.awake), min(silent, now-v.awake)
 	if v.inplace == nil && v.geo.M > 0 {
 		for x := p.mu.oldest; x != nil && now-x.start > hedgeAfter && n < len(late); x = x.next {
 			if x.run != nil {
@@ -151,7 +171,7 @@ func (v *Volume) lookAt(p *peer, now, hedgeAfter int64, excused bool, suspects *
 		}
 	}
 	p.mu.Unlock()
-	if c == nil || oldest <= 0 {
+	if c == nil || oldest == 0 {
 		return
 	}
 	if v.tooLong(p, oldest, silent, now, excused, *suspects) {
