@@ -57,6 +57,10 @@ e2e: build ## end-to-end tests with real processes and NBD clients (DMPS_E2E=1: 
 bench: build ## compare with other NBD servers on this machine; writes bench-out/
 	$(GO) run ./chaos/peers/cmd/peers -dmps $(CURDIR)/$(BIN) -out bench-out
 
+.PHONY: bench-heal
+bench-heal: build ## page-in latency and speed of rebuilds, with the guard and without; writes bench-out/
+	$(GO) run ./chaos/heal/cmd/heal -dmps $(CURDIR)/$(BIN) -out bench-out
+
 .PHONY: bench-smoke
 bench-smoke: ## run the Go benchmarks for 100 rounds each, to know that they run
 	@# A round of BenchmarkFio takes seconds by design.
