@@ -137,7 +137,9 @@ func (p *Plan) start(ctx context.Context, guard bool, size bytesize.Size) (*runn
 	}
 	block, data := make([]byte, 1<<20), loadgen.Data{Seed: 1}
 	for off := int64(0); off < r.conn.Size(); off += int64(len(block)) {
-		data.Fill(block, uint64(off/raid.PageSize), 1)
+		for at := 0; at < len(block); at += loadgen.PageSize {
+			data.Fill(block[at:at+loadgen.PageSize], uint64(off+int64(at))/loadgen.PageSize, 1)
+		}
 		if _, err := r.conn.WriteAt(block, off); err != nil {
 			return nil, errors.Join(fmt.Errorf("filling the volume: %w", err), r.stop())
 		}

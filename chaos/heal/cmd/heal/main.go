@@ -35,7 +35,7 @@ func main() {
 func run(ctx context.Context) (err error) {
 	bin := flag.String("dmps", "bin/dmps", "`path` of the dmps program")
 	out := flag.String("out", "bench-out", "`folder` for heal.txt and heal.json")
-	size := flag.Int64("size", 256, "`MiB` of the volume")
+	size := flag.Int64("size", 512, "`MiB` of the volume")
 	each := flag.Duration("runtime", 3*time.Second, "length of a measurement without a rebuild")
 	depth := flag.Int("depth", 4, "page-ins of 4 KiB in flight")
 	faults := flag.Int("faults", 0, "kills and freezes of which the longest request is taken")
