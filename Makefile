@@ -65,6 +65,10 @@ chaos: build ## break a cluster of real processes under load: SEED= DURATION= CH
 bench: build ## compare with other NBD servers on this machine; writes bench-out/
 	$(GO) run ./chaos/peers/cmd/peers -dmps $(CURDIR)/$(BIN) -out bench-out
 
+.PHONY: bench-heal
+bench-heal: build ## page-in latency and speed of rebuilds, with the guard and without; writes bench-out/
+	$(GO) run ./chaos/heal/cmd/heal -dmps $(CURDIR)/$(BIN) -out bench-out
+
 .PHONY: bench-smoke
 bench-smoke: ## run the Go benchmarks for 100 rounds each, to know that they run
 	@# A round of BenchmarkFio takes seconds by design.

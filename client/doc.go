@@ -36,6 +36,7 @@
 //	meta gives a lost member another chunk                  relayout.go
 //	a living one is moved                                   moving.go
 //	the servers fill it from each other, from row lists     rebuild.go
+//	how fast they may, and how it goes                      heal.go, pace.go, guard.go
 //	who was away is compared with the map when it returns   compare.go
 //	everything is verified now and then, and repaired       scrub.go, scrub_settle.go
 //
@@ -45,10 +46,11 @@
 // batches in Kick, the transport's goroutines complete them, and whoever
 // completes starts what that made possible (pump). Each server has a goroutine
 // that keeps its session (peer.run), the watch looks for what takes too long,
-// the rebuild driver fills members that miss rows, and keepLease reports to
-// meta.
+// the rebuild driver fills members that miss rows, the guard holds it back, and
+// keepLease reports to meta.
 //
 // Read in this order: device.go, op.go, volume.go, submit.go, pageout.go,
 // batch.go, pagein.go, rescue.go, members.go, watch.go; then clean.go, trim.go,
-// recover.go, relayout.go, moving.go, rebuild.go, scrub.go, inplace.go.
+// recover.go, relayout.go, moving.go, rebuild.go, heal.go, guard.go, scrub.go,
+// inplace.go.
 package client
