@@ -15,13 +15,14 @@ import (
 //	Lookup  -> read one member, or Survivors -> read K and reconstruct
 //	Victims -> read live pages -> Reserve -> write -> Commit as moves
 //
-// A row is in one of four states:
+// A row is in one of five states:
 //
 //	free      bit set in its group's bitmap
 //	reserved  handed out by Reserve; neither free nor live
 //	in use    live > 0. It is immutable (I3)
 //	limbo     live = 0, but reads that started before may still be aimed at
 //	          it; free after the second Advance that finds none of them
+//	doomed    its old headers must be erased before it is free (log_erase.go)
 //
 // A Log is not safe for concurrent use.
 type Log struct {
@@ -36,10 +37,12 @@ type Log struct {
 	tag  []uint16 // row -> TagOf the Seq that wrote it; every read checks it
 	live []uint8  // row -> data slots that the map points at; > 0: in use
 
-	groups []logGroup
-	hand   int    // group that is asked first for the next batch
-	free   uint64 // free rows of all writable groups
-	used   uint64 // rows in use
+	groups  []logGroup
+	hand    int    // group that is asked first for the next batch
+	free    uint64 // free rows of all writable groups
+	used    uint64 // rows in use
+	doomed  uint64 // rows that wait to be erased
+	erasing uint64 // rows between TakeDoomed and Erased
 
 	notes    []noteState
 	noteFree NoteID // head of the list of free notes + 1
@@ -66,6 +69,13 @@ type logGroup struct {
 	used    uint32              // sum of hist
 	missed  [MaxData + MaxParity][]uint64
 	nmissed [MaxData + MaxParity]uint32 // bits set in missed: rows in use that this member does not have
+
+	thin    []uint64 // rows in use or in limbo that are erased before they are free
+	doomed  []uint64
+	ndoomed uint32
+	erasing uint32                        // rows between TakeDoomed and Erased
+	stale   [MaxData + MaxParity][]uint64 // rows that this member may hold an old header of that matters
+	nstale  [MaxData + MaxParity]uint32
 }
 
 // noteState is one note page in use, or a free entry of the table.
@@ -130,7 +140,9 @@ func NewLog(c LogConfig) (*Log, error) {
 		for m := range c.Geometry.Members() {
 			// Allocated now, so that the loss of a member allocates nothing.
 			g.missed[m] = make([]uint64, words)
+			g.stale[m] = make([]uint64, words)
 		}
+		g.thin, g.doomed = make([]uint64, words), make([]uint64, words)
 	}
 	for i := len(l.notes) - 1; i >= 0; i-- {
 		l.notes[i].next = l.noteFree
@@ -263,6 +275,7 @@ func (l *Log) NextSeq() Seq {
 type LogStats struct {
 	Pages, Mapped, Filled           uint64
 	Rows, FreeRows, UsedRows, Limbo uint64 // FreeRows: of writable groups
+	Doomed                          uint64 // rows that wait to be erased, or are being erased
 	Notes                           int
 }
 
@@ -271,7 +284,8 @@ func (l *Log) Stats() LogStats {
 	return LogStats{
 		Pages: l.pages, Mapped: l.mapped, Filled: l.filled,
 		Rows: uint64(len(l.live)), FreeRows: l.free, UsedRows: l.used,
-		Limbo: uint64(l.limbo[0].n + l.limbo[1].n),
-		Notes: l.notesUse,
+		Limbo:  uint64(l.limbo[0].n + l.limbo[1].n),
+		Doomed: l.Doomed(),
+		Notes:  l.notesUse,
 	}
 }

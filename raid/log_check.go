@@ -93,12 +93,13 @@ func (l *Log) Check(reserved int) error {
 			bad("limbo list %d has %d rows, counted %d", i, l.limbo[i].n, n)
 		}
 	}
-	free, used, held := uint64(0), uint64(0), 0
+	free, used, doomed, held := uint64(0), uint64(0), uint64(0), 0
 	for gi := range l.groups {
 		g := &l.groups[gi]
 		var hist [MaxData + 1]uint32
 		var nmissed [MaxData + MaxParity]uint32
-		nfree := uint32(0)
+		var nstale [MaxData + MaxParity]uint32
+		nfree, ndoomed := uint32(0), uint32(0)
 		for i := range l.nrows {
 			row := l.row(GroupID(gi), Index(i))
 			isFree := hasBit(g.free, i)
@@ -113,6 +114,10 @@ func (l *Log) Check(reserved int) error {
 			if limbo[row] {
 				states++
 			}
+			if hasBit(g.doomed, i) {
+				states++
+				ndoomed++
+			}
 			if l.live[row] > 0 {
 				states++
 				used++
@@ -120,11 +125,20 @@ func (l *Log) Check(reserved int) error {
 			}
 			switch {
 			case states > 1:
-				bad("row %d is in several states: free %v limbo %v live %d", row, isFree, limbo[row], l.live[row])
+				bad("row %d is in several states: free %v limbo %v doomed %v live %d", row, isFree, limbo[row], hasBit(g.doomed, i), l.live[row])
 			case states == 0:
 				held++
 			}
+			if hasBit(g.thin, i) && l.live[row] == 0 && !limbo[row] {
+				bad("row %d is to be erased when it dies, but is neither in use nor in limbo", row)
+			}
 			for c := range l.g.Members() {
+				if hasBit(g.stale[c], i) {
+					nstale[c]++
+					if isFree && g.up&^g.lost&(1<<c) != 0 {
+						bad("row %d is free, but member %d, which is up, may hold an old header of it", row, c)
+					}
+				}
 				if hasBit(g.missed[c], i) {
 					nmissed[c]++
 					if l.live[row] == 0 {
@@ -133,6 +147,10 @@ func (l *Log) Check(reserved int) error {
 				}
 			}
 		}
+		doomed += uint64(ndoomed)
+		if ndoomed != g.ndoomed || nstale != g.nstale {
+			bad("group %d: doomed %d stale %v, counted %d %v", gi, g.ndoomed, g.nstale, ndoomed, nstale)
+		}
 		if nfree != g.nfree || hist != g.hist || nmissed != g.nmissed {
 			bad("group %d: free %d hist %v missed %v, counted %d %v %v", gi, g.nfree, g.hist, g.nmissed, nfree, hist, nmissed)
 		}
@@ -140,8 +158,8 @@ func (l *Log) Check(reserved int) error {
 			free += uint64(nfree)
 		}
 	}
-	if free != l.free || used != l.used {
-		bad("free %d used %d, counted %d and %d", l.free, l.used, free, used)
+	if free != l.free || used != l.used || doomed != l.doomed {
+		bad("free %d used %d doomed %d, counted %d, %d and %d", l.free, l.used, l.doomed, free, used, doomed)
 	}
 	if held != reserved {
 		bad("%d rows are reserved, expected %d", held, reserved)

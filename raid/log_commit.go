@@ -49,6 +49,7 @@ func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 		// What was not sent because it is not filled is not missed either.
 		unfilled := (uint32(1)<<l.g.K - 1) &^ uint32(p.FilledCols(r))
 		l.setMissed(g, uint32(p.Index[r]), wrote|unfilled)
+		l.written(g, p.Index[r], wrote, wrote&^unfilled)
 		// While its items are committed the row counts one slot too many, so
 		// that it cannot die half-way.
 		l.live[row] = 1
@@ -79,6 +80,19 @@ func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 	}
 	for r := range p.Rows {
 		l.kill(Slot(l.row(p.Group, p.Index[r])) * Slot(l.g.K))
+	}
+}
+
+// written notes what it will take to erase row i, which the headers say was
+// sent to members, and which sent have.
+func (l *Log) written(g *logGroup, i Index, members, sent uint32) {
+	if members != l.all() {
+		setBit(g.thin, uint32(i))
+	}
+	for c := range l.g.Members() {
+		if g.nstale[c] != 0 && sent&(1<<c) != 0 {
+			l.setStale(g, Col(c), i, false)
+		}
 	}
 }
 
@@ -149,6 +163,7 @@ func (l *Log) kill(s Slot) {
 		return
 	}
 	g.used--
+	l.noteThin(g, Index(row%l.nrows))
 	l.setMissed(g, row%l.nrows, ^uint32(0))
 	l.bury(row)
 }

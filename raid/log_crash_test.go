@@ -12,7 +12,7 @@ func (s *sim) stepCrash() {
 	for g := range s.members {
 		up := 0
 		for _, m := range s.members[g] {
-			if m.up {
+			if m.up && !m.filling {
 				up++
 			}
 		}
@@ -20,7 +20,7 @@ func (s *sim) stepCrash() {
 			s.t.Skip("too few members to recover")
 		}
 	}
-	if s.log.Health().Unreachable > 0 {
+	if s.log.Health().Unreachable > 0 || !s.recoverable() {
 		s.t.Skip("some rows cannot be read now")
 	}
 	if s.doubtful || rapid.IntRange(0, 2).Draw(s.t, "really") > 0 {
@@ -36,14 +36,52 @@ func (s *sim) stepCrash() {
 			}
 		}
 	}
+	for _, e := range s.erasures {
+		for c, m := range s.members[e.Group] {
+			// One that is down may get it now; its sessions have ended when it returns.
+			if e.todo&(1<<c) != 0 && !m.lost {
+				s.eraseAt(e, Col(c), int(s.rnd.Uint32N(uint32(e.Rows+1))))
+			}
+		}
+	}
+	clean := len(s.ops) == 0 && s.log.Doomed() == 0 && !s.log.Limbo()
 	s.ghosts = append(s.ghosts, s.ops...)
-	s.ops, s.reads, s.advances = nil, nil, 0
+	s.ops, s.reads, s.erasures, s.advances = nil, nil, nil, 0
 	s.newLog()
-	s.recover()
+	unnamed := s.recover()
+	if clean && unnamed > 0 {
+		s.t.Fatalf("the recovery does not know %d pages of rows, although every row in use can be read", unnamed)
+	}
 	for p := range s.pages {
 		s.settle(PageNo(p))
 	}
 	s.doubtful = s.doubt()
+}
+
+// recoverable reports whether every row in use can be decoded from members that
+// a recovery asks.
+func (s *sim) recoverable() bool {
+	for g := range GroupID(s.cfg.Groups) {
+		filling := s.filling(g)
+		for i := range Index(s.cfg.Rows) {
+			if s.log.live[s.log.row(g, i)] > 0 && !s.log.CanDecode(s.log.Survivors(g, i)&^filling, s.log.FilledCols(g, i)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// filling is the mask of members of group g that are replacements and do not
+// hold everything yet.
+func (s *sim) filling(g GroupID) uint32 {
+	var mask uint32
+	for c, m := range s.members[g] {
+		if m.filling {
+			mask |= 1 << c
+		}
+	}
+	return mask
 }
 
 // doubt reports whether a row in use was sent to a member that the recovery
@@ -63,7 +101,7 @@ func (s *sim) doubt() bool {
 	return false
 }
 
-func (s *sim) recover() {
+func (s *sim) recover() (unnamed int) {
 	r := NewRecovery(s.log)
 	g := s.cfg.Geometry
 	for _, row := range s.rnd.Perm(s.cfg.Groups * int(s.cfg.Rows)) {
@@ -72,8 +110,8 @@ func (s *sim) recover() {
 		newest := Seq(0)
 		for c := range headers {
 			m := &s.members[gid][c]
-			m.unsure = !m.up
-			if !m.up {
+			m.unsure = !m.up || m.filling
+			if m.unsure {
 				continue
 			}
 			if headers[c] = m.slots[i].header; headers[c] == nil {
@@ -108,7 +146,17 @@ func (s *sim) recover() {
 			}
 		}
 	}
+	_, unnamed = r.Incomplete()
 	r.Finish()
+	for g := range s.members {
+		for c := range s.members[g] {
+			if m := &s.members[g][c]; m.up && m.filling {
+				m.up = false
+				s.comeUp(GroupID(g), Col(c), m)
+			}
+		}
+	}
+	return unnamed
 }
 
 // settle takes what a recovery decided about page p: the last answered write,

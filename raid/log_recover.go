@@ -14,7 +14,7 @@ import (
 //
 // Which rows count: a row was answered only when every member that it was
 // sent to had it. When a reachable one of them does not have it, it was never
-// answered and is dropped: to keep it would let go of an older version that
+// answered and is dropped, and erased afterwards (Log.TakeDoomed): to keep it would let go of an older version that
 // all members have for one that some have. When none of them contradicts, it
 // may have been answered and counts, even if it cannot be decoded: then its
 // pages answer EIO, unless their own member has them, until members return. To
@@ -100,8 +100,15 @@ func (r *Recovery) Row(g GroupID, i Index, headers [][]byte) error {
 	// Data columns that the row does not fill were not sent.
 	unfilled := (uint32(1)<<l.g.K - 1) &^ uint32(newest.Filled)
 	sent := newest.Members &^ unfilled
+	gr := &l.groups[g]
+	for c := range l.g.Members() {
+		if (ok&^have)&(1<<c) != 0 && parsed[c].Members != l.all() {
+			l.setStale(gr, Col(c), i, true) // was out when that row was erased
+		}
+	}
 	if avail&sent&^broken&^have != 0 {
 		r.torn++
+		l.doomFree(gr, i)
 		return nil // was never answered: somebody who would have it does not
 	}
 	if !l.CanDecode(have, newest.Filled) {
@@ -118,13 +125,10 @@ func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, parsed 
 	l := r.l
 	gr := &l.groups[g]
 	row := l.row(g, i)
-	clearBit(gr.free, uint32(i))
-	gr.nfree--
-	if l.writable(gr) {
-		l.free--
-	}
+	l.unfree(gr, i)
 	l.tag[row] = TagOf(h.Seq)
 	l.setMissed(gr, uint32(i), holders)
+	l.written(gr, i, h.Members, have)
 	l.live[row] = 1
 	gr.hist[1]++
 	gr.used++

@@ -22,10 +22,12 @@ type sim struct {
 
 	members [][]simMember // [group][col]
 	rowSeq  [][]Seq       // [group][row] what was committed there last
+	sent    map[Seq]*simOp
 	pages   []simPage
 	version uint64
 
 	ops      []*simOp
+	erasures []*simErasure
 	ghosts   []*simOp // of earlier lives: may still land on members that were down ever since
 	reads    []simRead
 	advances int // read epochs ended
@@ -37,7 +39,8 @@ type sim struct {
 type simMember struct {
 	slots    []simSlot
 	up, lost bool
-	unsure   bool // was not reachable at the last recovery: the log must guess what it holds
+	unsure   bool // was not read by the last recovery: the log must guess what it holds
+	filling  bool // took the place of a lost one, and does not hold everything yet: no recovery asks it
 }
 
 // simSlot is a slot as it lies in a server's memory; both nil: never written.
@@ -100,6 +103,7 @@ func newSim(t *rapid.T, g Geometry) *sim {
 	s.pages = make([]simPage, s.cfg.Pages)
 	s.members = make([][]simMember, s.cfg.Groups)
 	s.rowSeq = make([][]Seq, s.cfg.Groups)
+	s.sent = make(map[Seq]*simOp)
 	for i := range s.members {
 		s.members[i] = make([]simMember, g.Members())
 		s.rowSeq[i] = make([]Seq, s.cfg.Rows)
@@ -126,7 +130,7 @@ func (s *sim) newLog() {
 	for g := range s.members {
 		for c := range s.members[g] {
 			m := &s.members[g][c]
-			s.log.SetUp(GroupID(g), Col(c), m.up)
+			s.log.SetUp(GroupID(g), Col(c), m.up && !m.filling)
 			if m.lost {
 				s.log.SetLost(GroupID(g), Col(c))
 			}
@@ -194,6 +198,7 @@ func (s *sim) launch(op *simOp) bool {
 		}
 	}
 	s.encode(op)
+	s.sent[op.p.Seq] = op
 	if !op.move {
 		op.eachPage(func(p PageNo, _ value) { s.pages[p].busy = true })
 	}
