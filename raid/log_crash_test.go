@@ -26,6 +26,12 @@ func (s *sim) stepCrash() {
 	if s.doubtful || rapid.IntRange(0, 2).Draw(s.t, "really") > 0 {
 		s.t.Skip("beyond the limit that Recovery documents, or not now")
 	}
+	if s.sure && s.log.Doomed() == 0 && !s.log.Limbo() {
+		for p := range s.pages {
+			pg := &s.pages[p]
+			pg.maybe, pg.old = pg.maybe[pg.old:], 0
+		}
+	}
 	for _, op := range s.ops {
 		s.forget(op)
 	}
@@ -54,6 +60,7 @@ func (s *sim) stepCrash() {
 	}
 	for p := range s.pages {
 		s.settle(PageNo(p))
+		s.pages[p].old = len(s.pages[p].maybe)
 	}
 	s.doubtful = s.doubt()
 }
@@ -82,6 +89,17 @@ func (s *sim) filling(g GroupID) uint32 {
 		}
 	}
 	return mask
+}
+
+func (s *sim) anyUnsure() bool {
+	for g := range s.members {
+		for _, m := range s.members[g] {
+			if m.unsure {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // doubt reports whether a row in use was sent to a member that the recovery
@@ -148,6 +166,7 @@ func (s *sim) recover() (unnamed int) {
 	}
 	_, unnamed = r.Incomplete()
 	r.Finish()
+	s.sure = !s.anyUnsure()
 	for g := range s.members {
 		for c := range s.members[g] {
 			if m := &s.members[g][c]; m.up && m.filling {

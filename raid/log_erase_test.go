@@ -2,6 +2,7 @@ package raid
 
 import (
 	"slices"
+	"testing"
 
 	"pgregory.net/rapid"
 )
@@ -166,4 +167,140 @@ func (s *sim) stepRestore() {
 		s.log.Restored(w.g, w.c, r)
 	}
 	m.filling = m.filling && s.log.Missing(w.g, w.c) > 0
+}
+
+// Which dead rows are erased, by whom, and when they are free.
+func TestWhichRowsAreErased(t *testing.T) {
+	const all = 0b1111
+	newLog := func(t *testing.T, up uint32) *Log {
+		l, err := NewLog(LogConfig{Geometry: recoveryGeometry, Groups: 1, Rows: 8, Pages: 12})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for c := range Col(4) {
+			l.SetUp(0, c, up&(1<<c) != 0)
+		}
+		return l
+	}
+	write := func(t *testing.T, l *Log, page PageNo) {
+		t.Helper()
+		var p Placement
+		if !l.Reserve(1, true, &p) {
+			t.Fatal("no rows")
+		}
+		l.Commit(&p, []Item{{Page: page}}, p.Members)
+		l.Advance()
+		l.Advance()
+	}
+	expect := func(t *testing.T, l *Log, doomed, free uint64) {
+		t.Helper()
+		if st := l.Stats(); st.Doomed != doomed || st.FreeRows != free {
+			t.Fatalf("%d doomed and %d free, want %d and %d", st.Doomed, st.FreeRows, doomed, free)
+		}
+		if err := l.Check(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	erase := func(t *testing.T, l *Log, members, done uint32) {
+		t.Helper()
+		var e Erasure
+		if !l.TakeDoomed(&e) || e.Members != members || e.Rows != 1 || e.Index[0] != 0 {
+			t.Fatalf("%+v is to be erased, not row 0 at %#b", e, members)
+		}
+		if err := l.Check(1); err != nil {
+			t.Fatal(err)
+		}
+		l.Erased(&e, done)
+	}
+	t.Run("a row that all members have", func(t *testing.T) {
+		l := newLog(t, all)
+		write(t, l, 1)
+		write(t, l, 1)
+		expect(t, l, 0, 7)
+		l.SetUp(0, 3, false) // what dies while one is down is no other case
+		write(t, l, 2)
+		write(t, l, 1)
+		expect(t, l, 0, 6)
+	})
+	t.Run("a thin one", func(t *testing.T) {
+		l := newLog(t, 0b0111)
+		write(t, l, 1)
+		l.SetUp(0, 3, true)
+		l.Restored(0, 3, MissingRow{Index: 0, Tag: l.tag[0]}) // its headers still name three
+		write(t, l, 1)
+		expect(t, l, 1, 6)
+		if h := l.Health(); h.DegradedGroups != 1 || h.RedundancyLeft != 2 {
+			t.Fatalf("%+v", h)
+		}
+		erase(t, l, all, all)
+		expect(t, l, 0, 7)
+		if h := l.Health(); h.DegradedGroups != 0 {
+			t.Fatalf("%+v", h)
+		}
+	})
+	t.Run("a thin one that was given up", func(t *testing.T) {
+		l := newLog(t, 0b0111)
+		var p Placement
+		l.Reserve(1, true, &p)
+		l.Abandon(&p)
+		expect(t, l, 1, 7)
+		l.SetUp(0, 3, true)
+		l.Reserve(1, true, &p) // row 1, at all
+		l.Abandon(&p)
+		expect(t, l, 1, 7)
+	})
+	t.Run("a damaged one", func(t *testing.T) {
+		l := newLog(t, all)
+		write(t, l, 1)
+		l.SetMissed(0, 0, 2)
+		write(t, l, 1)
+		expect(t, l, 1, 6)
+	})
+	t.Run("a member fails meanwhile, and is back before the end", func(t *testing.T) {
+		l := newLog(t, 0b0111)
+		write(t, l, 1)
+		write(t, l, 1)
+		erase(t, l, 0b0111, 0b0110)
+		expect(t, l, 1, 6)
+	})
+	t.Run("a member is down, and comes back", func(t *testing.T) {
+		l := newLog(t, 0b0111)
+		write(t, l, 1)
+		l.SetUp(0, 0, false)
+		l.SetUp(0, 3, true)
+		write(t, l, 1)
+		erase(t, l, 0b1110, 0b1110)
+		expect(t, l, 0, 7)
+		l.SetUp(0, 0, true)
+		expect(t, l, 1, 6)
+		erase(t, l, all, all)
+		expect(t, l, 0, 7)
+	})
+	t.Run("a member is down, and lost", func(t *testing.T) {
+		l := newLog(t, 0b0111)
+		write(t, l, 1)
+		l.SetUp(0, 0, false)
+		l.SetUp(0, 3, true)
+		write(t, l, 1)
+		erase(t, l, 0b1110, 0b1110)
+		l.SetLost(0, 0)
+		l.Replace(0, 0)
+		l.SetUp(0, 0, true)
+		expect(t, l, 0, 7)
+	})
+	t.Run("one that was never answered", func(t *testing.T) {
+		l := newLog(t, all)
+		r := NewRecovery(l)
+		h := rowHeaders(7, 0b11, all)
+		h[3] = empty(3)
+		if err := r.Row(0, 0, h); err != nil {
+			t.Fatal(err)
+		}
+		if torn := r.Finish(); torn != 1 {
+			t.Fatalf("%d rows were dropped", torn)
+		}
+		expect(t, l, 1, 7)
+		erase(t, l, all, all)
+		expect(t, l, 0, 8)
+	})
 }

@@ -32,6 +32,7 @@ type sim struct {
 	reads    []simRead
 	advances int // read epochs ended
 	lives    int
+	sure     bool // the last recovery saw all members: what it dropped never comes back
 	doubtful bool // the last recovery took in a row that an unreachable member lacks: see Recovery
 }
 
@@ -56,6 +57,7 @@ type value struct {
 type simPage struct {
 	want  value   // the last answered write
 	maybe []value // unanswered writes since: a recovery may bring them back
+	old   int     // of them: those that the last recovery has decided about
 	busy  bool    // a page-out or a trim of it is in flight
 	eio   bool    // a recovery could not decide
 }
