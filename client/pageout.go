@@ -239,6 +239,7 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 		// Every transfer has completed, and the session with each member
 		// whose outcome is unknown has ended: nothing of this can land later.
 		v.mu.log.Abandon(&b.p)
+		v.eraseSoonLocked()
 		v.mu.count.abandoned++
 		if b.clean != nil {
 			v.cleanFailedLocked(b, a)
@@ -317,15 +318,16 @@ func (v *Volume) releaseBatchLocked(b *batch) {
 }
 
 // advanceLocked ends the read epoch when all page-ins of the previous one are
-// over, so that dead rows become free.
+// over, so that dead rows become free, or are erased first.
 func (v *Volume) advanceLocked() {
 	for range 2 {
 		if v.mu.log == nil || !v.mu.log.Limbo() || v.mu.reading[v.mu.epoch^1] != 0 {
-			return
+			break
 		}
 		v.mu.log.Advance()
 		v.mu.epoch ^= 1
 	}
+	v.eraseSoonLocked()
 }
 
 // failQueueLocked answers everything that waits to be placed with err.

@@ -28,6 +28,11 @@ func (v *Volume) mapRecovery() error {
 		return fmt.Errorf("mapping the buffers of the recovery: %w", err)
 	}
 	v.recoverMem = mem // unmapped when the transport, which knows it, is closed
+	n := len(mem) / transport.MaxHeadersBytes
+	v.recoverBufs = make(chan []byte, n)
+	for i := range n {
+		v.recoverBufs <- mem[i*transport.MaxHeadersBytes:][:transport.MaxHeadersBytes]
+	}
 	if err := v.cfg.Dialer.Register(mem); err != nil {
 		return fmt.Errorf("registering the buffers of the recovery: %w", err)
 	}

@@ -33,14 +33,15 @@ type Volume struct {
 	coder    *raid.Coder
 	inplace  raid.InPlace // linear and striped layouts; nil: the log
 
-	arena      *arena
-	recoverMem []byte // the recovery's buffers
-	user       *pool
-	scratch    *pool
-	consts     *constants
-	batches    []*batch // all there are
-	xfers      xferPool
-	dead       deadList
+	arena       *arena
+	recoverMem  []byte      // the recovery's buffers
+	recoverBufs chan []byte // those that nobody has
+	user        *pool
+	scratch     *pool
+	consts      *constants
+	batches     []*batch // all there are
+	xfers       xferPool
+	dead        deadList
 
 	afters sync.Pool // *after
 	// Methods that waiters call, bound once: binding allocates.
@@ -55,6 +56,7 @@ type Volume struct {
 	resting     atomic.Bool
 	worse       chan struct{} // a report is due at once
 	rebuildBell chan struct{} // the rebuild driver has something to look at
+	eraseBell   chan struct{} // the eraser has something to do
 
 	mu struct {
 		sync.Mutex
@@ -172,6 +174,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		wake:        make(chan struct{}, 1),
 		worse:       make(chan struct{}, 1),
 		rebuildBell: make(chan struct{}, 1),
+		eraseBell:   make(chan struct{}, 1),
 	}
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done
@@ -225,8 +228,16 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		v.mu.log.StartSeq(raid.FirstSeq(l.Epoch))
 	}
 	v.mu.ready = true
+	v.advanceLocked() // what the recovery found dead is free, or to be erased
 	v.unlock(a)
 	v.wg.Go(func() { v.keepLease(run) })
+	if v.mu.log != nil {
+		side := make([]*erasing, eraseSide)
+		for i := range side {
+			side[i] = v.newErasing()
+		}
+		v.wg.Go(func() { v.eraseAll(run, side) })
+	}
 	if v.mu.log != nil && v.geo.M > 0 {
 		v.wg.Go(func() { v.rebuildAll(run) })
 	}
@@ -517,6 +528,9 @@ func (v *Volume) Close(ctx context.Context) error {
 	case <-idle:
 	case <-ctx.Done():
 		err = fmt.Errorf("closing volume %s with requests open: %w", v.layout.Name, ctx.Err())
+	}
+	if v.mu.log != nil {
+		v.eraseLast(ctx)
 	}
 	v.user.close()
 	v.cancel()

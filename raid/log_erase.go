@@ -186,17 +186,27 @@ func (l *Log) noteThin(g *logGroup, i Index) {
 func (l *Log) all() uint32 { return uint32(1)<<l.g.Members() - 1 }
 
 // Keeps reports whether h, the header of member c's slot of row i in group g,
-// belongs to a row in use that the map says c holds. Everything else that is
-// not empty is a leftover: of a dead row, of one that was never answered, or of
-// one that c missed. Before a member is used whose headers no recovery saw, its
-// leftovers are erased (ForgetStale): what matters cannot be told from what does not.
-// sound is false when the header was damaged.
+// must stay: it belongs to a row in use that the map says c holds. Everything
+// else that is not empty is a leftover: of a dead row, of one that was never
+// answered, or of one from before a row that c missed. Before a member is used
+// whose headers no recovery saw, its leftovers are erased (ForgetStale): what
+// matters cannot be told from what does not.
+//
+// sound is false when the header was damaged. In a row in use such a one stays
+// until the row is filled or moved: an empty header would tell a recovery that
+// the row was never answered.
 func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
-	if l.live[l.row(g, i)] == 0 || l.Holders(g, i)&(1<<c) == 0 {
+	if l.live[l.row(g, i)] == 0 {
+		return false
+	}
+	if !sound {
+		return true
+	}
+	if l.Holders(g, i)&(1<<c) == 0 {
 		return false
 	}
 	if int(c) < l.g.K && l.FilledCols(g, i)&(1<<c) == 0 {
 		return false
 	}
-	return sound && h.Kind != KindEmpty && TagOf(h.Seq) == l.tag[l.row(g, i)]
+	return h.Kind != KindEmpty && TagOf(h.Seq) == l.tag[l.row(g, i)]
 }
