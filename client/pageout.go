@@ -77,9 +77,9 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 	for v.mu.trims.n > 0 && b.notes() < raid.MaxNotes {
 		op := v.mu.trims.pop()
 		if !v.openNoteLocked(b) {
-			// Pages can be stored instead of noted; trims cannot.
-			v.trimmedLocked(op, fmt.Errorf("the table of notes is full: %w", ErrNoSpace), a)
-			continue
+			// Pages can be stored instead of noted; trims wait for the cleaner.
+			v.mu.trims.pushFront(op)
+			break
 		}
 		b.trims.push(op)
 	}
@@ -94,14 +94,13 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 		b.addPage(head)
 	}
 	if len(b.bufs) == 0 {
+		v.starvedLocked() // of notes
 		return false
 	}
 	v.advanceLocked()
 	if !v.mu.log.Reserve(len(b.bufs), false, &b.p) {
 		v.unfillLocked(b, 0)
-		if v.mu.starved == 0 {
-			v.mu.starved = nanotime()
-		}
+		v.starvedLocked()
 		return false
 	}
 	if b.p.N < len(b.bufs) {
@@ -115,6 +114,13 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 		b.writeNote()
 	}
 	return true
+}
+
+// starvedLocked notes that what is queued waits for the cleaner, or for members.
+func (v *Volume) starvedLocked() {
+	if v.mu.starved == 0 {
+		v.mu.starved = nanotime()
+	}
 }
 
 func (b *batch) reset() {
@@ -133,7 +139,7 @@ func (v *Volume) openNoteLocked(b *batch) bool {
 	if b.noted {
 		return true
 	}
-	id, ok := v.mu.log.NewNote()
+	id, ok := v.mu.log.NewNote(b.clean != nil)
 	if !ok {
 		return false
 	}
@@ -346,5 +352,5 @@ func (v *Volume) spaceErrorLocked() error {
 	if !v.mu.log.Writable() {
 		return fmt.Errorf("every group has fewer than %d members: %w", max(v.geo.K, v.layout.MinAck), ErrNoSpace)
 	}
-	return fmt.Errorf("no free rows, and cleaning finds none: %w", ErrNoSpace)
+	return fmt.Errorf("no free rows or notes, and cleaning finds none: %w", ErrNoSpace)
 }

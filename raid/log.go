@@ -47,6 +47,8 @@ type Log struct {
 	notes    []noteState
 	noteFree NoteID // head of the list of free notes + 1
 	notesUse int
+	noteMax  int // the most notes; a recovery may find more
+	noteHand int // entry where the next hunt for sparse notes starts
 
 	limbo [2]limboList // rows that died in the current [0] and the previous [1] read epoch
 	seq   Seq          // last handed out
@@ -128,6 +130,7 @@ func NewLog(c LogConfig) (*Log, error) {
 		groups: make([]logGroup, c.Groups),
 		notes:  make([]noteState, noteLimit(c.Pages)),
 	}
+	l.noteMax = len(l.notes)
 	l.reserve = min(cleanReserve, rows/16)
 	words := (int(c.Rows) + 63) / 64
 	for i := range l.groups {
@@ -164,7 +167,7 @@ const epochShift = 44
 const cleanReserve = 2 * 2 * MaxBatchPages
 
 // noteLimit bounds the note table. When it is full same-filled pages are
-// stored like any other page, so the bound costs space, never correctness.
+// stored like any other page, and trims wait for the cleaner (log_notes.go).
 func noteLimit(pages uint64) uint64 {
 	return min(maxNotes, max(1024, pages/64))
 }

@@ -169,10 +169,11 @@ func (l *Log) kill(s Slot) {
 }
 
 // NewNote takes an entry of the note table, or reports false when it is full:
-// then store the pages. The note is in use until FreeNote, or until the last
-// page that CommitFill gave it is overwritten.
-func (l *Log) NewNote() (NoteID, bool) {
-	if l.noteFree == 0 {
+// then store the pages, or clean. The note is in use until FreeNote, or until
+// the last page that CommitFill gave it is overwritten. Only moves may take the
+// last entries: the cleaner needs some to gain more.
+func (l *Log) NewNote(move bool) (NoteID, bool) {
+	if l.noteFree == 0 || !move && l.notesUse >= l.noteMax-noteReserve {
 		return 0, false
 	}
 	n := l.noteFree - 1

@@ -207,7 +207,7 @@ func TestWhichRowsAreErased(t *testing.T) {
 		if !l.TakeDoomed(&e) || e.Members != members || e.Rows != 1 || e.Index[0] != 0 {
 			t.Fatalf("%+v is to be erased, not row 0 at %#b", e, members)
 		}
-		if err := l.Check(1); err != nil {
+		if err := l.Check(0); err != nil {
 			t.Fatal(err)
 		}
 		l.Erased(&e, done)

@@ -436,9 +436,6 @@ func (s *sim) check() {
 	for _, op := range s.ops {
 		reserved += op.p.Rows
 	}
-	for _, e := range s.erasures {
-		reserved += e.Rows
-	}
 	if err := s.log.Check(reserved); err != nil {
 		s.t.Fatal(err)
 	}

@@ -223,7 +223,7 @@ func (r *Recovery) Bind(s Slot, page []byte) error {
 			return nil
 		}
 		if !bound {
-			n, ok := l.NewNote()
+			n, ok := l.NewNote(true)
 			if !ok {
 				if n, ok = l.growNotes(); !ok {
 					return errors.New("more than 2^23 note pages are in use")
@@ -276,7 +276,7 @@ func (l *Log) growNotes() (NoteID, bool) {
 		l.notes[i].next = l.noteFree
 		l.noteFree = NoteID(i) + 1
 	}
-	return l.NewNote()
+	return l.NewNote(true)
 }
 
 // Incomplete reports what the members that were read could not tell. Rows may

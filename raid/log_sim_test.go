@@ -166,7 +166,7 @@ func (op *simOp) add(it Item, v value, page []byte) {
 
 // addNote makes the batch's first page a note page, to be written by launch.
 func (s *sim) addNote(op *simOp, records []simRecord) bool {
-	id, ok := s.log.NewNote()
+	id, ok := s.log.NewNote(op.move)
 	if !ok {
 		return false
 	}
