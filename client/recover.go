@@ -13,9 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recoverBlock is how many headers of a member are fetched at a time: as many
-// as the largest of them fit one transfer.
-const recoverBlock = transport.MaxHeadersBytes / raid.MaxHeaderSize
+// recoverBlock is how many rows' headers are fetched at a time: as many as the
+// largest of them fit one transfer.
+func recoverBlock(g raid.Geometry) uint32 {
+	return uint32(transport.MaxHeadersBytes / raid.HeaderBytes(g, raid.Col(g.Members()-1)))
+}
 
 // recoverWorkers is how many groups are read side by side.
 const recoverWorkers = 4
@@ -110,8 +112,9 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 	w := v.geo.Members()
 	headers := make([][]byte, w)
 	have := make([]bool, w)
-	for from := uint32(0); from < v.layout.ChunkSlots && ctx.Err() == nil; from += recoverBlock {
-		n := min(recoverBlock, v.layout.ChunkSlots-from)
+	block := recoverBlock(v.geo)
+	for from := uint32(0); from < v.layout.ChunkSlots && ctx.Err() == nil; from += block {
+		n := min(block, v.layout.ChunkSlots-from)
 		if err := v.readHeaders(g, from, n, bufs, have); err != nil {
 			return err
 		}
