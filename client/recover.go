@@ -113,24 +113,28 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 	headers := make([][]byte, w)
 	have := make([]bool, w)
 	block := recoverBlock(v.geo)
+	rows := make([]raid.RowHeaders, block)
+	of := func(i uint32) [][]byte {
+		for c := range w {
+			headers[c] = nil
+			if have[c] {
+				size := v.layout.HeaderBytes(raid.Col(c))
+				headers[c] = bufs[c*transport.MaxHeadersBytes+int(i)*size:][:size]
+			}
+		}
+		return headers
+	}
 	for from := uint32(0); from < v.layout.ChunkSlots && ctx.Err() == nil; from += block {
 		n := min(block, v.layout.ChunkSlots-from)
 		if err := v.readHeaders(g, from, n, bufs, have); err != nil {
 			return err
 		}
+		for i := range n {
+			rows[i].Parse(v.geo, of(i))
+		}
 		a := v.lock()
 		for i := range n {
-			for c := range w {
-				headers[c] = nil
-				if have[c] {
-					size := v.layout.HeaderBytes(raid.Col(c))
-					headers[c] = bufs[c*transport.MaxHeadersBytes+int(i)*size:][:size]
-				}
-			}
-			if err := rec.Row(g, raid.Index(from+i), headers); err != nil {
-				v.unlock(a)
-				return err
-			}
+			rec.Parsed(g, raid.Index(from+i), &rows[i], of(i))
 		}
 		v.unlock(a)
 	}
