@@ -124,7 +124,7 @@ func (v *Volume) erase(ctx context.Context, side []*erasing) (some, ok bool) {
 	v.drainDead()
 	ok = true
 	for _, e := range side[:n] {
-		done := e.Members
+		done := e.sent
 		for c, x := range e.xfers {
 			if e.sent&(1<<c) != 0 && v.outcome(ctx, x) != nil {
 				done &^= 1 << c
