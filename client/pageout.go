@@ -328,12 +328,12 @@ func (v *Volume) releaseBatchLocked(b *batch) {
 func (v *Volume) advanceLocked() {
 	for range 2 {
 		if v.mu.log == nil || !v.mu.log.Limbo() || v.mu.reading[v.mu.epoch^1] != 0 {
-			break
+			return
 		}
 		v.mu.log.Advance()
 		v.mu.epoch ^= 1
+		v.eraseSoonLocked()
 	}
-	v.eraseSoonLocked()
 }
 
 // failQueueLocked answers everything that waits to be placed with err.

@@ -228,7 +228,8 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		v.mu.log.StartSeq(raid.FirstSeq(l.Epoch))
 	}
 	v.mu.ready = true
-	v.advanceLocked() // what the recovery found dead is free, or to be erased
+	v.advanceLocked()   // what the recovery found dead is free, or to be erased,
+	v.eraseSoonLocked() // like what it dropped
 	v.unlock(a)
 	v.wg.Go(func() { v.keepLease(run) })
 	if v.mu.log != nil {
