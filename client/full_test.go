@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"dmps/raid"
 )
@@ -26,7 +27,7 @@ func TestFullAndDegraded(t *testing.T) {
 			rows := uint32((pages*100 + per - 1) / per)
 			l := f.layout(raid.LayoutLog, g, pages, groups, rows)
 			promised := pages * 100 / fill * g.Members() / g.K
-			v := openTest(t, f, l)
+			v := openTest(t, f, l, func(c *Config) { c.Patience = 30 * time.Second }) // the machine may be busy
 			defer closeTest(t, v)
 			r := rand.New(rand.NewPCG(seed, uint64(g.K)))
 			want := randomBytes(r, pages*raid.PageSize)
@@ -52,7 +53,7 @@ func TestFullAndDegraded(t *testing.T) {
 						_, err = v.WriteAt(part, int64(p)*raid.PageSize)
 					}
 					if err != nil {
-						t.Fatalf("operation %d: %v\n%+v", n, err, v.Report())
+						t.Fatalf("operation %d: %v\n%+v\n%+v", n, err, v.Report(), v.mu.log.Stats())
 					}
 					v.mu.Lock()
 					st := v.mu.log.Stats()
@@ -62,9 +63,9 @@ func TestFullAndDegraded(t *testing.T) {
 					}
 				}
 			}
-			churn(2500)
+			churn(1500)
 			f.down("s1", false)
-			churn(1000)
+			churn(700)
 			got := make([]byte, len(want))
 			if _, err := v.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
 				t.Fatalf("wrong content (%v)", err)

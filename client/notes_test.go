@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"dmps/raid"
 )
@@ -14,7 +15,7 @@ func TestManySmallTrims(t *testing.T) {
 	const pages = 4096 // four for each entry that the smallest table has
 	f := newFakeNet(3)
 	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, pages, 3, pages*5/4/3/2+64)
-	v := openTest(t, f, l)
+	v := openTest(t, f, l, func(c *Config) { c.Patience = 30 * time.Second }) // the machine may be busy
 	defer closeTest(t, v)
 	r := rand.New(rand.NewPCG(1, 2))
 	want := make([]byte, pages)
