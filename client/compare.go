@@ -9,36 +9,58 @@ import (
 	"dmps/transport"
 )
 
-// compareAtATime is how many headers fit one page buffer.
-const compareAtATime = raid.PageSize / raid.MaxHeaderSize
-
 // compare looks at all headers of a member that the recovery did not see, by a
 // session in which nothing else uses it yet. The recovery took it that such a
 // member has what was sent to it. Where it does not, as after a client that
 // died in the middle of a batch, or because it is still being rebuilt, the row
 // is marked as missed, and filled.
+//
+// Headers there that the map knows nothing of are erased: they belong to rows
+// that are dead, or that were never answered and dropped. Afterwards the member
+// holds what the map says, and nothing else. A pending member counts as empty,
+// whatever an earlier client gave it, and all of it is erased.
 func (v *Volume) compare(ctx context.Context, conn transport.Conn, m *memberRef) error {
 	if v.mu.log == nil {
 		return nil
 	}
 	// The watch does not know this session yet.
 	defer context.AfterFunc(ctx, func() { conn.Abort(ErrClosed) })()
-	bufs, ok := v.scratch.tryGet(1, nil)
-	if !ok {
-		return errTooMany
+	var buf []byte
+	select {
+	case buf = <-v.recoverBufs:
+	case <-ctx.Done():
+		return ErrClosed
 	}
-	defer freeBufs(bufs)
-	missed := 0
-	for from := uint32(0); from < v.layout.ChunkSlots; from += compareAtATime {
-		n := min(compareAtATime, v.layout.ChunkSlots-from)
-		headers := bufs[0].Page[:int(n)*v.layout.HeaderBytes(m.col)]
-		if err := readHeaders(conn, uint64(m.chunk), from, int(n), headers, time.Now().Add(v.cfg.HardDeadline)); err != nil {
+	defer func() { v.recoverBufs <- buf }()
+	deadline := func() time.Time { return time.Now().Add(v.cfg.HardDeadline) }
+	missed, erased := 0, 0
+	size := v.layout.HeaderBytes(m.col)
+	block := uint32(len(buf) / size)
+	var old []raid.Index
+	for from := uint32(0); from < v.layout.ChunkSlots; from += block {
+		n := min(block, v.layout.ChunkSlots-from)
+		headers := buf[:int(n)*size]
+		if err := readHeaders(conn, uint64(m.chunk), from, int(n), headers, deadline()); err != nil {
 			return err
 		}
-		missed += v.compareRows(m, from, int(n), headers)
+		var miss int
+		miss, old = v.compareRows(m, from, int(n), headers, old[:0])
+		if err := v.eraseSlots(conn, m, old, deadline); err != nil {
+			return err
+		}
+		missed += miss
+		erased += len(old)
+	}
+	if !m.pending {
+		v.mu.Lock()
+		v.mu.log.ForgetStale(m.group, m.col)
+		v.mu.Unlock()
 	}
 	if missed > 0 {
 		v.log.Warn("a member misses rows: they are filled", "group", m.group, "column", m.col, "rows", missed)
+	}
+	if erased > 0 {
+		v.log.Info("old headers of a member were erased", "group", m.group, "column", m.col, "rows", erased)
 	}
 	return nil
 }
@@ -63,8 +85,9 @@ func readHeaders(conn transport.Conn, chunk uint64, from uint32, n int, dst []by
 	return <-done
 }
 
-// compareRows marks the rows in use that the member should have and does not.
-func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte) int {
+// compareRows marks the rows in use that the member should have and does not,
+// and appends the slots to old whose headers must be erased.
+func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, old []raid.Index) (int, []raid.Index) {
 	size := len(headers) / n
 	missed := 0
 	a := v.lock()
@@ -72,7 +95,12 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte) i
 	for k := range n {
 		i := raid.Index(from) + raid.Index(k)
 		h, err := raid.ParseHeader(headers[k*size:][:size])
-		if v.mu.log.Expects(m.group, i, m.col, h, err == nil) {
+		// Nothing that is written from now on goes to this member before its
+		// session is used, so it does not matter if the row is used meanwhile.
+		if (err != nil || h.Kind != raid.KindEmpty) && (m.pending || !v.mu.log.Keeps(m.group, i, m.col, h, err == nil)) {
+			old = append(old, i)
+		}
+		if m.pending || v.mu.log.Expects(m.group, i, m.col, h, err == nil) {
 			continue
 		}
 		v.mu.log.SetMissed(m.group, i, m.col)
@@ -81,5 +109,5 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte) i
 	if missed > 0 {
 		v.healthChangedLocked()
 	}
-	return missed
+	return missed, old
 }

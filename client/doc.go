@@ -40,17 +40,26 @@
 //	who was away is compared with the map when it returns   compare.go
 //	everything is verified now and then, and repaired       scrub.go, scrub_settle.go
 //
+// # After a crash
+//
+//	the map comes back from slot headers, then from notes   recover.go
+//	what was dropped, and dead degraded rows, are erased    erase.go
+//
+// Every operation that was answered is there. One that was not answered may be
+// there or not, page by page; a page is never a mixture, nor older than what was
+// answered last. Trimmed pages may come back as zeros or with their last content.
+//
 // # What runs
 //
 // Nobody waits on the page path: the front end's goroutine forms and sends
 // batches in Kick, the transport's goroutines complete them, and whoever
 // completes starts what that made possible (pump). Each server has a goroutine
 // that keeps its session (peer.run), the watch looks for what takes too long,
-// the rebuild driver fills members that miss rows, the guard holds it back, and
-// keepLease reports to meta.
+// the rebuild driver fills members that miss rows, the guard holds it back, the
+// eraser erases dead rows that matter, and keepLease reports to meta.
 //
 // Read in this order: device.go, op.go, volume.go, submit.go, pageout.go,
 // batch.go, pagein.go, rescue.go, members.go, watch.go; then clean.go, trim.go,
-// recover.go, relayout.go, moving.go, rebuild.go, heal.go, guard.go, scrub.go,
-// inplace.go.
+// recover.go, erase.go, relayout.go, moving.go, rebuild.go, heal.go, guard.go,
+// scrub.go, inplace.go.
 package client

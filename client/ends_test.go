@@ -289,7 +289,7 @@ func TestFragmentedNoteIsMoved(t *testing.T) {
 // recovery, or of the comparison when it returns; neither may hang.
 func TestRecoveryWithSilentMember(t *testing.T) {
 	c := newMemCluster(t, 3)
-	l := c.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 2048, 1, 1500)
+	l := c.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 2048, 1, 4000) // more than one read of headers gives
 	v := c.open(l)
 	want := randomBytes(rand.New(rand.NewPCG(1, 1)), int(v.size))
 	if _, err := v.WriteAt(want, 0); err != nil {

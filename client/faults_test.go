@@ -37,6 +37,8 @@ type memServer struct {
 	host *mem.Host
 	lie  atomic.Int32 // one read in so many has a bit flipped; 0: none
 	mute atomic.Bool  // freeze after the next answer with headers
+
+	empty bool // has lost its memory: no layout counts it any more
 }
 
 func newMemCluster(t *testing.T, n int) *memCluster {
@@ -78,6 +80,7 @@ func (c *memCluster) stop(ms *memServer) {
 func (c *memCluster) loseMemory(ms *memServer) {
 	c.stop(ms)
 	c.start(ms)
+	ms.empty = true
 }
 
 func (c *memCluster) layout(kind raid.LayoutKind, g raid.Geometry, pages uint64, groups int, rows uint32) *raid.Layout {
@@ -98,11 +101,7 @@ func (c *memCluster) open(l *raid.Layout) *Volume {
 	c.t.Helper()
 	copied := *l // the old volume keeps its own epoch
 	v, err := Open(context.Background(), Config{
-		// A row that was written while some members were down, and is dead since,
-		// cannot be told from one in use when more of them are lost: Open would
-		// rather not go on. Whether anything is gone is what the test looks at.
-		AcceptLoss: true,
-		Layout:     &copied, Dialer: c.net.Dialer(), ArenaBytes: 1 << 20, AllowSwappable: true, Logger: quiet(),
+		Layout: &copied, Dialer: c.net.Dialer(), ArenaBytes: 1 << 20, AllowSwappable: true, Logger: quiet(),
 		SuspectAfter: 30 * time.Millisecond, HardDeadline: 300 * time.Millisecond, Patience: 30 * time.Second, DialTimeout: 200 * time.Millisecond,
 	})
 	if err != nil {
@@ -385,6 +384,11 @@ func (p *faultPlan) run() {
 			p.close(v)
 			return
 		}
+		v = p.reopen(v, owners)
+		if p.t.Failed() {
+			p.close(v)
+			return
+		}
 	}
 	if err := v.check(); err != nil {
 		p.t.Error(err)
@@ -461,6 +465,39 @@ func (p *faultPlan) torment(v *Volume) {
 			ms.lie.Store(0)
 		}
 	}
+}
+
+// reopen lets another client take over from one that has healed everything, while
+// as many further servers as the redundancy bears are out. What was written while
+// others were out, and is dead since, must not stand in its way.
+func (p *faultPlan) reopen(v *Volume, owners []*owner) *Volume {
+	out := p.g.M - p.lost
+	if out == 0 {
+		return v
+	}
+	var gone []*memServer
+	for _, i := range p.r.Perm(len(p.c.servers)) {
+		if ms := p.c.servers[i]; !ms.empty && len(gone) < out {
+			gone = append(gone, ms)
+		}
+	}
+	for _, ms := range gone {
+		ms.host.Down(true)
+	}
+	p.l.Epoch++
+	p.l.FirstEpoch = false
+	again := p.c.open(p.l)
+	for w, o := range owners {
+		if err := o.settle(again); err != nil {
+			p.t.Errorf("worker %d, with %d more servers out: %v\n%+v", w, out, err, again.Report())
+		}
+	}
+	p.close(v)
+	for _, ms := range gone {
+		ms.host.Down(false)
+	}
+	p.heal(again)
+	return again
 }
 
 // healthy reports whether nothing of the faults is left but servers that lost

@@ -87,13 +87,14 @@ func (v *Volume) enterMoversLocked(g *raid.Group) {
 }
 
 // addMoverLocked enters a pending member. What an earlier client wrote to it is
-// not known, so it counts as empty: the headers that it has could be compared
-// by their tags only, and a tag is too short to believe that an old slot is the
-// row.
+// not known, so it counts as empty, and what is there is erased first
+// (compare.go): the headers that it has could be compared by their tags only,
+// and a tag is too short to believe that an old slot is the row. One that joins
+// while this client has the volume is new.
 func (v *Volume) addMoverLocked(g raid.GroupID, c raid.Col, m raid.Member) {
 	v.mu.log.AddPending(g, c)
 	p := v.peerOfLocked(m)
-	ref := &memberRef{group: g, col: c, chunk: m.Chunk, pending: true, compared: true}
+	ref := &memberRef{group: g, col: c, chunk: m.Chunk, pending: true, compared: v.mu.ready || v.layout.FirstEpoch}
 	p.members = append(p.members, ref)
 	*v.mover(g, c) = member{peer: p, chunk: m.Chunk, ref: ref}
 	v.log.Info("a member moves", "group", g, "column", c, "to", m.Server)

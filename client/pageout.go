@@ -77,9 +77,9 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 	for v.mu.trims.n > 0 && b.notes() < raid.MaxNotes {
 		op := v.mu.trims.pop()
 		if !v.openNoteLocked(b) {
-			// Pages can be stored instead of noted; trims cannot.
-			v.trimmedLocked(op, fmt.Errorf("the table of notes is full: %w", ErrNoSpace), a)
-			continue
+			// Pages can be stored instead of noted; trims wait for the cleaner.
+			v.mu.trims.pushFront(op)
+			break
 		}
 		b.trims.push(op)
 	}
@@ -94,14 +94,13 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 		b.addPage(head)
 	}
 	if len(b.bufs) == 0 {
+		v.starvedLocked() // of notes
 		return false
 	}
 	v.advanceLocked()
 	if !v.mu.log.Reserve(len(b.bufs), false, &b.p) {
 		v.unfillLocked(b, 0)
-		if v.mu.starved == 0 {
-			v.mu.starved = nanotime()
-		}
+		v.starvedLocked()
 		return false
 	}
 	if b.p.N < len(b.bufs) {
@@ -115,6 +114,13 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 		b.writeNote()
 	}
 	return true
+}
+
+// starvedLocked notes that what is queued waits for the cleaner, or for members.
+func (v *Volume) starvedLocked() {
+	if v.mu.starved == 0 {
+		v.mu.starved = nanotime()
+	}
 }
 
 func (b *batch) reset() {
@@ -133,7 +139,7 @@ func (v *Volume) openNoteLocked(b *batch) bool {
 	if b.noted {
 		return true
 	}
-	id, ok := v.mu.log.NewNote()
+	id, ok := v.mu.log.NewNote(b.clean != nil)
 	if !ok {
 		return false
 	}
@@ -244,6 +250,7 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 		// Every transfer has completed, and the session with each member
 		// whose outcome is unknown has ended: nothing of this can land later.
 		v.mu.log.Abandon(&b.p)
+		v.eraseSoonLocked()
 		v.mu.count.abandoned++
 		if b.clean != nil {
 			v.cleanFailedLocked(b, a)
@@ -325,7 +332,7 @@ func (v *Volume) releaseBatchLocked(b *batch) {
 }
 
 // advanceLocked ends the read epoch when all page-ins of the previous one are
-// over, so that dead rows become free.
+// over, so that dead rows become free, or are erased first.
 func (v *Volume) advanceLocked() {
 	for range 2 {
 		if v.mu.log == nil || !v.mu.log.Limbo() || v.mu.reading[v.mu.epoch^1] != 0 {
@@ -333,6 +340,7 @@ func (v *Volume) advanceLocked() {
 		}
 		v.mu.log.Advance()
 		v.mu.epoch ^= 1
+		v.eraseSoonLocked()
 	}
 }
 
@@ -355,5 +363,5 @@ func (v *Volume) spaceErrorLocked() error {
 	if !v.mu.log.Writable() {
 		return fmt.Errorf("every group has fewer than %d members: %w", max(v.geo.K, v.layout.MinAck), ErrNoSpace)
 	}
-	return fmt.Errorf("no free rows, and cleaning finds none: %w", ErrNoSpace)
+	return fmt.Errorf("no free rows or notes, and cleaning finds none: %w", ErrNoSpace)
 }

@@ -13,9 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recoverBlock is how many headers of a member are fetched at a time: as many
-// as the largest of them fit one transfer.
-const recoverBlock = transport.MaxHeadersBytes / raid.MaxHeaderSize
+// recoverBlock is how many rows' headers are fetched at a time: as many as the
+// largest of them fit one transfer.
+func recoverBlock(g raid.Geometry) uint32 {
+	return uint32(transport.MaxHeadersBytes / raid.HeaderBytes(g, raid.Col(g.Members()-1)))
+}
 
 // recoverWorkers is how many groups are read side by side.
 const recoverWorkers = 4
@@ -28,6 +30,11 @@ func (v *Volume) mapRecovery() error {
 		return fmt.Errorf("mapping the buffers of the recovery: %w", err)
 	}
 	v.recoverMem = mem // unmapped when the transport, which knows it, is closed
+	n := len(mem) / transport.MaxHeadersBytes
+	v.recoverBufs = make(chan []byte, n)
+	for i := range n {
+		v.recoverBufs <- mem[i*transport.MaxHeadersBytes:][:transport.MaxHeadersBytes]
+	}
 	if err := v.cfg.Dialer.Register(mem); err != nil {
 		return fmt.Errorf("registering the buffers of the recovery: %w", err)
 	}
@@ -105,24 +112,29 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 	w := v.geo.Members()
 	headers := make([][]byte, w)
 	have := make([]bool, w)
-	for from := uint32(0); from < v.layout.ChunkSlots && ctx.Err() == nil; from += recoverBlock {
-		n := min(recoverBlock, v.layout.ChunkSlots-from)
+	block := recoverBlock(v.geo)
+	rows := make([]raid.RowHeaders, block)
+	of := func(i uint32) [][]byte {
+		for c := range w {
+			headers[c] = nil
+			if have[c] {
+				size := v.layout.HeaderBytes(raid.Col(c))
+				headers[c] = bufs[c*transport.MaxHeadersBytes+int(i)*size:][:size]
+			}
+		}
+		return headers
+	}
+	for from := uint32(0); from < v.layout.ChunkSlots && ctx.Err() == nil; from += block {
+		n := min(block, v.layout.ChunkSlots-from)
 		if err := v.readHeaders(g, from, n, bufs, have); err != nil {
 			return err
 		}
+		for i := range n {
+			rows[i].Parse(v.geo, of(i))
+		}
 		a := v.lock()
 		for i := range n {
-			for c := range w {
-				headers[c] = nil
-				if have[c] {
-					size := v.layout.HeaderBytes(raid.Col(c))
-					headers[c] = bufs[c*transport.MaxHeadersBytes+int(i)*size:][:size]
-				}
-			}
-			if err := rec.Row(g, raid.Index(from+i), headers); err != nil {
-				v.unlock(a)
-				return err
-			}
+			rec.Parsed(g, raid.Index(from+i), &rows[i], of(i))
 		}
 		v.unlock(a)
 	}
@@ -264,7 +276,7 @@ func (v *Volume) settleMembers() {
 	v.mu.Lock()
 	for _, p := range v.allPeers() {
 		for _, m := range p.members {
-			m.compared = !m.rebuilding && !m.unread.Load()
+			m.compared = !m.rebuilding && !m.pending && !m.unread.Load()
 		}
 	}
 	v.mu.Unlock()

@@ -27,6 +27,7 @@ type counters struct {
 	corrupt             int64 // pages that did not match their header
 	lost                int64 // page-ins that ended with ErrLost
 	sessionsLost        int64
+	erasedRows          int64 // dead rows whose headers were erased
 
 	rebuiltRows, rebuildFailed int64 // rows that members were given, and that they could not be given
 	rebuildPulled              int64 // bytes that servers pulled for it
@@ -42,8 +43,8 @@ func (c *counters) asMap() map[string]int64 {
 		"abandoned_batches": c.abandoned, "degraded_rows_written": c.degradedRows,
 		"degraded_reads": c.degradedReads, "hedged_reads": c.hedges, "hedge_wins": c.hedgeWins,
 		"cleaned_pages": c.cleanedPages, "corrupt_pages": c.corrupt, "lost_pages": c.lost,
-		"sessions_lost": c.sessionsLost,
-		"rebuilt_rows":  c.rebuiltRows, "rebuild_failed_rows": c.rebuildFailed, "rebuild_pulled_bytes": c.rebuildPulled,
+		"sessions_lost": c.sessionsLost, "erased_rows": c.erasedRows,
+		"rebuilt_rows": c.rebuiltRows, "rebuild_failed_rows": c.rebuildFailed, "rebuild_pulled_bytes": c.rebuildPulled,
 	}
 }
 
@@ -52,6 +53,7 @@ func (c *counters) asMap() map[string]int64 {
 func (v *Volume) healthChangedLocked() {
 	v.wakeRebuild()
 	v.mu.heal.healthNextWalk = 0
+	v.eraseSoonLocked()
 	v.reportSoonLocked()
 }
 

@@ -34,14 +34,15 @@ type Volume struct {
 	coder    *raid.Coder
 	inplace  raid.InPlace // linear and striped layouts; nil: the log
 
-	arena      *arena
-	recoverMem []byte // the recovery's buffers
-	user       *pool
-	scratch    *pool
-	consts     *constants
-	batches    []*batch // all there are
-	xfers      xferPool
-	dead       deadList
+	arena       *arena
+	recoverMem  []byte      // the recovery's buffers
+	recoverBufs chan []byte // those that nobody has
+	user        *pool
+	scratch     *pool
+	consts      *constants
+	batches     []*batch // all there are
+	xfers       xferPool
+	dead        deadList
 
 	afters sync.Pool // *after
 	// Methods that waiters call, bound once: binding allocates.
@@ -59,6 +60,7 @@ type Volume struct {
 	rebuildBell chan struct{} // the rebuild driver has something to look at
 	guardBell   chan struct{} // a rebuild has begun
 	pace        pace          // of all members that are being filled
+	eraseBell   chan struct{} // the eraser has something to do
 
 	scrubPatience time.Duration // scrubPatience, but in tests
 
@@ -185,6 +187,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		urgent:      make(chan struct{}, 1),
 		rebuildBell: make(chan struct{}, 1),
 		guardBell:   make(chan struct{}, 1),
+		eraseBell:   make(chan struct{}, 1),
 	}
 	v.mu.heal.off, v.mu.heal.rate = cfg.NoRebuildGuard, max(cfg.RebuildRate, 0)
 	v.mu.heal.applyTo(&v.pace)
@@ -247,9 +250,16 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		}
 	}
 	v.mu.ready = true
+	v.advanceLocked()   // what the recovery found dead is free, or to be erased,
+	v.eraseSoonLocked() // like what it dropped
 	v.unlock(a)
 	v.wg.Go(func() { v.keepLease(run) })
 	if v.mu.log != nil {
+		side := make([]*erasing, eraseSide)
+		for i := range side {
+			side[i] = v.newErasing()
+		}
+		v.wg.Go(func() { v.eraseAll(run, side) })
 		v.wg.Go(func() { v.rebuildAll(run) })
 		v.wg.Go(func() { v.guardAll(run) })
 	}
@@ -545,6 +555,9 @@ func (v *Volume) Close(ctx context.Context) error {
 	case <-idle:
 	case <-ctx.Done():
 		err = fmt.Errorf("closing volume %s with requests open: %w", v.layout.Name, ctx.Err())
+	}
+	if v.mu.log != nil {
+		v.eraseLast(ctx)
 	}
 	v.user.close()
 	v.cancel()

@@ -183,3 +183,10 @@ func ParseRowEntry(src []byte, i int) RowEntry {
 	le := binary.LittleEndian
 	return RowEntry{Page: PageNo(le.Uint64(b)), CRC: le.Uint32(b[8:]), Kind: HeaderKind(b[12])}
 }
+
+// entryOf is what the table of a row says of a column whose header, of kind
+// KindPage or KindNotes, is src.
+func entryOf(src []byte) RowEntry {
+	le := binary.LittleEndian
+	return RowEntry{Page: PageNo(le.Uint64(src[8:])), CRC: le.Uint32(src[28:]), Kind: HeaderKind(src[0])}
+}

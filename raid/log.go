@@ -15,13 +15,14 @@ import (
 //	Lookup  -> read one member, or Survivors -> read K and reconstruct
 //	Victims -> read live pages -> Reserve -> write -> Commit as moves
 //
-// A row is in one of four states:
+// A row is in one of five states:
 //
 //	free      bit set in its group's bitmap
 //	reserved  handed out by Reserve; neither free nor live
 //	in use    live > 0. It is immutable (I3)
 //	limbo     live = 0, but reads that started before may still be aimed at
 //	          it; free after the second Advance that finds none of them
+//	doomed    its old headers must be erased before it is free (log_erase.go)
 //
 // A Log is not safe for concurrent use.
 type Log struct {
@@ -37,14 +38,18 @@ type Log struct {
 	tag  []uint16 // row -> TagOf the Seq that wrote it; every read checks it
 	live []uint8  // row -> data slots that the map points at; > 0: in use
 
-	groups []logGroup
-	hand   int    // group that is asked first for the next batch
-	free   uint64 // free rows of all writable groups
-	used   uint64 // rows in use
+	groups  []logGroup
+	hand    int    // group that is asked first for the next batch
+	free    uint64 // free rows of all writable groups
+	used    uint64 // rows in use
+	doomed  uint64 // rows that wait to be erased
+	erasing uint64 // rows between TakeDoomed and Erased
 
 	notes    []noteState
 	noteFree NoteID // head of the list of free notes + 1
 	notesUse int
+	noteMax  int // the most notes; a recovery may find more
+	noteHand int // entry where the next hunt for sparse notes starts
 
 	limbo [2]limboList // rows that died in the current [0] and the previous [1] read epoch
 	seq   Seq          // last handed out
@@ -73,6 +78,14 @@ type logGroup struct {
 
 	pending []*logPending // at most one a column
 	doubt   uint32        // columns whose pending member was vouched for and is down: it may be the member by now
+
+	partial []uint64 // rows in use or in limbo that are erased before they are free
+	doomed  []uint64
+	ndoomed uint32
+	erasing uint32                        // rows between TakeDoomed and Erased
+	stale   [MaxData + MaxParity][]uint64 // rows that this member may hold an old header of that matters
+	nstale  [MaxData + MaxParity]uint32
+	moved   uint32 // counts promotions: an erasure that was under way did not meet the new member
 }
 
 // noteState is one note page in use, or a free entry of the table.
@@ -125,6 +138,7 @@ func NewLog(c LogConfig) (*Log, error) {
 		groups: make([]logGroup, c.Groups),
 		notes:  make([]noteState, noteLimit(c.Pages)),
 	}
+	l.noteMax = len(l.notes)
 	l.reserve = min(cleanReserve, rows/16)
 	words := (int(c.Rows) + 63) / 64
 	for i := range l.groups {
@@ -137,7 +151,9 @@ func NewLog(c LogConfig) (*Log, error) {
 		for m := range c.Geometry.Members() {
 			// Allocated now, so that the loss of a member allocates nothing.
 			g.missed[m] = make([]uint64, words)
+			g.stale[m] = make([]uint64, words)
 		}
+		g.partial, g.doomed = make([]uint64, words), make([]uint64, words)
 	}
 	for i := len(l.notes) - 1; i >= 0; i-- {
 		l.notes[i].next = l.noteFree
@@ -159,7 +175,7 @@ const epochShift = 44
 const cleanReserve = 2 * 2 * MaxBatchPages
 
 // noteLimit bounds the note table. When it is full same-filled pages are
-// stored like any other page, so the bound costs space, never correctness.
+// stored like any other page, and trims wait for the cleaner (log_notes.go).
 func noteLimit(pages uint64) uint64 {
 	return min(maxNotes, max(1024, pages/64))
 }
@@ -264,6 +280,7 @@ func (l *Log) NextSeq() Seq {
 type LogStats struct {
 	Pages, Mapped, Filled           uint64
 	Rows, FreeRows, UsedRows, Limbo uint64 // FreeRows: of writable groups
+	Doomed                          uint64 // rows that wait to be erased, or are being erased
 	Notes                           int
 }
 
@@ -272,7 +289,8 @@ func (l *Log) Stats() LogStats {
 	return LogStats{
 		Pages: l.pages, Mapped: l.mapped, Filled: l.filled,
 		Rows: uint64(len(l.live)), FreeRows: l.free, UsedRows: l.used,
-		Limbo: uint64(l.limbo[0].n + l.limbo[1].n),
-		Notes: l.notesUse,
+		Limbo:  uint64(l.limbo[0].n + l.limbo[1].n),
+		Doomed: l.Doomed(),
+		Notes:  l.notesUse,
 	}
 }

@@ -8,7 +8,7 @@ import (
 // Check walks all state and reports every invariant that does not hold, at
 // once. It is meant for tests and for a volume that is being debugged: it
 // reads every word of the map. No batch may be between Reserve and Commit,
-// unless reserved counts their rows.
+// unless reserved counts their rows; those that are being erased do not count.
 func (l *Log) Check(reserved int) error {
 	var errs []error
 	bad := func(format string, a ...any) {
@@ -93,14 +93,15 @@ func (l *Log) Check(reserved int) error {
 			bad("limbo list %d has %d rows, counted %d", i, l.limbo[i].n, n)
 		}
 	}
-	free, used, held := uint64(0), uint64(0), 0
+	free, used, doomed, held := uint64(0), uint64(0), uint64(0), 0
 	for gi := range l.groups {
 		g := &l.groups[gi]
 		var hist [MaxData + 1]uint32
 		var nmissed [MaxData + MaxParity]uint32
+		var nstale [MaxData + MaxParity]uint32
 		sets := map[uint32]uint32{}
 		missing := uint32(0)
-		nfree := uint32(0)
+		nfree, ndoomed := uint32(0), uint32(0)
 		for i := range l.nrows {
 			row := l.row(GroupID(gi), Index(i))
 			isFree := hasBit(g.free, i)
@@ -115,6 +116,10 @@ func (l *Log) Check(reserved int) error {
 			if limbo[row] {
 				states++
 			}
+			if hasBit(g.doomed, i) {
+				states++
+				ndoomed++
+			}
 			if l.live[row] > 0 {
 				states++
 				used++
@@ -122,7 +127,7 @@ func (l *Log) Check(reserved int) error {
 			}
 			switch {
 			case states > 1:
-				bad("row %d is in several states: free %v limbo %v live %d", row, isFree, limbo[row], l.live[row])
+				bad("row %d is in several states: free %v limbo %v doomed %v live %d", row, isFree, limbo[row], hasBit(g.doomed, i), l.live[row])
 			case states == 0:
 				held++
 			}
@@ -130,7 +135,16 @@ func (l *Log) Check(reserved int) error {
 				sets[mask]++
 				missing++
 			}
+			if hasBit(g.partial, i) && l.live[row] == 0 && !limbo[row] {
+				bad("row %d is to be erased when it dies, but is neither in use nor in limbo", row)
+			}
 			for c := range l.g.Members() {
+				if hasBit(g.stale[c], i) {
+					nstale[c]++
+					if isFree && g.up&^g.lost&(1<<c) != 0 {
+						bad("row %d is free, but member %d, which is up, may hold an old header of it", row, c)
+					}
+				}
 				if hasBit(g.missed[c], i) {
 					nmissed[c]++
 					if l.live[row] == 0 {
@@ -138,6 +152,10 @@ func (l *Log) Check(reserved int) error {
 					}
 				}
 			}
+		}
+		doomed += uint64(ndoomed)
+		if ndoomed != g.ndoomed || nstale != g.nstale {
+			bad("group %d: doomed %d stale %v, counted %d %v", gi, g.ndoomed, g.nstale, ndoomed, nstale)
 		}
 		if nfree != g.nfree || hist != g.hist || nmissed != g.nmissed {
 			bad("group %d: free %d hist %v missed %v, counted %d %v %v", gi, g.nfree, g.hist, g.nmissed, nfree, hist, nmissed)
@@ -159,11 +177,11 @@ func (l *Log) Check(reserved int) error {
 			free += uint64(nfree)
 		}
 	}
-	if free != l.free || used != l.used {
-		bad("free %d used %d, counted %d and %d", l.free, l.used, free, used)
+	if free != l.free || used != l.used || doomed != l.doomed {
+		bad("free %d used %d doomed %d, counted %d, %d and %d", l.free, l.used, l.doomed, free, used, doomed)
 	}
-	if held != reserved {
-		bad("%d rows are reserved, expected %d", held, reserved)
+	if held != reserved+int(l.erasing) {
+		bad("%d rows are reserved, expected %d and %d that are being erased", held, reserved, l.erasing)
 	}
 	return errors.Join(errs...)
 }
@@ -189,6 +207,18 @@ func (l *Log) checkPending(gid GroupID, bad func(format string, a ...any)) {
 			if l.live[l.row(gid, Index(i))] == 0 {
 				bad("row %d of group %d is not in use, yet the pending member %d misses it", i, gid, p.col)
 			}
+		}
+		stale := uint32(0)
+		for i := range l.nrows {
+			if hasBit(p.stale, i) {
+				stale++
+				if p.up && hasBit(g.free, i) {
+					bad("row %d of group %d is free, but the pending member %d, which is up, may hold an old header of it", i, gid, p.col)
+				}
+			}
+		}
+		if stale != p.nstale {
+			bad("group %d: the pending member %d may hold %d old headers, counted %d", gid, p.col, p.nstale, stale)
 		}
 		if n != p.nmissed {
 			bad("group %d: the pending member %d misses %d rows, counted %d", gid, p.col, p.nmissed, n)

@@ -19,8 +19,11 @@ const (
 	CleanNow              // writers wait for rows
 )
 
-// CleanNeed compares the free rows with the marks.
-func (l *Log) CleanNeed() CleanNeed {
+// CleanNeed compares the free rows, and the free entries of the table of notes,
+// with the marks.
+func (l *Log) CleanNeed() CleanNeed { return max(l.rowNeed(), l.noteNeed()) }
+
+func (l *Log) rowNeed() CleanNeed {
 	rows := uint64(len(l.live))
 	low := max(2*l.reserve, rows*cleanLow/100)
 	switch {
@@ -40,7 +43,14 @@ func (l *Log) CleanNeed() CleanNeed {
 // several rows that are as empty the next from where the last hunt ended. It
 // gives nothing when packing gains no row anywhere: then each group has fewer
 // than K dead or unfilled slots in rows that can be read.
+//
+// When it is the table of notes that is full, it picks sparse notes.
 func (l *Log) Victims(dst []Slot) []Slot {
+	if n := l.noteNeed(); n == CleanNow || n > l.rowNeed() {
+		if got := l.noteVictims(dst); len(got) > len(dst) {
+			return got
+		}
+	}
 	best, most := -1, 0
 	for i := range l.groups {
 		if gain, _ := l.packing(&l.groups[i]); gain > most {

@@ -55,6 +55,8 @@ func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 		unfilled := (uint32(1)<<l.g.K - 1) &^ uint32(p.FilledCols(r))
 		l.setMissed(g, uint32(p.Index[r]), wrote|unfilled)
 		g.setPending(uint32(p.Index[r]), p.Second|unfilled)
+		l.written(g, p.Index[r], p.Named, wrote&^unfilled)
+		g.writtenPending(p.Index[r], p.Second&^unfilled)
 		// While its items are committed the row counts one slot too many, so
 		// that it cannot die half-way.
 		l.live[row] = 1
@@ -85,6 +87,19 @@ func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 	}
 	for r := range p.Rows {
 		l.kill(Slot(l.row(p.Group, p.Index[r])) * Slot(l.g.K))
+	}
+}
+
+// written notes what it will take to erase row i, which the headers say was
+// sent to members, and which sent have.
+func (l *Log) written(g *logGroup, i Index, members, sent uint32) {
+	if members != l.all() {
+		setBit(g.partial, uint32(i))
+	}
+	for c := range l.g.Members() {
+		if g.nstale[c] != 0 && sent&(1<<c) != 0 {
+			l.setStale(g, Col(c), i, false)
+		}
 	}
 }
 
@@ -145,16 +160,18 @@ func (l *Log) kill(s Slot) {
 		return
 	}
 	g.used--
+	l.notePartial(g, Index(row%l.nrows))
 	l.setMissed(g, row%l.nrows, ^uint32(0))
 	g.setPending(row%l.nrows, ^uint32(0))
 	l.bury(row)
 }
 
 // NewNote takes an entry of the note table, or reports false when it is full:
-// then store the pages. The note is in use until FreeNote, or until the last
-// page that CommitFill gave it is overwritten.
-func (l *Log) NewNote() (NoteID, bool) {
-	if l.noteFree == 0 {
+// then store the pages, or clean. The note is in use until FreeNote, or until
+// the last page that CommitFill gave it is overwritten. Only moves may take the
+// last entries: the cleaner needs some to gain more.
+func (l *Log) NewNote(move bool) (NoteID, bool) {
+	if l.noteFree == 0 || !move && l.notesUse >= l.noteMax-noteReserve {
 		return 0, false
 	}
 	n := l.noteFree - 1

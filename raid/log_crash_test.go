@@ -32,8 +32,23 @@ func (s *sim) stepCrash() {
 	if !s.recoverable(after) {
 		s.t.Skip("some rows cannot be read now")
 	}
+	if s.sure && s.log.Doomed() == 0 && !s.log.Limbo() {
+		for p := range s.pages {
+			pg := &s.pages[p]
+			pg.maybe, pg.old = pg.maybe[pg.old:], 0
+		}
+	}
+	clean := len(s.ops) == 0 && s.log.Doomed() == 0 && !s.log.Limbo()
 	for _, op := range s.ops {
 		s.forget(op)
+	}
+	for _, e := range s.erasures {
+		for c := range Col(s.cfg.Geometry.Members()) {
+			// One that is down may get it now; its sessions have ended when it returns.
+			if e.todo&(1<<c) != 0 && !e.to[c].lost {
+				s.eraseAt(e, c, int(s.rnd.Uint32N(uint32(e.Rows+1))))
+			}
+		}
 	}
 	for g := range s.members {
 		for c, pd := range s.pending[g] {
@@ -56,18 +71,25 @@ func (s *sim) stepCrash() {
 		}
 	}
 	s.ghosts = append(s.ghosts, s.ops...)
-	s.ops, s.reads, s.advances = nil, nil, 0
+	s.ops, s.reads, s.erasures, s.advances = nil, nil, nil, 0
 	s.newLog()
-	s.recover()
+	unnamed := s.recover()
+	if clean && unnamed > 0 {
+		s.t.Fatalf("the recovery does not know %d pages of rows, although every row in use can be read", unnamed)
+	}
 	for p := range s.pages {
 		s.settle(PageNo(p))
+		s.pages[p].old = len(s.pages[p].maybe)
 	}
 	s.doubtful = s.doubt()
 	for g := range s.pending {
 		for c, pd := range s.pending[g] {
 			if pd != nil {
 				s.log.AddPending(GroupID(g), Col(c))
-				s.log.SetPendingUp(GroupID(g), Col(c), pd.up)
+				pd.old = true
+				if pd.up {
+					s.usePending(GroupID(g), Col(c), pd)
+				}
 			}
 		}
 	}
@@ -102,6 +124,29 @@ func (s *sim) recoverable(members [][]*simMember) bool {
 	return true
 }
 
+// filling is the mask of members of group g that are replacements and do not
+// hold everything yet.
+func (s *sim) filling(g GroupID) uint32 {
+	var mask uint32
+	for c, m := range s.members[g] {
+		if m.filling {
+			mask |= 1 << c
+		}
+	}
+	return mask
+}
+
+func (s *sim) anyUnsure() bool {
+	for g := range s.members {
+		for _, m := range s.members[g] {
+			if m.unsure {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // doubt reports whether a row in use was sent to a member that the recovery
 // could not reach, and never arrived there.
 func (s *sim) doubt() bool {
@@ -119,7 +164,7 @@ func (s *sim) doubt() bool {
 	return false
 }
 
-func (s *sim) recover() {
+func (s *sim) recover() (unnamed int) {
 	r := NewRecovery(s.log)
 	g := s.cfg.Geometry
 	for _, row := range s.rnd.Perm(s.cfg.Groups * int(s.cfg.Rows)) {
@@ -164,27 +209,18 @@ func (s *sim) recover() {
 			}
 		}
 	}
+	_, unnamed = r.Incomplete()
 	r.Finish()
+	s.sure = !s.anyUnsure()
 	for g := range s.members {
 		for c, m := range s.members[g] {
-			if m.filling && m.up {
-				s.compare(GroupID(g), Col(c), m)
+			if m.up && m.filling {
+				m.up = false
+				s.comeUp(GroupID(g), Col(c), m)
 			}
 		}
 	}
-}
-
-// compare asks a member that a recovery did not see for its headers.
-func (s *sim) compare(g GroupID, c Col, m *simMember) {
-	for i := range Index(s.cfg.Rows) {
-		h, err := Header{}, error(nil)
-		if m.slots[i].header != nil {
-			h, err = ParseHeader(m.slots[i].header)
-		}
-		if !s.log.Expects(g, i, c, h, err == nil) {
-			s.log.SetMissed(g, i, c)
-		}
-	}
+	return unnamed
 }
 
 // settle takes what a recovery decided about page p: the last answered write,

@@ -14,6 +14,9 @@ func (l *Log) SetUp(g GroupID, c Col, up bool) {
 			gr.up &^= 1 << c
 		}
 	})
+	if up {
+		l.doomStale(&l.groups[g], c)
+	}
 }
 
 // SetLost says that member c of group g holds nothing any more: its server is
@@ -46,7 +49,7 @@ func (l *Log) Writable() bool {
 
 // Health sums up what the volume can still bear.
 type Health struct {
-	DegradedGroups int    // groups with a member that is down or lost, or with rows that a member misses
+	DegradedGroups int    // groups with a member that is down or lost, with rows that a member misses, or with old headers to erase
 	DegradedRows   uint64 // rows in use that a member misses or has lost; down members count as present
 	LostPages      uint64 // live data pages and note pages that no set of members that may come back can give
 	Unreachable    uint64 // rows in use that cannot be decoded from the members that are up
@@ -61,7 +64,7 @@ func (l *Log) Health() Health {
 	all := uint32(1)<<l.g.Members() - 1
 	for i := range l.groups {
 		g := &l.groups[i]
-		if g.up&^g.lost == all && g.tally.rows == 0 {
+		if g.up&^g.lost == all && g.tally.rows == 0 && g.ndoomed+g.erasing == 0 {
 			continue
 		}
 		h.DegradedGroups++

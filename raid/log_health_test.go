@@ -15,7 +15,7 @@ func healthByRows(l *Log) Health {
 		for _, n := range g.nmissed {
 			missed = missed || n > 0
 		}
-		if g.up&^g.lost == all && !missed {
+		if g.up&^g.lost == all && !missed && g.ndoomed+g.erasing == 0 {
 			continue
 		}
 		h.DegradedGroups++

@@ -29,6 +29,8 @@ type logPending struct {
 	vouched bool
 	missed  []uint64 // bitmap of rows in use that it does not have
 	nmissed uint32   // bits set in missed
+	stale   []uint64 // bitmap of rows that it may hold an old header of that matters (log_erase.go)
+	nstale  uint32   // bits set in stale
 }
 
 // pendingAt finds a column's pending member; nil: it has none.
@@ -70,7 +72,7 @@ func (l *Log) AddPending(g GroupID, c Col) {
 	if gr.pendingAt(c) != nil {
 		panic(fmt.Sprintf("raid: column %d has a pending member already", c))
 	}
-	p := &logPending{col: c, missed: make([]uint64, len(gr.free))}
+	p := &logPending{col: c, missed: make([]uint64, len(gr.free)), stale: make([]uint64, len(gr.free))}
 	for i := range l.nrows {
 		if l.live[l.row(g, Index(i))] > 0 {
 			p.miss(i)
@@ -85,6 +87,9 @@ func (l *Log) SetPendingUp(g GroupID, c Col, up bool) {
 		gr.mustPending(c).up = up
 		gr.doubtPending()
 	})
+	if gr := &l.groups[g]; up {
+		l.doomFrees(gr, gr.mustPending(c).stale)
+	}
 }
 
 // doubtPending counts anew which columns may or may not be a vouched pending
@@ -99,14 +104,14 @@ func (g *logGroup) doubtPending() {
 }
 
 // MayVouch reports whether the pending member of column c is up, misses
-// nothing, and could fail without leaving the group too few columns that
+// nothing, holds no old headers that matter, and could fail without leaving the group too few columns that
 // headers can name: at most M of a group, or the only one, are vouched for at a
 // time. The driver must also look at its batches in flight: one that the
 // pending member is not a part of will make it miss rows.
 func (l *Log) MayVouch(g GroupID, c Col) bool {
 	gr := &l.groups[g]
 	p := gr.pendingAt(c)
-	if p == nil || !p.up || p.nmissed != 0 {
+	if p == nil || !p.up || p.nmissed != 0 || p.nstale != 0 {
 		return false
 	}
 	others := 0
@@ -163,8 +168,13 @@ func (l *Log) Promote(g GroupID, c Col) {
 		if p.up {
 			gr.up |= 1 << c
 		}
+		gr.stale[c], gr.nstale[c] = p.stale, p.nstale
+		gr.moved++
 		gr.removePending(c)
 	})
+	if gr := &l.groups[g]; gr.up&(1<<c) != 0 {
+		l.doomStale(gr, c)
+	}
 }
 
 // DropPending ends a move that was given up.
@@ -247,5 +257,7 @@ func (l *Log) PendingRestored(g GroupID, c Col, r MissingRow) {
 	if l.live[row] == 0 || l.tag[row] != r.Tag {
 		return
 	}
-	l.groups[g].mustPending(c).have(uint32(r.Index))
+	p := l.groups[g].mustPending(c)
+	p.have(uint32(r.Index))
+	p.setStale(r.Index, false)
 }

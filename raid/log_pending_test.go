@@ -54,6 +54,11 @@ func (s *sim) pendingDown(g GroupID, c Col, pd *simMember) {
 	for _, op := range s.ops {
 		op.lose(pd, c)
 	}
+	for _, e := range s.erasures {
+		if e.second[c] == pd {
+			e.cut |= 1 << c
+		}
+	}
 }
 
 // lose ends the session in which op was sent to a pending member. What was on
@@ -72,6 +77,15 @@ func (s *sim) stepPendingUp() {
 				s.arrive(op, c, pd)
 			}
 		}
+	}
+	s.usePending(g, c, pd)
+}
+
+// usePending takes a pending member into use. What an earlier client gave it is
+// erased first, as package client does.
+func (s *sim) usePending(g GroupID, c Col, pd *simMember) {
+	if pd.old {
+		pd.slots, pd.old = make([]simSlot, s.cfg.Rows), false
 	}
 	pd.up = true
 	s.log.SetPendingUp(g, c, true)
@@ -138,6 +152,12 @@ func (s *sim) stepPromote() {
 		}
 		op.promoted |= 1 << c
 		op.todo &^= 1 << c
+	}
+	for _, e := range s.erasures {
+		if e.Group == g && e.todo&(1<<c) != 0 {
+			e.todo &^= 1 << c // that one is gone
+			e.failed |= 1 << c
+		}
 	}
 	pd.more, pd.filling = true, lost
 	s.members[g][c], s.pending[g][c] = pd, nil

@@ -23,23 +23,27 @@ func TestLogProperty(t *testing.T) {
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"write":  step((*sim).stepWrite),
-			"write2": step((*sim).stepWrite), // twice as likely
-			"write3": step((*sim).stepWrite),
-			"part":   step((*sim).stepPart),
-			"finish": step((*sim).stepFinish),
-			"quiet":  step((*sim).stepQuiet),
-			"clean":  step(func(s *sim) { s.stepMove(s.log.Victims(nil)) }),
-			"heal":   step((*sim).stepHeal),
-			"notes":  step((*sim).stepMoveNotes),
-			"read":   step((*sim).stepRead),
-			"ended":  step((*sim).stepReadEnd),
-			"down":   step((*sim).stepDown),
-			"up":     step((*sim).stepUp),
-			"up2":    step((*sim).stepUp),
-			"damage": step((*sim).stepDamage),
-			"lose":   step((*sim).stepLose),
-			"crash":  step((*sim).stepCrash),
+			"write":   step((*sim).stepWrite),
+			"write2":  step((*sim).stepWrite), // twice as likely
+			"write3":  step((*sim).stepWrite),
+			"part":    step((*sim).stepPart),
+			"finish":  step((*sim).stepFinish),
+			"quiet":   step((*sim).stepQuiet),
+			"clean":   step(func(s *sim) { s.stepMove(s.log.Victims(nil)) }),
+			"heal":    step((*sim).stepHeal),
+			"notes":   step((*sim).stepMoveNotes),
+			"read":    step((*sim).stepRead),
+			"ended":   step((*sim).stepReadEnd),
+			"down":    step((*sim).stepDown),
+			"up":      step((*sim).stepUp),
+			"up2":     step((*sim).stepUp),
+			"damage":  step((*sim).stepDamage),
+			"lose":    step((*sim).stepLose),
+			"crash":   step((*sim).stepCrash),
+			"replace": step((*sim).stepReplace),
+			"restore": step((*sim).stepRestore),
+			"erase":   step((*sim).stepErase),
+			"erased":  step((*sim).stepErased),
 
 			"add pending":  step((*sim).stepAddPending),
 			"pending up":   step((*sim).stepPendingUp),
@@ -136,6 +140,12 @@ func (s *sim) stepQuiet() {
 	}
 	s.advance()
 	s.advance()
+	for _, e := range slices.Clone(s.erasures) {
+		s.finishErasure(e)
+	}
+	for s.startErasure() {
+		s.finishErasure(s.erasures[len(s.erasures)-1])
+	}
 }
 
 // finish completes a batch, or abandons it if a member failed and nothing can
@@ -328,6 +338,11 @@ func (s *sim) down(g GroupID, c Col, m *simMember) {
 		}
 		op.lose(m, c)
 	}
+	for _, e := range s.erasures {
+		if e.Group == g && e.todo&(1<<c) != 0 && e.to[c] == m {
+			e.failed |= 1 << c
+		}
+	}
 }
 
 // stepUp brings a member back. What was on its way lands before the new
@@ -358,7 +373,19 @@ func (s *sim) stepUp() {
 			}
 		}
 	}
-	if m.filling && m.unsure {
+	for _, e := range s.erasures {
+		if e.Group == g && e.todo&(1<<c) != 0 && e.to[c] == m {
+			s.eraseAt(e, c, int(s.rnd.Uint32N(uint32(e.Rows+1))))
+			e.todo &^= 1 << c
+		}
+	}
+	s.comeUp(g, c, m)
+}
+
+// comeUp takes a member into use. One that no recovery has read is compared
+// before.
+func (s *sim) comeUp(g GroupID, c Col, m *simMember) {
+	if m.unsure {
 		s.compare(g, c, m)
 	}
 	m.up = true
@@ -408,7 +435,7 @@ func (s *sim) stepLose() {
 func (s *sim) stepDamage() {
 	g, c, m := s.drawMember()
 	i := Index(rapid.Uint32Range(0, s.cfg.Rows-1).Draw(s.t, "row"))
-	have := s.holders(g, i, true)
+	have := s.holders(g, i, true) &^ s.filling(g)
 	if s.log.live[s.log.row(g, i)] == 0 || have&(1<<c) == 0 || !s.log.CanDecode(have&^(1<<c), s.log.FilledCols(g, i)) {
 		s.t.Skip("not in use, or too precious")
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 )
 
@@ -14,7 +15,7 @@ import (
 //
 // Which rows count: a row was answered only when every member that it was
 // sent to had it. When a reachable one of them does not have it, it was never
-// answered and is dropped: to keep it would let go of an older version that
+// answered and is dropped, and erased afterwards (Log.TakeDoomed): to keep it would let go of an older version that
 // all members have for one that some have. When none of them contradicts, it
 // may have been answered and counts, even if it cannot be decoded: then its
 // pages answer EIO, unless their own member has them, until members return. To
@@ -54,77 +55,102 @@ func NewRecovery(l *Log) *Recovery {
 	return &Recovery{l: l, seqs: make([]Seq, l.pages)}
 }
 
-// Row takes the headers of one row: headers[c] is that of member c, or nil
-// when the member cannot be read. Rows must be given in any order, each once.
-func (r *Recovery) Row(g GroupID, i Index, headers [][]byte) error {
-	l := r.l
-	if len(headers) != l.g.Members() {
-		return fmt.Errorf("recovering row %d of group %d: %d headers for %d members", i, g, len(headers), l.g.Members())
-	}
+// RowHeaders is what the headers of one row say, without the row tables.
+type RowHeaders struct {
+	newest Header
+	avail  uint32 // members whose header was read
+	ok     uint32 // of them, those with a sound header that is not empty
+	broken uint32 // those whose header is damaged
+	have   uint32 // those whose header is of the newest Seq
+	stale  uint32 // those that have an older one, which names fewer than all members
+}
+
+// Parse takes the headers of one row: headers[c] is that of member c, or nil
+// when the member cannot be read. It is the part of a recovery that needs no
+// Log, and so can run side by side.
+func (h *RowHeaders) Parse(g Geometry, headers [][]byte) {
+	*h = RowHeaders{}
 	var (
-		parsed [MaxData + MaxParity]Header
-		ok     uint32 // members with a sound header that is not empty
-		broken uint32 // members whose header is damaged
-		newest Header
-		avail  uint32
+		seqs [MaxData + MaxParity]Seq
+		thin uint32
 	)
 	for c, b := range headers {
 		if b == nil {
 			continue
 		}
-		avail |= 1 << c
-		h, err := ParseHeader(b)
+		h.avail |= 1 << c
+		p, err := ParseHeader(b)
 		switch {
 		case err != nil:
-			broken |= 1 << c
+			h.broken |= 1 << c
 			continue
-		case h.Kind == KindEmpty:
+		case p.Kind == KindEmpty:
 			continue
 		}
-		parsed[c] = h
-		ok |= 1 << c
-		if h.Seq > newest.Seq {
-			newest = h
+		h.ok |= 1 << c
+		seqs[c] = p.Seq
+		if p.Members != uint32(1)<<g.Members()-1 {
+			thin |= 1 << c
+		}
+		if p.Seq > h.newest.Seq {
+			h.newest = p
 		}
 	}
-	if ok == 0 {
-		return nil
-	}
-	l.seq = max(l.seq, newest.Seq)
-	have := uint32(0)
-	for c := range l.g.Members() {
-		if ok&(1<<c) != 0 && parsed[c].Seq == newest.Seq {
-			have |= 1 << c
+	for c := range headers {
+		if h.ok&(1<<c) != 0 && seqs[c] == h.newest.Seq {
+			h.have |= 1 << c
 		}
+	}
+	h.stale = h.ok &^ h.have & thin
+}
+
+// Row takes the headers of one row. Rows must be given in any order, each once.
+func (r *Recovery) Row(g GroupID, i Index, headers [][]byte) error {
+	if len(headers) != r.l.g.Members() {
+		return fmt.Errorf("recovering row %d of group %d: %d headers for %d members", i, g, len(headers), r.l.g.Members())
+	}
+	var h RowHeaders
+	h.Parse(r.l.g, headers)
+	r.Parsed(g, i, &h, headers)
+	return nil
+}
+
+// Parsed is Row for headers that h has parsed.
+func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders, headers [][]byte) {
+	if h.ok == 0 {
+		return
+	}
+	l := r.l
+	l.seq = max(l.seq, h.newest.Seq)
+	gr := &l.groups[g]
+	for m := h.stale; m != 0; m &= m - 1 {
+		l.setStale(gr, Col(bits.TrailingZeros32(m)), i, true) // was out when that row was erased
 	}
 	// Data columns that the row does not fill were not sent.
-	unfilled := (uint32(1)<<l.g.K - 1) &^ uint32(newest.Filled)
-	sent := newest.Members &^ unfilled
-	if avail&sent&^broken&^have != 0 {
+	unfilled := (uint32(1)<<l.g.K - 1) &^ uint32(h.newest.Filled)
+	sent := h.newest.Members &^ unfilled
+	if h.avail&sent&^h.broken&^h.have != 0 {
 		r.torn++
-		return nil // was never answered: somebody who would have it does not
+		l.doomFree(gr, i)
+		return // was never answered: somebody who would have it does not
 	}
-	if !l.CanDecode(have, newest.Filled) {
+	if !l.CanDecode(h.have, h.newest.Filled) {
 		r.short++
 	}
 	// Members that could not be read count as having what was sent to them.
-	r.adopt(g, i, newest, headers, parsed[:], have, have|unfilled|sent&^avail)
-	return nil
+	r.adopt(g, i, h.newest, headers, h.have, h.have|unfilled|sent&^h.avail)
 }
 
 // adopt takes a row in use for as long as one of its pages is the newest
 // version.
-func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, parsed []Header, have, holders uint32) {
+func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, have, holders uint32) {
 	l := r.l
 	gr := &l.groups[g]
 	row := l.row(g, i)
-	clearBit(gr.free, uint32(i))
-	gr.nfree--
-	if l.writable(gr) {
-		l.free--
-	}
+	l.unfree(gr, i)
 	l.tag[row] = TagOf(h.Seq)
 	l.setMissed(gr, uint32(i), holders)
+	l.written(gr, i, h.Members, have)
 	l.live[row] = 1
 	gr.hist[1]++
 	gr.used++
@@ -136,7 +162,7 @@ func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, parsed 
 		if h.Filled&(1<<c) == 0 {
 			continue
 		}
-		e, known := r.column(c, headers, parsed, have)
+		e, known := r.column(c, headers, have)
 		if !known {
 			r.unnamed++
 			l.rev[s] = backNote // filled, and dead for all that is known
@@ -166,18 +192,16 @@ func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, parsed 
 
 // column says what data column c of a row holds: from its own member, else
 // from any parity member's table.
-func (r *Recovery) column(c int, headers [][]byte, parsed []Header, have uint32) (RowEntry, bool) {
+func (r *Recovery) column(c int, headers [][]byte, have uint32) (RowEntry, bool) {
 	if have&(1<<c) != 0 {
-		h := parsed[c]
-		return RowEntry{Page: h.Page, CRC: h.CRC, Kind: h.Kind}, true
+		return entryOf(headers[c]), true
 	}
 	for m := r.l.g.K; m < r.l.g.Members(); m++ {
 		if have&(1<<m) == 0 {
 			continue
 		}
 		if r.l.g.Mirror() {
-			h := parsed[m]
-			return RowEntry{Page: h.Page, CRC: h.CRC, Kind: h.Kind}, true
+			return entryOf(headers[m]), true
 		}
 		return ParseRowEntry(headers[m], c), true
 	}
@@ -219,7 +243,7 @@ func (r *Recovery) Bind(s Slot, page []byte) error {
 			return nil
 		}
 		if !bound {
-			n, ok := l.NewNote()
+			n, ok := l.NewNote(true)
 			if !ok {
 				if n, ok = l.growNotes(); !ok {
 					return errors.New("more than 2^23 note pages are in use")
@@ -272,7 +296,7 @@ func (l *Log) growNotes() (NoteID, bool) {
 		l.notes[i].next = l.noteFree
 		l.noteFree = NoteID(i) + 1
 	}
-	return l.NewNote()
+	return l.NewNote(true)
 }
 
 // Incomplete reports what the members that were read could not tell. Rows may

@@ -209,7 +209,7 @@ func TestNoteTableFull(t *testing.T) {
 	}
 	l.SetUp(0, 0, true)
 	put := func(page PageNo) bool {
-		id, ok := l.NewNote()
+		id, ok := l.NewNote(false)
 		if !ok {
 			return false
 		}
@@ -226,7 +226,7 @@ func TestNoteTableFull(t *testing.T) {
 	for put(n) {
 		n++
 	}
-	if n != 1024 {
+	if n != 1024-noteReserve {
 		t.Errorf("%d notes fit", n)
 	}
 	if err := l.Check(0); err != nil {

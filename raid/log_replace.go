@@ -10,6 +10,7 @@ func (l *Log) Replace(g GroupID, c Col) {
 		gr.up &^= 1 << c
 		gr.lost &^= 1 << c
 	})
+	l.ForgetStale(g, c)
 	for i := range Index(l.nrows) {
 		if l.live[l.row(g, i)] > 0 {
 			l.miss(gr, uint32(i), l.missedBy(gr, uint32(i))|1<<c)
@@ -67,6 +68,7 @@ func (l *Log) Restored(g GroupID, c Col, r MissingRow) {
 		return
 	}
 	l.clearMissed(g, r.Index, c)
+	l.setStale(&l.groups[g], c, r.Index, false)
 }
 
 func (l *Log) clearMissed(g GroupID, i Index, c Col) {

@@ -119,23 +119,44 @@ func (l *Log) take(g *logGroup, p *Placement) {
 	l.free -= uint64(n)
 }
 
-// Abandon gives up a placement whose write failed: its rows are free again.
-// Call it only when every request of the write has completed and the session
+// Abandon gives up a placement whose write failed: its rows are free again, or
+// are erased before. Call it only when every request of the write has completed and the session
 // with each member whose outcome is unknown has ended (I10): then nothing can
 // land in them later.
 func (l *Log) Abandon(p *Placement) {
-	for r := range p.Rows {
-		l.release(l.row(p.Group, p.Index[r]))
+	g := &l.groups[p.Group]
+	for _, i := range p.Index[:p.Rows] {
+		if p.Members != l.all() {
+			setBit(g.partial, uint32(i))
+		}
+		l.release(g, i)
 	}
 }
 
-// release makes a row free.
-func (l *Log) release(row uint32) {
-	g := &l.groups[row/l.nrows]
-	setBit(g.free, row%l.nrows)
+// release makes a row that is dead free, or one that has to be erased before.
+func (l *Log) release(g *logGroup, i Index) {
+	if l.mustErase(g, i) {
+		l.doom(g, i)
+		return
+	}
+	l.makeFree(g, i)
+}
+
+// makeFree makes a row free.
+func (l *Log) makeFree(g *logGroup, i Index) {
+	setBit(g.free, uint32(i))
 	g.nfree++
 	if l.writable(g) {
 		l.free++
+	}
+}
+
+// unfree takes a row out of those that are free.
+func (l *Log) unfree(g *logGroup, i Index) {
+	clearBit(g.free, uint32(i))
+	g.nfree--
+	if l.writable(g) {
+		l.free--
 	}
 }
 
@@ -165,7 +186,7 @@ func (l *Log) Advance() {
 	for q.head != 0 {
 		row := q.head - 1
 		q.head = uint32(l.rev[row*uint32(l.g.K)])
-		l.release(row)
+		l.release(&l.groups[row/l.nrows], Index(row%l.nrows))
 	}
 	l.limbo[1] = l.limbo[0]
 	l.limbo[0] = limboList{}

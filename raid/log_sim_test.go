@@ -28,10 +28,12 @@ type sim struct {
 	version uint64
 
 	ops      []*simOp
+	erasures []*simErasure
 	ghosts   []*simOp // of earlier lives, or over: may still land on members that were down ever since
 	reads    []simRead
 	advances int // read epochs ended
 	lives    int
+	sure     bool // the last recovery saw all members: what it dropped never comes back
 	doubtful bool // the last recovery took in a row that an unreachable member lacks: see Recovery
 }
 
@@ -39,9 +41,10 @@ type sim struct {
 type simMember struct {
 	slots    []simSlot
 	up, lost bool
-	unsure   bool // was not reachable at the last recovery: the log must guess what it holds
+	unsure   bool // was not read by the last recovery: the log must guess what it holds
 	filling  bool // is rebuilding, for all that the metadata service knows: no recovery asks it
 	more     bool // was a pending member: may hold more than the log knows
+	old      bool // pending: what an earlier client wrote is erased before it is used
 }
 
 // simSlot is a slot as it lies in a server's memory; both nil: never written.
@@ -57,6 +60,7 @@ type value struct {
 type simPage struct {
 	want  value   // the last answered write
 	maybe []value // unanswered writes since: a recovery may bring them back
+	old   int     // of them: those that the last recovery has decided about
 	busy  bool    // a page-out or a trim of it is in flight
 	eio   bool    // a recovery could not decide
 }
@@ -138,7 +142,7 @@ func (s *sim) newLog() {
 	for g := range s.members {
 		for c := range s.members[g] {
 			m := s.members[g][c]
-			s.log.SetUp(GroupID(g), Col(c), m.up)
+			s.log.SetUp(GroupID(g), Col(c), m.up && !m.filling)
 			if m.lost {
 				s.log.SetLost(GroupID(g), Col(c))
 			}
@@ -172,7 +176,7 @@ func (op *simOp) add(it Item, v value, page []byte) {
 
 // addNote makes the batch's first page a note page, to be written by launch.
 func (s *sim) addNote(op *simOp, records []simRecord) bool {
-	id, ok := s.log.NewNote()
+	id, ok := s.log.NewNote(op.move)
 	if !ok {
 		return false
 	}

@@ -60,7 +60,7 @@ const (
 	// OpRead fetches header and page of every segment.
 	OpRead Op = iota + 1
 	// OpWrite stores header and page of every segment. A segment without
-	// page stores the header only.
+	// page stores the header only; an empty header (all zeros) empties the slot.
 	OpWrite
 	// OpReadHeaders fetches the headers of Count slots from Segs[0].Index on
 	// into Segs[0].Header, which holds Count * header size bytes, at most

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"dmps/chaos/e2e/ledger"
 	"dmps/chaos/e2e/rig"
 	"dmps/internal/nbdclient"
 )
@@ -73,6 +74,43 @@ func TestClientKilledAndStartedAgain(t *testing.T) {
 			}
 			ld.check(conn)
 		})
+	}
+}
+
+// The client is killed again and again in the middle of a load, twice with all
+// servers and twice with M of them dead: every answered write is there each time.
+func TestClientKilledAgainAndAgain(t *testing.T) {
+	c := start(t, schemes["rs"], small)
+	ld := c.startLoad()
+	running := ld.Load
+	for round := range 4 {
+		if round == 2 {
+			for _, s := range c.Servers[:2] {
+				must(t, c.Kill(s))
+			}
+			for begin, want := time.Now(), running.Completed()+2000; running.Completed() < want && time.Since(begin) < commandLimit; {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		must(t, c.Kill(c.Client))
+		if r := running.Stop(); len(r.Violations) > 0 {
+			t.Errorf("round %d: wrong data before the end: %v", round, r.Err())
+		}
+		begin := time.Now()
+		conn := c.reconnect()
+		if _, err := conn.ReadAt(make([]byte, ledger.BlockSize), 0); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		t.Logf("round %d: from the start to the first answered request: %v", round, time.Since(begin).Round(time.Millisecond))
+		ld.check(conn)
+		running = ld.ledger.Start(t.Context(), 16, conn)
+		t.Cleanup(func() { conn.Close(); running.Stop() })
+		for begin := time.Now(); running.Completed() < 3000 && time.Since(begin) < commandLimit; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if err := running.Stop().Err(); err != nil {
+		t.Errorf("after the last restart: %v", err)
 	}
 }
 

@@ -72,6 +72,37 @@ func testHeaderOnly(t *testing.T, m Medium) {
 	r.same(g, w)
 }
 
+// An empty header without a page makes a slot what it was before it was ever
+// written, and touches no other.
+func testErase(t *testing.T, m Medium) {
+	r := newRig(t, m)
+	c := r.session()
+	w := r.request(transport.OpWrite, 1, 0, 1, 2, 3, 4)
+	if err := r.do(c, w); err != nil {
+		t.Fatal(err)
+	}
+	e := r.request(transport.OpWrite, 0, 3, 1)
+	for i := range e.Segs {
+		clear(e.Segs[i].Header)
+		e.Segs[i].Page = nil
+	}
+	e.Segs[1].Header = e.Segs[0].Header // one for all
+	if err := r.do(c, e); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []int{1, 3} {
+		clear(w.Segs[s].Header)
+	}
+	g := r.request(transport.OpRead, 0, 0, 1, 2, 3, 4)
+	if err := r.do(c, g); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []int{1, 3} {
+		g.Segs[s].Page, w.Segs[s].Page = nil, nil // no longer of concern
+	}
+	r.same(g, w)
+}
+
 func testOutOfRange(t *testing.T, m Medium) {
 	r := newRig(t, m)
 	c := r.session()

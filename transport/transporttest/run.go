@@ -10,6 +10,7 @@ func Run(t *testing.T, f Factory) {
 	}{
 		{"ReadWrite", testReadWrite},
 		{"HeaderOnly", testHeaderOnly},
+		{"Erase", testErase},
 		{"OutOfRange", testOutOfRange},
 		{"OpenChunk", testOpenChunk},
 		{"ReadHeaders", testReadHeaders},
