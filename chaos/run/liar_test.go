@@ -186,8 +186,8 @@ func TestLiar(t *testing.T) {
 			l := newLiar(wrong)
 			r, err := Run(t.Context(), l, p, Options{Rate: 8000, HealLimit: 100 * time.Millisecond})
 			if wrong == "break" {
-				if err == nil || !strings.Contains(err.Error(), want) {
-					t.Fatalf("got %v, want %q", err, want)
+				if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(r.String(), "NOT as promised:\nthe run did not come to its end: ") {
+					t.Fatalf("got %v, want %q:\n%v", err, want, r)
 				}
 				return
 			}

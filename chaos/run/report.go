@@ -31,6 +31,7 @@ type Report struct {
 	Failures  []string // the first of Failed
 	Stuck     []string
 	Crashed   []string
+	Broken    string    `json:",omitempty"` // why the run did not come to its end: its history is not judged
 	Starved   []Starved // when the machine had no time for this process
 	Check     history.Result
 	CheckTook time.Duration
@@ -67,6 +68,9 @@ type HealReport struct {
 // not may be the machine's fault.
 func (r *Report) Err() error {
 	var errs []error
+	if r.Broken != "" {
+		errs = append(errs, fmt.Errorf("the run did not come to its end: %s", r.Broken))
+	}
 	list := func(errs *[]error, what string, all []string) {
 		if len(all) > 0 {
 			*errs = append(*errs, fmt.Errorf("%s:\n\t%s", what, strings.Join(all[:min(5, len(all))], "\n\t")))

@@ -74,11 +74,15 @@ func Run(ctx context.Context, t Target, p *plan.Plan, o Options) (*Report, error
 	r.load.into(r.report)
 	r.report.stalls(r.load.slow)
 	if err != nil {
+		r.report.Broken = err.Error()
 		return r.report, err
 	}
 	begin := time.Now()
 	r.report.Check, err = history.Check(ctx, r.report.History, history.Options{})
 	r.report.CheckTook = time.Since(begin)
+	if err != nil {
+		r.report.Broken = err.Error()
+	}
 	return r.report, err
 }
 

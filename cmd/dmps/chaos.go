@@ -184,8 +184,8 @@ func (a *app) chaos(ctx context.Context, c chaosFlags, seeded bool) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted: what there is, is in %s", dir)
 	}
-	if report == nil || report.Err() == nil {
-		fmt.Fprintf(a.err, "dmps chaos: %v\n", err) // the report does not tell
+	if report == nil || report.Err() == nil { // starting or ending the cluster
+		fmt.Fprintf(a.err, "dmps chaos: %v\n", err)
 	}
 	fmt.Fprintf(a.err, "plan, history, report and logs are in %s\nagain: %s\n", dir, again)
 	return &exitError{code: exitcode.Failure}
