@@ -27,7 +27,7 @@ type Buf struct {
 	newer  *Buf   // next version of the same page; it waits for this one
 	next   *Buf   // in the queue of the coalescer
 	hash   *Buf   // in the chain of the pending table
-	reads  *unit  // page-ins that wait until the page is whole
+	reads  *unit  // page-ins that wait until the page is stored
 }
 
 // bufState is how far a page-out has come.

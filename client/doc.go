@@ -23,7 +23,7 @@
 //
 // # A page-in
 //
-//	pending table, else map, else zeros                     pagein.go
+//	pending table: wait for it; else map, else zeros        pagein.go
 //	one transfer for neighbours on one member
 //	header and checksum are verified (I2), then answered
 //

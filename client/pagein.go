@@ -10,7 +10,7 @@ import (
 // The path of a page-in:
 //
 //	startRead     buffers, then for every page a unit
-//	router.route  pending table, map; neighbours on one member become one run
+//	router.route  pending table: it waits; map; neighbours on one member become one run
 //	runDone       verified by header and checksum; answered
 //
 // and where that does not work: rescue.go (from K other members), stall.go
@@ -156,15 +156,13 @@ func pick(mask uint32, n uint32) raid.Col {
 	return raid.Col(bits.TrailingZeros32(mask))
 }
 
+// fromPending lets u wait for b, the newest version of its page, which is under
+// way. It is not delivered before it is stored: a client that dies may take what
+// was not stored with it, and then nobody may have seen it.
 func (r *router) fromPending(u *unit, b *Buf) {
-	if !b.whole() {
-		u.next = b.reads
-		b.reads = u
-		return
-	}
-	copy(u.buf.Page, b.Page)
 	r.v.mu.count.pendingHits++
-	r.v.deliverLocked(u, u.buf, r.a)
+	u.next = b.reads
+	b.reads = u
 }
 
 // lookup asks the map. False: the page has no slot, and u is done.

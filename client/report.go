@@ -17,7 +17,7 @@ type counters struct {
 
 	reads, readPages    int64 // page-in transfers and the pages in them
 	batches, batchPages int64 // page-out batches and the pages in them
-	pendingHits         int64 // pages read from the pending table
+	pendingHits         int64 // pages read that were under way, and waited until they were stored
 	filledPages         int64 // pages that went into notes
 	abandoned           int64 // batches that were placed again
 	degradedRows        int64 // rows written to fewer than all members

@@ -176,14 +176,6 @@ func (v *Volume) mergeLocked(b *Buf, old []byte, a *after) {
 	b.fill = b.Page[0]
 	b.filled = sameFilled(b.Page)
 	b.state = bufWaiting
-	for u := b.reads; u != nil; {
-		next := u.next
-		u.next = nil
-		copy(u.buf.Page, b.Page)
-		v.deliverLocked(u, u.buf, a)
-		u = next
-	}
-	b.reads = nil
 	if n := b.newer; n != nil && n.state == bufMerging {
 		v.mergeLocked(n, b.Page, a)
 	}
@@ -244,22 +236,37 @@ func (v *Volume) partDoneLocked(op *Op, err error, a *after) {
 	a.done = append(a.done, op)
 }
 
-// writtenLocked answers the page-out b, whose content is stored, and lets the
-// next version of its page go.
+// writtenLocked answers the page-out b, whose content is stored, and the reads
+// that waited for it, and lets the next version of its page go.
 func (v *Volume) writtenLocked(b *Buf, a *after) {
-	v.leaveLocked(b, nil, a)
-}
-
-// failPageLocked gives the page-out b up with err.
-func (v *Volume) failPageLocked(b *Buf, err error, a *after) {
 	for u := b.reads; u != nil; {
 		next := u.next
 		u.next = nil
-		v.failUnitLocked(u, err, a)
+		copy(u.buf.Page, b.Page)
+		v.deliverLocked(u, u.buf, a)
 		u = next
 	}
 	b.reads = nil
+	v.leaveLocked(b, nil, a)
+}
+
+// failPageLocked gives the page-out b up with err. Reads that waited for it look
+// for what is there now.
+func (v *Volume) failPageLocked(b *Buf, err error, a *after) {
+	u := b.reads
+	b.reads = nil
 	v.leaveLocked(b, err, a)
+	if u == nil {
+		return
+	}
+	r := router{v: v, a: a}
+	for u != nil {
+		next := u.next
+		u.next = nil
+		v.againLocked(&r, u)
+		u = next
+	}
+	r.flush()
 }
 
 func (v *Volume) leaveLocked(b *Buf, err error, a *after) {

@@ -9,20 +9,28 @@ import (
 )
 
 // arena is the memory that the server lends: one mapping outside the Go heap,
-// populated and locked at start.
+// populated and locked at start. Pages that nobody may touch lie on both sides:
+// it is a mapping of its own in the kernel's tables, and what runs past its end
+// does not write to another one.
 type arena struct {
 	mem    []byte
+	whole  []byte // with the pages on both sides
 	locked bool
 }
 
 // newArena maps size bytes. When the system refuses to lock them it fails,
 // unless swappable.
 func newArena(size int64, swappable bool) (*arena, error) {
-	mem, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	fence := os.Getpagesize()
+	whole, err := unix.Mmap(-1, 0, int(size)+2*fence, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return nil, fmt.Errorf("mapping %d bytes of memory to lend: %w", size, err)
 	}
-	a := &arena{mem: mem}
+	mem := whole[fence : fence+int(size) : fence+int(size)]
+	if err := unix.Mprotect(mem, unix.PROT_READ|unix.PROT_WRITE); err != nil {
+		return nil, errors.Join(fmt.Errorf("mapping %d bytes of memory to lend: %w", size, err), unix.Munmap(whole))
+	}
+	a := &arena{mem: mem, whole: whole}
 	// Large pages make the copies cheaper; without them it works as well.
 	_ = unix.Madvise(mem, unix.MADV_HUGEPAGE)
 	// A child would double the memory, and has no business with it.
@@ -32,7 +40,7 @@ func newArena(size int64, swappable bool) (*arena, error) {
 		a.locked = true
 		return a, nil
 	} else if !swappable {
-		_ = unix.Munmap(mem)
+		_ = unix.Munmap(whole)
 		return nil, fmt.Errorf("locking %d bytes of memory: %w: raise the limit (ulimit -l, LimitMEMLOCK= in systemd), grant CAP_IPC_LOCK, lend less, or allow swappable memory, which may deadlock when this machine swaps", size, err)
 	}
 	a.touch(mem) // it must exist when it is needed
@@ -79,8 +87,8 @@ func (a *arena) close() error {
 	if a.mem == nil {
 		return nil
 	}
-	err := unix.Munmap(a.mem)
-	a.mem = nil
+	err := unix.Munmap(a.whole)
+	a.mem, a.whole = nil, nil
 	if err != nil {
 		return fmt.Errorf("unmapping the arena: %w", err)
 	}

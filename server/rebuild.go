@@ -98,8 +98,11 @@ func (s *session) Rebuild(ctx context.Context, spec *transport.RebuildSpec) (tra
 // workers is how many batches are under way at a time. With nothing to pull one
 // core is enough, and the rest is for pages.
 func (r *rebuild) workers() int {
-	if r.local() {
+	switch {
+	case r.local():
 		return 1
+	case r.pace.rate != 0:
+		return 1 // likewise
 	}
 	return rebuildWorkers
 }
@@ -164,13 +167,14 @@ func (s *session) newRebuild(spec *transport.RebuildSpec) (*rebuild, error) {
 	return r, nil
 }
 
-// stepRows is how many rows a batch has: 32, or with a low rate what it allows
-// in 50 ms, so that the line is not blocked in long gusts.
+// stepRows is how many rows a batch has: 32, or with a rate what it allows in
+// 5 ms. Whoever sets a rate wants pages to come through: they wait behind a gust
+// on the line, and on a machine of few cores for the cores too.
 func stepRows(g raid.Geometry, rates ...int64) int {
 	n := int64(transport.MaxSegs)
 	for _, rate := range rates {
 		if rate != 0 {
-			n = min(n, rate/20/int64(g.K*raid.PageSize))
+			n = min(n, rate/200/int64(g.K*raid.PageSize))
 		}
 	}
 	return max(1, int(n))

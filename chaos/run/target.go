@@ -74,7 +74,7 @@ func health(ctx context.Context, urls []string, servers int, m int) string {
 func ask(ctx context.Context, url string) (*metaclient.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	c, err := metaclient.New([]string{url}, metaclient.WithPatience(time.Millisecond))
+	c, err := metaclient.New([]string{url}, metaclient.WithPatience(askLimit))
 	if err != nil {
 		return nil, err
 	}
