@@ -309,7 +309,11 @@ func TestPending(t *testing.T) {
 	if !l.Reserve(2, false, &p) || p.Members != 7 || p.Named != 5 || p.Second != 0 {
 		t.Fatalf("%+v", p)
 	}
+	before = int(l.Doomed())
 	l.Abandon(&p)
+	if n := int(l.Doomed()) - before; n != p.Rows {
+		t.Fatalf("%d rows of a batch that was given up are erased, %d have headers that name fewer than all", n, p.Rows)
+	}
 	l.SetPendingUp(0, 1, true)
 	if !l.Reserve(2, false, &p) || p.Named != 7 || p.Second != 2 || l.Unvouched(&p, 0) != 2 {
 		t.Fatalf("%+v", p)
