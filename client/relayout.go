@@ -110,7 +110,13 @@ func (v *Volume) leaveLayoutLocked(g raid.GroupID, c raid.Col) {
 func (v *Volume) loseLocked(g raid.GroupID, c raid.Col) {
 	v.mu.log.SetLost(g, c)
 	for _, b := range v.batches {
-		if b.left > 0 && b.p.Group == g && b.p.Members&(1<<c) != 0 {
+		if b.left == 0 || b.p.Group != g {
+			continue
+		}
+		if b.promoted&(1<<c) != 0 {
+			b.lagged |= 1 << c // the promoted one is gone too
+		}
+		if b.p.Members&(1<<c) != 0 {
 			b.failed |= 1 << c
 			b.err = transport.ErrClosed
 		}
