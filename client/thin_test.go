@@ -189,3 +189,33 @@ func TestBehindWhileMoving(t *testing.T) {
 	}
 	closeTest(t, v)
 }
+
+// The pending member of a mirror that was vouched for is away, so that nobody
+// knows who is the member. Rows that leave the column out are written when that
+// is noted, once, and not for each of them anew.
+func TestInDoubtIsNotedOnce(t *testing.T) {
+	f := newFakeNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
+	m := &noter{fakeMeta: newFakeMeta(l)}
+	v := openTest(t, f, l, func(c *Config) {
+		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond}, 2*time.Second
+	})
+	defer closeTest(t, v)
+	m.mu.Lock()
+	m.deaf = true // the move does not end
+	m.mu.Unlock()
+	m.drain(f, "s0", "s2")
+	wait(t, "vouching", v, func() bool { return len(v.Report().Rebuilt) == 1 })
+	f.away("s2", true)
+	page := make([]byte, raid.PageSize)
+	for i := range 30 {
+		page[0], page[1] = 1, byte(i)
+		if _, err := v.WriteAt(page, 0); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if n := m.notes.Load(); n != 1 {
+		t.Errorf("noted %d times", n)
+	}
+}

@@ -203,6 +203,10 @@ func (l *Log) DropPending(g GroupID, c Col) {
 	})
 }
 
+// InDoubt is the mask of columns of group g that batches are written to, but
+// that headers do not name: their pending member was vouched for and is down.
+func (l *Log) InDoubt(g GroupID) uint32 { return l.groups[g].doubt }
+
 func (g *logGroup) removePending(c Col) {
 	g.pending = slices.DeleteFunc(g.pending, func(p *logPending) bool { return p.col == c })
 	g.doubtPending()
