@@ -385,3 +385,29 @@ func TestLostAfterPromotion(t *testing.T) {
 		t.Fatalf("the new member was thought to have the page: %v", c)
 	}
 }
+
+// TestNoMemoryForTarget: a server that has no memory for a chunk that is to move
+// there is used for those that it holds, also after its session was cut.
+func TestNoMemoryForTarget(t *testing.T) {
+	f := newFakeNet(5)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 512, 4, 512)
+	m := newFakeMeta(l)
+	v := openTest(t, f, l, func(c *Config) { c.Meta, c.Lease = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond} })
+	defer closeTest(t, v)
+	full := func(is bool) {
+		f.mu.Lock()
+		f.servers["s3"].full = is
+		f.mu.Unlock()
+	}
+	full(true)
+	m.drain(f, "s0", "s3")
+	if m.pending() == 0 {
+		t.Fatal("nothing moves to a server that holds something")
+	}
+	wait(t, "hearing of the move", v, func() bool { return m.same(v) })
+	f.cut("s3")
+	wait(t, "noticing", v, func() bool { return v.Report().Counters["sessions_lost"] > 0 })
+	wait(t, "using the server again", v, func() bool { return len(v.Report().Suspect) == 0 && v.Report().State == StateHealthy })
+	full(false)
+	wait(t, "moving", v, func() bool { return m.pending() == 0 })
+}
