@@ -408,6 +408,26 @@ func TestNoMemoryForTarget(t *testing.T) {
 	f.cut("s3")
 	wait(t, "noticing", v, func() bool { return v.Report().Counters["sessions_lost"] > 0 })
 	wait(t, "using the server again", v, func() bool { return len(v.Report().Suspect) == 0 && v.Report().State == StateHealthy })
+	// It is given up: memory that comes free is not taken for that any more.
+	m.mu.Lock()
+	var chunks []uint64
+	for _, g := range m.layout.Groups {
+		for _, p := range g.Pending {
+			chunks = append(chunks, uint64(p.Member.Chunk))
+		}
+	}
+	m.mu.Unlock()
+	m.cancel("s3")
+	wait(t, "hearing that it does not move", v, func() bool { return m.same(v) })
 	full(false)
+	time.Sleep(redialMost + redialMost/4)
+	f.mu.Lock()
+	for _, c := range chunks {
+		if f.servers["s3"].chunks[c] != nil {
+			t.Errorf("chunk %d was made although nothing moves there", c)
+		}
+	}
+	f.mu.Unlock()
+	m.drain(f, "s0", "s3")
 	wait(t, "moving", v, func() bool { return m.pending() == 0 })
 }

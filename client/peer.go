@@ -319,7 +319,8 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 // it had; treat that chunk as lost.
 var errChunkGone = errors.New("server no longer holds its chunk")
 
-// connect makes a session in which all chunks are open.
+// connect makes a session in which all chunks are open, but for those of
+// newcomers that the server has no memory for.
 func (p *peer) connect(run context.Context) (transport.Conn, error) {
 	v := p.v
 	ctx, cancel := context.WithTimeout(run, v.cfg.DialTimeout)

@@ -162,12 +162,13 @@ func (v *Volume) startPeer(p *peer, first chan<- error) {
 	})
 }
 
-// openLate opens a member that was added to a session that exists. When the
-// session ends meanwhile, the next one opens it.
+// openLate opens a member that was added to a session that exists, or that the
+// server had no memory for when the session was made. When the session ends
+// meanwhile, the next one opens it.
 func (p *peer) openLate(ctx context.Context, m *memberRef) {
 	v := p.v
 	conn := p.conn()
-	for wait := redialFirst; conn != nil && ctx.Err() == nil; wait = min(2*wait, redialMost) {
+	for wait := redialFirst; conn != nil && ctx.Err() == nil && v.seated(m); wait = min(2*wait, redialMost) {
 		octx, cancel := context.WithTimeout(ctx, v.cfg.DialTimeout)
 		err := p.open(octx, ctx, conn, m)
 		cancel()
@@ -179,6 +180,9 @@ func (p *peer) openLate(ctx context.Context, m *memberRef) {
 				v.restartStalledLocked(a)
 			}
 			v.unlock(a)
+			if !v.seated(m) {
+				v.release(conn, m) // whoever let it go may have been first
+			}
 			v.idle()
 			return
 		}
