@@ -431,3 +431,26 @@ func TestNoMemoryForTarget(t *testing.T) {
 	m.drain(f, "s0", "s3")
 	wait(t, "moving", v, func() bool { return m.pending() == 0 })
 }
+
+// TestReleaseOfReplaced: a member is replaced although its server lives, and holds
+// others. What it held is released.
+func TestReleaseOfReplaced(t *testing.T) {
+	f := newFakeNet(5)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 512, 4, 512)
+	v := openTest(t, f, l)
+	defer closeTest(t, v)
+	next := *l
+	next.Version++
+	next.Groups = cloneGroups(next.Groups)
+	old := &next.Groups[0].Members[0]
+	chunk := uint64(old.Chunk)
+	*old = raid.Member{Server: "s4", Addr: "s4", Incarnation: raid.Incarnation(f.servers["s4"].inc), Chunk: 100, State: raid.MemberRebuilding}
+	if err := v.applyLayout(&next); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "releasing", v, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.servers["s0"].released[chunk]
+	})
+}

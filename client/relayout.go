@@ -92,7 +92,8 @@ func (v *Volume) changeMemberLocked(g raid.GroupID, c raid.Col, m raid.Member) {
 }
 
 // leaveLayoutLocked takes the member of column c out: what it held is gone.
-// Batches that are on their way to it are placed again.
+// Batches that are on their way to it are placed again. Its server may well live,
+// and then gets the memory back.
 func (v *Volume) leaveLayoutLocked(g raid.GroupID, c raid.Col) {
 	cur := *v.member(g, c)
 	v.loseLocked(g, c)
@@ -103,7 +104,9 @@ func (v *Volume) leaveLayoutLocked(g raid.GroupID, c raid.Col) {
 	p.members = slices.DeleteFunc(p.members, func(m *memberRef) bool { return m == cur.ref })
 	if len(p.members) == 0 {
 		v.partLocked(p)
+		return
 	}
+	v.departLocked(cur)
 }
 
 // loseLocked makes column c of group g a lost one.
