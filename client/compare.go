@@ -33,6 +33,7 @@ func (v *Volume) compare(ctx context.Context, conn transport.Conn, m *memberRef)
 	}
 	defer func() { v.recoverBufs <- buf }()
 	deadline := func() time.Time { return time.Now().Add(v.cfg.HardDeadline) }
+	pending := v.forgetStale(m)
 	missed, erased := 0, 0
 	size := v.layout.HeaderBytes(m.col)
 	block := uint32(len(buf) / size)
@@ -51,10 +52,8 @@ func (v *Volume) compare(ctx context.Context, conn transport.Conn, m *memberRef)
 		missed += miss
 		erased += len(old)
 	}
-	if !m.pending {
-		v.mu.Lock()
-		v.mu.log.ForgetStale(m.group, m.col)
-		v.mu.Unlock()
+	if pending {
+		v.forgetStale(m) // it is empty, also when it was promoted meanwhile
 	}
 	if missed > 0 {
 		v.log.Warn("a member misses rows: they are filled", "group", m.group, "column", m.col, "rows", missed)
@@ -63,6 +62,21 @@ func (v *Volume) compare(ctx context.Context, conn transport.Conn, m *memberRef)
 		v.log.Info("old headers of a member were erased", "group", m.group, "column", m.col, "rows", erased)
 	}
 	return nil
+}
+
+// forgetStale forgets the old headers of m, which is not up. It reports whether m
+// is a pending member.
+func (v *Volume) forgetStale(m *memberRef) (pending bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.seatOf(m).ref != m: // it has left
+	case m.pending:
+		v.mu.log.ForgetPendingStale(m.group, m.col)
+	default:
+		v.mu.log.ForgetStale(m.group, m.col)
+	}
+	return m.pending
 }
 
 // errNotCompared ends the session of a member whose headers neither the

@@ -35,6 +35,7 @@
 //
 //	meta gives a lost member another chunk                  relayout.go
 //	a living one is moved                                   moving.go
+//	meta notes who misses rows that few others hold         thin.go
 //	the servers fill it from each other, from row lists     rebuild.go
 //	how fast they may, and how it goes                      heal.go, pace.go, guard.go
 //	who was away is compared with the map when it returns   compare.go
@@ -60,6 +61,7 @@
 //
 // Read in this order: device.go, op.go, volume.go, submit.go, pageout.go,
 // batch.go, pagein.go, rescue.go, members.go, watch.go; then clean.go, trim.go,
-// recover.go, erase.go, relayout.go, moving.go, rebuild.go, heal.go, guard.go,
-// scrub.go, inplace.go.
+// recover.go, compare.go, erase.go, report.go, thin.go, relayout.go, moving.go,
+// rebuild.go, heal.go, guard.go, pace.go, scrub.go, scrub_settle.go,
+// scrub_schedule.go, inplace.go.
 package client

@@ -22,6 +22,7 @@ type fakeNet struct {
 type fakeServer struct {
 	inc    uint64
 	dead   bool // refuses connections
+	full   bool // has no memory for further chunks
 	frozen chan struct{}
 	chunks map[uint64]*fakeChunk
 	conns  map[*fakeConn]bool
@@ -207,6 +208,9 @@ func (c *fakeConn) OpenChunk(ctx context.Context, chunk uint64, spec transport.C
 	if c.s.chunks[chunk] == nil {
 		if spec.MustExist {
 			return transport.ErrNoChunk
+		}
+		if c.s.full {
+			return transport.ErrNoMemory
 		}
 		c.s.chunks[chunk] = &fakeChunk{spec: spec, hdrs: make([]byte, spec.Slots*spec.HeaderBytes), pages: make([]byte, int(spec.Slots)*raid.PageSize)}
 	}

@@ -57,7 +57,7 @@ type Report struct {
 	MappedPages    uint64           `json:"mapped_pages"`
 	FilledPages    uint64           `json:"filled_pages"`
 	FreeRows       uint64           `json:"free_rows"`
-	RebuildRows    uint64           `json:"rebuild_rows"`      // rows that replaced members do not have yet
+	RebuildRows    uint64           `json:"rebuild_rows"`      // rows that replaced and pending members do not have yet
 	Rebuilt        []raid.ChunkID   `json:"rebuilt,omitempty"` // chunks of members in state rebuilding that hold everything by now: repeated until the layout says so too
 	Rebuild        *RebuildReport   `json:"rebuild,omitempty"` // nil: no member misses rows that it could be given now
 	Counters       map[string]int64 `json:"counters,omitempty"`

@@ -183,15 +183,27 @@ func (v *Volume) departLocked(m member) {
 		if conn == nil {
 			return // a session that does not open it holds nothing
 		}
-		ctx, cancel := context.WithTimeout(v.run, v.cfg.DialTimeout)
-		defer cancel()
-		err := conn.OpenChunk(ctx, uint64(m.chunk), transport.ChunkSpec{
-			Slots: v.layout.ChunkSlots, HeaderBytes: uint32(v.layout.HeaderBytes(m.ref.col)), Release: true,
-		})
-		if err != nil && v.run.Err() == nil {
-			v.log.Warn("a server was not told that its chunk has left: it keeps the memory until the session ends", "server", p.id, "chunk", m.chunk, "err", err)
-		}
+		v.release(conn, m.ref)
 	})
+}
+
+// release tells a server that a chunk has left.
+func (v *Volume) release(conn transport.Conn, m *memberRef) {
+	ctx, cancel := context.WithTimeout(v.run, v.cfg.DialTimeout)
+	defer cancel()
+	err := conn.OpenChunk(ctx, uint64(m.chunk), transport.ChunkSpec{
+		Slots: v.layout.ChunkSlots, HeaderBytes: uint32(v.layout.HeaderBytes(m.col)), Release: true,
+	})
+	if err != nil && v.run.Err() == nil {
+		v.log.Warn("a server was not told that a chunk has left: it keeps the memory until the session ends", "chunk", m.chunk, "err", err)
+	}
+}
+
+// seated reports whether m is still a member, or a pending one.
+func (v *Volume) seated(m *memberRef) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.seatOf(m).ref == m
 }
 
 // partLocked ends the session with a server that the volume has no member on.

@@ -322,3 +322,135 @@ func (m *fakeMeta) same(v *Volume) bool {
 	defer v.mu.Unlock()
 	return v.mu.version == m.layout.Version
 }
+
+// TestLostAfterPromotion: while a batch is in flight its column gets another
+// member, and loses that too. Nobody is thought to have what only those two had.
+func TestLostAfterPromotion(t *testing.T) {
+	f := newFakeNet(5)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 64, 1, 512)
+	for c := range l.Groups[0].Members {
+		id := fmt.Sprint("s", c)
+		l.Groups[0].Members[c].Server, l.Groups[0].Members[c].Addr = raid.ServerID(id), id
+		l.Groups[0].Members[c].Incarnation = raid.Incarnation(f.servers[id].inc)
+	}
+	v := openTest(t, f, l, func(c *Config) { c.SuspectAfter, c.HardDeadline = time.Minute, time.Minute })
+	defer closeTest(t, v)
+	next := *l
+	change := func(f func(g *raid.Group)) {
+		t.Helper()
+		next.Version++
+		next.Groups = cloneGroups(next.Groups)
+		f(&next.Groups[0])
+		now := next
+		if err := v.applyLayout(&now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	on := func(id string, chunk raid.ChunkID) raid.Member {
+		return raid.Member{Server: raid.ServerID(id), Addr: id, Incarnation: raid.Incarnation(f.servers[id].inc), Chunk: chunk, State: raid.MemberRebuilding}
+	}
+	change(func(g *raid.Group) { g.Pending = []raid.Pending{{Col: 0, Member: on("s3", 100)}} })
+	wait(t, "vouching", v, func() bool { return slices.Contains(v.Report().Rebuilt, 100) })
+
+	f.freeze("s2")
+	page := make([]byte, raid.PageSize)
+	for i := range page {
+		page[i] = byte(i % 7)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := v.WriteAt(page, 0)
+		done <- err
+	}()
+	wait(t, "writing all but the parity", v, func() bool {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return slices.ContainsFunc(v.batches, func(b *batch) bool { return b.left == 1 })
+	})
+	change(func(g *raid.Group) {
+		g.Members[0], g.Pending = g.Pending[0].Member, nil
+		g.Members[0].State = raid.MemberInSync
+	})
+	change(func(g *raid.Group) { g.Members[0] = on("s4", 101) })
+	f.thaw("s2")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "filling", v, func() bool { return slices.Contains(v.Report().Rebuilt, 101) })
+	got := make([]byte, len(page))
+	if _, err := v.ReadAt(got, 0); err != nil || !slices.Equal(got, page) {
+		t.Fatalf("the page is not there: %v", err)
+	}
+	if c := v.Report().Counters; c["corrupt_pages"] != 0 {
+		t.Fatalf("the new member was thought to have the page: %v", c)
+	}
+}
+
+// TestNoMemoryForTarget: a server that has no memory for a chunk that is to move
+// there is used for those that it holds, also after its session was cut.
+func TestNoMemoryForTarget(t *testing.T) {
+	f := newFakeNet(5)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 512, 4, 512)
+	m := newFakeMeta(l)
+	v := openTest(t, f, l, func(c *Config) { c.Meta, c.Lease = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond} })
+	defer closeTest(t, v)
+	full := func(is bool) {
+		f.mu.Lock()
+		f.servers["s3"].full = is
+		f.mu.Unlock()
+	}
+	full(true)
+	m.drain(f, "s0", "s3")
+	if m.pending() == 0 {
+		t.Fatal("nothing moves to a server that holds something")
+	}
+	wait(t, "hearing of the move", v, func() bool { return m.same(v) })
+	f.cut("s3")
+	wait(t, "noticing", v, func() bool { return v.Report().Counters["sessions_lost"] > 0 })
+	wait(t, "using the server again", v, func() bool { return len(v.Report().Suspect) == 0 && v.Report().State == StateHealthy })
+	// It is given up: memory that comes free is not taken for that any more.
+	m.mu.Lock()
+	var chunks []uint64
+	for _, g := range m.layout.Groups {
+		for _, p := range g.Pending {
+			chunks = append(chunks, uint64(p.Member.Chunk))
+		}
+	}
+	m.mu.Unlock()
+	m.cancel("s3")
+	wait(t, "hearing that it does not move", v, func() bool { return m.same(v) })
+	full(false)
+	time.Sleep(redialMost + redialMost/4)
+	f.mu.Lock()
+	for _, c := range chunks {
+		if f.servers["s3"].chunks[c] != nil {
+			t.Errorf("chunk %d was made although nothing moves there", c)
+		}
+	}
+	f.mu.Unlock()
+	m.drain(f, "s0", "s3")
+	wait(t, "moving", v, func() bool { return m.pending() == 0 })
+}
+
+// TestReleaseOfReplaced: a member is replaced although its server lives, and holds
+// others. What it held is released.
+func TestReleaseOfReplaced(t *testing.T) {
+	f := newFakeNet(5)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 512, 4, 512)
+	v := openTest(t, f, l)
+	defer closeTest(t, v)
+	next := *l
+	next.Version++
+	next.Groups = cloneGroups(next.Groups)
+	old := &next.Groups[0].Members[0]
+	chunk := uint64(old.Chunk)
+	*old = raid.Member{Server: "s4", Addr: "s4", Incarnation: raid.Incarnation(f.servers["s4"].inc), Chunk: 100, State: raid.MemberRebuilding}
+	if err := v.applyLayout(&next); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "releasing", v, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.servers["s0"].released[chunk]
+	})
+}

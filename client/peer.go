@@ -277,7 +277,7 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 		if err == nil {
 			wait = redialFirst
 			p.v.peerUp(p, conn)
-			if p.v.recovered.Load() && !p.compared() {
+			if p.v.recovered.Load() && !p.compared(conn) {
 				p.drop(conn, errNotCompared) // the recovery ended while this session was made
 			}
 			report(nil)
@@ -319,7 +319,8 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 // it had; treat that chunk as lost.
 var errChunkGone = errors.New("server no longer holds its chunk")
 
-// connect makes a session in which all chunks are open.
+// connect makes a session in which all chunks are open, but for those of
+// newcomers that the server has no memory for.
 func (p *peer) connect(run context.Context) (transport.Conn, error) {
 	v := p.v
 	ctx, cancel := context.WithTimeout(run, v.cfg.DialTimeout)
@@ -341,6 +342,9 @@ func (p *peer) connect(run context.Context) (transport.Conn, error) {
 			v.chunkGone(m, err)
 			continue
 		}
+		if errors.Is(err, transport.ErrNoMemory) && v.isNewcomer(m) {
+			continue // openLate goes on with it: what else is there is needed now
+		}
 		if err != nil {
 			conn.Close()
 			return nil, err
@@ -356,17 +360,24 @@ func (p *peer) refs() []*memberRef {
 	return slices.Clone(p.members)
 }
 
-// compared reports whether it is known what all its members hold.
-func (p *peer) compared() bool {
-	for _, m := range p.refs() {
-		p.v.mu.Lock()
-		known := m.compared
-		p.v.mu.Unlock()
-		if !known {
+// compared reports whether it is known what all its members hold, or those of
+// them that were opened in a session.
+func (p *peer) compared(in transport.Conn) bool {
+	p.v.mu.Lock()
+	defer p.v.mu.Unlock()
+	for _, m := range p.members {
+		if !m.compared && (in == nil || m.conn == in) {
 			return false
 		}
 	}
 	return true
+}
+
+// isNewcomer reports whether m is on its way into its group, and has no chunk yet.
+func (v *Volume) isNewcomer(m *memberRef) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return !m.opened && (m.pending || m.rebuilding)
 }
 
 // open opens a member's chunk in a session and makes sure that what it holds

@@ -282,7 +282,7 @@ func (v *Volume) settleMembers() {
 	v.mu.Unlock()
 	v.recovered.Store(true)
 	for _, p := range v.allPeers() {
-		if c := p.conn(); c != nil && !p.compared() {
+		if c := p.conn(); c != nil && !p.compared(nil) {
 			v.peerDown(p, c, errNotCompared)
 		}
 	}

@@ -92,7 +92,8 @@ func (v *Volume) changeMemberLocked(g raid.GroupID, c raid.Col, m raid.Member) {
 }
 
 // leaveLayoutLocked takes the member of column c out: what it held is gone.
-// Batches that are on their way to it are placed again.
+// Batches that are on their way to it are placed again. Its server may well live,
+// and then gets the memory back.
 func (v *Volume) leaveLayoutLocked(g raid.GroupID, c raid.Col) {
 	cur := *v.member(g, c)
 	v.loseLocked(g, c)
@@ -103,14 +104,22 @@ func (v *Volume) leaveLayoutLocked(g raid.GroupID, c raid.Col) {
 	p.members = slices.DeleteFunc(p.members, func(m *memberRef) bool { return m == cur.ref })
 	if len(p.members) == 0 {
 		v.partLocked(p)
+		return
 	}
+	v.departLocked(cur)
 }
 
 // loseLocked makes column c of group g a lost one.
 func (v *Volume) loseLocked(g raid.GroupID, c raid.Col) {
 	v.mu.log.SetLost(g, c)
 	for _, b := range v.batches {
-		if b.left > 0 && b.p.Group == g && b.p.Members&(1<<c) != 0 {
+		if b.left == 0 || b.p.Group != g {
+			continue
+		}
+		if b.promoted&(1<<c) != 0 {
+			b.lagged |= 1 << c // the promoted one is gone too
+		}
+		if b.p.Members&(1<<c) != 0 {
 			b.failed |= 1 << c
 			b.err = transport.ErrClosed
 		}
@@ -156,12 +165,13 @@ func (v *Volume) startPeer(p *peer, first chan<- error) {
 	})
 }
 
-// openLate opens a member that was added to a session that exists. When the
-// session ends meanwhile, the next one opens it.
+// openLate opens a member that was added to a session that exists, or that the
+// server had no memory for when the session was made. When the session ends
+// meanwhile, the next one opens it.
 func (p *peer) openLate(ctx context.Context, m *memberRef) {
 	v := p.v
 	conn := p.conn()
-	for wait := redialFirst; conn != nil && ctx.Err() == nil; wait = min(2*wait, redialMost) {
+	for wait := redialFirst; conn != nil && ctx.Err() == nil && v.seated(m); wait = min(2*wait, redialMost) {
 		octx, cancel := context.WithTimeout(ctx, v.cfg.DialTimeout)
 		err := p.open(octx, ctx, conn, m)
 		cancel()
@@ -173,6 +183,9 @@ func (p *peer) openLate(ctx context.Context, m *memberRef) {
 				v.restartStalledLocked(a)
 			}
 			v.unlock(a)
+			if !v.seated(m) {
+				v.release(conn, m) // whoever let it go may have been first
+			}
 			v.idle()
 			return
 		}

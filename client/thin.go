@@ -69,8 +69,8 @@ func (v *Volume) leaseReport() Report {
 			if out&(1<<c) != 0 {
 				r.Behind = append(r.Behind, m.chunk)
 			}
-			if !claimed[m.chunk] {
-				continue
+			if !claimed[m.chunk] || v.mu.log.InDoubt(raid.GroupID(g))&(1<<c) != 0 {
+				continue // rows leave a column in doubt out, which stays noted for that
 			}
 			// Since the report was made the member may have gone and missed rows.
 			if v.mu.log.Missing(raid.GroupID(g), c) == 0 && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {

@@ -135,3 +135,87 @@ func TestWhoIsBehindIsNotedFirst(t *testing.T) {
 	}
 	closeTest(t, v)
 }
+
+// The server that a member of a mirror moves off goes in the middle of that. What
+// is written meanwhile needs meta's note that the member falls behind, and the
+// layout that says so must be one that clients take, also when they begin.
+func TestBehindWhileMoving(t *testing.T) {
+	f := newFakeNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
+	m := &noter{fakeMeta: newFakeMeta(l)}
+	withMeta := func(c *Config) {
+		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 20 * time.Millisecond}, 2*time.Second
+	}
+	v := openTest(t, f, l, withMeta)
+	page := make([]byte, raid.PageSize)
+	write := func(v *Volume, b byte) {
+		t.Helper()
+		for i := range page {
+			page[i] = b + byte(i%7)
+		}
+		if _, err := v.WriteAt(page, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(v, 1)
+	m.mu.Lock()
+	m.deaf = true // the move does not end
+	m.mu.Unlock()
+	m.drain(f, "s0", "s2")
+	wait(t, "hearing of the move", v, func() bool { return m.same(v) })
+	f.away("s0", true)
+	write(v, 2)
+	if n := m.notes.Load(); n != 1 {
+		t.Errorf("%d members are noted, not one", n)
+	}
+	closeTest(t, v)
+	next, err := m.Layout(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := next.Groups[0]; len(g.Pending) != 1 || g.Members[0].State != raid.MemberRebuilding {
+		t.Fatalf("not in the middle of the move: %+v", g)
+	}
+	next.Epoch, next.FirstEpoch = 2, false
+	m.mu.Lock()
+	m.layout.Epoch, m.layout.FirstEpoch, m.deaf = 2, false, false
+	m.mu.Unlock()
+	v = openTest(t, f, next, withMeta)
+	wait(t, "moving", v, func() bool { return !m.drain(f, "s0", "s2") })
+	f.away("s1", true)
+	got := make([]byte, len(page))
+	if _, err := v.ReadAt(got, 0); err != nil || !slices.Equal(got, page) {
+		t.Fatalf("the last answered write is not on the new member: %v", err)
+	}
+	closeTest(t, v)
+}
+
+// The pending member of a mirror that was vouched for is away, so that nobody
+// knows who is the member. Rows that leave the column out are written when that
+// is noted, once, and not for each of them anew.
+func TestInDoubtIsNotedOnce(t *testing.T) {
+	f := newFakeNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
+	m := &noter{fakeMeta: newFakeMeta(l)}
+	v := openTest(t, f, l, func(c *Config) {
+		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond}, 2*time.Second
+	})
+	defer closeTest(t, v)
+	m.mu.Lock()
+	m.deaf = true // the move does not end
+	m.mu.Unlock()
+	m.drain(f, "s0", "s2")
+	wait(t, "vouching", v, func() bool { return len(v.Report().Rebuilt) == 1 })
+	f.away("s2", true)
+	page := make([]byte, raid.PageSize)
+	for i := range 30 {
+		page[0], page[1] = 1, byte(i)
+		if _, err := v.WriteAt(page, 0); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if n := m.notes.Load(); n != 1 {
+		t.Errorf("noted %d times", n)
+	}
+}

@@ -48,7 +48,8 @@
 // # Reading order
 //
 // units, geometry, layout, header: the words. log and what begins with log_
-// (the state of rows; reserve, commit, clean, notes, erase, health, recover, pending, check), entry: the map. coder and
-// coder_solve: redundancy. notes: fills and trims. inplace, linear and striped: the
-// baseline.
+// (the state of rows; reserve, commit, clean, notes, erase, missing, health,
+// recover, replace, pending, thin, scrub, check), entry: the map. coder and
+// coder_solve: redundancy. notes: fills and trims. inplace, linear and striped:
+// the baseline.
 package raid

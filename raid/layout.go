@@ -64,7 +64,8 @@ type Group struct {
 // drained, or fuller than the others. It is filled while the one in Members
 // still counts. When it holds everything, meta puts it into Members, in sync,
 // and the other's chunk is given back. When the one in Members is lost first,
-// the pending one takes its place at once, MemberRebuilding.
+// the pending one takes its place at once, MemberRebuilding. The one in Members
+// is MemberRebuilding when it fell behind meanwhile (Log.GuardThin).
 type Pending struct {
 	Col    Col
 	Member Member // its State is MemberRebuilding
@@ -145,7 +146,7 @@ func (l *Layout) Validate() error {
 			switch {
 			case int(p.Col) >= len(g.Members) || i > 0 && p.Col <= g.Pending[i-1].Col:
 				add("group %d: pending members out of order", g.ID)
-			case g.Members[p.Col].State != MemberInSync || p.Member.State != MemberRebuilding:
+			case g.Members[p.Col].State == MemberLost || p.Member.State != MemberRebuilding:
 				add("group %d: member %d is %v, the pending one %v", g.ID, p.Col, g.Members[p.Col].State, p.Member.State)
 			}
 		}

@@ -37,11 +37,12 @@ import "math/bits"
 // Who is out meanwhile keeps the header: stale. When that member is up again
 // the row is doomed once more, at once if it is free, else when it dies.
 // Pending members are treated alike, since they will be members; none is vouched
-// for before it holds no such header.
+// for while it may hold such a header of a dead row.
 
 // Erasure is a set of rows of one group whose headers are to be erased: an
-// empty header (KindEmpty, all zeros) is written to each of them at every
-// member in Members and every pending member in Second. The rows belong to the caller until Erased.
+// empty header (KindEmpty, all zeros) is written to each of them at every member
+// in Members and every pending member in Second. The rows belong to the caller
+// until Erased.
 type Erasure struct {
 	Group   GroupID
 	Members uint32
@@ -88,9 +89,8 @@ func (l *Log) TakeDoomed(e *Erasure) bool {
 }
 
 // Erased ends an erasure that the members in done and the pending members in
-// second have: those rows are free,
-// unless a member that is up is not among them, since it failed and is back, or
-// was not up before. The condition of Abandon holds here too: nothing may be
+// second have: those rows are free, unless a member that is up is not among
+// them, since it failed and is back, or was not up before. The condition of Abandon holds here too: nothing may be
 // able to land later.
 func (l *Log) Erased(e *Erasure, done, second uint32) {
 	g := &l.groups[e.Group]
@@ -208,11 +208,20 @@ func (l *Log) doomFrees(g *logGroup, rows []uint64) {
 }
 
 // ForgetStale says that member c of group g, which is not up, holds no old
-// headers: it is another, empty chunk, or its leftovers were erased (Keeps).
+// headers: it is another, empty chunk, or its leftovers will be erased (Keeps)
+// before it is. Say so before that begins: of a row that is passed over, since
+// it is in use, and dies meanwhile, it keeps the header.
 func (l *Log) ForgetStale(g GroupID, c Col) {
 	gr := &l.groups[g]
 	clear(gr.stale[c])
 	gr.nstale[c] = 0
+}
+
+// ForgetPendingStale is ForgetStale for the pending member of column c.
+func (l *Log) ForgetPendingStale(g GroupID, c Col) {
+	p := l.groups[g].mustPending(c)
+	clear(p.stale)
+	p.nstale = 0
 }
 
 // notePartial remembers when row i, which is about to die, has a member that does

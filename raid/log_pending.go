@@ -2,6 +2,7 @@ package raid
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 )
 
@@ -104,14 +105,14 @@ func (g *logGroup) doubtPending() {
 }
 
 // MayVouch reports whether the pending member of column c is up, misses
-// nothing, holds no old headers that matter, and could fail without leaving the group too few columns that
-// headers can name: at most M of a group, or the only one, are vouched for at a
-// time. The driver must also look at its batches in flight: one that the
+// nothing, holds no old headers of dead rows that matter, and could fail without
+// leaving the group too few columns that headers can name: at most M of a group,
+// or the only one, are vouched for at a time. The driver must also look at its batches in flight: one that the
 // pending member is not a part of will make it miss rows.
 func (l *Log) MayVouch(g GroupID, c Col) bool {
 	gr := &l.groups[g]
 	p := gr.pendingAt(c)
-	if p == nil || !p.up || p.nmissed != 0 || p.nstale != 0 {
+	if p == nil || !p.up || p.nmissed != 0 || l.staleDead(g, p) {
 		return false
 	}
 	others := 0
@@ -121,6 +122,23 @@ func (l *Log) MayVouch(g GroupID, c Col) bool {
 		}
 	}
 	return others < max(l.g.M, 1)
+}
+
+// staleDead reports whether p may hold an old header of a row that is not in
+// use. Where the row is, and has nothing in that column, the old header is below
+// the row's, and is erased when that dies; it may live for ever.
+func (l *Log) staleDead(g GroupID, p *logPending) bool {
+	if p.nstale == 0 {
+		return false
+	}
+	for w, m := range p.stale {
+		for ; m != 0; m &= m - 1 {
+			if l.live[l.row(g, Index(w*64+bits.TrailingZeros64(m)))] == 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Vouch says that meta is about to be told that the pending member of column c
@@ -184,6 +202,10 @@ func (l *Log) DropPending(g GroupID, c Col) {
 		gr.removePending(c)
 	})
 }
+
+// InDoubt is the mask of columns of group g that batches are written to, but
+// that headers do not name: their pending member was vouched for and is down.
+func (l *Log) InDoubt(g GroupID) uint32 { return l.groups[g].doubt }
 
 func (g *logGroup) removePending(c Col) {
 	g.pending = slices.DeleteFunc(g.pending, func(p *logPending) bool { return p.col == c })

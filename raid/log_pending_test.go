@@ -309,7 +309,11 @@ func TestPending(t *testing.T) {
 	if !l.Reserve(2, false, &p) || p.Members != 7 || p.Named != 5 || p.Second != 0 {
 		t.Fatalf("%+v", p)
 	}
+	before = int(l.Doomed())
 	l.Abandon(&p)
+	if n := int(l.Doomed()) - before; n != p.Rows {
+		t.Fatalf("%d rows of a batch that was given up are erased, %d have headers that name fewer than all", n, p.Rows)
+	}
 	l.SetPendingUp(0, 1, true)
 	if !l.Reserve(2, false, &p) || p.Named != 7 || p.Second != 2 || l.Unvouched(&p, 0) != 2 {
 		t.Fatalf("%+v", p)
@@ -321,6 +325,73 @@ func TestPending(t *testing.T) {
 	}
 	l.AddPending(0, 0)
 	l.DropPending(0, 0)
+	if err := l.Check(0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A pending member was away while rows were erased, and these are in use again
+// with nothing in its column. That keeps nobody from vouching for it.
+func TestVouchWithOldHeadersInUse(t *testing.T) {
+	l, err := NewLog(LogConfig{Geometry: Geometry{K: 2, M: 1}, Pages: 400, Groups: 1, Rows: 300, MinAck: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c := range Col(3) {
+		l.SetUp(0, c, true)
+	}
+	write := func(from, n int) {
+		t.Helper()
+		var p Placement
+		if !l.Reserve(n, false, &p) || p.N != n {
+			t.Fatalf("placed %d pages of %d", p.N, n)
+		}
+		items := make([]Item, n)
+		for i := range items {
+			items[i] = Item{Page: PageNo(from + i)}
+		}
+		l.Commit(&p, items, p.Members)
+	}
+	erase := func(second uint32) {
+		t.Helper()
+		l.Advance()
+		l.Advance()
+		for e := (Erasure{}); l.TakeDoomed(&e); {
+			if e.Second != second {
+				t.Fatalf("erased at the pending members %b, not %b", e.Second, second)
+			}
+			l.Erased(&e, e.Members, e.Second)
+		}
+		if err := l.Check(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.AddPending(0, 1)
+	l.SetUp(0, 2, false)
+	write(0, 40) // without the third member
+	l.SetUp(0, 2, true)
+	write(0, 40)
+	erase(0)
+	for i := range 250 { // of one page each, in almost all rows
+		write(i, 1)
+	}
+	write(300, 4)
+	l.SetPendingUp(0, 1, true)
+	if l.MayVouch(0, 1) {
+		t.Fatal("it misses rows")
+	}
+	erase(2)
+	for at := Index(0); at < Index(l.nrows); {
+		var rows []MissingRow
+		rows, at = l.PendingRows(0, 1, at, make([]MissingRow, 0, 7))
+		for _, r := range rows {
+			l.PendingRestored(0, 1, r)
+		}
+	}
+	if p := l.groups[0].mustPending(1); p.nstale == 0 || p.nmissed != 0 || !l.MayVouch(0, 1) {
+		t.Fatalf("%d old headers, misses %d, may be vouched for: %v", p.nstale, p.nmissed, l.MayVouch(0, 1))
+	}
+	l.ForgetPendingStale(0, 1)
 	if err := l.Check(0); err != nil {
 		t.Fatal(err)
 	}

@@ -120,13 +120,13 @@ func (l *Log) take(g *logGroup, p *Placement) {
 }
 
 // Abandon gives up a placement whose write failed: its rows are free again, or
-// are erased before. Call it only when every request of the write has completed and the session
-// with each member whose outcome is unknown has ended (I10): then nothing can
-// land in them later.
+// are erased before. Call it only when every request of the write has completed
+// and the session with each member whose outcome is unknown has ended (I10):
+// then nothing can land in them later.
 func (l *Log) Abandon(p *Placement) {
 	g := &l.groups[p.Group]
 	for _, i := range p.Index[:p.Rows] {
-		if p.Members != l.all() {
+		if p.Named != l.all() { // as its headers say, wherever they landed
 			setBit(g.partial, uint32(i))
 		}
 		l.release(g, i)

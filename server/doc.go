@@ -23,5 +23,6 @@
 // Meta hears of the server through a [Registrar]; the page path never waits
 // for it.
 //
-// Read server.go, session.go, chunk.go, arena.go, extents.go, rebuild.go, rebuild_verify.go.
+// Read server.go, fence.go, session.go, chunk.go, arena.go, extents.go,
+// rebuild.go, rebuild_verify.go, shortage.go.
 package server

@@ -39,3 +39,32 @@ func TestMembersFallBehind(t *testing.T) {
 		}
 	}
 }
+
+// A member that falls behind while it is moved: the new one makes the group whole.
+func TestBehindWhileMoving(t *testing.T) {
+	s, do := careCluster(t) // checks the state after each command
+	v := s.Volumes[1]
+	group := v.Groups[0]
+	old := group.Members[1]
+	for _, c := range []Command{
+		{Attach: &Attach{Name: "v", Holder: "user"}},
+		{Drain: &Drain{ID: old.Server}},
+		{Heal: &Heal{Limit: 100, Moves: 100, Rebuilding: 100}},
+		{Behind: &Behind{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{old.Chunk}}},
+	} {
+		if _, err := do(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i, ok := group.pending(1)
+	if !ok || group.Since == 0 {
+		t.Fatalf("moves: %v, degraded since %d", ok, group.Since)
+	}
+	next := group.Pending[i].Member.Chunk
+	if _, err := do(Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{next}, Known: v.Version}}); err != nil {
+		t.Fatal(err)
+	}
+	if m := group.Members[1]; m.Chunk != next || m.State != raid.MemberInSync || group.Since != 0 {
+		t.Fatalf("after the move: %+v, degraded since %d", m, group.Since)
+	}
+}

@@ -62,6 +62,9 @@ func (s *State) promote(v *Volume, g, i int, state raid.MemberState) {
 	m.State = state
 	s.chunks[m.Chunk] = ChunkRef{Volume: v.ID, Group: raid.GroupID(g), Col: p.Col}
 	group.Pending = slices.Delete(group.Pending, i, i+1)
+	if group.whole() {
+		group.Since = 0 // the member that leaves had fallen behind
+	}
 	s.touchGroup(v.ID, g)
 }
 
