@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
 
 	"github.com/spf13/cobra"
 
+	"dmps/client"
 	"dmps/internal/exitcode"
 	"dmps/meta/metaclient"
 )
@@ -23,13 +25,19 @@ func (a *app) metaListCommand() *cobra.Command {
 		Long: `Lists the nodes of the metadata service. Each one is asked itself too: one that
 does not answer, or whose disk holds another node, is no help when a majority is
 counted; one that is behind has yet to hear what the leader decided. Before a node
-is stopped, all others should be up.`,
+is stopped, all others should be up.
+
+While no node decides nobody knows all nodes: then it says of each address that it
+was given whether a node answers there, and exits with 69.`,
 		Example: "  dmps meta list\n  dmps meta members --output json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.list(cmd, output.value, "no metadata nodes",
 				func(ctx context.Context, m *metaclient.Client) (any, *table, error) {
 					members, err := m.Members(ctx)
+					if errors.Is(err, client.ErrNoQuorum) {
+						a.tellNodes(ctx, m)
+					}
 					nodes := askNodes(ctx, m, members)
 					return nodes, nodeStateTable(nodes, paletteFor(a.out)), err
 				})
@@ -37,6 +45,30 @@ is stopped, all others should be up.`,
 	}
 	outputFlag(cmd, &output)
 	return cmd
+}
+
+// tellNodes says which of the nodes that were named answer, when nobody can
+// tell which there are.
+func (a *app) tellNodes(ctx context.Context, m *metaclient.Client) {
+	said := make([]string, len(a.urls()))
+	var wg sync.WaitGroup
+	for i, url := range a.urls() {
+		wg.Go(func() {
+			is, err := m.NodeInfo(ctx, url)
+			switch {
+			case err != nil:
+				said[i] = nodeAway
+			case is.Cluster == "":
+				said[i] = "answers, and belongs to no cluster yet"
+			default:
+				said[i] = fmt.Sprintf("answers, has applied %d, cluster %s", is.Applied, is.Cluster)
+			}
+		})
+	}
+	wg.Wait()
+	for i, url := range a.urls() {
+		fmt.Fprintf(a.err, "%s: %s\n", url, said[i])
+	}
 }
 
 // Node states, as `meta list` shows them.

@@ -96,18 +96,22 @@ func (a *app) top(ctx context.Context, meta *metaclient.Client, every time.Durat
 	defer tick.Stop()
 	var last *topSample
 	state := client.StateHealthy
+	shown, silent := false, false // a picture was shown; nobody answered the last question
 	for {
 		now, err := sampleTop(ctx, meta)
 		switch {
 		case ctx.Err() != nil:
 			return statusExit(state)
-		case err != nil && (once || last == nil || !errors.Is(err, client.ErrNoQuorum)):
+		case err != nil && (once || !shown || !errors.Is(err, client.ErrNoQuorum)):
 			return &exitError{exitcode.Failure, err} // cannot tell
 		case err != nil:
-			fmt.Fprintf(a.err, "nobody knows at the moment, trying again: %v\n", err)
-			last = nil
+			if !silent {
+				a.tellSilence(err)
+			}
+			last, silent = nil, true
 		default:
 			state = now.report.State
+			shown, silent = true, false
 			if last != nil || !once {
 				if err := a.printTop(diffTop(last, now), asJSON); err != nil {
 					return err

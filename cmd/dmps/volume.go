@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dmps/client"
 	"dmps/internal/bytesize"
 	"dmps/meta/metaclient"
 	"dmps/raid"
@@ -354,7 +356,11 @@ func (a *app) volumeDeleteCommand() *cobra.Command {
 			if err := agreed.ask(a, deed, consequences...); err != nil {
 				return err
 			}
-			if err := meta.DeleteVolume(cmd.Context(), args[0], force); err != nil {
+			err = meta.DeleteVolume(cmd.Context(), args[0], force)
+			switch {
+			case errors.Is(err, client.ErrInUse):
+				return &advised{err, "Stop the client that holds it, or say --force: its requests get errors from then on."}
+			case err != nil:
 				return err
 			}
 			_, err = fmt.Fprintf(a.out, "deleted %s\n", v.Name)
