@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -86,37 +88,58 @@ type nodeState struct {
 	Applied uint64 `json:"applied"` // index of the last command in its state; 0: no answer
 }
 
-// askNodes asks all members at once.
+// nodeLag is how far behind the leader a node that works may be: it hears of a
+// decision with the next message after it.
+const nodeLag = 500 * time.Millisecond
+
+// askNodes asks all members at once, and those that are behind once more:
+// behind is who does not have now what the leader had before.
 func askNodes(ctx context.Context, m *metaclient.Client, members []metaclient.Node) []nodeState {
 	nodes := make([]nodeState, len(members))
-	var wg sync.WaitGroup
 	for i, n := range members {
-		wg.Go(func() {
-			nodes[i] = nodeState{Node: n, State: nodeUp}
-			is, err := m.NodeInfo(ctx, n.APIURL)
-			switch {
-			case err != nil:
-				nodes[i].State = nodeAway
-			case is.ID != n.ID:
-				nodes[i].State = nodeOther
-			default:
-				nodes[i].Applied = is.Applied
-			}
-		})
+		nodes[i].Node = n
 	}
-	wg.Wait()
+	askEach(ctx, m, nodes, func(*nodeState) bool { return true })
 	var newest uint64
 	for _, n := range nodes {
 		if n.Leader {
 			newest = n.Applied
 		}
 	}
-	for i, n := range nodes {
-		if n.State == nodeUp && n.Applied < newest {
+	behind := func(n *nodeState) bool { return n.State == nodeUp && n.Applied < newest }
+	if !slices.ContainsFunc(nodes, func(n nodeState) bool { return behind(&n) }) || pause(ctx, nodeLag) != nil {
+		return nodes
+	}
+	askEach(ctx, m, nodes, behind)
+	for i := range nodes {
+		if behind(&nodes[i]) {
 			nodes[i].State = nodeBehind
 		}
 	}
 	return nodes
+}
+
+// askEach asks those nodes that are wanted what they are.
+func askEach(ctx context.Context, m *metaclient.Client, nodes []nodeState, wanted func(*nodeState) bool) {
+	var wg sync.WaitGroup
+	for i := range nodes {
+		n := &nodes[i]
+		if !wanted(n) {
+			continue
+		}
+		wg.Go(func() {
+			is, err := m.NodeInfo(ctx, n.APIURL)
+			switch {
+			case err != nil:
+				n.State, n.Applied = nodeAway, 0
+			case is.ID != n.ID:
+				n.State, n.Applied = nodeOther, 0
+			default:
+				n.State, n.Applied = nodeUp, is.Applied
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func nodeStateTable(nodes []nodeState, p palette) *table {

@@ -71,6 +71,9 @@ func (a *app) statusCommand() *cobra.Command {
 The client that serves a volume is asked for its own view too, which is newer
 than what it last told the metadata service; of the two the worse one counts.
 
+With --watch it goes on when the metadata service does not answer for a while, and
+says so on standard error.
+
 Exit codes: 0 healthy, 1 cannot tell, 2 a volume is degraded, 3 a volume
 has lost data or cannot be written. Programs read --output json; fields are
 added in later versions, never removed.`,
@@ -108,7 +111,7 @@ added in later versions, never removed.`,
 // watchStatus shows the status again and again, until ctx ends. That nobody
 // answers for a while does not end it: then it matters most.
 func (a *app) watchStatus(ctx context.Context, meta *metaclient.Client, state client.State, output string, every time.Duration) error {
-	silent := false
+	silent, shown := false, time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -120,22 +123,22 @@ func (a *app) watchStatus(ctx context.Context, meta *metaclient.Client, state cl
 		case ctx.Err() != nil:
 			return statusExit(state)
 		case err == nil:
-			silent, state = false, report.State
+			silent, shown, state = false, time.Now(), report.State
 			if err := a.printStatus(report, output, true); err != nil {
 				return err
 			}
 		case !errors.Is(err, client.ErrNoQuorum):
 			return &exitError{exitcode.Failure, err} // cannot tell
 		case !silent:
-			a.tellSilence(err)
+			a.tellSilence(shown, err)
 			silent = true
 		}
 	}
 }
 
 // tellSilence says that what was shown last may not be so any more.
-func (a *app) tellSilence(err error) {
-	fmt.Fprintf(a.err, "this was so at %s; nobody tells how it is now, trying again: %v\n", time.Now().Format(time.TimeOnly), err)
+func (a *app) tellSilence(shown time.Time, err error) {
+	fmt.Fprintf(a.err, "this was so at %s; nobody tells how it is now, trying again: %v\n", shown.Format(time.TimeOnly), err)
 }
 
 // statusExit is the exit code of a state. The output has said it already.
