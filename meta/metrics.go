@@ -22,6 +22,7 @@ var (
 	fullDesc      = prometheus.NewDesc("dmps_meta_disk_full", "1 while this node waits for room on its disk: it decides nothing then.", nil, nil)
 	stalledDesc   = prometheus.NewDesc("dmps_meta_disk_stalled", "1 while a write of this node takes longer than 3 s.", nil, nil)
 	serverDesc    = prometheus.NewDesc("dmps_meta_servers", "Memory servers by state.", []string{"state"}, nil)
+	shortDesc     = prometheus.NewDesc("dmps_meta_servers_short", "Memory servers whose hosts run short of memory: members are moved off them.", nil, nil)
 	volumeDesc    = prometheus.NewDesc("dmps_meta_volumes", "Volumes by state.", []string{"state"}, nil)
 	degradedDesc  = prometheus.NewDesc("dmps_meta_volume_degraded_groups", "Groups of a volume with fewer than K+M usable members.", []string{"volume"}, nil)
 	leftDesc      = prometheus.NewDesc("dmps_meta_volume_redundancy_left", "Further losses that the worst group of a volume survives; below 0: data is out of reach.", []string{"volume"}, nil)
@@ -29,7 +30,7 @@ var (
 	fillingDesc   = prometheus.NewDesc("dmps_meta_volume_filling_members", "Members of a volume that are being filled: replacements of lost ones, and of living ones that move.", []string{"volume"}, nil)
 	totalDesc     = prometheus.NewDesc("dmps_meta_memory_bytes", "Memory of the servers that are up.", nil, nil)
 	reservedDesc  = prometheus.NewDesc("dmps_meta_memory_reserved_bytes", "Memory promised to volumes on the servers that are up.", nil, nil)
-	collectorDesc = []*prometheus.Desc{leaderDesc, appliedDesc, fullDesc, stalledDesc, serverDesc, volumeDesc, degradedDesc, leftDesc, stuckDesc, fillingDesc, totalDesc, reservedDesc}
+	collectorDesc = []*prometheus.Desc{leaderDesc, appliedDesc, fullDesc, stalledDesc, serverDesc, shortDesc, volumeDesc, degradedDesc, leftDesc, stuckDesc, fillingDesc, totalDesc, reservedDesc}
 )
 
 func newMetrics(n *Node) *metrics {
@@ -81,8 +82,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	err := c.n.disks.state.View(func(s *state.State) {
 		servers := map[string]float64{"up": 0, "suspect": 0, "down": 0}
 		var total, reserved uint64
+		short := 0.0
 		for _, sv := range s.Servers {
 			servers[sv.State.String()]++
+			if sv.Short {
+				short++
+			}
 			if sv.State == state.ServerUp {
 				total += sv.MemoryTotal
 				reserved += sv.Reserved
@@ -91,6 +96,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		for name, v := range servers {
 			gauge(serverDesc, v, name)
 		}
+		gauge(shortDesc, short)
 		gauge(totalDesc, float64(total))
 		gauge(reservedDesc, float64(reserved))
 		volumes := map[string]float64{state.Healthy: 0, state.Degraded: 0, state.Failed: 0}

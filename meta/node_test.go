@@ -270,7 +270,7 @@ func TestCurl(t *testing.T) {
 		t.Errorf("broken JSON: %d %v", code, m)
 	}
 	for path, want := range map[string]string{
-		"/healthz": "ok", "/readyz": "ok", "/metrics": `dmps_meta_volumes{state="healthy"} 1`,
+		"/healthz": "ok", "/readyz": "ok", "/metrics": `dmps_meta_volumes{state="healthy"} 1`, "/metrics?": "dmps_meta_servers_short 0",
 	} {
 		res, err := http.Get(n.APIURL() + path)
 		if err != nil {

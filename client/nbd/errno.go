@@ -13,7 +13,7 @@ func errnoOf(err error) Errno {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, client.ErrClosed):
+	case errors.Is(err, client.ErrClosed), errors.Is(err, client.ErrFenced):
 		return errShutdown
 	case errors.Is(err, client.ErrRange):
 		return errInval

@@ -122,6 +122,7 @@ func TestErrnoOf(t *testing.T) {
 	}{
 		{nil, 0},
 		{client.ErrClosed, errShutdown},
+		{client.ErrFenced, errShutdown},
 		{client.ErrRange, errInval},
 		{client.ErrLost, errIO},
 		{client.ErrNoSpace, errIO},

@@ -65,6 +65,9 @@ swapped to by this machine.
 Once a week everything in the volume is verified, and repaired where it is wrong
 ('dmps scrub --help'); --scrub-every says how often.
 
+A client that was replaced by another one ends, with exit code 77: all its requests
+are refused. Do not start it again before you know why.
+
 The admin address answers GET /status and /latency (JSON), /metrics (Prometheus),
 /healthz, and takes POST /rebuild (dmps rebuild), /scrub and /scrub/stop (dmps scrub).`,
 		Example: `  dmps attach swap0
@@ -153,7 +156,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	}
 	vol, err := client.Open(ctx, client.Config{
 		Layout: layout, Lease: lease, Meta: meta, Dialer: new(tcp.Dialer), ArenaBytes: int64(f.arena),
-		AllowSwappable: f.swappable, Holder: f.holder, RebuildRate: int64(f.rebuild), NoRebuildGuard: !f.guard, AcceptLoss: f.accept, Logger: log,
+		AllowSwappable: f.swappable, Holder: f.holder, RebuildRate: int64(f.rebuild), NoRebuildGuard: !f.guard, AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
 		ScrubEvery: f.scrub, ScrubRate: int64(f.scrubRate), LastScrub: scrubbed,
 	})
 	if err != nil {

@@ -222,11 +222,14 @@ func TestAdvice(t *testing.T) {
 	for _, err := range []error{
 		syscall.EADDRINUSE, metaclient.ErrUnreachable, client.ErrNoQuorum, client.ErrInUse, client.ErrNoVolume, client.ErrFenced,
 		metaclient.ErrExists, metaclient.ErrTooFewDomains, metaclient.ErrNoSpace, metaclient.ErrIDInUse,
-		metaclient.ErrForeignCluster, metaclient.ErrHoldsChunks, metaclient.ErrUnknownOutcome,
+		metaclient.ErrForeignCluster, metaclient.ErrNotFound, metaclient.ErrHoldsChunks, metaclient.ErrUnknownOutcome,
 	} {
 		if a.advice(fmt.Errorf("x: %w", err)) == "" {
 			t.Errorf("no advice for: %v", err)
 		}
+	}
+	if s := a.advice(fmt.Errorf("y: %w", &advised{client.ErrInUse, "say --force"})); s != "say --force" {
+		t.Errorf("an error with advice of its own gets: %s", s)
 	}
 	if s := a.advice(errors.New("x")); s != "" {
 		t.Errorf("advice out of nothing: %s", s)

@@ -103,7 +103,7 @@ moved stays where it is, and new members may be placed on the server again.`,
 			if output.value == "json" {
 				return printJSON(a.out, d)
 			}
-			_, err = fmt.Fprintf(a.out, "%s is not drained any more; it holds %d chunks\n", id, d.Chunks)
+			_, err = fmt.Fprintf(a.out, "%s is not drained any more; it holds %s\n", id, count(d.Chunks, "chunk"))
 			return err
 		},
 	}
@@ -185,10 +185,10 @@ func movesOf(st *metaclient.Status) moves {
 func (m moves) troubles() []string {
 	var lines []string
 	for _, s := range m.stuck {
-		lines = append(lines, fmt.Sprintf("volume %s: %d members are stuck: %s", s.Volume, s.Members, s.Reason))
+		lines = append(lines, fmt.Sprintf("volume %s: %s stuck: %s", s.Volume, count(s.Members, "member"), s.Reason))
 	}
 	for _, v := range m.idle {
-		lines = append(lines, fmt.Sprintf("volume %s is not attached: nobody tells how far its members are filled", v))
+		lines = append(lines, fmt.Sprintf("volume %s is not attached: its members move when a client attaches it, or a server takes that on", v))
 	}
 	return lines
 }
@@ -202,7 +202,7 @@ func (d draining) print(w io.Writer) error {
 		return err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s is drained of %d chunks\n", d.Server, d.Chunks)
+	fmt.Fprintf(&b, "%s is being drained: %s left\n", d.Server, count(d.Chunks, "chunk"))
 	for _, line := range d.moves().troubles() {
 		fmt.Fprintln(&b, line)
 	}
@@ -219,7 +219,7 @@ func (a *app) followDrain(ctx context.Context, meta *metaclient.Client, d draini
 		f.show(d.Chunks, d.moves())
 		var err error
 		if err = pause(ctx, followEvery); err != nil {
-			return d, fmt.Errorf("%s still has %d chunks; the draining goes on, 'dmps server undrain %s' ends it: %w", d.Server, d.Chunks, d.Server, err)
+			return d, fmt.Errorf("%s still has %s; the draining goes on, 'dmps server undrain %s' ends it: %w", d.Server, count(d.Chunks, "chunk"), d.Server, err)
 		}
 		next, err := drainingOf(ctx, meta, d.Server)
 		switch {
@@ -229,7 +229,7 @@ func (a *app) followDrain(ctx context.Context, meta *metaclient.Client, d draini
 		case err != nil:
 			return d, err
 		case !next.Draining:
-			return next, &exitError{exitcode.Failure, fmt.Errorf("somebody ended the draining of %s: it has %d chunks", next.Server, next.Chunks)}
+			return next, &exitError{exitcode.Failure, fmt.Errorf("somebody ended the draining of %s: it has %s", next.Server, count(next.Chunks, "chunk"))}
 		}
 		d = next
 		if d.Drained {

@@ -34,8 +34,8 @@ func (a *app) eventsCommand() *cobra.Command {
 		Short:   "Tell what happened, and why",
 		GroupID: groupManage,
 		Long: `Tells what the metadata service noted: servers that went and came, members that
-were lost, replaced and rebuilt, leases that changed hands. It keeps the newest
-4096. Times are by the clock of the node that led.
+were lost, replaced, moved and rebuilt, volumes that changed hands, who cared for
+those that nobody had attached. It keeps the newest 4096. Times are by the clock of the node that led.
 
 With --output json each event is an object on a line of its own. --follow goes on
 when the leader changes or nobody answers for a while, which it says on standard
@@ -63,9 +63,9 @@ error; no event is told twice.`,
 	f := cmd.Flags()
 	f.BoolVarP(&follow, "follow", "f", false, "wait for more, until interrupted")
 	f.Var(&since, "since", "after the event with this number, or not older than a time such as 90s, 10m, 2h")
-	f.IntVarP(&last, "last", "n", 50, "without --since: how many of the newest; 0: all")
-	f.StringVar(&keep.volume, "volume", "", "only about this volume")
-	f.StringVar(&keep.server, "server", "", "only about this server")
+	f.IntVarP(&last, "last", "n", 50, "without --since: this `number` of the newest; 0: all")
+	f.StringVar(&keep.volume, "volume", "", "only about the volume `NAME`")
+	f.StringVar(&keep.server, "server", "", "only about the server `ID`")
 	noCompletion(cmd, "since", "last")
 	complete(cmd, "volume", a.completeFlag(volumeNames))
 	complete(cmd, "server", a.completeFlag(serverIDs))
@@ -160,6 +160,9 @@ func (r *eventsRun) run(ctx context.Context, since eventsSince, last int, follow
 		return err
 	}
 	if !follow {
+		if len(events) == 0 {
+			fmt.Fprintln(r.err, "no such events are kept")
+		}
 		return nil
 	}
 	return r.follow(ctx, seq, 0)
@@ -248,9 +251,9 @@ func eventColour(kind string) string {
 	switch kind {
 	case "server-down", "members-lost", "members-stuck", "server-restarted":
 		return colourBad
-	case "server-suspect", "moves-given-up", "volume-taken-over", "members-replaced":
+	case "server-suspect", "server-short", "moves-given-up", "volume-taken-over", "members-replaced", "members-behind":
 		return colourWarn
-	case "server-up", "server-joined", "server-drained", "members-rebuilt", "members-moved", "rebalance-ended":
+	case "server-up", "server-joined", "server-relieved", "server-drained", "members-rebuilt", "members-moved", "rebalance-ended":
 		return colourGood
 	}
 	return ""

@@ -50,6 +50,14 @@ func codeOf(err error) int {
 	return exitcode.Failure
 }
 
+// advised is an error with advice of its own.
+type advised struct {
+	error
+	text string
+}
+
+func (e *advised) Unwrap() error { return e.error }
+
 // listenError marks an address that could not be listened on.
 func listenError(flag, addr string, err error) error {
 	return &exitError{exitcode.CannotListen, fmt.Errorf("--%s %s: %w", flag, addr, err)}
@@ -57,7 +65,10 @@ func listenError(flag, addr string, err error) error {
 
 // advice is what to do about an error; "" when the message says it.
 func (a *app) advice(err error) string {
+	var own *advised
 	switch {
+	case errors.As(err, &own):
+		return own.text
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "Another program listens there: stop it, or choose another address."
 	case errors.Is(err, metaclient.ErrUnreachable):
@@ -78,7 +89,9 @@ func (a *app) advice(err error) string {
 	case errors.Is(err, metaclient.ErrNoSpace):
 		return "'dmps server list' shows how much each server lends. Add servers, or ask for less."
 	case errors.Is(err, metaclient.ErrIDInUse):
-		return "Choose another --id, or stop the one that has it."
+		return "Stop the one that has it ('dmps server list' says where it is), or, to start another one, choose another --id."
+	case errors.Is(err, metaclient.ErrNotFound):
+		return "'dmps server list' and 'dmps meta list' show which there are."
 	case errors.Is(err, metaclient.ErrForeignCluster):
 		return "The address leads to another cluster, or the data folder is of an earlier one."
 	case errors.Is(err, metaclient.ErrHoldsChunks):

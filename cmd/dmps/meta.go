@@ -64,7 +64,7 @@ is its identity: started again with the same folder, it is the same node.`,
 	fl.StringSliceVar(&f.join, "join", nil, "API `addresses` of the other nodes; the own one may be among them")
 	fl.IntVar(&f.expect, "bootstrap-expect", 0, "form a new cluster of so many `nodes`: 1, 3 or 5 (default: 1 without --join, otherwise join only)")
 	fl.DurationVar(&f.suspectAfter, "suspect-after", 0, "without a heartbeat for so long a memory server is suspect (default 2s)")
-	fl.DurationVar(&f.grace, "grace", 0, "and down after so long (default 30s)")
+	fl.DurationVar(&f.grace, "grace", 0, "after so long a silent memory server is down, and its members are rebuilt on others (default 30s)")
 	fl.DurationVar(&f.lease, "lease", 0, "how long a volume's lease is valid without renewal (default 10s)")
 	if err := cmd.MarkFlagRequired("dir"); err != nil {
 		panic(err) // the flag is defined above

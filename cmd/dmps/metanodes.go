@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"dmps/client"
 	"dmps/internal/exitcode"
 	"dmps/meta/metaclient"
 )
@@ -23,13 +27,19 @@ func (a *app) metaListCommand() *cobra.Command {
 		Long: `Lists the nodes of the metadata service. Each one is asked itself too: one that
 does not answer, or whose disk holds another node, is no help when a majority is
 counted; one that is behind has yet to hear what the leader decided. Before a node
-is stopped, all others should be up.`,
+is stopped, all others should be up.
+
+While no node decides nobody knows all nodes: then it says of each address that it
+was given whether a node answers there, and exits with 69.`,
 		Example: "  dmps meta list\n  dmps meta members --output json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.list(cmd, output.value, "no metadata nodes",
 				func(ctx context.Context, m *metaclient.Client) (any, *table, error) {
 					members, err := m.Members(ctx)
+					if errors.Is(err, client.ErrNoQuorum) {
+						a.tellNodes(ctx, m)
+					}
 					nodes := askNodes(ctx, m, members)
 					return nodes, nodeStateTable(nodes, paletteFor(a.out)), err
 				})
@@ -37,6 +47,30 @@ is stopped, all others should be up.`,
 	}
 	outputFlag(cmd, &output)
 	return cmd
+}
+
+// tellNodes says which of the nodes that were named answer, when nobody can
+// tell which there are.
+func (a *app) tellNodes(ctx context.Context, m *metaclient.Client) {
+	said := make([]string, len(a.urls()))
+	var wg sync.WaitGroup
+	for i, url := range a.urls() {
+		wg.Go(func() {
+			is, err := m.NodeInfo(ctx, url)
+			switch {
+			case err != nil:
+				said[i] = nodeAway
+			case is.Cluster == "":
+				said[i] = "answers, and belongs to no cluster yet"
+			default:
+				said[i] = fmt.Sprintf("answers, has applied %d, cluster %s", is.Applied, is.Cluster)
+			}
+		})
+	}
+	wg.Wait()
+	for i, url := range a.urls() {
+		fmt.Fprintf(a.err, "%s: %s\n", url, said[i])
+	}
 }
 
 // Node states, as `meta list` shows them.
@@ -54,37 +88,58 @@ type nodeState struct {
 	Applied uint64 `json:"applied"` // index of the last command in its state; 0: no answer
 }
 
-// askNodes asks all members at once.
+// nodeLag is how far behind the leader a node that works may be: it hears of a
+// decision with the next message after it.
+const nodeLag = 500 * time.Millisecond
+
+// askNodes asks all members at once, and those that are behind once more:
+// behind is who does not have now what the leader had before.
 func askNodes(ctx context.Context, m *metaclient.Client, members []metaclient.Node) []nodeState {
 	nodes := make([]nodeState, len(members))
-	var wg sync.WaitGroup
 	for i, n := range members {
-		wg.Go(func() {
-			nodes[i] = nodeState{Node: n, State: nodeUp}
-			is, err := m.NodeInfo(ctx, n.APIURL)
-			switch {
-			case err != nil:
-				nodes[i].State = nodeAway
-			case is.ID != n.ID:
-				nodes[i].State = nodeOther
-			default:
-				nodes[i].Applied = is.Applied
-			}
-		})
+		nodes[i].Node = n
 	}
-	wg.Wait()
+	askEach(ctx, m, nodes, func(*nodeState) bool { return true })
 	var newest uint64
 	for _, n := range nodes {
 		if n.Leader {
 			newest = n.Applied
 		}
 	}
-	for i, n := range nodes {
-		if n.State == nodeUp && n.Applied < newest {
+	behind := func(n *nodeState) bool { return n.State == nodeUp && n.Applied < newest }
+	if !slices.ContainsFunc(nodes, func(n nodeState) bool { return behind(&n) }) || pause(ctx, nodeLag) != nil {
+		return nodes
+	}
+	askEach(ctx, m, nodes, behind)
+	for i := range nodes {
+		if behind(&nodes[i]) {
 			nodes[i].State = nodeBehind
 		}
 	}
 	return nodes
+}
+
+// askEach asks those nodes that are wanted what they are.
+func askEach(ctx context.Context, m *metaclient.Client, nodes []nodeState, wanted func(*nodeState) bool) {
+	var wg sync.WaitGroup
+	for i := range nodes {
+		n := &nodes[i]
+		if !wanted(n) {
+			continue
+		}
+		wg.Go(func() {
+			is, err := m.NodeInfo(ctx, n.APIURL)
+			switch {
+			case err != nil:
+				n.State, n.Applied = nodeAway, 0
+			case is.ID != n.ID:
+				n.State, n.Applied = nodeOther, 0
+			default:
+				n.State, n.Applied = nodeUp, is.Applied
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func nodeStateTable(nodes []nodeState, p palette) *table {

@@ -29,6 +29,14 @@ func printJSON(w io.Writer, v any) error {
 	return nil
 }
 
+// count is a number of things: 1 member, 2 members.
+func count[T ~uint64 | ~int64 | ~int](n T, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // table collects rows and prints them in aligned columns.
 type table struct {
 	rows [][]string
@@ -116,7 +124,7 @@ func stateColour(s string) string {
 	switch s {
 	case "healthy", "up":
 		return colourGood
-	case "degraded", "suspect", "draining":
+	case "degraded", "suspect", "draining", "short":
 		return colourWarn
 	}
 	return colourBad

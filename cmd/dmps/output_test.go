@@ -41,6 +41,14 @@ func TestTable(t *testing.T) {
 	}
 }
 
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0 members", 1: "1 member", 2: "2 members"} {
+		if got := count(n, "member"); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestSeverity(t *testing.T) {
 	h, d, f := client.StateHealthy, client.StateDegraded, client.StateFailed
 	for _, c := range []struct{ a, b, want client.State }{
@@ -137,7 +145,7 @@ func TestStatusForPeople(t *testing.T) {
 	want := `FAILED: data is lost or cannot be written (0 of 1 memory servers up, cluster c1)
 
 VOLUME  STATE     REDUNDANCY  LAYOUT  SIZE   GROUPS  DEGRADED  CAN LOSE              ATTACHED TO
-swap0   failed    rs:4+2      log     1 GiB  4       2         data is out of reach  host1                      12 pages are lost
+swap0   failed    rs:4+2      log     1 GiB  4       2         data is out of reach  host1                      12 pages lost
 swap1   degraded  mirror:2    log     1 MiB  1       1         0                     host2 (lease has run out)  no answer from s1, s2
 
 SERVER  STATE  ADDRESS    MEMORY  USED              PROMISED  CHUNKS  LABELS

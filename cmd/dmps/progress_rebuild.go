@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,8 +25,9 @@ func rebuildProgress(v *volumeStatus, now time.Time) string {
 	share := rebuildShare(r)
 	parts := []string{
 		fmt.Sprintf("%s %3.0f %%", bar(share, 20), floorPercent(share)),
-		fmt.Sprintf("%d of %d rows left", r.RowsLeft, r.RowsTotal),
-		human(uint64(r.BytesPerSecond)) + "/s",
+		// Widths that do not change: the line is drawn again and again.
+		fmt.Sprintf("%*d of %d rows left", len(strconv.FormatUint(uint64(r.RowsTotal), 10)), r.RowsLeft, r.RowsTotal),
+		fmt.Sprintf("%10s", human(uint64(r.BytesPerSecond))+"/s"),
 		timeLeft(r),
 	}
 	if at := v.riskSince(); !at.IsZero() {

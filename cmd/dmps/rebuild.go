@@ -158,7 +158,7 @@ func (r *rebuildRun) once(answer metaclient.RebuildAnswer, v volumeStatus) error
 		}
 		return rebuildExit(&v)
 	}
-	for _, line := range rebuildSummary(answer, &v, time.Now()) {
+	for _, line := range append(rebuildDone(answer, &v), rebuildSummary(answer, &v, time.Now())...) {
 		if _, err := fmt.Fprintln(r.out, line); err != nil {
 			return fmt.Errorf("writing the result: %w", err)
 		}
@@ -184,41 +184,57 @@ func rebuildExit(v *volumeStatus) error {
 	return &exitError{code: exitcode.Degraded}
 }
 
-// rebuildSummary says what was done, what goes on, and what to do.
-func rebuildSummary(answer metaclient.RebuildAnswer, v *volumeStatus, now time.Time) []string {
+// rebuildDone says what the order brought about.
+func rebuildDone(answer metaclient.RebuildAnswer, v *volumeStatus) []string {
 	var lines []string
-	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
 	if answer.Replaced > 0 {
 		given := ""
 		if len(answer.Suspect) > 0 {
 			given = ", without waiting for " + joinIDs(answer.Suspect)
 		}
-		say("%s: %d members get a replacement%s", v.Name, answer.Replaced, given)
+		lines = append(lines, fmt.Sprintf("%s: %s to be replaced%s", v.Name, count(answer.Replaced, "member"), given))
 	}
 	if answer.Waiting > 0 {
-		say("%s: %d more members are replaced when others are filled", v.Name, answer.Waiting)
+		lines = append(lines, fmt.Sprintf("%s: %s more to be replaced when others are filled", v.Name, count(answer.Waiting, "member")))
 	}
+	return lines
+}
+
+// rebuildSummary says how it is, what goes on, and what to do.
+func rebuildSummary(answer metaclient.RebuildAnswer, v *volumeStatus, now time.Time) []string {
+	if whole(v) {
+		return []string{fmt.Sprintf("%s: whole, can lose %s", v.Name, count(v.RedundancyLeft, "server"))}
+	}
+	lines := rebuildTrouble(answer, v)
 	switch {
-	case whole(v):
-		say("%s: whole, can lose %d servers", v.Name, v.RedundancyLeft)
-		return lines
+	case v.Report != nil && v.Report.Rebuild != nil:
+		return append(lines, fmt.Sprintf("%s: %s", v.Name, rebuildProgress(v, now)))
+	case v.Lease != nil && v.Rebuilding == 0 && v.Report != nil && len(v.Report.Suspect) > 0 && answer.Replaced == 0 && answer.Stuck == 0:
+		return append(lines, fmt.Sprintf("%s: the client has no answer from %s, but the metadata service heard of it moments ago: try again in some seconds, or use --watch",
+			v.Name, joinIDs(v.Report.Suspect)))
+	}
+	return lines
+}
+
+// rebuildTrouble says what keeps the volume from being whole, and what to do.
+func rebuildTrouble(answer metaclient.RebuildAnswer, v *volumeStatus) []string {
+	var lines []string
+	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
+	switch {
 	case lostPages(v) > 0:
-		say("%s: %d pages are lost: more members were gone at a time than the redundancy can bear. They answer with an error until they are written again", v.Name, lostPages(v))
+		say("%s: %s lost: more members were gone at a time than the redundancy can bear. Reading them gives an error until they are written again", v.Name, count(lostPages(v), "page"))
 	case v.State == client.StateFailed:
 		say("%s: data is out of reach, or cannot be written, until servers come back", v.Name)
 	}
 	switch {
-	case v.Report != nil && v.Report.Rebuild != nil:
-		say("%s: %s", v.Name, rebuildProgress(v, now))
+	case v.Report != nil && v.Report.Rebuild != nil: // it goes on
 	case v.Lease == nil:
 		say("%s: is not attached. What replacements miss is filled as soon as a client attaches it, or a server takes that on", v.Name)
 	case v.Rebuilding > 0:
-		say("%s: %d replacements wait for the client to begin", v.Name, v.Rebuilding)
-	case v.Report != nil && len(v.Report.Suspect) > 0 && answer.Replaced == 0 && answer.Stuck == 0:
-		say("%s: the client has no answer from %s, but the metadata service heard them moments ago: try again in some seconds, or use --watch", v.Name, joinIDs(v.Report.Suspect))
+		say("%s: %s to be filled as soon as the client begins", v.Name, count(v.Rebuilding, "replacement"))
 	}
 	if answer.Stuck > 0 {
-		say("%s: %d members cannot be replaced: %s", v.Name, answer.Stuck, answer.StuckReason)
+		say("%s: %s cannot be replaced: %s", v.Name, count(answer.Stuck, "member"), answer.StuckReason)
 		say("%s", stuckAdvice(answer.StuckReason))
 	}
 	return lines
@@ -251,7 +267,11 @@ func (r *rebuildRun) watch(ctx context.Context, answer metaclient.RebuildAnswer,
 		}
 		switch {
 		case whole(&v):
-			return r.end(&v, fmt.Sprintf("%s: whole after %s, can lose %d servers", v.Name, span(now.Sub(began)), v.RedundancyLeft))
+			after := " after " + span(now.Sub(began))
+			if first {
+				after = ""
+			}
+			return r.end(&v, fmt.Sprintf("%s: whole%s, can lose %s", v.Name, after, count(v.RedundancyLeft, "server")))
 		case lostPages(&v) > 0 && !filling && v.Rebuilding == 0:
 			return r.end(&v, strings.Join(rebuildSummary(answer, &v, now), "\n"))
 		case now.Sub(moved) > rebuildStuck:
@@ -299,8 +319,8 @@ func (r *rebuildRun) show(answer metaclient.RebuildAnswer, v volumeStatus, now t
 	if r.json {
 		return printLine(r.out, r.sample(answer, v))
 	}
-	if first {
-		for _, line := range rebuildSummary(answer, &v, now) {
+	if first && !whole(&v) { // the rest is the line that follows, or the end
+		for _, line := range append(rebuildDone(answer, &v), rebuildTrouble(answer, &v)...) {
 			if _, err := fmt.Fprintln(r.out, line); err != nil {
 				return fmt.Errorf("writing the result: %w", err)
 			}

@@ -91,13 +91,15 @@ Exit codes:
   64  the command line is wrong
   69  no metadata node answers, or they have no leader (status: 1)
   73  an address to listen on cannot be had
-  75  the volume is attached elsewhere`,
+  75  the volume is attached elsewhere
+  77  attach: another client has taken the volume`,
 		Example: `  dmps demo                                    # watch two of six memory servers die
   dmps dev --redundancy mirror:3 --size 2GiB   # a cluster on this machine, staying up
   export DMPS_META=http://127.0.0.1:7200
   dmps volume create swap0 --size 16GiB --redundancy rs:4+2
   dmps attach swap0 --nbd 127.0.0.1:10809
-  dmps status`,
+  dmps status
+  dmps events -f`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       buildInfo().String(),
@@ -113,7 +115,7 @@ Exit codes:
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	f := root.PersistentFlags()
 	f.StringSliceVar(&a.metaURLs, "meta", nil, "`URLs` of metadata nodes, any of them, separated by commas (default $"+metaVariable+")")
-	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to look for a metadata node that can answer (status, top: 4s)")
+	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to look for a metadata node that can answer (status, top, events: 4s)")
 	f.TextVar(&a.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn, error")
 	a.logFormat = newChoice("text", "text", "json")
 	f.Var(&a.logFormat, "log-format", "`format` of the log on standard error: text or json")

@@ -116,7 +116,11 @@ func (a *app) scrub(ctx context.Context, volume string, f scrubFlags) error {
 		return err
 	}
 	if running {
-		fmt.Fprintf(a.err, "a scrub of %s has been running since %s: waiting for that one, at its rate\n", volume, st.Started.Local().Format(time.DateTime))
+		then := "waiting for that one, at its rate"
+		if f.noWait {
+			then = "it goes on, at its rate"
+		}
+		fmt.Fprintf(a.err, "a scrub of %s has been running since %s: %s\n", volume, st.Started.Local().Format(time.DateTime), then)
 	}
 	if f.noWait {
 		return a.printScrubBegun(volume, st, f.output.value)
@@ -169,7 +173,7 @@ func awaitScrub(ctx context.Context, adminURL string, st client.ScrubStatus, sho
 
 // scrubHere attaches a volume that nobody has, scrubs it and lets it go.
 func (a *app) scrubHere(ctx context.Context, meta *metaclient.Client, v metaclient.Volume, f scrubFlags) (err error) {
-	log := a.logger().With("volume", v.Name)
+	log := a.logger()
 	host, err := os.Hostname()
 	if err != nil {
 		return fmt.Errorf("finding the host's name for the lease: %w", err)
@@ -232,7 +236,7 @@ func (a *app) scrubHere(ctx context.Context, meta *metaclient.Client, v metaclie
 		return err
 	}
 	if err := tellLastScrub(ctx, meta, layout, vol); err != nil {
-		log.Warn("the metadata service does not know of this scrub", "error", err)
+		log.Warn("the metadata service does not know of this scrub", "volume", v.Name, "error", err)
 	}
 	return a.printScrub(v.Name, st, vol.Report().LostPages, f.output.value)
 }

@@ -42,7 +42,7 @@ func (s *scrubView) update(st client.ScrubStatus) {
 
 func (s *scrubView) close() {
 	if s.bar != nil {
-		s.bar.done("done")
+		s.bar.done(fmt.Sprintf("%d of %d rows", s.done, s.bar.total))
 	}
 	if s.view != nil {
 		s.view.close()
@@ -144,7 +144,11 @@ func (a *app) printScrubStopped(volume string, st client.ScrubStatus, output str
 	}
 	text := fmt.Sprintf("no scrub of %s runs", volume)
 	if !st.Started.IsZero() {
-		text += fmt.Sprintf("; the last one verified %d of %d rows and found %d slots wrong, of which %d are repaired", st.RowsDone, st.RowsTotal, st.BadSlots, st.Repaired)
+		found := "nothing wrong"
+		if st.BadSlots > 0 {
+			found = fmt.Sprintf("%s wrong, of which %d are repaired", count(st.BadSlots, "slot"), st.Repaired)
+		}
+		text += fmt.Sprintf(" any more; the last one verified %d of %d rows and found %s", st.RowsDone, st.RowsTotal, found)
 	}
 	_, err := fmt.Fprintln(a.out, text)
 	return err

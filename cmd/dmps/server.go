@@ -75,7 +75,7 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 	f.careMem = 256 * bytesize.MiB
 	fl.Var(&f.careMem, "care-memory", "what that may take; larger volumes are left to other servers, or until they are attached")
 	fl.StringVar(&f.low, "low-memory", "5%", "ask for chunks to be moved away when the host has less `memory` available, in percent or bytes; 0: never")
-	fl.Float64Var(&f.pressure, "pressure", 20, "and when some tasks wait for memory for that many `percent` of the time (/proc/pressure/memory); 0: never")
+	fl.Float64Var(&f.pressure, "pressure", 20, "ask for the same when some tasks wait for memory for that many `percent` of the time (/proc/pressure/memory); 0: never")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the metrics address")
 	if err := cmd.MarkFlagRequired("memory"); err != nil {

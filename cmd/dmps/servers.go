@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -132,7 +133,11 @@ func (a *app) printRemoval(r serverRemoval, output string) error {
 		return printJSON(a.out, r)
 	}
 	if r.Removed {
-		_, err := fmt.Fprintf(a.out, "removed %s; %d groups lost a member with it\n", r.Server, r.LostMembers)
+		lost := "no group lost a member with it"
+		if r.LostMembers > 0 {
+			lost = "members lost with it: " + strconv.FormatUint(r.LostMembers, 10)
+		}
+		_, err := fmt.Fprintf(a.out, "removed %s; %s\n", r.Server, lost)
 		return err
 	}
 	if len(r.Losses) == 0 {
@@ -153,11 +158,11 @@ func lossLines(losses []metaclient.Loss) []string {
 	for _, l := range losses {
 		switch {
 		case l.GroupsLost > 0:
-			lines = append(lines, fmt.Sprintf("volume %s loses %d members, and with them the data of %d groups for good", l.Volume, l.Members, l.GroupsLost))
+			lines = append(lines, fmt.Sprintf("volume %s loses %s, and with them the data of %d groups for good", l.Volume, count(l.Members, "member"), l.GroupsLost))
 		case l.RedundancyLeft == 0:
-			lines = append(lines, fmt.Sprintf("volume %s loses %d members: no data, but the next loss in one of these groups loses some, until it is rebuilt", l.Volume, l.Members))
+			lines = append(lines, fmt.Sprintf("volume %s loses %s: no data, but the next loss in one of these groups loses some, until it is rebuilt", l.Volume, count(l.Members, "member")))
 		default:
-			lines = append(lines, fmt.Sprintf("volume %s loses %d members: no data, and it survives %d further losses", l.Volume, l.Members, l.RedundancyLeft))
+			lines = append(lines, fmt.Sprintf("volume %s loses %s: no data, and it survives %d further losses", l.Volume, count(l.Members, "member"), l.RedundancyLeft))
 		}
 	}
 	return lines

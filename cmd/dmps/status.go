@@ -71,6 +71,9 @@ func (a *app) statusCommand() *cobra.Command {
 The client that serves a volume is asked for its own view too, which is newer
 than what it last told the metadata service; of the two the worse one counts.
 
+With --watch it goes on when the metadata service does not answer for a while, and
+says so on standard error.
+
 Exit codes: 0 healthy, 1 cannot tell, 2 a volume is degraded, 3 a volume
 has lost data or cannot be written. Programs read --output json; fields are
 added in later versions, never removed.`,
@@ -85,23 +88,17 @@ added in later versions, never removed.`,
 				return err
 			}
 			defer meta.Close()
-			for {
-				report, err := gatherStatus(cmd.Context(), meta)
-				if err != nil {
-					return &exitError{exitcode.Failure, err} // cannot tell
-				}
-				if err := a.printStatus(report, output.value, watch); err != nil {
-					return err
-				}
-				if !watch {
-					return statusExit(report.State)
-				}
-				select {
-				case <-cmd.Context().Done():
-					return statusExit(report.State)
-				case <-time.After(every):
-				}
+			report, err := gatherStatus(cmd.Context(), meta)
+			if err != nil {
+				return &exitError{exitcode.Failure, err} // cannot tell
 			}
+			if err := a.printStatus(report, output.value, watch); err != nil {
+				return err
+			}
+			if !watch {
+				return statusExit(report.State)
+			}
+			return a.watchStatus(cmd.Context(), meta, report.State, output.value, every)
 		},
 	}
 	outputFlag(cmd, &output)
@@ -109,6 +106,39 @@ added in later versions, never removed.`,
 	cmd.Flags().DurationVar(&every, "every", 2*time.Second, "with --watch: how often")
 	noCompletion(cmd, "every")
 	return cmd
+}
+
+// watchStatus shows the status again and again, until ctx ends. That nobody
+// answers for a while does not end it: then it matters most.
+func (a *app) watchStatus(ctx context.Context, meta *metaclient.Client, state client.State, output string, every time.Duration) error {
+	silent, shown := false, time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return statusExit(state)
+		case <-time.After(every):
+		}
+		report, err := gatherStatus(ctx, meta)
+		switch {
+		case ctx.Err() != nil:
+			return statusExit(state)
+		case err == nil:
+			silent, shown, state = false, time.Now(), report.State
+			if err := a.printStatus(report, output, true); err != nil {
+				return err
+			}
+		case !errors.Is(err, client.ErrNoQuorum):
+			return &exitError{exitcode.Failure, err} // cannot tell
+		case !silent:
+			a.tellSilence(shown, err)
+			silent = true
+		}
+	}
+}
+
+// tellSilence says that what was shown last may not be so any more.
+func (a *app) tellSilence(shown time.Time, err error) {
+	fmt.Fprintf(a.err, "this was so at %s; nobody tells how it is now, trying again: %v\n", shown.Format(time.TimeOnly), err)
 }
 
 // statusExit is the exit code of a state. The output has said it already.
@@ -313,26 +343,30 @@ func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 		case v.Report != nil && v.Report.Rebuild != nil:
 			lines = append(lines, p.paint(colourWarn, v.Name+" rebuilds  "+rebuildProgress(v, now)))
 		case !v.riskSince().IsZero():
-			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("%s is at risk for %s", v.Name, span(now.Sub(v.riskSince())))))
+			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("%s has been at risk for %s", v.Name, span(now.Sub(v.riskSince())))))
 		}
 		if v.Pending > 0 {
-			lines = append(lines, fmt.Sprintf("%s has %d members that move to other servers", v.Name, v.Pending))
+			lines = append(lines, fmt.Sprintf("%s has %s on the way to other servers", v.Name, count(v.Pending, "member")))
 		}
 		if v.StuckMembers > 0 {
-			lines = append(lines, p.paint(colourBad, fmt.Sprintf("%s has %d members that cannot be replaced: %s", v.Name, v.StuckMembers, v.StuckReason)),
+			lines = append(lines, p.paint(colourBad, fmt.Sprintf("%s has %s that cannot be replaced: %s", v.Name, count(v.StuckMembers, "member"), v.StuckReason)),
 				"  "+stuckAdvice(v.StuckReason))
 		}
 	}
 	for _, s := range r.Servers {
 		switch {
+		case s.Draining && s.Chunks == 0:
+			lines = append(lines, fmt.Sprintf("server %s is drained: it holds nothing", s.ID))
 		case s.Draining:
-			lines = append(lines, fmt.Sprintf("server %s is drained: %d chunks are left on it", s.ID, s.Chunks))
+			lines = append(lines, fmt.Sprintf("server %s is being drained: %s left", s.ID, count(s.Chunks, "chunk")))
+		case s.State == metaclient.ServerShort:
+			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("server %s: its host runs short of memory, members are moved off it", s.ID)))
 		case !s.AwaySince.IsZero():
-			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("server %s is away for %s", s.ID, span(now.Sub(s.AwaySince)))))
+			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("server %s has been away for %s", s.ID, span(now.Sub(s.AwaySince)))))
 		}
 	}
 	if b := r.Rebalancing; b != nil {
-		lines = append(lines, fmt.Sprintf("memory use is evened out to within %d %%: %d members have moved", b.Threshold, b.Moved))
+		lines = append(lines, fmt.Sprintf("memory use is being evened out to within %d %%: %s moved", b.Threshold, count(b.Moved, "member")))
 	}
 	if len(lines) > 0 {
 		fmt.Fprintln(w)
@@ -347,7 +381,8 @@ func headline(r statusReport, p palette) *table {
 	var t table
 	up := 0
 	for _, s := range r.Servers {
-		if s.State == metaclient.ServerUp {
+		switch s.State {
+		case metaclient.ServerUp, metaclient.ServerDraining, metaclient.ServerShort: // the last two are up too
 			up++
 		}
 	}
@@ -383,16 +418,16 @@ func volumeNotes(v *volumeStatus, p palette) string {
 	var notes []string
 	r := v.Report
 	if r != nil && r.LostPages > 0 {
-		notes = append(notes, p.paint(colourBad, fmt.Sprintf("%d pages are lost", r.LostPages)))
+		notes = append(notes, p.paint(colourBad, count(r.LostPages, "page")+" lost"))
 	}
 	if r != nil && len(r.Suspect) > 0 {
 		notes = append(notes, p.paint(colourWarn, "no answer from "+joinIDs(r.Suspect)))
 	}
 	switch {
 	case r != nil && r.Rebuild != nil:
-		notes = append(notes, p.paint(colourWarn, fmt.Sprintf("rebuilding, %d rows left", r.Rebuild.RowsLeft)))
+		notes = append(notes, p.paint(colourWarn, "rebuilding, "+count(r.Rebuild.RowsLeft, "row")+" left"))
 	case v.Rebuilding > 0:
-		notes = append(notes, p.paint(colourWarn, fmt.Sprintf("%d members are replaced and not filled yet", v.Rebuilding)))
+		notes = append(notes, p.paint(colourWarn, count(v.Rebuilding, "member")+" not filled yet"))
 	}
 	if v.LiveError != "" {
 		notes = append(notes, p.paint(colourWarn, "its client does not answer, this is its last report"))

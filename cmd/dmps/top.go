@@ -30,8 +30,9 @@ func (a *app) topCommand() *cobra.Command {
 page-ins and page-outs a second and how long they took: p50 and p99 of the requests
 of its front ends since the picture before, so of the last second.
 
-A client whose admin address cannot be reached from here has no rates. The exit
-code is that of the last picture, as with dmps status.`,
+A client whose admin address cannot be reached from here has no rates. When the
+metadata service does not answer for a while it says so and goes on. The exit code
+is that of the last picture, as with dmps status.`,
 		Example: `  dmps top
   dmps top --every 5s
   dmps top --once
@@ -96,18 +97,23 @@ func (a *app) top(ctx context.Context, meta *metaclient.Client, every time.Durat
 	defer tick.Stop()
 	var last *topSample
 	state := client.StateHealthy
+	var shown time.Time // when the last picture was; zero: there was none
+	silent := false     // nobody answered the last question
 	for {
 		now, err := sampleTop(ctx, meta)
 		switch {
 		case ctx.Err() != nil:
 			return statusExit(state)
-		case err != nil && (once || last == nil || !errors.Is(err, client.ErrNoQuorum)):
+		case err != nil && (once || shown.IsZero() || !errors.Is(err, client.ErrNoQuorum)):
 			return &exitError{exitcode.Failure, err} // cannot tell
 		case err != nil:
-			fmt.Fprintf(a.err, "nobody knows at the moment, trying again: %v\n", err)
-			last = nil
+			if !silent {
+				a.tellSilence(shown, err)
+			}
+			last, silent = nil, true
 		default:
 			state = now.report.State
+			shown, silent = now.at, false
 			if last != nil || !once {
 				if err := a.printTop(diffTop(last, now), asJSON); err != nil {
 					return err

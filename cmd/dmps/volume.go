@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dmps/client"
 	"dmps/internal/bytesize"
 	"dmps/meta/metaclient"
 	"dmps/raid"
@@ -145,7 +147,7 @@ domain of its own host.`,
 	shape.add(cmd)
 	f := cmd.Flags()
 	domain = newChoice("host", "server", "host", "rack", "zone")
-	f.Var(&domain, "failure-domain", "what members of a group must not share: server, host, rack or zone")
+	f.Var(&domain, "failure-domain", "`level` that members of a group must not share: server, host, rack or zone")
 	f.Var(&chunk, "chunk-size", "what one server lends to one group, a power of two (default: chosen by size)")
 	f.IntVar(&fill, "fill", 0, "`percent` of the slots that hold live pages when the volume is full; less is faster and takes more memory (default 80; linear and striped 100)")
 	f.IntVar(&minAck, "min-ack", 0, "least `members` of a row that must hold it before a write is answered when too few servers are left, K or more (default K)")
@@ -354,7 +356,11 @@ func (a *app) volumeDeleteCommand() *cobra.Command {
 			if err := agreed.ask(a, deed, consequences...); err != nil {
 				return err
 			}
-			if err := meta.DeleteVolume(cmd.Context(), args[0], force); err != nil {
+			err = meta.DeleteVolume(cmd.Context(), args[0], force)
+			switch {
+			case errors.Is(err, client.ErrInUse):
+				return &advised{err, "Stop the client that holds it, or say --force: its requests get errors from then on."}
+			case err != nil:
 				return err
 			}
 			_, err = fmt.Fprintf(a.out, "deleted %s\n", v.Name)

@@ -60,20 +60,20 @@ func TestStatusOfARebuild(t *testing.T) {
 	if err := renderStatus(&out, report, palette{}, noon); err != nil {
 		t.Fatal(err)
 	}
-	want := `DEGRADED: all data is there, with less redundancy than promised (0 of 2 memory servers up, cluster c1)
+	want := `DEGRADED: all data is there, with less redundancy than promised (1 of 2 memory servers up, cluster c1)
 
 VOLUME  STATE     REDUNDANCY  LAYOUT  SIZE   GROUPS  DEGRADED  CAN LOSE  ATTACHED TO
 swap0   degraded  rs:4+2      log     1 GiB  4       3         1         host1        rebuilding, 1000 rows left
 swap1   degraded  mirror:2    log     1 MiB  1       1         0         -
 
-swap0 rebuilds  █████████████░░░░░░░  66 %  1000 of 3000 rows left  150 MiB/s  12 s left  at risk for 3 min 21 s  held back for the foreground
-swap1 is at risk for 3 h 0 min
-swap1 has 4 members that move to other servers
+swap0 rebuilds  █████████████░░░░░░░  66 %  1000 of 3000 rows left   150 MiB/s  12 s left  at risk for 3 min 21 s  held back for the foreground
+swap1 has been at risk for 3 h 0 min
+swap1 has 4 members on the way to other servers
 swap1 has 2 members that cannot be replaced: group 0, member 1: no server to spare
   Start another one, in another failure domain, with 'dmps server --memory SIZE --label host=NAME', or free memory on the servers that are there; 'dmps server list' shows what they lend.
-server s1 is drained: 7 chunks are left on it
-server s2 is away for 50 s
-memory use is evened out to within 5 %: 12 members have moved
+server s1 is being drained: 7 chunks left
+server s2 has been away for 50 s
+memory use is being evened out to within 5 %: 12 members moved
 
 SERVER  STATE     ADDRESS  MEMORY  USED              PROMISED  CHUNKS  LABELS
 s1      draining  h:1      1 GiB   █████░░░░░  50 %  0 B       7       
@@ -115,7 +115,7 @@ func TestTop(t *testing.T) {
 VOLUME  STATE     CAN LOSE  IN/S  IN           P50     P99     OUT/S  OUT    P50  P99  ATTACHED TO
 swap0   degraded  1         1000  3.91 MiB/s   104 µs  115 µs  0      0 B/s  -    -    host1        rebuilding, 1000 rows left
 
-swap0 rebuilds  █████████████░░░░░░░  66 %  1000 of 3000 rows left  150 MiB/s  12 s left  at risk for 3 min 23 s  held back for the foreground
+swap0 rebuilds  █████████████░░░░░░░  66 %  1000 of 3000 rows left   150 MiB/s  12 s left  at risk for 3 min 23 s  held back for the foreground
 `
 	if d := cmp.Diff(collapse(want), collapse(out.String())); d != "" {
 		t.Error(d)
@@ -262,12 +262,12 @@ func TestRebuildSummary(t *testing.T) {
 	}{
 		{"whole", metaclient.RebuildAnswer{}, healthy, 0, []string{"v: whole, can lose 2 servers"}},
 		{"under way", metaclient.RebuildAnswer{Replaced: 5, Suspect: []raid.ServerID{"s1", "s2"}, Waiting: 3}, rebuildingVolume(), exitcode.Degraded, []string{
-			"swap0: 5 members get a replacement, without waiting for s1, s2",
-			"swap0: 3 more members are replaced when others are filled",
-			"swap0: █████████████░░░░░░░  66 %  1000 of 3000 rows left  150 MiB/s  12 s left  at risk for 3 min 21 s  held back for the foreground",
+			"swap0: 5 members to be replaced, without waiting for s1, s2",
+			"swap0: 3 members more to be replaced when others are filled",
+			"swap0: █████████████░░░░░░░  66 %  1000 of 3000 rows left   150 MiB/s  12 s left  at risk for 3 min 21 s  held back for the foreground",
 		}},
 		{"lost", metaclient.RebuildAnswer{}, failed, exitcode.Lost, []string{
-			"v: 9 pages are lost: more members were gone at a time than the redundancy can bear. They answer with an error until they are written again",
+			"v: 9 pages lost: more members were gone at a time than the redundancy can bear. Reading them gives an error until they are written again",
 			"v: is not attached. What replacements miss is filled as soon as a client attaches it, or a server takes that on",
 		}},
 		{"too few", metaclient.RebuildAnswer{Stuck: 2, StuckReason: "group 1: 3 of the 4 members that are needed to rebuild are there: it waits for the servers that are down"}, away, exitcode.Lost, []string{
@@ -276,14 +276,14 @@ func TestRebuildSummary(t *testing.T) {
 			"Start those servers again, or mend the network to them; 'dmps server list' shows which are away.",
 		}},
 		{"not heard of by meta", metaclient.RebuildAnswer{}, unheard, exitcode.Degraded, []string{
-			"v: the client has no answer from s1, but the metadata service heard them moments ago: try again in some seconds, or use --watch",
+			"v: the client has no answer from s1, but the metadata service heard of it moments ago: try again in some seconds, or use --watch",
 		}},
 		{"detached", metaclient.RebuildAnswer{Replaced: 3}, detached, exitcode.Degraded, []string{
-			"v: 3 members get a replacement",
+			"v: 3 members to be replaced",
 			"v: is not attached. What replacements miss is filled as soon as a client attaches it, or a server takes that on",
 		}},
 	} {
-		if d := cmp.Diff(c.want, rebuildSummary(c.answer, &c.v, noon)); d != "" {
+		if d := cmp.Diff(c.want, append(rebuildDone(c.answer, &c.v), rebuildSummary(c.answer, &c.v, noon)...)); d != "" {
 			t.Errorf("%s: %s", c.name, d)
 		}
 		code := 0

@@ -15,7 +15,7 @@ func (s *State) drain(c *Drain) *Refusal {
 	sv.Draining = !c.Off
 	s.touchServer(sv.ID)
 	if sv.Draining {
-		s.note(Event{Kind: EventServerDraining, Server: sv.ID}, "server %s is drained of its %d members", sv.ID, sv.Chunks)
+		s.note(Event{Kind: EventServerDraining, Server: sv.ID}, "server %s is to be drained of its members: %d", sv.ID, sv.Chunks)
 		s.drained(sv)
 		return nil
 	}

@@ -344,7 +344,7 @@ func size(n uint64) string {
 		shift uint
 	}{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}} {
 		if n >= 1<<u.shift {
-			return fmt.Sprintf("%.1f %s", float64(n)/float64(uint64(1)<<u.shift), u.name)
+			return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(n)/float64(uint64(1)<<u.shift)), ".0") + " " + u.name
 		}
 	}
 	return fmt.Sprintf("%d B", n)

@@ -130,7 +130,11 @@ func (s *State) noteState(sv *Server, is ServerState) {
 	case ServerSuspect:
 		s.note(Event{Kind: EventServerSuspect, Server: sv.ID}, "server %s misses its heartbeats", sv.ID)
 	default:
-		s.note(Event{Kind: EventServerDown, Server: sv.ID}, "server %s missed its heartbeats for the whole grace: its %d members are replaced where that is possible", sv.ID, sv.Chunks)
+		what := "it holds nothing"
+		if sv.Chunks > 0 {
+			what = fmt.Sprintf("what it holds (members: %d) is replaced where that is possible", sv.Chunks)
+		}
+		s.note(Event{Kind: EventServerDown, Server: sv.ID}, "server %s missed its heartbeats for the whole grace: %s", sv.ID, what)
 	}
 }
 
