@@ -153,6 +153,7 @@ func (s *sim) anyUnsure() bool {
 // doubt reports whether a row in use was sent to a member that the recovery
 // could not reach, and never arrived there. Such a row must be on trust, unless
 // that member is being filled: then no recovery asks it before it has the row.
+// Damage contradicts nothing.
 func (s *sim) doubt() (doubt bool) {
 	for g := range GroupID(s.cfg.Groups) {
 		for i := range Index(s.cfg.Rows) {
@@ -160,7 +161,7 @@ func (s *sim) doubt() (doubt bool) {
 				continue
 			}
 			claimed := s.log.Holders(g, i) &^ s.unfilled(g, i)
-			lacks := claimed &^ s.holders(g, i, false) &^ s.filling(g)
+			lacks := claimed &^ s.holders(g, i, false) &^ s.filling(g) &^ s.damaged(g, i)
 			if lacks == 0 {
 				continue
 			}
@@ -171,6 +172,18 @@ func (s *sim) doubt() (doubt bool) {
 		}
 	}
 	return doubt
+}
+
+// damaged is the mask of members whose header of a row is not sound.
+func (s *sim) damaged(g GroupID, i Index) (mask uint32) {
+	for c, m := range s.members[g] {
+		if b := m.slots[i].header; b != nil {
+			if _, err := ParseHeader(b); err != nil {
+				mask |= 1 << c
+			}
+		}
+	}
+	return mask
 }
 
 func (s *sim) recover() (unnamed int) {
