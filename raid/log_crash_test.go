@@ -13,6 +13,56 @@ func (s *sim) stepCrash() {
 	if rapid.IntRange(0, 2).Draw(s.t, "really") > 0 {
 		s.t.Skip("not now")
 	}
+	s.crash()
+}
+
+// stepCrashes loses the client in mid-batch while a member that lacks the batch
+// is away. The next client moves what it had to take on trust, and goes on, so
+// that what the batch replaced is overwritten. Then the member is back, and the
+// client is lost at once, before that is filled.
+func (s *sim) stepCrashes() {
+	op := s.drawOp()
+	g, c := op.p.Group, Col(rapid.IntRange(0, s.cfg.Geometry.Members()-1).Draw(s.t, "member"))
+	m := s.members[g][c]
+	if op.todo&(1<<c) == 0 || !m.up || op.to[c] != m {
+		s.t.Skip("has it, or is down")
+	}
+	for o := range Col(s.cfg.Geometry.Members()) {
+		if o != c && op.todo&(1<<o) != 0 && s.members[g][o].up && op.to[o] == s.members[g][o] {
+			s.land(op, o, op.p.Rows)
+		}
+	}
+	s.down(g, c, m)
+	if rapid.Bool().Draw(s.t, "given up") {
+		op.todo = 0 // its session has ended
+		s.finish(op)
+	}
+	s.crash()
+	s.stepQuiet()
+	for s.log.Trusted() > 0 {
+		before := s.log.Trusted()
+		s.stepTrust()
+		s.stepQuiet()
+		if s.log.Trusted() == before {
+			s.t.Skip("the rows on trust cannot be moved now")
+		}
+	}
+	for range rapid.IntRange(0, 4).Draw(s.t, "batches") {
+		s.stepWrite()
+		s.stepQuiet()
+	}
+	if m := s.members[g][c]; !m.up && !m.lost {
+		for _, op := range s.ghosts {
+			if op.p.Group == g {
+				s.arrive(op, c, m)
+			}
+		}
+		s.comeUp(g, c, m)
+	}
+	s.crash()
+}
+
+func (s *sim) crash() {
 	if s.doubt() {
 		s.t.Skip("beyond the limit that Recovery documents: a row on trust is not moved yet")
 	}

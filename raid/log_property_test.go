@@ -41,6 +41,7 @@ func TestLogProperty(t *testing.T) {
 			"damage":  step((*sim).stepDamage),
 			"lose":    step((*sim).stepLose),
 			"crash":   step((*sim).stepCrash),
+			"crashes": step((*sim).stepCrashes),
 			"replace": step((*sim).stepReplace),
 			"restore": step((*sim).stepRestore),
 			"erase":   step((*sim).stepErase),
