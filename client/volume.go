@@ -254,6 +254,12 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	v.mu.ready = true
 	v.advanceLocked()   // what the recovery found dead is free, or to be erased,
 	v.eraseSoonLocked() // like what it dropped
+	if v.mu.distrust && v.mustAskLocked() {
+		select {
+		case v.urgent <- struct{}{}: // the rows on trust wait for that
+		default:
+		}
+	}
 	v.unlock(a)
 	v.pump() // what the recovery took in on trust is moved before anything can go wrong
 	v.wg.Go(func() { v.keepLease(run) })

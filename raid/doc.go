@@ -31,8 +31,9 @@
 //
 // Rows that are mostly dead are emptied by moving what lives in them
 // (Log.Victims). A client that restarts builds the map anew from the headers
-// (Recovery), and moves at once what it took in on trust (Log.TrustVictims). Dead rows whose headers it could take for something are erased
-// before they are free (Log.TakeDoomed).
+// (Recovery), and moves at once what it took in on trust (Log.TrustVictims). Dead
+// rows whose headers it could take for something are erased before they are free
+// (Log.TakeDoomed).
 //
 // Volumes of kind LayoutLinear and LayoutStriped have neither map nor parity:
 // an InPlace computes where a page lives, for ever.

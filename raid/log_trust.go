@@ -23,14 +23,14 @@ import (
 // (mayPlace). So the batches that were not settled at a crash are among the last
 // two waves of their group. What a recovery sees of a group is a part of what was
 // placed there, so they are also among the two waves of the highest Seqs that it
-// sees. At most 2 * waveBatches * MaxBatchPages rows of a group are moved, 8 MiB
+// sees. At most 2 * waveBatches * MaxBatchPages rows of a group are moved, 4 MiB
 // of each data column, whatever its size. Seqs cannot be counted instead of
 // batches: a group that cannot be written falls behind the others without bound.
 //
 // A wave is longer than a client has batches in flight, and nobody waits for it
 // unless a batch hangs while others of its group come through, or the eraser
 // does not; then other groups are written.
-const waveBatches = 32
+const waveBatches = 16
 
 // groupWaves is what is not settled in a group.
 type groupWaves struct {
