@@ -4,12 +4,14 @@ import "dmps/raid"
 
 // cleaning is one batch of the cleaner: live pages of rows that have few, read
 // and written again to new rows, so that the old ones become free. The same
-// work heals rows that a member misses although it is up.
+// work heals rows that a member misses although it is up, and, before all else,
+// moves rows that the recovery took in on trust (raid.Log.TrustVictims).
 type cleaning struct {
 	op    Op
 	done  func(*Op) // v.cleanRead, bound once: binding allocates
 	slots []raid.Slot
 	recs  []movedNote
+	trust bool  // these were taken in on trust
 	epoch uint8 // read epoch of the victims: none of their slots is reused before the moves are committed
 	next  *cleaning
 }
@@ -66,7 +68,8 @@ func (v *Volume) startCleanLocked(a *after) bool {
 		v.mu.cleaning = true
 	}
 	heal := v.mu.healing && v.mu.cleaners == 0 && v.mu.closed == nil
-	if !v.mu.cleaning && !heal {
+	trust := v.mu.distrust && !v.mu.trusting && v.mu.closed == nil
+	if !v.mu.cleaning && !heal && !trust {
 		return false
 	}
 	c := v.mu.cleanIdle
@@ -76,8 +79,15 @@ func (v *Volume) startCleanLocked(a *after) bool {
 		v.mu.cleanIdle = c.next
 		c.next = nil
 	}
-	c.slots, c.recs = c.slots[:0], c.recs[:0]
-	if v.mu.cleaning {
+	c.slots, c.recs, c.trust = c.slots[:0], c.recs[:0], false
+	if trust {
+		var room bool
+		c.slots, room = v.mu.log.TrustVictims(c.slots)
+		c.trust = len(c.slots) > 0
+		// What cannot be decoded now is tried again when members come.
+		v.mu.distrust = c.trust || !room
+	}
+	if len(c.slots) == 0 && v.mu.cleaning {
 		c.slots = v.mu.log.Victims(c.slots)
 	}
 	if len(c.slots) == 0 && heal {
@@ -94,6 +104,7 @@ func (v *Volume) startCleanLocked(a *after) bool {
 		return false
 	}
 	v.mu.cleaners++
+	v.mu.trusting = v.mu.trusting || c.trust
 	c.epoch = v.mu.epoch
 	v.mu.reading[c.epoch]++
 	v.mu.ops += 2 // Close waits for both halves: unlock counts the first when it is read, endClean the other
@@ -220,6 +231,9 @@ func (v *Volume) cleanWrittenLocked(b *batch, a *after) {
 		v.mu.log.SealNote(b.noteID)
 	}
 	v.mu.count.cleanedPages += int64(len(b.bufs))
+	if b.clean.trust && v.mu.log.Trusted() == 0 {
+		v.reportSoonLocked()
+	}
 	v.endCleanLocked(b.clean, a)
 }
 
@@ -233,6 +247,7 @@ func (v *Volume) cleanFailedLocked(b *batch, a *after) {
 
 func (v *Volume) endCleanLocked(c *cleaning, a *after) {
 	v.mu.cleaners--
+	v.mu.trusting = v.mu.trusting && !c.trust
 	v.mu.reading[c.epoch]--
 	v.advanceLocked()
 	v.opGoneLocked()

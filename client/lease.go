@@ -49,7 +49,7 @@ type Lease struct {
 // Report is what a client tells meta, and anybody who asks, of its volume.
 type Report struct {
 	State          State            `json:"state"`
-	DegradedGroups int              `json:"degraded_groups"` // groups with fewer than K+M usable members or with degraded rows
+	DegradedGroups int              `json:"degraded_groups"` // groups with fewer than K+M usable members with degraded rows, or with work left that a recovery or a loss has made urgent (raid.Health)
 	DegradedRows   uint64           `json:"degraded_rows"`   // rows in use that at least one member misses
 	LostPages      uint64           `json:"lost_pages"`      // pages that answer EIO
 	RedundancyLeft int              `json:"redundancy_left"` // how many more members the worst group can lose without losing data

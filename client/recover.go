@@ -92,11 +92,11 @@ func (v *Volume) recover(ctx context.Context) error {
 	short, unnamed := rec.Incomplete()
 	unnamed += lostNotes
 	torn := rec.Finish()
-	st := v.mu.log.Stats()
+	st, trusted := v.mu.log.Stats(), v.mu.log.Trusted()
 	v.healthChangedLocked()
 	v.unlock(a)
 	v.log.Info("page map recovered", "took", time.Since(start).Round(time.Millisecond),
-		"pages", st.Mapped, "filled", st.Filled, "rows", st.UsedRows, "unanswered_rows", torn)
+		"pages", st.Mapped, "filled", st.Filled, "rows", st.UsedRows, "unanswered_rows", torn, "rows_on_trust", trusted)
 	if short > 0 {
 		v.log.Error("rows cannot be decoded from the members that are up: their pages answer EIO until others return", "rows", short)
 	}

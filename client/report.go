@@ -53,6 +53,7 @@ func (c *counters) asMap() map[string]int64 {
 func (v *Volume) healthChangedLocked() {
 	v.wakeRebuild()
 	v.mu.heal.healthNextWalk = 0
+	v.mu.distrust = v.mu.log != nil && v.mu.log.Trusted() > 0
 	v.eraseSoonLocked()
 	v.reportSoonLocked()
 }

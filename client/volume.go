@@ -105,6 +105,8 @@ type Volume struct {
 		cleaners  int       // cleanings under way; <= cleanBatches
 		cleaning  bool      // between the low and the high mark
 		healing   bool      // a member may miss rows although it is up
+		distrust  bool      // rows that the recovery took in on trust may be there to be moved
+		trusting  bool      // a cleaning of such rows is under way
 		cleanRead *cleaning // whose pages have been read
 		cleanIdle *cleaning // free ones
 
@@ -252,7 +254,14 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	v.mu.ready = true
 	v.advanceLocked()   // what the recovery found dead is free, or to be erased,
 	v.eraseSoonLocked() // like what it dropped
+	if v.mu.distrust && v.mustAskLocked() {
+		select {
+		case v.urgent <- struct{}{}: // the rows on trust wait for that
+		default:
+		}
+	}
 	v.unlock(a)
+	v.pump() // what the recovery took in on trust is moved before anything can go wrong
 	v.wg.Go(func() { v.keepLease(run) })
 	if v.mu.log != nil {
 		side := make([]*erasing, eraseSide)

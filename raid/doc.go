@@ -31,8 +31,9 @@
 //
 // Rows that are mostly dead are emptied by moving what lives in them
 // (Log.Victims). A client that restarts builds the map anew from the headers
-// (Recovery). Dead rows whose headers it could take for something are erased
-// before they are free (Log.TakeDoomed).
+// (Recovery), and moves at once what it took in on trust (Log.TrustVictims). Dead
+// rows whose headers it could take for something are erased before they are free
+// (Log.TakeDoomed).
 //
 // Volumes of kind LayoutLinear and LayoutStriped have neither map nor parity:
 // an InPlace computes where a page lives, for ever.
@@ -49,7 +50,7 @@
 //
 // units, geometry, layout, header: the words. log and what begins with log_
 // (the state of rows; reserve, commit, clean, notes, erase, missing, health,
-// recover, replace, pending, thin, scrub, check), entry: the map. coder and
+// recover, trust, replace, pending, thin, scrub, check), entry: the map. coder and
 // coder_solve: redundancy. notes: fills and trims. inplace, linear and striped:
 // the baseline.
 package raid

@@ -30,6 +30,7 @@ type Log struct {
 	pages   uint64
 	nrows   uint32 // rows of a group = slots of a chunk
 	minAck  int
+	wave    int    // see waveBatches
 	guarded bool   // see GuardThin
 	reserve uint64 // rows that only moves may take, so that the cleaner can always go on
 
@@ -44,6 +45,7 @@ type Log struct {
 	used    uint64 // rows in use
 	doomed  uint64 // rows that wait to be erased
 	erasing uint64 // rows between TakeDoomed and Erased
+	trusted uint64 // rows in use that are on trust (log_trust.go)
 
 	notes    []noteState
 	noteFree NoteID // head of the list of free notes + 1
@@ -86,6 +88,10 @@ type logGroup struct {
 	stale   [MaxData + MaxParity][]uint64 // rows that this member may hold an old header of that matters
 	nstale  [MaxData + MaxParity]uint32
 	moved   uint32 // counts promotions: an erasure that was under way did not meet the new member
+
+	waves    groupWaves
+	trusted  []uint64 // rows in use that are on trust
+	ntrusted uint32
 }
 
 // noteState is one note page in use, or a free entry of the table.
@@ -108,6 +114,8 @@ type LogConfig struct {
 	Groups   int
 	Rows     uint32 // rows of every group
 	MinAck   int    // least members that a row may be written to; 0: K
+
+	wave int // tests: another waveBatches; 0: that
 }
 
 // ConfigOf gives the sizes of a layout's log.
@@ -128,9 +136,12 @@ func NewLog(c LogConfig) (*Log, error) {
 	if c.MinAck == 0 {
 		c.MinAck = c.Geometry.K
 	}
+	if c.wave == 0 {
+		c.wave = waveBatches
+	}
 	rows := uint64(c.Groups) * uint64(c.Rows)
 	l := &Log{
-		g: c.Geometry, pages: c.Pages, nrows: c.Rows, minAck: c.MinAck,
+		g: c.Geometry, pages: c.Pages, nrows: c.Rows, minAck: c.MinAck, wave: c.wave,
 		fwd:    make([]entry, c.Pages),
 		rev:    make([]back, slots),
 		tag:    make([]uint16, rows),
@@ -154,6 +165,7 @@ func NewLog(c LogConfig) (*Log, error) {
 			g.stale[m] = make([]uint64, words)
 		}
 		g.partial, g.doomed = make([]uint64, words), make([]uint64, words)
+		g.waves.given, g.trusted = make([]uint64, words), make([]uint64, words)
 	}
 	for i := len(l.notes) - 1; i >= 0; i-- {
 		l.notes[i].next = l.noteFree

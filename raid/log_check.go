@@ -93,7 +93,7 @@ func (l *Log) Check(reserved int) error {
 			bad("limbo list %d has %d rows, counted %d", i, l.limbo[i].n, n)
 		}
 	}
-	free, used, doomed, held := uint64(0), uint64(0), uint64(0), 0
+	free, used, doomed, trusted, held := uint64(0), uint64(0), uint64(0), uint64(0), 0
 	for gi := range l.groups {
 		g := &l.groups[gi]
 		var hist [MaxData + 1]uint32
@@ -102,6 +102,7 @@ func (l *Log) Check(reserved int) error {
 		sets := map[uint32]uint32{}
 		missing := uint32(0)
 		nfree, ndoomed := uint32(0), uint32(0)
+		ngiven, ntrusted := uint32(0), uint32(0)
 		for i := range l.nrows {
 			row := l.row(GroupID(gi), Index(i))
 			isFree := hasBit(g.free, i)
@@ -138,6 +139,18 @@ func (l *Log) Check(reserved int) error {
 			if hasBit(g.partial, i) && l.live[row] == 0 && !limbo[row] {
 				bad("row %d is to be erased when it dies, but is neither in use nor in limbo", row)
 			}
+			if hasBit(g.waves.given, i) {
+				ngiven++
+				if isFree || limbo[row] || l.live[row] > 0 {
+					bad("row %d was given up, but waits to be erased no more", row)
+				}
+			}
+			if hasBit(g.trusted, i) {
+				ntrusted++
+				if l.live[row] == 0 {
+					bad("row %d is on trust, but not in use", row)
+				}
+			}
 			for c := range l.g.Members() {
 				if hasBit(g.stale[c], i) {
 					nstale[c]++
@@ -154,6 +167,10 @@ func (l *Log) Check(reserved int) error {
 			}
 		}
 		doomed += uint64(ndoomed)
+		trusted += uint64(ntrusted)
+		if ngiven != g.waves.ngiven || ntrusted != g.ntrusted {
+			bad("group %d: given up %d on trust %d, counted %d and %d", gi, g.waves.ngiven, g.ntrusted, ngiven, ntrusted)
+		}
 		if ndoomed != g.ndoomed || nstale != g.nstale {
 			bad("group %d: doomed %d stale %v, counted %d %v", gi, g.ndoomed, g.nstale, ndoomed, nstale)
 		}
@@ -176,6 +193,9 @@ func (l *Log) Check(reserved int) error {
 		if l.writable(g) {
 			free += uint64(nfree)
 		}
+	}
+	if trusted != l.trusted {
+		bad("%d rows are on trust, counted %d", l.trusted, trusted)
 	}
 	if free != l.free || used != l.used || doomed != l.doomed {
 		bad("free %d used %d doomed %d, counted %d, %d and %d", l.free, l.used, l.doomed, free, used, doomed)

@@ -44,6 +44,7 @@ func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 		panic("raid: commit of a row without a member that was vouched for")
 	}
 	g := &l.groups[p.Group]
+	g.placed(p)
 	for r := range p.Rows {
 		row := l.row(p.Group, p.Index[r])
 		l.tag[row] = TagOf(p.Seq)
@@ -160,6 +161,7 @@ func (l *Log) kill(s Slot) {
 		return
 	}
 	g.used--
+	l.distrust(g, Index(row%l.nrows))
 	l.notePartial(g, Index(row%l.nrows))
 	l.setMissed(g, row%l.nrows, ^uint32(0))
 	g.setPending(row%l.nrows, ^uint32(0))

@@ -24,7 +24,9 @@ import "math/bits"
 //     others are gone, more than M lack the row: a recovery cannot name its
 //     pages, and does not know that it is dead. Rows of which a slot was
 //     damaged are the same: damage does not contradict either.
-//   - Partial placements that were given up: likewise.
+//   - Placements that were given up (Abandon). Somebody lacks them, who may be
+//     out; a recovery that takes them in kills what they were to replace, and
+//     that may have been answered last.
 //   - Rows that a recovery dropped since they were never answered. Somebody has
 //     read older versions of their pages since. Without the members that
 //     contradicted, the next recovery would bring the row back.
@@ -119,6 +121,7 @@ func (l *Log) Erased(e *Erasure, done, second uint32) {
 		if again {
 			l.doom(g, i)
 		} else {
+			g.waves.settled(i)
 			l.makeFree(g, i)
 		}
 	}

@@ -270,16 +270,22 @@ func TestWhichRowsAreErased(t *testing.T) {
 			t.Fatalf("%+v", h)
 		}
 	})
-	t.Run("a thin one that was given up", func(t *testing.T) {
+	t.Run("those that were given up", func(t *testing.T) {
 		l := newLog(t, 0b0111)
 		var p Placement
 		l.Reserve(1, true, &p)
 		l.Abandon(&p)
 		expect(t, l, 1, 7)
 		l.SetUp(0, 3, true)
-		l.Reserve(1, true, &p) // row 1, at all
+		l.Reserve(1, true, &p) // row 1, at all: who lacks it may be out at the next recovery
 		l.Abandon(&p)
-		expect(t, l, 1, 7)
+		expect(t, l, 2, 6)
+		var e Erasure
+		if !l.TakeDoomed(&e) || e.Rows != 2 {
+			t.Fatalf("%+v", e)
+		}
+		l.Erased(&e, all, 0)
+		expect(t, l, 0, 8)
 	})
 	t.Run("a damaged one", func(t *testing.T) {
 		l := newLog(t, all)

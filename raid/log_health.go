@@ -49,9 +49,10 @@ func (l *Log) Writable() bool {
 
 // Health sums up what the volume can still bear.
 type Health struct {
-	DegradedGroups int    // groups with a member that is down or lost, with rows that a member misses, or with old headers to erase
+	DegradedGroups int    // groups with a member that is down or lost, with rows that a member misses, with old headers to erase, or with rows on trust
 	DegradedRows   uint64 // rows in use that a member misses or has lost; down members count as present
 	LostPages      uint64 // live data pages and note pages that no set of members that may come back can give
+	Trusted        uint64 // rows that are to be moved before another crash (log_trust.go)
 	Unreachable    uint64 // rows in use that cannot be decoded from the members that are up
 	RedundancyLeft int    // members that the worst row can still lose, not counting those that are down: -1 when pages are gone
 }
@@ -60,11 +61,11 @@ type Health struct {
 // It walks rows only in groups where some row has fewer than K members up: what
 // is lost there is in the rows.
 func (l *Log) Health() Health {
-	h := Health{RedundancyLeft: l.g.M}
+	h := Health{RedundancyLeft: l.g.M, Trusted: l.trusted}
 	all := uint32(1)<<l.g.Members() - 1
 	for i := range l.groups {
 		g := &l.groups[i]
-		if g.up&^g.lost == all && g.tally.rows == 0 && g.ndoomed+g.erasing == 0 {
+		if g.up&^g.lost == all && g.tally.rows == 0 && g.ndoomed+g.erasing+g.ntrusted == 0 {
 			continue
 		}
 		h.DegradedGroups++

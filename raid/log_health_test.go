@@ -7,7 +7,7 @@ import (
 
 // healthByRows is Health without what it keeps count of.
 func healthByRows(l *Log) Health {
-	h := Health{RedundancyLeft: l.g.M}
+	h := Health{RedundancyLeft: l.g.M, Trusted: l.trusted}
 	all := uint32(1)<<l.g.Members() - 1
 	for i := range l.groups {
 		g := &l.groups[i]
@@ -15,7 +15,7 @@ func healthByRows(l *Log) Health {
 		for _, n := range g.nmissed {
 			missed = missed || n > 0
 		}
-		if g.up&^g.lost == all && !missed && g.ndoomed+g.erasing == 0 {
+		if g.up&^g.lost == all && !missed && g.ndoomed+g.erasing+g.ntrusted == 0 {
 			continue
 		}
 		h.DegradedGroups++

@@ -31,6 +31,7 @@ func TestLogProperty(t *testing.T) {
 			"quiet":   step((*sim).stepQuiet),
 			"clean":   step(func(s *sim) { s.stepMove(s.log.Victims(nil)) }),
 			"heal":    step((*sim).stepHeal),
+			"trust":   step((*sim).stepTrust),
 			"notes":   step((*sim).stepMoveNotes),
 			"read":    step((*sim).stepRead),
 			"ended":   step((*sim).stepReadEnd),
@@ -40,6 +41,7 @@ func TestLogProperty(t *testing.T) {
 			"damage":  step((*sim).stepDamage),
 			"lose":    step((*sim).stepLose),
 			"crash":   step((*sim).stepCrash),
+			"crashes": step((*sim).stepCrashes),
 			"replace": step((*sim).stepReplace),
 			"restore": step((*sim).stepRestore),
 			"erase":   step((*sim).stepErase),
@@ -265,6 +267,15 @@ func (s *sim) stepHeal() {
 		s.t.Skip("nothing to heal")
 	}
 	s.stepMove(s.log.HealVictims(nil))
+}
+
+// stepTrust moves rows that the last recovery took in on trust.
+func (s *sim) stepTrust() {
+	if s.log.Trusted() == 0 {
+		s.t.Skip("none are on trust")
+	}
+	slots, _ := s.log.TrustVictims(nil)
+	s.stepMove(slots)
 }
 
 // stepRead starts a page-in that ends some time later.

@@ -22,11 +22,15 @@ import (
 // drop it would bring back older versions. So what was written but not
 // answered may or may not be there.
 //
-// The limit of this: a row that was never answered is taken in when the
-// members that lack it cannot be reached, and dropped by a later recovery that
-// reaches them, when older versions of its pages may be gone. After a recovery
-// without some members, compare what they hold when they return (SetMissed),
-// and heal.
+// A row that was never answered is taken in when the members that lack it
+// cannot be reached, and would be dropped by a later recovery that reaches them,
+// when older versions of its pages may be gone. So rows that may be such are on
+// trust, and the driver moves them at once (TrustVictims; log_trust.go). The
+// limit of this: when the client dies before they are moved (Trusted), and the
+// member that lacks one is read the next time. It may be that they cannot be
+// moved for long, when they cannot be decoded or there are no rows. After a
+// recovery without some members, compare what they hold when they return
+// (SetMissed), and heal.
 //
 // Of all rows that hold a page the one with the highest Seq counts; a note's
 // record counts with its own Seq. A page that was trimmed reads as zeros once
@@ -36,6 +40,7 @@ type Recovery struct {
 	seqs []Seq // page -> Seq of the entry; dropped by Finish
 
 	notes   []recoveredNote
+	recent  [][]recentBatch // group -> batches that may not have been settled, by Seq; dropped by Finish
 	torn    int
 	short   int
 	unnamed int
@@ -52,7 +57,7 @@ func NewRecovery(l *Log) *Recovery {
 	if l.used != 0 || l.mapped != 0 || l.filled != 0 {
 		panic("raid: recovery into a log that is in use")
 	}
-	return &Recovery{l: l, seqs: make([]Seq, l.pages)}
+	return &Recovery{l: l, seqs: make([]Seq, l.pages), recent: make([][]recentBatch, len(l.groups))}
 }
 
 // RowHeaders is what the headers of one row say, without the row tables.
@@ -131,13 +136,17 @@ func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders, headers [][]byte) {
 	sent := h.newest.Members &^ unfilled
 	if h.avail&sent&^h.broken&^h.have != 0 {
 		r.torn++
-		l.doomFree(gr, i)
+		r.saw(g, h.newest.Seq, i, false)
+		l.unfree(gr, i)
+		l.giveUp(gr, i)
 		return // was never answered: somebody who would have it does not
 	}
 	if !l.CanDecode(h.have, h.newest.Filled) {
 		r.short++
 	}
-	// Members that could not be read count as having what was sent to them.
+	// Members that could not be read count as having what was sent to them. One
+	// that is lost never contradicts.
+	r.saw(g, h.newest.Seq, i, sent&^h.avail&^gr.lost != 0)
 	r.adopt(g, i, h.newest, headers, h.have, h.have|unfilled|sent&^h.avail)
 }
 
@@ -312,6 +321,7 @@ func (r *Recovery) Finish() (torn int) {
 	for _, n := range r.notes {
 		r.l.kill(n.slot)
 	}
+	r.trust()
 	r.seqs = nil
 	return r.torn
 }

@@ -14,6 +14,8 @@ type Placement struct {
 	N       int    // pages
 	Rows    int    // ceil(N / K)
 	Index   [MaxBatchPages]Index
+
+	wave uint8 // groupWaves.now when it was made
 }
 
 // At is the place of page i of the batch.
@@ -61,7 +63,7 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 			i -= len(l.groups)
 		}
 		g := &l.groups[i]
-		if g.nfree == 0 || !l.writable(g) {
+		if g.nfree == 0 || !l.writable(g) || !l.mayPlace(g) {
 			continue
 		}
 		// Columns in doubt are written, but not named: rather elsewhere.
@@ -90,6 +92,7 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 	p.N = min(n, p.Rows*l.g.K)
 	p.Rows = (p.N + l.g.K - 1) / l.g.K
 	p.Seq = l.NextSeq()
+	l.place(g, p)
 	l.take(g, p)
 	return true
 }
@@ -119,17 +122,19 @@ func (l *Log) take(g *logGroup, p *Placement) {
 	l.free -= uint64(n)
 }
 
-// Abandon gives up a placement whose write failed: its rows are free again, or
-// are erased before. Call it only when every request of the write has completed
-// and the session with each member whose outcome is unknown has ended (I10):
-// then nothing can land in them later.
+// Abandon gives up a placement whose write failed: its rows are free again when
+// they are erased. Call it only when every request of the write has completed and the session
+// with each member whose outcome is unknown has ended (I10): then nothing can
+// land in them later.
 func (l *Log) Abandon(p *Placement) {
 	g := &l.groups[p.Group]
+	g.placed(p)
 	for _, i := range p.Index[:p.Rows] {
-		if p.Named != l.all() { // as its headers say, wherever they landed
-			setBit(g.partial, uint32(i))
+		if l.g.M == 0 {
+			l.release(g, i) // no recovery goes without the member that lacks it
+			continue
 		}
-		l.release(g, i)
+		l.giveUp(g, i)
 	}
 }
 

@@ -34,7 +34,6 @@ type sim struct {
 	advances int // read epochs ended
 	lives    int
 	sure     bool // the last recovery saw all members: what it dropped never comes back
-	doubtful bool // the last recovery took in a row that an unreachable member lacks: see Recovery
 }
 
 // simMember is the memory that one server lends.
@@ -108,6 +107,7 @@ func newSim(t *rapid.T, g Geometry) *sim {
 		Groups:   rapid.IntRange(1, 3).Draw(t, "groups"),
 		Rows:     uint32(rapid.IntRange(30, 140).Draw(t, "rows")), // bitmaps of one to three words
 		MinAck:   rapid.IntRange(g.K, min(g.K+1, g.Members())).Draw(t, "min ack"),
+		wave:     rapid.SampledFrom([]int{1, 2, 5, 20}).Draw(t, "wave"),
 	}
 	s.cfg.Pages = uint64(s.cfg.Groups) * uint64(s.cfg.Rows) * uint64(g.K) * 6 / 10
 	s.pages = make([]simPage, s.cfg.Pages)

@@ -1,0 +1,121 @@
+package client
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"dmps/raid"
+)
+
+// trusted is how many rows that were taken in on trust are not moved yet.
+func (v *Volume) trusted() uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.mu.log.Trusted()
+}
+
+// A client dies while all members but one have a batch. That one is away when
+// the next client recovers, so the batch counts. It goes on, and what the batch
+// replaced is overwritten. Then the member is back and the client is lost before
+// it has looked at it: the next one sees that the member never had the batch.
+// What was read must be there all the same.
+func TestRowsOnTrustAreMoved(t *testing.T) {
+	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 2, M: 1}, {K: 2, M: 2}} {
+		t.Run(g.String(), func(t *testing.T) {
+			const pages, written = 64, 8
+			f := newFakeNet(g.Members())
+			l := f.layout(raid.LayoutLog, g, pages, 1, 200)
+			r := rand.New(rand.NewPCG(1, 1))
+			v := openTest(t, f, l, patient)
+			want := randomBytes(r, pages*raid.PageSize)
+			if _, err := v.WriteAt(want, 0); err != nil {
+				t.Fatal(err)
+			}
+			away := string(l.Groups[0].Members[g.Members()-1].Server)
+			f.freeze(away)
+			copy(want, randomBytes(r, written*raid.PageSize))
+			done := make(chan error, 1)
+			go func() {
+				_, err := v.WriteAt(want[:written*raid.PageSize], 0)
+				done <- err
+			}()
+			waitFor(t, func() bool {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				for c, m := range l.Groups[0].Members[:g.Members()-1] {
+					size := l.HeaderBytes(raid.Col(c))
+					for row := pages / g.K; row < (pages+written)/g.K; row++ {
+						h, err := raid.ParseHeader(f.servers[string(m.Server)].chunks[uint64(m.Chunk)].hdrs[row*size:][:size])
+						if err != nil || h.Kind == raid.KindEmpty {
+							return false
+						}
+					}
+				}
+				return true
+			})
+			ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+			defer cancel()
+			if err := v.Close(ctx); err == nil {
+				t.Fatal("the write has ended")
+			}
+			if err := <-done; err == nil {
+				t.Fatal("the write was answered")
+			}
+			f.down(away, true)
+			f.thaw(away)
+
+			l.Epoch, l.FirstEpoch = 2, false
+			v = openTest(t, f, l)
+			waitFor(t, func() bool { return v.trusted() == 0 })
+			if n := v.Report().Counters["cleaned_pages"]; n < written {
+				t.Errorf("%d pages were moved, not the %d on trust", n, written)
+			}
+			compareAll(t, v, want)
+			for range 10 {
+				copy(want[written*raid.PageSize:], randomBytes(r, (pages-written)*raid.PageSize))
+				if _, err := v.WriteAt(want[written*raid.PageSize:], written*raid.PageSize); err != nil {
+					t.Fatal(err)
+				}
+			}
+			compareAll(t, v, want)
+			closeTest(t, v)
+
+			f.down(away, false)
+			l.Epoch++
+			v = openTest(t, f, l)
+			compareAll(t, v, want)
+			waitFor(t, func() bool { return v.Report().State == StateHealthy })
+			compareAll(t, v, want)
+			closeTest(t, v)
+		})
+	}
+}
+
+// A volume that was closed with everything answered moves, after a recovery
+// without a member, what the last batches wrote, however much it holds: not all
+// that the member is named in.
+func TestFewRowsAreOnTrust(t *testing.T) {
+	g := raid.Geometry{K: 1, M: 1}
+	f := newFakeNet(2)
+	const pages = 8192
+	l := f.layout(raid.LayoutLog, g, pages, 1, pages+pages/4)
+	v := openTest(t, f, l)
+	want := randomBytes(rand.New(rand.NewPCG(1, 1)), pages*raid.PageSize)
+	for p := 0; p < len(want); p += 1 << 20 {
+		if _, err := v.WriteAt(want[p:p+1<<20], int64(p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeTest(t, v)
+	f.down("s1", true)
+	l.Epoch, l.FirstEpoch = 2, false
+	v = openTest(t, f, l)
+	waitFor(t, func() bool { return v.trusted() == 0 })
+	if n := v.Report().Counters["cleaned_pages"]; n == 0 || n > 1024 { // 32 batches
+		t.Errorf("%d of %d pages were moved", n, pages)
+	}
+	compareAll(t, v, want)
+	closeTest(t, v)
+}
