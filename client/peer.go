@@ -34,6 +34,7 @@ type memberRef struct {
 	// were compared with the map since.
 	compared bool
 	unread   atomic.Bool // the recovery could not read some of its headers
+	empty    atomic.Bool // this client had to make its chunk, which should have existed
 }
 
 // peer is one memory server as this volume sees it: the session, which is
@@ -387,12 +388,22 @@ func (p *peer) open(ctx, run context.Context, conn transport.Conn, m *memberRef)
 	v.mu.Lock()
 	opened, compared := m.opened, m.compared
 	v.mu.Unlock()
-	err := conn.OpenChunk(ctx, uint64(m.chunk), transport.ChunkSpec{
+	spec := transport.ChunkSpec{
 		Slots:       v.layout.ChunkSlots,
 		HeaderBytes: uint32(v.layout.HeaderBytes(m.col)),
 		InPlace:     v.layout.Kind != raid.LayoutLog,
-		MustExist:   opened,
-	})
+		MustExist:   opened || v.shouldExist(m),
+	}
+	err := conn.OpenChunk(ctx, uint64(m.chunk), spec)
+	if errors.Is(err, transport.ErrNoChunk) && !opened && spec.MustExist {
+		// The layout is older than what the server was told, or no earlier client
+		// ever reached it. It is made anew, and must not testify that what it
+		// lacks was never answered.
+		v.log.Warn("a server does not hold a chunk of the layout: it counts as empty", "server", p.id, "group", m.group, "column", m.col, "chunk", m.chunk)
+		m.empty.Store(true)
+		spec.MustExist = false
+		err = conn.OpenChunk(ctx, uint64(m.chunk), spec)
+	}
 	switch {
 	case errors.Is(err, transport.ErrNoChunk) && opened:
 		return fmt.Errorf("%w: chunk %d on %s: %v", errChunkGone, m.chunk, p.id, err)
@@ -409,6 +420,14 @@ func (p *peer) open(ctx, run context.Context, conn transport.Conn, m *memberRef)
 	m.opened, m.conn, m.compared = true, conn, compared
 	v.mu.Unlock()
 	return nil
+}
+
+// shouldExist reports whether earlier clients of the volume must have made the
+// chunk of m: it is a member that counts as in sync.
+func (v *Volume) shouldExist(m *memberRef) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.mu.log != nil && !v.layout.FirstEpoch && !m.rebuilding && !m.pending
 }
 
 // refusedBy reports whether err says that nobody listens at the address: the

@@ -155,7 +155,7 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 		if m.peer == nil || m.ref.rebuilding && !partly {
 			continue
 		}
-		if !v.isUp(m.peer) {
+		if m.ref.empty.Load() || !v.isUp(m.peer) {
 			m.ref.unread.Store(true)
 			continue
 		}
@@ -193,7 +193,7 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 // what the others have.
 func (v *Volume) witnesses(g raid.GroupID) (n int) {
 	for c := range raid.Col(v.geo.Members()) {
-		if m := v.member(g, c); m.peer != nil && !m.ref.rebuilding && v.isUp(m.peer) {
+		if m := v.member(g, c); m.peer != nil && !m.ref.rebuilding && !m.ref.empty.Load() && v.isUp(m.peer) {
 			n++
 		}
 	}
