@@ -103,9 +103,8 @@ func serveRelay(c net.Conn, cfg Config) error {
 		defer b.w.Close()
 		r.back = append(r.back, b)
 		wg.Go(func() {
-			if r.replies(b) != nil {
-				c.Close() // the measurement is over, or failed: fio says so
-			}
+			_ = r.replies(b) // the measurement is over, or failed: fio says so
+			c.Close()
 		})
 	}
 	return r.requests(in)
