@@ -316,3 +316,28 @@ func TestRecoveryWithSilentMember(t *testing.T) {
 		closeTest(t, v)
 	}
 }
+
+// A session has ended and nobody has come to say so yet: what is sent there fails
+// at once, and must not be sent there again and again until its tries are used up.
+func TestReadBeforeTheEndIsNoted(t *testing.T) {
+	f := newFakeNet(3)
+	g := raid.Geometry{K: 2, M: 1}
+	v := openTest(t, f, f.layout(raid.LayoutLog, g, 64, 1, 100))
+	want := randomBytes(rand.New(rand.NewPCG(1, 4)), 64*raid.PageSize)
+	if _, err := v.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	f.down("s0", true) // reads of its pages are made from the others
+	wait(t, "to see that a server is away", v, func() bool { return v.Report().State == StateDegraded })
+	p := v.member(0, 1).peer
+	// As in peerDown, before it has the lock.
+	p.drop(p.conn(), ErrClosed)
+	v.mu.Lock()
+	state := p.state
+	v.mu.Unlock()
+	got := make([]byte, len(want))
+	if _, err := v.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("(server was %v) %v", state, err)
+	}
+	closeTest(t, v)
+}

@@ -128,7 +128,11 @@ func (v *Volume) transferFailed(x *xfer) {
 	case errors.Is(err, transport.ErrChecksum):
 		// The bytes changed on their way; the session is sound.
 	case x.conn == nil:
-		// There was no session to begin with.
+		// There was no session to begin with. Whoever ended it may not have come to
+		// say so yet, and what failed would be sent there again and again.
+		a := v.lock()
+		v.peerDownLocked(x.peer, err)
+		v.unlock(a)
 	case errors.Is(err, transport.ErrClosed):
 		v.peerDown(x.peer, x.conn, err)
 	default:
