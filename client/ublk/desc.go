@@ -33,14 +33,6 @@ func parseDesc(b []byte) ioDesc {
 	return ioDesc{ne.Uint32(b), ne.Uint32(b[4:]), ne.Uint64(b[8:])}
 }
 
-func (d *ioDesc) put(b []byte) {
-	clear(b[:ioDescSize])
-	ne := binary.NativeEndian
-	ne.PutUint32(b, d.opFlags)
-	ne.PutUint32(b[4:], d.sectors)
-	ne.PutUint64(b[8:], d.sector)
-}
-
 // Requests that are refused. The block layer keeps to the limits of the device,
 // so that either means a bug on one side.
 var (

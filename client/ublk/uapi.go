@@ -86,9 +86,6 @@ const (
 // a multiple of the size that so many have.
 const maxDepth = 4096
 
-// maxRequest is what one request can carry, bytes: UBLK_IO_BUF_BITS.
-const maxRequest = 1 << 25
-
 const (
 	anyID    = ^uint32(0) // let the driver choose
 	noQueue  = ^uint16(0) // the command is not about a queue
