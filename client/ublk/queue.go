@@ -179,6 +179,9 @@ func (q *queue) run() error {
 			q.settle()
 		}
 	}
+	if q.open > 0 {
+		return q.port.enter(false) // the last commits
+	}
 	return nil
 }
 
