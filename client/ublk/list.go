@@ -1,24 +1,23 @@
 package ublk
 
 import (
-	"runtime"
 	"sync/atomic"
+	"time"
 )
 
 // list takes calls from any goroutine to the thread of their queue, without a
 // lock and without allocating: who puts never waits for anybody.
 type list struct {
 	head atomic.Pointer[call] // the latest first
-	// state says whether the thread sleeps. One wake-up serves everything that
-	// is put until the thread runs.
-	state atomic.Uint32
+	// asleep is set while the thread is, or is about to be, in the kernel with
+	// nothing to do. Whoever clears it wakes it: one wake-up for everything that
+	// is put until it runs.
+	asleep atomic.Bool
+	// wakers are the goroutines that may touch the port. The thread must not
+	// wait for them but at its end: woken on the processor of one of them, it
+	// runs first, and at a real-time priority for as long as it likes.
+	wakers atomic.Int32
 }
-
-const (
-	awake  uint32 = iota // it will look at the list before it sleeps
-	asleep               // it is in the kernel with nothing to do, or about to be
-	rising               // somebody is waking it, and touches the port
-)
 
 // put adds k.
 func (l *list) put(k *call) {
@@ -30,12 +29,14 @@ func (l *list) put(k *call) {
 	}
 }
 
-// wakeUp reports whether the caller has to wake the thread, and call woken then.
-func (l *list) wakeUp() bool {
-	return l.state.Load() == asleep && l.state.CompareAndSwap(asleep, rising)
+// rouse calls wake if the thread sleeps and nobody else is waking it.
+func (l *list) rouse(q *queue) {
+	l.wakers.Add(1)
+	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
+		q.port.wake()
+	}
+	l.wakers.Add(-1)
 }
-
-func (l *list) woken() { l.state.Store(awake) }
 
 // take returns everything that was put, in that order, as a list.
 func (l *list) take() *call {
@@ -53,11 +54,9 @@ func (l *list) take() *call {
 }
 
 // rest announces that the thread will sleep, and reports whether it may:
-// nothing was put and nobody is waking it. Call rise afterwards. The thread's.
+// nothing was put before. Call rise afterwards. The thread's.
 func (l *list) rest() bool {
-	if !l.state.CompareAndSwap(awake, asleep) {
-		return false // rising: there will be an event
-	}
+	l.asleep.Store(true)
 	if l.head.Load() == nil {
 		return true
 	}
@@ -65,13 +64,14 @@ func (l *list) rest() bool {
 	return false
 }
 
-// rise takes rest back. Who is waking the thread goes on with it. The thread's.
-func (l *list) rise() { l.state.CompareAndSwap(asleep, awake) }
+func (l *list) rise() { l.asleep.Store(false) }
 
-// settled waits until nobody is waking the thread any more. The thread's, when
-// it will not rest again.
+// settled waits until nobody touches the port any more. The thread's, when it
+// will not rest again.
 func (l *list) settled() {
-	for l.state.Load() != awake {
-		runtime.Gosched()
+	for l.wakers.Load() != 0 {
+		time.Sleep(settlePoll)
 	}
 }
+
+const settlePoll = time.Millisecond

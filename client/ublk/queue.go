@@ -72,17 +72,9 @@ func newQueue(no, depth int, dev client.Device, maxIO int64) *queue {
 // put hands a call to the thread. It never blocks.
 func (q *queue) put(k *call) {
 	q.done.put(k)
-	q.rouse()
+	q.done.rouse(q)
 	if q.dead.Load() {
 		q.reclaim()
-	}
-}
-
-// rouse wakes the thread if it sleeps.
-func (q *queue) rouse() {
-	if q.done.wakeUp() {
-		q.port.wake()
-		q.done.woken()
 	}
 }
 

@@ -169,7 +169,7 @@ func (s *Server) over(err error) {
 func (s *Server) leaveAll() {
 	for _, q := range s.queues {
 		q.leave.Store(true)
-		q.rouse()
+		q.done.rouse(q)
 	}
 }
 
