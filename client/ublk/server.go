@@ -26,6 +26,8 @@ type Server struct {
 		err  error // the first of a queue
 		live int   // queues that have not ended
 		bye  bool  // Stop or Leave was called
+
+		stopping bool // the device is being taken away
 	}
 }
 
@@ -199,6 +201,26 @@ func (s *Server) goodbye() {
 	s.mu.bye = true
 }
 
+// InUse reports whether somebody swaps to the block device, has mounted it,
+// builds on it, or has it open.
+func (s *Server) InUse() (bool, error) {
+	release, err := s.k.claim(s.id)
+	if errors.Is(err, ErrInUse) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, release()
+}
+
+// Stopping reports whether Stop got as far as to take the device away.
+func (s *Server) Stopping() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.stopping
+}
+
 // Stop answers what is in flight, and removes the block device. It fails with
 // ErrInUse, and changes nothing, when the device is swapped to, mounted or open.
 // When ctx ends first the removal goes on without a witness.
@@ -207,7 +229,9 @@ func (s *Server) Stop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.goodbye()
+	s.mu.Lock()
+	s.mu.bye, s.mu.stopping = true, true
+	s.mu.Unlock()
 	done := make(chan error, 1)
 	go func() { done <- s.stop(release) }()
 	select {
