@@ -191,15 +191,14 @@ func (m *memDev) Kick() {
 	m.mu.Lock()
 	m.ready = append(m.ready, m.submitted...)
 	m.submitted = m.submitted[:0]
-	if m.inline {
-		for i := 0; i < len(m.ready); i++ {
-			op := m.ready[i]
-			m.perform(op)
-			m.mu.Unlock()
-			op.Done(op)
-			m.mu.Lock()
-		}
-		m.ready = m.ready[:0]
+	for m.inline && len(m.ready) > 0 { // several threads may kick at once
+		last := len(m.ready) - 1
+		op := m.ready[last]
+		m.ready = m.ready[:last]
+		m.perform(op)
+		m.mu.Unlock()
+		op.Done(op)
+		m.mu.Lock()
 	}
 	m.cond.Broadcast()
 	m.mu.Unlock()
