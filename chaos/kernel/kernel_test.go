@@ -23,7 +23,7 @@ var (
 // short are the scenarios that run without being asked for by -kernel-all.
 var (
 	all   = flag.Bool("kernel-all", false, "run the long scenarios too")
-	short = []string{"boot", "control", "device-nbd", "swap-nbd-rs21", "restart-nbd"}
+	short = []string{"boot", "control", "device-nbd", "swap-nbd-rs21", "restart-nbd", "device-ublk", "swap-ublk-rs21", "restart-ublk"}
 )
 
 // need skips, or fails where guests are wanted (DMPS_KERNEL=1).

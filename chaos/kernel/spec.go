@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
@@ -74,6 +75,9 @@ func (s *Spec) Run(ctx context.Context) (vm.Result, error) {
 }
 
 func (s *Spec) run(ctx context.Context, to io.Writer) (vm.Result, error) {
+	if _, err := exec.LookPath(vm.Program); err != nil {
+		return vm.Result{}, fmt.Errorf("%w: %w (Debian: qemu-system-x86)", ErrNoGuest, err)
+	}
 	meta := s.Meta
 	if meta == "" {
 		meta = image.Cloud
