@@ -15,7 +15,7 @@ import (
 // bad are words of the kernel's log that must not come up while dmps serves.
 var bad = []string{
 	"I/O error", "Read-error on swap-device", "Write-error on swap-device", "Unexpected reply", "blocked for more than",
-	"Out of memory: Killed process", "Oops", "BUG:", "WARNING: CPU", "soft lockup", "rcu_preempt self-detected", "Double reply",
+	"Out of memory: Killed process", "Memory cgroup out of memory", "Oops", "BUG:", "WARNING: CPU", "soft lockup", "rcu_preempt self-detected", "Double reply",
 }
 
 // kmsg follows the kernel's log from now on.
