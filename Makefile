@@ -90,7 +90,7 @@ KERNEL       ?=
 KERNEL_CACHE ?= $(CURDIR)/bin/kernel
 .PHONY: kernel
 kernel: kernel-ready ## swap to dmps in a QEMU guest and break it there: RUN=swap-nbd COUNT=20 KERNEL='-kernel-duration 10m'
-	DMPS_KERNEL=1 $(GO) test -v -count=$(COUNT) -timeout 12h $(if $(RUN),-run 'TestScenarios/$(RUN)') ./chaos/kernel \
+	DMPS_KERNEL=1 $(GO) test -v -count=$(COUNT) -timeout 12h $(if $(RUN),-run 'TestScenarios/($(RUN))') ./chaos/kernel \
 		-kernel-cache '$(KERNEL_CACHE)' $(if $(RUN),-kernel-all) $(KERNEL)
 
 # Programs by Debian package. The guest's kernel is downloaded by the test.
