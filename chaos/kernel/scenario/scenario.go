@@ -31,6 +31,15 @@ func All() []Scenario {
 		{Name: "meta-gone-nbd", Run: metaGone("nbd")},
 		{Name: "pressure-nbd", Timeout: 10 * time.Minute, Run: pressure("nbd")},
 		{Name: "discard-nbd", Run: discard("nbd")},
+		{Name: "device-ublk", Run: device("ublk")},
+		{Name: "swap-ublk-mirror2", Run: killM("ublk", mirror2)},
+		{Name: "swap-ublk-rs21", Run: killM("ublk", rs21)},
+		{Name: "swap-ublk-rs42", MemoryMiB: 1024, Run: killM("ublk", rs42)},
+		{Name: "restart-ublk", Run: restart("ublk")},
+		{Name: "freeze-ublk", Run: freeze("ublk")},
+		{Name: "meta-gone-ublk", Run: metaGone("ublk")},
+		{Name: "pressure-ublk", Timeout: 10 * time.Minute, Run: pressure("ublk")},
+		{Name: "discard-ublk", Run: discard("ublk")},
 	}
 }
 
