@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,19 +37,34 @@ func (d *driver) claim(id int) (func() error, error) {
 // openers is the number of a process other than this one that has the file
 // open, or nothing.
 func openers(path string) (string, error) {
-	links, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	procs, err := names("/proc")
 	if err != nil {
 		return "", fmt.Errorf("looking for who has %s open: %w", path, err)
 	}
 	self := fmt.Sprint(os.Getpid())
-	for _, l := range links {
-		pid := strings.Split(l, "/")[2]
-		if pid == self {
+	for _, pid := range procs {
+		if pid == self || pid[0] < '0' || pid[0] > '9' {
 			continue
 		}
-		if to, err := os.Readlink(l); err == nil && to == path { // an error: it has ended meanwhile
-			return pid, nil
+		fds, err := names("/proc/" + pid + "/fd")
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		for _, fd := range fds {
+			if to, err := os.Readlink("/proc/" + pid + "/fd/" + fd); err == nil && to == path {
+				return pid, nil
+			}
 		}
 	}
 	return "", nil
+}
+
+// names lists a folder, without looking at what is in it.
+func names(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	list, err := f.Readdirnames(-1)
+	return list, errors.Join(err, f.Close())
 }

@@ -168,9 +168,11 @@ func (p *queuePort) copy(call uintptr, tag uint16, bufs []*client.Buf, at, n int
 	return nil
 }
 
+// chime is what is written into an eventfd: any number but zero, in any byte order.
+var chime = [8]byte{1}
+
 func (p *queuePort) wake() {
-	one := [8]byte{1} // any number but zero, in any byte order
-	if _, err := unix.Write(p.bell, one[:]); err != nil && !errors.Is(err, unix.EAGAIN) {
+	if _, err := unix.Write(p.bell, chime[:]); err != nil && !errors.Is(err, unix.EAGAIN) {
 		// EAGAIN: so many wake-ups are noted that no more can be. Anything else
 		// would be a thread that sleeps for ever.
 		panic(fmt.Sprintf("ublk: waking a queue: %v", err))

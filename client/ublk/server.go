@@ -225,6 +225,13 @@ func (s *Server) Stopping() bool {
 // ErrInUse, and changes nothing, when the device is swapped to, mounted or open.
 // When ctx ends first the removal goes on without a witness.
 func (s *Server) Stop(ctx context.Context) error {
+	if errors.Is(s.Err(), errStopped) { // there is nothing to claim any more
+		s.mu.Lock()
+		s.mu.stopping = true
+		s.mu.Unlock()
+		<-s.ended
+		return errors.Join(s.file.Close(), s.k.remove(s.id), s.close())
+	}
 	release, err := s.k.claim(s.id)
 	if err != nil {
 		return err

@@ -240,6 +240,12 @@ func TestStoppedByOthers(t *testing.T) {
 	if err := s.Err(); !errors.Is(err, errStopped) {
 		t.Error(err)
 	}
+	if err := s.Stop(t.Context()); err != nil || !s.Stopping() {
+		t.Errorf("%v, stopping %v", err, s.Stopping())
+	}
+	if len(k.devs) != 0 {
+		t.Error("the rest of the device is left")
+	}
 }
 
 // TestQueueFails takes the device down with one of its queues, and leaves it to
