@@ -539,7 +539,14 @@ func (v *Volume) pump() {
 // Close waits until everything accepted is answered, gives the lease back and
 // ends all sessions. Requests submitted from now on end with ErrClosed. When
 // ctx ends first, what is still open ends with ErrClosed too, and Close says so.
-func (v *Volume) Close(ctx context.Context) error {
+func (v *Volume) Close(ctx context.Context) error { return v.close(ctx, true) }
+
+// Leave is Close that keeps the lease, for a client that will be back while
+// somebody waits for its volume: nobody else gets it before the lease has run
+// out, or takes it over.
+func (v *Volume) Leave(ctx context.Context) error { return v.close(ctx, false) }
+
+func (v *Volume) close(ctx context.Context, release bool) error {
 	idle := make(chan struct{})
 	a := v.lock()
 	already := v.mu.closing
@@ -573,7 +580,7 @@ func (v *Volume) Close(ctx context.Context) error {
 	v.wg.Wait()
 	v.drainDead()
 	v.failAll(ErrClosed)
-	if v.cfg.Meta != nil && !v.fenced() {
+	if release && v.cfg.Meta != nil && !v.fenced() {
 		dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		if derr := v.cfg.Meta.Detach(dctx, v.layout.Volume, v.layout.Epoch); derr != nil {

@@ -22,7 +22,9 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 	}
 	err := a.n.ask(ctx, func(r *reign, _ *state.State) error {
 		b, ok := r.mu.beats[c.ID]
-		c.Heard = ok && b.incarnation != c.Incarnation && time.Since(b.at) < a.n.cfg.SuspectAfter
+		other := ok && b.incarnation != c.Incarnation
+		c.Heard = other && time.Since(b.at) < a.n.cfg.SuspectAfter
+		c.Ghost = other && b.silent && !c.Heard
 		return nil
 	})
 	if err == nil {
@@ -34,7 +36,8 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 	res := &metapb.RegisterResponse{}
 	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
 		if sv := s.Servers[c.ID]; sv != nil && sv.Incarnation == c.Incarnation {
-			r.mu.beats[c.ID] = beat{incarnation: c.Incarnation, at: time.Now(), used: r.mu.beats[c.ID].used}
+			b := r.mu.beats[c.ID]
+			r.mu.beats[c.ID] = beat{incarnation: c.Incarnation, at: time.Now(), used: b.used, silent: b.incarnation != c.Incarnation || b.silent}
 		}
 		res.Cluster = s.Cluster
 		return nil

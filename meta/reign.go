@@ -37,6 +37,7 @@ type beat struct {
 	incarnation raid.Incarnation
 	at          time.Time
 	used        uint64 // bytes
+	silent      bool   // it registered in this reign, and no heartbeat came since
 }
 
 // leaseEnd is when a lease runs out.

@@ -306,6 +306,54 @@ func TestServersInVirtualTime(t *testing.T) {
 	})
 }
 
+// A server is killed while its registration is on its way, the next one
+// registers, and then the first registration arrives: it drives a living server
+// out. That one is back once the ghost has been silent for a while; half an hour
+// of faults found that it never was.
+func TestLateRegistrationInVirtualTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVirtual(t, 1)
+		v.leader(0)
+		n := v.nodes[0]
+		beat := func(life uint64) bool {
+			t.Helper()
+			res, err := serverAPI{n}.Heartbeat(context.Background(), connect.NewRequest(&metapb.HeartbeatRequest{Id: "s0", Incarnation: life}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return !res.Msg.Unknown
+		}
+		for _, life := range []uint64{7, 6} { // 6 is the ghost
+			if err := v.register(0, "s0", life); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if beat(7) {
+			t.Fatal("the life that was driven out is known")
+		}
+		if err := v.register(0, "s0", 7); reasonCode(err) != metapb.Reason_CODE_INVALID {
+			t.Errorf("a former life registers while the present one may live: %v", err)
+		}
+		time.Sleep(3 * time.Second)
+		if err := v.register(0, "s0", 7); err != nil || !beat(7) {
+			t.Fatalf("the living server is not back when the ghost was silent for 3 s: %v", err)
+		}
+		if err := v.register(0, "s0", 6); reasonCode(err) != metapb.Reason_CODE_INVALID {
+			t.Errorf("the ghost again: %v", err)
+		}
+
+		// One that was heard is no ghost, until it is down.
+		time.Sleep(20 * time.Second)
+		if err := v.register(0, "s0", 6); reasonCode(err) != metapb.Reason_CODE_INVALID {
+			t.Errorf("a former life, with the present one silent: %v", err)
+		}
+		if !beat(7) {
+			t.Error("a server that was silent for less than the grace is forgotten")
+		}
+		v.stop(0)
+	})
+}
+
 // Nodes stop and start from disk in turn, under load; nothing that was
 // answered is forgotten. A node that missed much gets a snapshot.
 func TestRestartsInVirtualTime(t *testing.T) {

@@ -29,6 +29,7 @@ type Data[R any] struct {
 	Quick   bool      `json:"quick,omitempty"` // sizes were cut down: for trying, not for showing
 	Machine Machine   `json:"machine"`
 	Host    Machine   `json:"host"`            // that emulates it
+	Load    [2]string `json:"load"`            // of the host, at start and end: its averages of 1, 5 and 15 minutes
 	Notes   []string  `json:"notes,omitempty"` // how devices and limits were set, and what could not be measured
 	Rows    []R       `json:"rows"`
 }

@@ -32,3 +32,13 @@ func ThisMachine() Machine {
 	}
 	return m
 }
+
+// LoadAverage is what /proc/loadavg says of the last 1, 5 and 15 minutes.
+func LoadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	f := strings.Fields(string(b))
+	return strings.Join(f[:min(3, len(f))], " ")
+}

@@ -27,7 +27,9 @@ type adminStatus struct {
 	Layout     string        `json:"layout"`
 	SizeBytes  uint64        `json:"size_bytes"`
 	Groups     int           `json:"groups"`
-	NBD        string        `json:"nbd"` // URI
+	NBD        string        `json:"nbd,omitempty"`         // URI
+	Device     string        `json:"device,omitempty"`      // path
+	DeviceKind string        `json:"device_kind,omitempty"` // nbd or ublk
 	Holder     string        `json:"holder"`
 	PID        int           `json:"pid"`
 	Started    time.Time     `json:"started"`

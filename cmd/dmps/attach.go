@@ -23,6 +23,7 @@ import (
 
 type attachFlags struct {
 	role      roleFlags
+	device    deviceFlags
 	nbd       string
 	admin     string
 	holder    string
@@ -49,14 +50,19 @@ func (a *app) attachCommand() *cobra.Command {
 	var f attachFlags
 	cmd := &cobra.Command{
 		Use:     "attach VOLUME",
-		Short:   "Serve a volume over NBD",
+		Short:   "Serve a volume as a block device, or over NBD",
 		GroupID: groupRoles,
-		Long: `Takes the lease on a volume and serves it to NBD clients until it is told to
-end. The export has the volume's name and is the default export as well.
+		Long: `Takes the lease on a volume and serves it until it is told to end: to this
+machine's kernel with --device, to NBD clients without, or with --nbd as well.
+The export has the volume's name and is the default export as well.
+
+A device that the kernel uses (swap, a file system) outlives this process. When it
+ends, killed or told to, requests wait; the next attach of the volume on this host
+finds the device and goes on. 'dmps detach' takes it away.
 
 Only one client can hold a volume. The lease belongs to the --holder, by default
-this host and its NBD address: an attach that was killed gets it again at once
-when it is started with the same command line.
+this host and its NBD address, or the volume's device: an attach that was killed
+gets it again at once when it is started with the same command line.
 
 Memory is locked, because a client that is swapped out while the kernel swaps to
 it waits for itself. --allow-swappable goes on without, for volumes that are not
@@ -71,18 +77,23 @@ are refused. Do not start it again before you know why.
 The admin address answers GET /status and /latency (JSON), /metrics (Prometheus),
 /healthz, and takes POST /rebuild (dmps rebuild), /scrub and /scrub/stop (dmps scrub).`,
 		Example: `  dmps attach swap0
+  dmps attach swap0 --device nbd    # the first free /dev/nbdN
   dmps attach swap0 --nbd unix:/run/dmps/swap0.sock --admin 127.0.0.1:9810
   dmps attach swap0 --takeover      # the other client is refused by every server from now on
   nbdinfo nbd://127.0.0.1:10809/swap0`,
 		Args:              exactArgs("VOLUME"),
 		ValidArgsFunction: a.completeNames(volumeNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.device.path != "" && !cmd.Flags().Changed("nbd") {
+				f.nbd = ""
+			}
 			return a.attach(cmd.Context(), args[0], f)
 		},
 	}
 	f.role.add(cmd)
+	f.device.add(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.nbd, "nbd", "127.0.0.1:"+nbdclient.DefaultPort, "where to serve NBD: `ADDRESS` is HOST:PORT or unix:PATH")
+	fl.StringVar(&f.nbd, "nbd", "127.0.0.1:"+nbdclient.DefaultPort, "where to serve NBD: `ADDRESS` is HOST:PORT or unix:PATH (with --device: only when given)")
 	fl.StringVar(&f.admin, "admin", "127.0.0.1:0", "`address` of status and metrics over HTTP; empty: none")
 	fl.StringVar(&f.holder, "holder", "", "`name` under which the lease is held (default: host and NBD address)")
 	f.arena, f.heap = 64*bytesize.MiB, 256*bytesize.MiB
@@ -112,6 +123,9 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		return err
 	}
 	defer meta.Close()
+	if err := f.device.lockHost(volume, &f.role); err != nil {
+		return err
+	}
 	pid, err := takePIDFile(f.role.pidFile)
 	if err != nil {
 		return err
@@ -120,13 +134,17 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 
 	// The listeners come before the lease: a second attach by mistake must
 	// fail here, not take the volume from the first.
-	front, err := nbd.Listen(f.nbd)
-	if err != nil {
-		return listenError("nbd", f.nbd, err)
+	var front net.Listener
+	uri, at := "", "device/"+volume
+	if f.nbd != "" {
+		if front, err = nbd.Listen(f.nbd); err != nil {
+			return listenError("nbd", f.nbd, err)
+		}
+		defer front.Close()
+		uri, at = nbd.URI(front.Addr(), volume), front.Addr().String()
 	}
-	defer front.Close()
 	if f.holder == "" {
-		if f.holder, err = defaultHolder(front.Addr()); err != nil {
+		if f.holder, err = defaultHolder(at); err != nil {
 			return err
 		}
 	}
@@ -170,10 +188,10 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		return errors.Join(err, closeVolume(vol))
 	}
 	s := &attachment{
-		vol: vol, log: log, front: front, side: side, pprof: f.pprof, scrubRate: int64(f.scrubRate),
+		vol: vol, log: log, front: front, side: side, device: f.device, identity: fmt.Sprintf("dmps/%s/%v", volume, layout.Volume), pprof: f.pprof, scrubRate: int64(f.scrubRate),
 		about: adminStatus{
 			Volume: volume, Epoch: layout.Epoch, Redundancy: layout.Geometry.String(), Layout: layout.Kind.String(),
-			SizeBytes: uint64(vol.Size()), Groups: len(layout.Groups), NBD: nbd.URI(front.Addr(), volume),
+			SizeBytes: uint64(vol.Size()), Groups: len(layout.Groups), NBD: uri,
 			Holder: f.holder, PID: os.Getpid(), Started: time.Now(), Locked: locked, Version: version,
 		},
 	}
@@ -181,14 +199,21 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 }
 
 func (f *attachFlags) check() error {
-	addr, err := nbdclient.ParseListen(f.nbd)
-	if err != nil {
-		return usageError("--nbd: %v", err)
+	if err := f.device.check(); err != nil {
+		return err
 	}
-	if addr.Network == "tcp" {
-		if err := f.role.checkAddr("nbd", f.nbd); err != nil {
-			return err
+	if f.nbd != "" {
+		addr, err := nbdclient.ParseListen(f.nbd)
+		if err != nil {
+			return usageError("--nbd: %v", err)
 		}
+		if addr.Network == "tcp" {
+			if err := f.role.checkAddr("nbd", f.nbd); err != nil {
+				return err
+			}
+		}
+	} else if f.device.path == "" {
+		return usageError("nothing to serve: give an address to --nbd, or --device")
 	}
 	if f.admin != "" {
 		if err := f.role.checkAddr("admin", f.admin); err != nil {
@@ -206,13 +231,13 @@ func (f *attachFlags) check() error {
 
 // defaultHolder is who holds the lease: a name that stays the same when the
 // same command is run again, and that nobody else has, since only one process
-// listens at an address of a host.
-func defaultHolder(addr net.Addr) (string, error) {
+// listens at an address of a host, or has the device of a volume.
+func defaultHolder(at string) (string, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return "", fmt.Errorf("finding the host's name for the lease: name a --holder: %w", err)
 	}
-	return host + "/" + strings.TrimPrefix(addr.String(), "/"), nil
+	return host + "/" + strings.TrimPrefix(at, "/"), nil
 }
 
 // takeLease asks until the metadata service decides.
@@ -239,10 +264,13 @@ func takeLease(ctx context.Context, meta *metaclient.Client, log *slog.Logger, r
 type attachment struct {
 	vol   *client.Volume
 	log   *slog.Logger
-	front net.Listener
+	front net.Listener // nil: no NBD clients
 	side  net.Listener // nil: no admin address
-	pprof bool
-	about adminStatus
+
+	device   deviceFlags
+	identity string // of the volume, in all clusters
+	pprof    bool
+	about    adminStatus
 
 	scrubRate int64 // of scrubs on demand that name none
 }
@@ -257,48 +285,78 @@ func scrubbedBefore(ctx context.Context, meta *metaclient.Client, volume string)
 }
 
 // run serves until ctx ends or another client takes the volume. Then it lets
-// clients finish what is in flight, and gives the lease back.
+// clients finish what is in flight, and gives the lease back, unless the kernel
+// still uses the device.
 func (s *attachment) run(ctx context.Context) error {
-	if s.side != nil {
-		adm := newAdmin(s.pprof, s.log)
-		adm.reg.MustRegister(&volumeMetrics{s.about.Volume, s.vol.Report})
-		adm.answer("/status", func() any {
-			about := s.about
-			about.Report = s.vol.Report()
-			return about
-		})
-		adm.answer("/latency", func() any {
-			l := latencies{At: time.Now().UTC(), Epoch: uint64(s.about.Epoch), Bounds: client.BucketBounds()}
-			l.Read, l.Write = s.vol.Latencies()
-			return l
-		})
-		takeRebuild(adm.mux, s.vol)
-		adm.health(s.vol.Flush)
-		adm.takeScrubs(s.vol, s.scrubRate)
-		defer adm.serve(s.side, s.log)()
-	}
-	srv, err := nbd.NewServer(nbd.Config{
-		// No description: go-nbd's client takes it for more names.
-		Exports: map[string]nbd.Export{s.about.Volume: {Device: s.vol}},
-		Default: s.about.Volume,
-		Log:     s.log,
-	})
+	dev, err := s.device.start(ctx, &s.about, s.identity, s.vol, s.log)
 	if err != nil {
 		return errors.Join(err, closeVolume(s.vol))
 	}
+	if s.side != nil {
+		defer s.administer().serve(s.side, s.log)()
+	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(s.front) }()
-	s.log.Info("serving", "nbd", s.about.NBD, "admin", s.adminURL(), "size", human(s.about.SizeBytes))
+	var srv *nbd.Server
+	if s.front != nil {
+		if srv, err = nbd.NewServer(nbd.Config{
+			// No description: go-nbd's client takes it for more names.
+			Exports: map[string]nbd.Export{s.about.Volume: {Device: s.vol}},
+			Default: s.about.Volume,
+			Log:     s.log,
+		}); err != nil {
+			return errors.Join(err, s.leave(dev))
+		}
+		go func() { served <- srv.Serve(s.front) }()
+	}
+	s.log.Info("serving", "nbd", s.about.NBD, "device", s.about.Device, "admin", s.adminURL(), "size", human(s.about.SizeBytes))
 
 	err = s.wait(ctx, served)
 	s.log.Info("ending", "cause", err)
-	bye, cancel := context.WithTimeout(context.Background(), leavePatience)
-	defer cancel()
-	if serr := srv.Shutdown(bye); serr != nil {
-		s.log.Warn("clients did not finish in time", "error", serr)
-		err = errors.Join(err, srv.Close())
+	if srv != nil {
+		bye, cancel := context.WithTimeout(context.Background(), leavePatience)
+		defer cancel()
+		if serr := srv.Shutdown(bye); serr != nil {
+			s.log.Warn("clients did not finish in time", "error", serr)
+			err = errors.Join(err, srv.Close())
+		}
 	}
-	return errors.Join(err, closeVolume(s.vol))
+	return errors.Join(err, s.leave(dev))
+}
+
+// administer is what the admin address answers.
+func (s *attachment) administer() *admin {
+	adm := newAdmin(s.pprof, s.log)
+	adm.reg.MustRegister(&volumeMetrics{s.about.Volume, s.vol.Report})
+	adm.answer("/status", func() any {
+		about := s.about
+		about.Report = s.vol.Report()
+		return about
+	})
+	adm.answer("/latency", func() any {
+		l := latencies{At: time.Now().UTC(), Epoch: uint64(s.about.Epoch), Bounds: client.BucketBounds()}
+		l.Read, l.Write = s.vol.Latencies()
+		return l
+	})
+	takeRebuild(adm.mux, s.vol)
+	adm.health(s.vol.Flush)
+	adm.takeScrubs(s.vol, s.scrubRate)
+	return adm
+}
+
+// leave ends the device, if there is one, and the volume.
+func (s *attachment) leave(dev kernelDevice) error {
+	if dev == nil {
+		return closeVolume(s.vol)
+	}
+	kept, err := dev.Close()
+	if !kept {
+		return errors.Join(err, closeVolume(s.vol))
+	}
+	s.log.Warn("the kernel still uses the device: its requests wait for the next attach of this volume on this host",
+		"device", dev.Path(), "for", s.device.dead)
+	ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
+	defer cancel()
+	return errors.Join(err, s.vol.Leave(ctx))
 }
 
 func (s *attachment) adminURL() string {

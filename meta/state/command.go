@@ -54,6 +54,7 @@ type Register struct {
 	MemoryTotal uint64            `json:"memory_total"`
 	Cluster     string            `json:"cluster,omitempty"`
 	Heard       bool              `json:"heard,omitempty"` // the leader heard the older life a moment ago
+	Ghost       bool              `json:"ghost,omitempty"` // the present life registered, and was never heard of again
 }
 
 // SetServer is what the leader made of heartbeats.

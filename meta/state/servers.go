@@ -28,13 +28,17 @@ func (s *State) register(c *Register) *Refusal {
 		s.Servers[c.ID] = sv
 		s.note(Event{Kind: EventServerJoined, Server: c.ID}, "server %s at %s with %s", c.ID, c.Addr, size(c.MemoryTotal))
 	case sv.Incarnation == c.Incarnation:
-	case slices.Contains(sv.Past, c.Incarnation):
+	case slices.Contains(sv.Past, c.Incarnation) && !c.Ghost && sv.State != ServerDown:
 		return refuse(Invalid, "server %s: incarnation %x was followed by %x, which began later: two servers have this id", c.ID, c.Incarnation, sv.Incarnation)
 	case c.Heard && sv.Addr != c.Addr:
 		return refuse(IDInUse, "server %s lives at %s: stop that one, or choose another --id for %s", c.ID, sv.Addr, c.Addr)
 	default:
 		s.note(Event{Kind: EventServerRestarted, Server: c.ID}, "server %s was started again at %s: what it held is gone", c.ID, c.Addr)
 		s.loseMembers(sv)
+		// A registration that was delayed until its sender was dead and
+		// followed came in between: the present life is the ghost then, and
+		// the one that it drove out is back.
+		sv.Past = slices.DeleteFunc(sv.Past, func(i raid.Incarnation) bool { return i == c.Incarnation })
 		sv.Past = append(sv.Past, sv.Incarnation)
 		if extra := len(sv.Past) - pastIncarnations; extra > 0 {
 			sv.Past = slices.Delete(sv.Past, 0, extra)

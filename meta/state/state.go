@@ -29,7 +29,8 @@ func (s ServerState) String() string {
 }
 
 // pastIncarnations is how many former lives of a server are remembered, so
-// that a registration that was delayed does not bring one back.
+// that a registration that was delayed does not bring one back while the
+// present one lives.
 const pastIncarnations = 8
 
 // Server is a memory server.

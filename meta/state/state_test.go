@@ -60,6 +60,7 @@ func drawCommand(t *rapid.T, s *State) *Command {
 				"host": fmt.Sprintf("h%d", host), "rack": fmt.Sprintf("r%d", host/2), "zone": fmt.Sprintf("z%d", host/4),
 			},
 			MemoryTotal: rapid.Uint64Range(0, 64).Draw(t, "memory") << 20, Heard: rapid.Bool().Draw(t, "heard"),
+			Ghost: rapid.Bool().Draw(t, "ghost"),
 		}}
 	case 2:
 		id := server()

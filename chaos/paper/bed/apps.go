@@ -32,7 +32,7 @@ func (b *Bed) apps(ctx context.Context) error {
 	}
 	devices := []string{paper.LocalDisk, paper.PlainNBD, paper.DmpsMirror, paper.DmpsRS}
 	return b.each(ctx, devices, 512<<20, func(d device) (err error) {
-		off, err := b.swap(ctx, d)
+		off, err := b.swap(d)
 		if err != nil {
 			return err
 		}

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"dmps/chaos/paper"
 )
 
@@ -45,8 +43,11 @@ func (b *Bed) Run(ctx context.Context, figure string, r *Report) error {
 	b.log = func(format string, a ...any) {
 		fmt.Fprintf(os.Stderr, "[%6.1f] %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, a...))
 	}
-	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
-		return err
+	// /var/run is where ip keeps network namespaces.
+	for _, dir := range []string{b.Dir, "/var/run"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
 	}
 	if err := r.Line(KindMachine, paper.ThisMachine()); err != nil {
 		return err
@@ -65,17 +66,11 @@ func quick[T any](b *Bed, n, small T) T {
 	return n
 }
 
-// cgroups is the root of control groups, with the memory controller on for
-// those below.
+// cgroups is where the guest has its control groups.
 const cgroups = "/sys/fs/cgroup"
 
 // limit makes a control group with so many bytes of memory, 0 without limit.
 func (b *Bed) limit(name string, memory int64) (*paper.Limit, error) {
-	if _, err := os.Stat(filepath.Join(cgroups, "cgroup.controllers")); err != nil {
-		if err := unix.Mount("cgroup2", cgroups, "cgroup2", 0, ""); err != nil {
-			return nil, fmt.Errorf("mounting control groups: %w", err)
-		}
-	}
 	if err := os.WriteFile(filepath.Join(cgroups, "cgroup.subtree_control"), []byte("+memory"), 0); err != nil {
 		return nil, fmt.Errorf("control groups: %w", err)
 	}

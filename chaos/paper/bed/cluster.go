@@ -23,7 +23,7 @@ func (b *Bed) cluster(ctx context.Context) error {
 	}
 	devices := []string{paper.LocalDisk, paper.PlainNBD, paper.DmpsMirror}
 	return b.each(ctx, devices, 2*array, func(d device) (err error) {
-		off, err := b.swap(ctx, d)
+		off, err := b.swap(d)
 		if err != nil {
 			return err
 		}

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/Merovius/nbd/nbdnl"
-
 	"dmps/chaos/paper"
 )
 
@@ -69,19 +67,12 @@ func (b *Bed) plain(ctx context.Context, size int64) (d device, err error) {
 	if err := p.ready(ctx, "tcp", address); err != nil {
 		return d, err
 	}
-	return b.connect(ctx, d, "tcp", address)
-}
-
-// connect makes the server at address the device's block device.
-func (b *Bed) connect(ctx context.Context, d device, network, address string) (device, error) {
-	const index = 0
-	path, err := kernelNBD(ctx, index, network, address)
-	if err != nil {
-		return d, err
+	detach, err := kernelNBD(ctx, address)
+	if detach != nil {
+		d.undo = append(d.undo, detach)
 	}
-	d.path = path
-	d.undo = append(d.undo, func() error { return nbdnl.Disconnect(index) })
-	return d, queue(path)
+	d.path = nbdPath
+	return d, err
 }
 
 // volume is how a volume of dmps is laid out.
@@ -154,17 +145,14 @@ func (b *Bed) dmps(ctx context.Context, name string, size int64, v volume) (d de
 	if err := b.create(ctx, urls, v, size); err != nil {
 		return d, err
 	}
-	socket := filepath.Join(b.Dir, "nbd.sock")
-	if p, err = launch("client", b.Dmps, "attach", "paper", "--meta", urls, "--nbd", "unix:"+socket, "--insecure-network", "--scrub-every", "0"); err != nil {
+	if p, err = launch("client", b.Dmps, "attach", "paper", "--meta", urls, "--device", nbdPath, "--insecure-network", "--scrub-every", "0"); err != nil {
 		return d, err
 	}
-	if err := p.ready(ctx, "unix", socket); err != nil {
-		return d, err
-	}
-	// The client ends in order, and before the servers: it must be able to give
-	// its lease back, and its end tells whether all went well.
+	// The client ends in order, and before the servers: it must be able to take the
+	// device away, and its end tells whether all went well.
 	d.undo[len(d.undo)-1] = p.stop
-	return b.connect(ctx, d, "unix", socket)
+	d.path = nbdPath
+	return d, p.attached(ctx, d.path)
 }
 
 // create makes the volume. The servers may not have told the metadata service yet

@@ -32,7 +32,7 @@ func (b *Bed) fill(ctx context.Context) error {
 		}
 	}
 	return b.each(ctx, swapDevices, largest+largest/8, func(d device) (err error) {
-		off, err := b.swap(ctx, d)
+		off, err := b.swap(d)
 		if err != nil {
 			return err
 		}

@@ -7,19 +7,29 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/Merovius/nbd/nbdnl"
+	"golang.org/x/sys/unix"
+
+	"dmps/client/nbddev"
 )
 
-// kernelNBD makes an NBD server a block device: /dev/nbdINDEX, one connection.
-// Nobody but a measurement attaches like this: there is no second connection
-// and no new one when it breaks.
-func kernelNBD(ctx context.Context, index uint32, network, address string) (path string, err error) {
-	fail := func(err error) (string, error) { return "", fmt.Errorf("attaching nbd%d: %w", index, err) }
-	c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+// nbdIndex is the device that everything that is compared becomes in turn.
+const nbdIndex = 0
+
+var nbdPath = fmt.Sprintf("/dev/nbd%d", nbdIndex)
+
+// sendBuffer is what the kernel may have sent and not delivered, in bytes: what
+// dmps' own sockets have. All requests together fit into it (queue).
+const sendBuffer = 8 << 20
+
+// kernelNBD makes a plain NBD server the block device nbdPath, by one
+// connection. Nobody but a measurement attaches like this: there is no new
+// connection when it breaks.
+func kernelNBD(ctx context.Context, address string) (detach func() error, err error) {
+	fail := func(err error) (func() error, error) { return nil, fmt.Errorf("attaching %s: %w", nbdPath, err) }
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return fail(err)
 	}
@@ -28,15 +38,33 @@ func kernelNBD(ctx context.Context, index uint32, network, address string) (path
 	if err != nil {
 		return fail(fmt.Errorf("negotiating: %w", err))
 	}
-	f, err := c.(interface{ File() (*os.File, error) }).File()
+	f, err := c.(*net.TCPConn).File()
 	if err != nil {
 		return fail(err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := nbdnl.Connect(index, []*os.File{f}, size, 0, nbdnl.ServerFlags(flags), nbdnl.WithBlockSize(4096), nbdnl.WithTimeout(60*time.Second)); err != nil {
+	if err := unix.SetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer); err != nil {
+		return fail(fmt.Errorf("send buffer: %w", err))
+	}
+	driver, err := nbddev.OpenDriver()
+	if err != nil {
 		return fail(err)
 	}
-	return fmt.Sprintf("/dev/nbd%d", index), nil
+	defer func() { err = errors.Join(err, driver.Close()) }()
+	_, err = driver.Connect(nbddev.Connection{
+		Index: nbdIndex, Sockets: []int{int(f.Fd())}, Size: int64(size), BlockSize: 4096, Flags: flags,
+		Timeout: time.Minute, DeadTimeout: time.Minute,
+	})
+	if err != nil {
+		return fail(err)
+	}
+	return func() error {
+		driver, err := nbddev.OpenDriver()
+		if err != nil {
+			return err
+		}
+		return errors.Join(driver.Disconnect(nbdIndex), driver.Close())
+	}, queue(nbdPath)
 }
 
 // handshake takes the default export in the way of NBD_OPT_EXPORT_NAME (NBD
@@ -71,14 +99,13 @@ func handshake(c net.Conn) (size uint64, flags uint16, err error) {
 	return binary.BigEndian.Uint64(reply), binary.BigEndian.Uint16(reply[8:]), c.SetDeadline(time.Time{})
 }
 
-// queue sets how the kernel uses an NBD device: what dmps needs to be safe (few
-// requests in flight, no larger than 128 KiB, no scheduler), and so that it is
-// compared fairly the plain server gets the same.
+// queue gives the device of the plain server the settings that dmps gives its
+// own (package nbddev), so that they are compared in the same place.
 func queue(path string) error {
 	dir := filepath.Join("/sys/class/block", filepath.Base(path), "queue")
-	return errors.Join(
-		setting(filepath.Join(dir, "scheduler"), "none"),
-		setting(filepath.Join(dir, "nr_requests"), "16"),
-		setting(filepath.Join(dir, "max_sectors_kb"), "128"),
-	)
+	var errs []error
+	for name, value := range map[string]string{"scheduler": "none", "nr_requests": "16", "max_sectors_kb": "128", "rotational": "0", "read_ahead_kb": "128"} {
+		errs = append(errs, setting(filepath.Join(dir, name), value))
+	}
+	return errors.Join(errs...)
 }

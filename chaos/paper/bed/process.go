@@ -91,6 +91,29 @@ func (p *process) ready(ctx context.Context, network, address string) error {
 	}
 }
 
+// attached waits until the block device at path has a size, or the process has
+// ended: an NBD device has none while nobody serves it.
+func (p *process) attached(ctx context.Context, path string) error {
+	file := filepath.Join("/sys/class/block", filepath.Base(path), "size")
+	for {
+		n, err := number(file)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			return nil
+		}
+		select {
+		case err := <-p.end:
+			p.end <- err // for stop
+			return fmt.Errorf("%s has ended: %v", p.name, err)
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not make %s a device: %w", p.name, path, ctx.Err())
+		case <-time.After(50 * time.Millisecond): // asks again; nothing tells
+		}
+	}
+}
+
 // run runs a program to its end.
 func run(ctx context.Context, argv ...string) error {
 	out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()

@@ -6,32 +6,36 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"dmps/internal/swapctl"
 )
 
 // swap makes the device the guest's only swap device, and returns the function
-// that ends that. size bytes of it are used.
-func (b *Bed) swap(ctx context.Context, d device) (func() error, error) {
+// that ends that.
+func (b *Bed) swap(d device) (off func() error, err error) {
 	if err := Guard(); err != nil {
 		return nil, err
 	}
-	if err := run(ctx, "mkswap", d.path); err != nil {
-		return nil, err
-	}
-	path, err := unix.BytePtrFromString(d.path)
+	f, err := os.OpenFile(d.path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_SWAPON, uintptr(unsafe.Pointer(path)), 0, 0); errno != 0 {
-		return nil, fmt.Errorf("swapon %s: %w", d.path, errno)
+	_, err = swapctl.Format(f, d.size, "paper", true)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if err := swapctl.On(d.path, swapctl.DefaultPriority); err != nil {
+		return nil, err
 	}
 	return func() error {
-		if _, _, errno := unix.Syscall(unix.SYS_SWAPOFF, uintptr(unsafe.Pointer(path)), 0, 0); errno != 0 {
-			return fmt.Errorf("swapoff %s: %w", d.path, errno)
+		for {
+			// Go's own signals interrupt it; what is back stays back.
+			if err := swapctl.Off(d.path); !errors.Is(err, unix.EINTR) {
+				return err
+			}
 		}
-		return nil
 	}, nil
 }
 
@@ -52,7 +56,7 @@ func (b *Bed) mounted(ctx context.Context, d device) (dir string, unmount func()
 	}
 	return dir, func() error {
 		if err := unix.Unmount(dir, 0); err != nil {
-			return errors.Join(fmt.Errorf("unmounting %s: %w", d.path, err))
+			return fmt.Errorf("unmounting %s: %w", d.path, err)
 		}
 		return nil
 	}, nil

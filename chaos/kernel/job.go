@@ -1,0 +1,26 @@
+package kernel
+
+// Where things are in a guest.
+const (
+	InitPath  = "/init"
+	JobPath   = "/etc/job.json"
+	ModuleDir = "/modules"
+)
+
+// GuestWord is on the kernel command line of every guest, and of no machine.
+const GuestWord = "dmps.guest=1"
+
+// LastWords come before the exit status in a guest's last line.
+const LastWords = "guest ends with status "
+
+// StatusBroken is the exit status of a guest in which the job could not be run,
+// or was killed.
+const StatusBroken = 120
+
+// Job is what a guest runs, as JSON at JobPath.
+type Job struct {
+	Argv    []string          `json:"argv"`
+	Env     []string          `json:"env,omitempty"`
+	Modules []string          `json:"modules"` // in order; may have parameters
+	Sysctl  map[string]string `json:"sysctl,omitempty"`
+}

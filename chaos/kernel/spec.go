@@ -1,0 +1,161 @@
+package kernel
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"dmps/chaos/kernel/image"
+	"dmps/chaos/kernel/vm"
+)
+
+// Spec is a guest and what it runs.
+type Spec struct {
+	Cache string // folder in which the kernel is kept between runs
+	Meta  string // kernel package; default image.Cloud
+
+	Guest    string            // path of the program guest, for this guest's /init
+	Files    map[string]string // path in the guest -> path here
+	Programs []string          // of this machine, with their libraries
+	Modules  []string          // "name parameter=value ..."
+	Sysctl   map[string]string // beyond DefaultSysctl
+	Argv     []string
+	Env      []string
+
+	MemoryMiB int
+	CPUs      int
+	Disks     []string
+	Append    string
+	Timeout   time.Duration
+	Console   io.Writer
+}
+
+// DefaultModules are those of every guest.
+var DefaultModules = []string{"nbd nbds_max=4", "ublk_drv", "virtio_blk", "ext4", "dummy", "veth", "sch_netem", "sch_tbf"}
+
+// DefaultSysctl is what a machine that swaps to dmps needs (docs/swap.md).
+var DefaultSysctl = map[string]string{
+	"vm.min_free_kbytes":            "49152",
+	"kernel.hung_task_timeout_secs": "60",
+	"kernel.panic_on_oops":          "1",
+	"kernel.printk":                 "5 4 1 7",
+}
+
+// ErrNoGuest says that no guest can be run on this machine.
+var ErrNoGuest = errors.New("no guest can be run here")
+
+// Run boots the guest and waits for its end.
+func (s *Spec) Run(ctx context.Context) (vm.Result, error) {
+	meta := s.Meta
+	if meta == "" {
+		meta = image.Cloud
+	}
+	k, err := image.Fetch(ctx, s.Cache, meta)
+	if errors.Is(err, image.ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", ErrNoGuest, err)
+	}
+	if err != nil {
+		return vm.Result{}, err
+	}
+	dir, err := os.MkdirTemp("", "dmps-guest-")
+	if err != nil {
+		return vm.Result{}, fmt.Errorf("a folder for the initrd: %w", err)
+	}
+	defer os.RemoveAll(dir) // a rest of it does no harm
+	initrd := filepath.Join(dir, "initrd")
+	if err := s.write(k, initrd); err != nil {
+		return vm.Result{}, err
+	}
+	console := &lastWords{to: s.Console}
+	r, err := vm.Run(ctx, vm.Config{
+		Kernel: k.Image, Initrd: initrd, Append: strings.TrimSpace(GuestWord + " " + s.Append),
+		MemoryMiB: s.MemoryMiB, CPUs: s.CPUs, Disks: s.Disks, Timeout: s.Timeout, Console: console,
+	})
+	if err != nil {
+		return r, err
+	}
+	// The status came through a port that others can write to; the last line
+	// must say the same.
+	if r.Outcome == vm.Exited && !console.said(r.Status) {
+		return r, fmt.Errorf("the guest: exit status %d, but its last line does not say so", r.Status)
+	}
+	return r, nil
+}
+
+// write makes the initrd.
+func (s *Spec) write(k *image.Kernel, to string) error {
+	var names []string
+	params := make(map[string]string)
+	for _, line := range append(append([]string{}, DefaultModules...), s.Modules...) {
+		name, p, _ := strings.Cut(line, " ")
+		names = append(names, name)
+		params[name] = p
+	}
+	mods, err := k.Modules(names...)
+	if err != nil {
+		return err
+	}
+	job := Job{Argv: s.Argv, Env: s.Env, Sysctl: make(map[string]string)}
+	var rd image.Initrd
+	for _, m := range mods {
+		job.Modules = append(job.Modules, strings.TrimSpace(m.Name+" "+params[m.Name]))
+		rd.Add(path.Join(ModuleDir, m.Name+".ko"), 0o644, m.Code)
+	}
+	for _, set := range []map[string]string{DefaultSysctl, s.Sysctl} {
+		for name, v := range set {
+			job.Sysctl[name] = v
+		}
+	}
+	b, err := json.MarshalIndent(job, "", "\t")
+	if err != nil {
+		return fmt.Errorf("the job: %w", err)
+	}
+	rd.Add(JobPath, 0o644, b)
+	for _, dir := range []string{"/dev", "/proc", "/sys", "/tmp", "/run", "/mnt"} {
+		rd.AddDir(dir)
+	}
+	rd.Add("/etc/hosts", 0o644, []byte("127.0.0.1 localhost guest\n"))
+	if err := rd.AddHost(InitPath, s.Guest); err != nil {
+		return err
+	}
+	for in, here := range s.Files {
+		if err := rd.AddHost(in, here); err != nil {
+			return err
+		}
+	}
+	for _, p := range s.Programs {
+		if err := rd.AddProgram(p); err != nil {
+			return err
+		}
+	}
+	return rd.WriteFile(to)
+}
+
+// lastWords passes the console on and keeps its end.
+type lastWords struct {
+	to   io.Writer
+	tail []byte
+}
+
+func (l *lastWords) Write(p []byte) (int, error) {
+	l.tail = append(l.tail, p...)
+	if n := len(l.tail) - 4096; n > 0 {
+		l.tail = append(l.tail[:0], l.tail[n:]...)
+	}
+	if l.to == nil {
+		return len(p), nil
+	}
+	return l.to.Write(p)
+}
+
+func (l *lastWords) said(status int) bool {
+	return bytes.Contains(l.tail, fmt.Appendf(nil, "%s%d", LastWords, status))
+}

@@ -1,0 +1,284 @@
+package nbddev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dmps/client/nbd"
+)
+
+// Config is a device to be.
+type Config struct {
+	// Path is /dev/nbdN, or "nbd" for the first device that is free.
+	Path string
+	// Identifier is what the device holds: only a client with the same one
+	// takes the device over from one that is gone. Required.
+	Identifier string
+	// Export is what is served.
+	Export nbd.Export
+
+	// Connections is the number of sockets. Default 1. With more, a request
+	// that is sent again after its time-out may overtake its first copy.
+	Connections int
+	// Timeout is after how long the kernel sends a request again; it must be
+	// longer than any that the client lets one wait while it works. Default
+	// DefaultTimeout.
+	Timeout time.Duration
+	// DeadTimeout is how long the kernel waits for a client to come back before
+	// it fails requests. Default DefaultDeadTimeout.
+	DeadTimeout time.Duration
+
+	Log *slog.Logger // default: nothing is logged
+}
+
+// Default times of a Config.
+const (
+	DefaultTimeout     = 15 * time.Second
+	DefaultDeadTimeout = time.Hour
+)
+
+// renewEvery is how often a socket is offered to a kernel that has no use for
+// it yet: it may not have noticed that the one before is dead.
+const renewEvery = 100 * time.Millisecond
+
+// Front keeps a device connected, from Start to Close.
+type Front struct {
+	cfg    Config
+	conn   Connection // without Sockets
+	log    *slog.Logger
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	served sync.WaitGroup
+	fresh  bool // this Front connected it; another client had not before
+
+	mu     sync.Mutex // holds the driver
+	driver *Driver
+}
+
+// Start connects the device, or takes it over when it is connected to the same
+// volume by a client that is gone. Errors: ErrNoDriver, ErrBusy.
+func Start(ctx context.Context, cfg Config) (*Front, error) {
+	index, err := parsePath(cfg.Path)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Identifier == "" {
+		return nil, errors.New("nbd device: no identifier")
+	}
+	if cfg.Connections == 0 {
+		cfg.Connections = 1
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = DefaultTimeout
+	}
+	if cfg.DeadTimeout == 0 {
+		cfg.DeadTimeout = DefaultDeadTimeout
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	d, err := OpenDriver()
+	if err != nil {
+		return nil, err
+	}
+	f := &Front{cfg: cfg, log: cfg.Log, driver: d, conn: Connection{
+		Index: index, Size: cfg.Export.Device.Size(), BlockSize: 4096, Flags: nbd.TransmissionFlags(cfg.Export),
+		Timeout: cfg.Timeout, DeadTimeout: cfg.DeadTimeout, Identifier: cfg.Identifier,
+	}}
+	// Of ctx only what Start waits for.
+	f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := f.begin(); err != nil {
+		f.cancel()
+		f.served.Wait()
+		return nil, errors.Join(err, d.Close())
+	}
+	return f, nil
+}
+
+// parsePath is the index in /dev/nbdN.
+func parsePath(path string) (int, error) {
+	if path == "nbd" {
+		return AnyIndex, nil
+	}
+	n, err := strconv.ParseUint(strings.TrimPrefix(path, "/dev/nbd"), 10, 16)
+	if err != nil || !strings.HasPrefix(path, "/dev/nbd") {
+		return 0, fmt.Errorf("%s is not an nbd device: name one as /dev/nbd0, or nbd for the first that is free", path)
+	}
+	return int(n), nil
+}
+
+// begin connects all sockets.
+func (f *Front) begin() error {
+	if f.conn.Index == AnyIndex {
+		// A device that waits for this volume's client comes before a free one.
+		if i, ok := waiting(sysfs, f.cfg.Identifier); ok {
+			f.conn.Index = i
+		}
+	}
+	if f.conn.Index != AnyIndex {
+		up, err := f.driver.Connected(f.conn.Index)
+		if err != nil {
+			return err
+		}
+		if up {
+			if id := backend(sysfs, f.conn.Index); id != f.cfg.Identifier {
+				return fmt.Errorf("%s is connected to %q: %w", f.Path(), id, ErrBusy)
+			}
+			f.log.Info("the kernel has waited for this client", "device", f.Path())
+			for range f.cfg.Connections {
+				f.served.Go(func() { f.keep(nil) })
+			}
+			return nil
+		}
+	}
+	return f.connect()
+}
+
+// connect makes the device.
+func (f *Front) connect() error {
+	c := f.conn
+	for range f.cfg.Connections {
+		kernel, ours, err := pair()
+		if err != nil {
+			return err
+		}
+		defer kernel.Close() // the kernel has its own reference, or none is needed
+		c.Sockets = append(c.Sockets, int(kernel.Fd()))
+		// Served before the kernel has it: whoever sees the device come reads it.
+		f.served.Go(func() { f.keep(ours) })
+	}
+	index, err := f.driver.Connect(c)
+	if err != nil {
+		return err
+	}
+	f.conn.Index, f.fresh = index, true
+	if err := tune(sysfs, index); err != nil {
+		return errors.Join(err, f.driver.Disconnect(index))
+	}
+	return nil
+}
+
+// keep serves one connection, and the next one in its place whenever the kernel
+// has given it up, until Close. Without a connection it begins with a new one.
+func (f *Front) keep(ours net.Conn) {
+	for {
+		began := time.Now()
+		if ours == nil {
+			var err error
+			if ours, err = f.renew(); err != nil {
+				f.log.Error("offering the kernel a new connection failed", "device", f.Path(), "error", err)
+			}
+		}
+		if ours != nil {
+			// Read to its end before there is a new one: what was sent on it
+			// is older than anything on the next.
+			err := nbd.ServeTransmission(f.ctx, ours, f.cfg.Export, nbd.Config{Log: f.log, StallTimeout: -1})
+			ours = nil
+			if f.ctx.Err() != nil {
+				return
+			}
+			if time.Since(began) > renewEvery {
+				f.log.Warn("the kernel has given up a connection", "device", f.Path(), "error", err)
+			}
+		}
+		select {
+		case <-f.ctx.Done():
+			return
+		case <-time.After(max(0, renewEvery-time.Since(began))):
+		}
+	}
+}
+
+// renew gives the kernel a socket in the place of a dead one. When it has none
+// that is dead, the connection that is returned ends at once.
+func (f *Front) renew() (net.Conn, error) {
+	kernel, ours, err := pair()
+	if err != nil {
+		return nil, err
+	}
+	defer kernel.Close() // the kernel has its own reference, or has none
+	c := f.conn
+	c.Sockets = []int{int(kernel.Fd())}
+	f.mu.Lock()
+	err = f.driver.Reconfigure(c)
+	f.mu.Unlock()
+	if err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	return ours, nil
+}
+
+// Path is the device's.
+func (f *Front) Path() string { return "/dev/nbd" + strconv.Itoa(f.conn.Index) }
+
+// Adopted reports whether the device was there already, left by a client that
+// is gone, with whatever uses it.
+func (f *Front) Adopted() bool { return !f.fresh }
+
+// InUse reports whether the kernel uses the device: as swap, mounted, or as a
+// part of another device. All of them claim it for themselves.
+func (f *Front) InUse() (bool, error) {
+	fd, err := unix.Open(f.Path(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("is %s in use: %w", f.Path(), err)
+	}
+	return false, unix.Close(fd)
+}
+
+// Close ends the front end when what is in flight is answered. A device that is
+// in use is left connected, and the kernel waits for the next client; kept says
+// so. Otherwise it is disconnected.
+func (f *Front) Close() (kept bool, err error) {
+	kept, err = f.InUse()
+	if err != nil {
+		kept = true // what may be in use must not be taken away
+	}
+	if !kept {
+		f.mu.Lock()
+		err = f.driver.Disconnect(f.conn.Index)
+		f.mu.Unlock()
+	}
+	f.cancel()
+	f.served.Wait()
+	return kept, errors.Join(err, f.driver.Close())
+}
+
+const sysfs = "/sys"
+
+// backend is the identifier of a connected device.
+func backend(root string, index int) string {
+	b, err := os.ReadFile(filepath.Join(root, "block", fmt.Sprintf("nbd%d", index), "backend"))
+	if err != nil {
+		return "" // not connected, or without one
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// waiting finds the device that holds what identifier names.
+func waiting(root, identifier string) (int, bool) {
+	dirs, err := filepath.Glob(filepath.Join(root, "block", "nbd*"))
+	if err != nil {
+		return 0, false // not with this pattern
+	}
+	for _, dir := range dirs {
+		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), "nbd"))
+		if err == nil && backend(root, n) == identifier {
+			return n, true
+		}
+	}
+	return 0, false
+}

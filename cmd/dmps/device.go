@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dmps/client"
+	"dmps/client/nbd"
+	"dmps/client/nbddev"
+)
+
+// kernelDevice is a volume as a block device of this machine's kernel.
+type kernelDevice interface {
+	// Path is /dev/something.
+	Path() string
+	// Adopted reports whether the device was there already, left by a client
+	// that is gone, with whatever uses it.
+	Adopted() bool
+	// InUse reports whether the kernel uses the device.
+	InUse() (bool, error)
+	// Close takes the device away, unless it is in use: then the kernel waits
+	// for the next client, and kept is true.
+	Close() (kept bool, err error)
+}
+
+// runDir is where the roles of a host find each other.
+const runDir = "/run/dmps"
+
+// deviceFlags say which device a volume becomes.
+type deviceFlags struct {
+	path        string
+	connections int
+	timeout     time.Duration
+	dead        time.Duration
+}
+
+func (d *deviceFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&d.path, "device", "", "serve the volume as this block `device`: /dev/nbdN, or nbd for the first that is free")
+	fl.IntVar(&d.connections, "device-connections", 1, "`number` of sockets between the kernel and this process; with more than 1, a request that was sent again after its time-out may overtake its first copy")
+	fl.DurationVar(&d.timeout, "device-timeout", nbddev.DefaultTimeout, "after how long without an answer the kernel sends a request again; the longest that a restart shows")
+	fl.DurationVar(&d.dead, "device-dead-timeout", nbddev.DefaultDeadTimeout, "how long the kernel waits for this process to be started again before requests fail")
+	noCompletion(cmd, "device-connections", "device-timeout", "device-dead-timeout")
+}
+
+func (d *deviceFlags) check() error {
+	switch {
+	case d.path == "":
+		return nil
+	case d.path != "nbd" && !strings.HasPrefix(d.path, "/dev/nbd"):
+		return usageError("--device %s: name a device such as /dev/nbd0, or nbd for the first that is free", d.path)
+	case d.connections < 1 || d.connections > 16:
+		return usageError("--device-connections %d: 1 to 16", d.connections)
+	case d.timeout < time.Second || d.dead < time.Second:
+		return usageError("--device-timeout and --device-dead-timeout: at least 1s")
+	}
+	return nil
+}
+
+// lockHost makes two attaches of a volume's device on one host impossible: a
+// second one by mistake would get the lease, as the same holder, and the first
+// would be fenced. The file is the role's pid file, unless it has one.
+func (d *deviceFlags) lockHost(volume string, role *roleFlags) error {
+	if d.path == "" || role.pidFile != "" {
+		return nil
+	}
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
+		return fmt.Errorf("a folder for the pid file: %w", err)
+	}
+	role.pidFile = filepath.Join(runDir, "attach-"+volume+".pid")
+	return nil
+}
+
+// start makes the device, and writes it into about. identity tells the volume
+// from all others. Without --device it returns nil.
+func (d *deviceFlags) start(ctx context.Context, about *adminStatus, identity string, vol *client.Volume, log *slog.Logger) (kernelDevice, error) {
+	if d.path == "" {
+		return nil, nil
+	}
+	f, err := nbddev.Start(ctx, nbddev.Config{
+		Path: d.path, Identifier: identity, Export: nbd.Export{Device: vol},
+		Connections: d.connections, Timeout: d.timeout, DeadTimeout: d.dead, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	about.Device, about.DeviceKind = f.Path(), "nbd"
+	return f, nil
+}

@@ -1,0 +1,152 @@
+package swapctl
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Space is swap space that the kernel uses.
+type Space struct {
+	Path       string
+	Size, Used int64 // bytes
+	Priority   int
+}
+
+// Spaces reads /proc/swaps.
+func Spaces() ([]Space, error) {
+	f, err := os.Open("/proc/swaps")
+	if os.IsNotExist(err) {
+		return nil, nil // a kernel without swap
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing swap space: %w", err)
+	}
+	defer f.Close() // read only
+	return parseSpaces(f)
+}
+
+// Find is the space at path, nil when the kernel does not swap to it.
+func Find(path string) (*Space, error) {
+	all, err := Spaces()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		if s.Path == path {
+			return &s, nil
+		}
+	}
+	return nil, nil
+}
+
+// parseSpaces reads a header line and then lines of
+//
+//	/dev/nbd0  partition  131068  4096  -2
+//
+// with sizes in KiB and blanks in paths as \040.
+func parseSpaces(r io.Reader) ([]Space, error) {
+	var all []Space
+	s := bufio.NewScanner(r)
+	for s.Scan() {
+		f := strings.Fields(s.Text())
+		if len(f) == 0 || f[0] == "Filename" {
+			continue
+		}
+		if len(f) != 5 {
+			return nil, fmt.Errorf("listing swap space: a line of %d fields: %q", len(f), s.Text())
+		}
+		var n [3]int64
+		for i := range n {
+			v, err := strconv.ParseInt(f[i+2], 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("listing swap space: %w", err)
+			}
+			n[i] = v
+		}
+		all = append(all, Space{Path: unescape(f[0]), Size: n[0] << 10, Used: n[1] << 10, Priority: int(n[2])})
+	}
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("listing swap space: %w", err)
+	}
+	return all, nil
+}
+
+// unescape undoes the kernel's octal escapes.
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if v, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(v))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// Fit is whether what lies in a swap space has somewhere to go.
+type Fit struct {
+	Used      int64 // bytes that must come back
+	Available int64 // bytes of memory that can take them (MemAvailable)
+	Elsewhere int64 // free bytes of other swap spaces
+}
+
+// margin is what must be left of memory when all is back, of what is available.
+const margin = 10 // percent
+
+// Fits reports whether swapoff can succeed without the OOM killer.
+func (f Fit) Fits() bool { return f.Used <= f.Available-f.Available/100*margin+f.Elsewhere }
+
+// Measure tells how a swap space would fit.
+func Measure(path string) (Fit, error) {
+	all, err := Spaces()
+	if err != nil {
+		return Fit{}, err
+	}
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return Fit{}, fmt.Errorf("how much memory is available: %w", err)
+	}
+	defer f.Close() // read only
+	available, err := parseAvailable(f)
+	if err != nil {
+		return Fit{}, err
+	}
+	return measure(all, path, available)
+}
+
+func measure(all []Space, path string, available int64) (Fit, error) {
+	fit := Fit{Available: available}
+	found := false
+	for _, s := range all {
+		if s.Path == path {
+			fit.Used, found = s.Used, true
+		} else {
+			fit.Elsewhere += s.Size - s.Used
+		}
+	}
+	if !found {
+		return Fit{}, fmt.Errorf("the kernel does not swap to %s", path)
+	}
+	return fit, nil
+}
+
+func parseAvailable(r io.Reader) (int64, error) {
+	for s := bufio.NewScanner(r); s.Scan(); {
+		if v, ok := strings.CutPrefix(s.Text(), "MemAvailable:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(v, "kB")), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("how much memory is available: %w", err)
+			}
+			return kb << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("how much memory is available: no MemAvailable in /proc/meminfo")
+}

@@ -1,0 +1,62 @@
+package swapctl
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const swaps = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n" +
+	"/dev/nbd0                               partition\t131068\t\t4096\t\t5\n" +
+	"/swap\\040file                          file\t\t1024\t\t0\t\t-2\n"
+
+func TestParseSpaces(t *testing.T) {
+	got, err := parseSpaces(strings.NewReader(swaps))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Space{{"/dev/nbd0", 131068 << 10, 4 << 20, 5}, {"/swap file", 1 << 20, 0, -2}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	for _, bad := range []string{"/dev/nbd0 partition 1 2\n", "/dev/nbd0 partition x 2 3\n"} {
+		if got, err := parseSpaces(strings.NewReader(bad)); err == nil {
+			t.Errorf("%q is %v", bad, got)
+		}
+	}
+}
+
+func TestFit(t *testing.T) {
+	spaces, err := parseSpaces(strings.NewReader(swaps))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		meminfo string
+		fits    bool
+	}{
+		{"MemTotal: 9 kB\nMemAvailable:    8192 kB\n", true},
+		{"MemAvailable:    3500 kB\n", true}, // with the other space
+		{"MemAvailable:    3300 kB\n", false},
+		{"MemAvailable:    0 kB\n", false},
+	} {
+		available, err := parseAvailable(strings.NewReader(c.meminfo))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fit, err := measure(spaces, "/dev/nbd0", available)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fit.Used != 4<<20 || fit.Elsewhere != 1<<20 || fit.Fits() != c.fits {
+			t.Errorf("%q: %+v, fits %v", c.meminfo, fit, fit.Fits())
+		}
+	}
+	if _, err := measure(spaces, "/dev/nbd1", 1); err == nil {
+		t.Error("a device that is no swap space fits")
+	}
+	if _, err := parseAvailable(strings.NewReader("MemTotal: 1 kB\n")); err == nil {
+		t.Error("memory without MemAvailable")
+	}
+}
