@@ -20,6 +20,7 @@ type Bed struct {
 	Disk  string // the local disk, a block device that may be overwritten
 	Dir   string // for logs, sockets and state, made when absent
 	Quick bool   // cut sizes and times down
+	Only  string // of the devices that a figure compares, this one alone; "" for all
 
 	report *Report
 	log    func(format string, a ...any) // progress, for people
@@ -113,6 +114,9 @@ func (c before) since() (paper.VM, paper.Disk, error) {
 // each attaches the devices one after another and runs f on each.
 func (b *Bed) each(ctx context.Context, names []string, size int64, f func(device) error) error {
 	for _, name := range names {
+		if b.Only != "" && name != b.Only {
+			continue
+		}
 		b.log("attaching %s", name)
 		d, err := b.attach(ctx, name, size)
 		if err != nil {

@@ -150,7 +150,7 @@ func (b *Bed) dmps(ctx context.Context, name string, size int64, v volume) (d de
 	}
 	// The client ends in order, and before the servers: it must be able to take the
 	// device away, and its end tells whether all went well.
-	d.undo[len(d.undo)-1] = p.stop
+	d.undo[len(d.undo)-1] = func() error { return errors.Join(p.stop(), gone(nbdPath)) }
 	d.path = nbdPath
 	return d, p.attached(ctx, d.path)
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -63,7 +65,7 @@ func kernelNBD(ctx context.Context, address string) (detach func() error, err er
 		if err != nil {
 			return err
 		}
-		return errors.Join(driver.Disconnect(nbdIndex), driver.Close())
+		return errors.Join(driver.Disconnect(nbdIndex), driver.Close(), gone(nbdPath))
 	}, queue(nbdPath)
 }
 
@@ -108,4 +110,37 @@ func queue(path string) error {
 		errs = append(errs, setting(filepath.Join(dir, name), value))
 	}
 	return errors.Join(errs...)
+}
+
+// connected reports whether the NBD device at path is served: it has a size
+// then, and somebody who has connected it.
+func connected(path string) (bool, error) {
+	dir := filepath.Join("/sys/class/block", filepath.Base(path))
+	n, err := number(filepath.Join(dir, "size"))
+	if err != nil {
+		return false, err
+	}
+	_, err = os.Stat(filepath.Join(dir, "pid"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return n > 0, err
+}
+
+// gone waits until the kernel has forgotten the device at path: it disconnects
+// behind the caller's back, and who connects the next one in that time may get
+// the end of the last.
+func gone(path string) error {
+	for end := time.Now().Add(startTime); ; time.Sleep(50 * time.Millisecond) { // nothing tells
+		_, err := os.Stat(filepath.Join("/sys/class/block", filepath.Base(path), "pid"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%s does not go away", path)
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -17,7 +18,8 @@ import (
 type process struct {
 	name string
 	cmd  *exec.Cmd
-	end  chan error // gets its end, once
+	end  chan error  // gets its end, once
+	told atomic.Bool // that it may end
 }
 
 // start starts a process. What it says goes to NAME.log.
@@ -39,12 +41,20 @@ func (b *Bed) start(name string, argv ...string) (*process, error) {
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", p.cmd.Process.Pid), []byte("-1000"), 0); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting %s: %w", name, err), p.cmd.Process.Kill())
 	}
-	go func() { p.end <- p.cmd.Wait() }()
+	go func() {
+		err := p.cmd.Wait()
+		if !p.told.Load() {
+			// Who waits for a device of this process may wait for ever, and say nothing.
+			b.log("%s has ended by itself: %v\n%s", name, err, b.logs())
+		}
+		p.end <- err
+	}()
 	return p, nil
 }
 
 // stop ends the process in order, within a minute.
 func (p *process) stop() error {
+	p.told.Store(true)
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stopping %s: %w", p.name, err)
 	}
@@ -66,6 +76,7 @@ func (p *process) stop() error {
 // kill ends the process at once. It is for servers whose memory nobody needs
 // any more.
 func (p *process) kill() error {
+	p.told.Store(true)
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("killing %s: %w", p.name, err)
 	}
@@ -91,17 +102,13 @@ func (p *process) ready(ctx context.Context, network, address string) error {
 	}
 }
 
-// attached waits until the block device at path has a size, or the process has
-// ended: an NBD device has none while nobody serves it.
+// attached waits until the NBD device at path is served, or the process has
+// ended.
 func (p *process) attached(ctx context.Context, path string) error {
-	file := filepath.Join("/sys/class/block", filepath.Base(path), "size")
 	for {
-		n, err := number(file)
-		if err != nil {
+		on, err := connected(path)
+		if on || err != nil {
 			return err
-		}
-		if n > 0 {
-			return nil
 		}
 		select {
 		case err := <-p.end:

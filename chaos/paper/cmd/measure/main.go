@@ -1,9 +1,12 @@
 // Measure runs in the guest and measures one figure of package paper. It is also
 // the processes beside: a worker with an array, and the sink of messages.
 //
-//	measure figure NAME [quick]
+//	measure figure NAME
 //	measure worker BYTES
 //	measure messages NETWORK ADDRESS
+//
+// What the guest has is in the environment: PAPER_DMPS, PAPER_CC1, PAPER_DISK are
+// paths; PAPER_QUICK, PAPER_DEVICE as in bed.Bed.
 package main
 
 import (
@@ -37,7 +40,7 @@ func run(args []string) error {
 		defer stop()
 		b := bed.Bed{
 			Self: "/proc/self/exe", Dmps: os.Getenv("PAPER_DMPS"), CC1: os.Getenv("PAPER_CC1"), Disk: os.Getenv("PAPER_DISK"),
-			Dir: "/run/paper", Quick: len(args) > 2 && args[2] == "quick",
+			Dir: "/run/paper", Quick: os.Getenv("PAPER_QUICK") != "", Only: os.Getenv("PAPER_DEVICE"),
 		}
 		if self, err := os.Executable(); err == nil {
 			b.Self = self

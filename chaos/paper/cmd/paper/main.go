@@ -38,6 +38,7 @@ func run(ctx context.Context) error {
 		drawOnly = flag.Bool("draw", false, "measure nothing: draw what lies in the folder of data")
 		quick    = flag.Bool("quick", false, "small sizes and short times: to try, not to show")
 		only     = flag.String("only", strings.Join(paper.Figures, ","), "which `figures`")
+		device   = flag.String("device", "", "only this `device` of those that a figure compares: to look for what is wrong, with another -out")
 		out      = flag.String("out", "docs/paper", "`folder` for the pictures, and its folder data for what was measured")
 		dmps     = flag.String("dmps", "bin/dmps", "the `program` dmps, static")
 		cache    = flag.String("cache", "bin/kernel", "`folder` in which the guest's kernel is kept")
@@ -46,7 +47,7 @@ func run(ctx context.Context) error {
 	flag.Parse()
 	data := filepath.Join(*out, "data")
 	if !*drawOnly {
-		h := host.Host{Dmps: *dmps, Cache: *cache, Data: data, Quick: *quick, Out: os.Stdout}
+		h := host.Host{Dmps: *dmps, Cache: *cache, Data: data, Device: *device, Quick: *quick, Out: os.Stdout}
 		if err := measure(ctx, &h, strings.Split(*only, ","), *limit); err != nil {
 			return err
 		}
