@@ -149,7 +149,7 @@ func (f *Front) begin() error {
 func (f *Front) connect() error {
 	c := f.conn
 	for range f.cfg.Connections {
-		kernel, ours, err := pair()
+		kernel, ours, err := Pair()
 		if err != nil {
 			return err
 		}
@@ -188,7 +188,7 @@ func (f *Front) keep(ours net.Conn) {
 			if f.ctx.Err() != nil {
 				return
 			}
-			if time.Since(began) > renewEvery {
+			if err != nil || time.Since(began) > renewEvery {
 				f.log.Warn("the kernel has given up a connection", "device", f.Path(), "error", err)
 			}
 		}
@@ -203,7 +203,7 @@ func (f *Front) keep(ours net.Conn) {
 // renew gives the kernel a socket in the place of a dead one. When it has none
 // that is dead, the connection that is returned ends at once.
 func (f *Front) renew() (net.Conn, error) {
-	kernel, ours, err := pair()
+	kernel, ours, err := Pair()
 	if err != nil {
 		return nil, err
 	}

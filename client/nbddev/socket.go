@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pair returns a connected pair of sockets: one for the kernel, whose
+// Pair returns a connected pair of sockets: one for the kernel, whose
 // descriptor the caller closes once the kernel has it, and one to serve.
-func pair() (kernel *os.File, ours net.Conn, err error) {
+func Pair() (kernel *os.File, ours net.Conn, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("a pair of sockets: %w", err)

@@ -32,6 +32,7 @@ type adminStatus struct {
 	DeviceKind string        `json:"device_kind,omitempty"` // nbd or ublk
 	Holder     string        `json:"holder"`
 	PID        int           `json:"pid"`
+	Boot       string        `json:"boot_id"` // of the machine: detach works on the same one only
 	Started    time.Time     `json:"started"`
 	Locked     bool          `json:"memory_locked"`
 	Version    string        `json:"version"`

@@ -24,6 +24,7 @@ import (
 type attachFlags struct {
 	role      roleFlags
 	device    deviceFlags
+	swap      swapFlags
 	nbd       string
 	admin     string
 	holder    string
@@ -77,7 +78,7 @@ are refused. Do not start it again before you know why.
 The admin address answers GET /status and /latency (JSON), /metrics (Prometheus),
 /healthz, and takes POST /rebuild (dmps rebuild), /scrub and /scrub/stop (dmps scrub).`,
 		Example: `  dmps attach swap0
-  dmps attach swap0 --device nbd    # the first free /dev/nbdN
+  dmps attach swap0 --device nbd --swap    # the first free /dev/nbdN is swap space
   dmps attach swap0 --nbd unix:/run/dmps/swap0.sock --admin 127.0.0.1:9810
   dmps attach swap0 --takeover      # the other client is refused by every server from now on
   nbdinfo nbd://127.0.0.1:10809/swap0`,
@@ -92,6 +93,7 @@ The admin address answers GET /status and /latency (JSON), /metrics (Prometheus)
 	}
 	f.role.add(cmd)
 	f.device.add(cmd)
+	f.swap.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.nbd, "nbd", "127.0.0.1:"+nbdclient.DefaultPort, "where to serve NBD: `ADDRESS` is HOST:PORT or unix:PATH (with --device: only when given)")
 	fl.StringVar(&f.admin, "admin", "127.0.0.1:0", "`address` of status and metrics over HTTP; empty: none")
@@ -123,6 +125,11 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		return err
 	}
 	defer meta.Close()
+	if f.device.path != "" {
+		if err := protect("dmps-attach-"+volume, f.device.unprotected, log); err != nil {
+			return err
+		}
+	}
 	if err := f.device.lockHost(volume, &f.role); err != nil {
 		return err
 	}
@@ -188,18 +195,18 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		return errors.Join(err, closeVolume(vol))
 	}
 	s := &attachment{
-		vol: vol, log: log, front: front, side: side, device: f.device, identity: fmt.Sprintf("dmps/%s/%v", volume, layout.Volume), pprof: f.pprof, scrubRate: int64(f.scrubRate),
+		vol: vol, log: log, front: front, side: side, device: f.device, swap: f.swap, identity: fmt.Sprintf("dmps/%s/%v", volume, layout.Volume), pprof: f.pprof, scrubRate: int64(f.scrubRate),
 		about: adminStatus{
 			Volume: volume, Epoch: layout.Epoch, Redundancy: layout.Geometry.String(), Layout: layout.Kind.String(),
 			SizeBytes: uint64(vol.Size()), Groups: len(layout.Groups), NBD: uri,
-			Holder: f.holder, PID: os.Getpid(), Started: time.Now(), Locked: locked, Version: version,
+			Holder: f.holder, PID: os.Getpid(), Boot: bootID(), Started: time.Now(), Locked: locked, Version: version,
 		},
 	}
 	return s.run(ctx)
 }
 
 func (f *attachFlags) check() error {
-	if err := f.device.check(); err != nil {
+	if err := errors.Join(f.device.check(), f.swap.check(f.device.path)); err != nil {
 		return err
 	}
 	if f.nbd != "" {
@@ -268,6 +275,7 @@ type attachment struct {
 	side  net.Listener // nil: no admin address
 
 	device   deviceFlags
+	swap     swapFlags
 	identity string // of the volume, in all clusters
 	pprof    bool
 	about    adminStatus
@@ -292,8 +300,15 @@ func (s *attachment) run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, closeVolume(s.vol))
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if s.side != nil {
-		defer s.administer().serve(s.side, s.log)()
+		defer s.administer(dev, cancel).serve(s.side, s.log)()
+	}
+	if dev != nil {
+		if err := s.swap.start(dev.Path(), s.vol.Size(), s.about.Volume, s.log); err != nil {
+			return errors.Join(err, s.leave(dev))
+		}
 	}
 	served := make(chan error, 1)
 	var srv *nbd.Server
@@ -324,7 +339,7 @@ func (s *attachment) run(ctx context.Context) error {
 }
 
 // administer is what the admin address answers.
-func (s *attachment) administer() *admin {
+func (s *attachment) administer(dev kernelDevice, end func()) *admin {
 	adm := newAdmin(s.pprof, s.log)
 	adm.reg.MustRegister(&volumeMetrics{s.about.Volume, s.vol.Report})
 	adm.answer("/status", func() any {
@@ -340,6 +355,7 @@ func (s *attachment) administer() *admin {
 	takeRebuild(adm.mux, s.vol)
 	adm.health(s.vol.Flush)
 	adm.takeScrubs(s.vol, s.scrubRate)
+	adm.takeDetach(dev, end)
 	return adm
 }
 

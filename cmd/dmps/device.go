@@ -39,6 +39,7 @@ type deviceFlags struct {
 	connections int
 	timeout     time.Duration
 	dead        time.Duration
+	unprotected bool
 }
 
 func (d *deviceFlags) add(cmd *cobra.Command) {
@@ -47,6 +48,7 @@ func (d *deviceFlags) add(cmd *cobra.Command) {
 	fl.IntVar(&d.connections, "device-connections", 1, "`number` of sockets between the kernel and this process; with more than 1, a request that was sent again after its time-out may overtake its first copy")
 	fl.DurationVar(&d.timeout, "device-timeout", nbddev.DefaultTimeout, "after how long without an answer the kernel sends a request again; the longest that a restart shows")
 	fl.DurationVar(&d.dead, "device-dead-timeout", nbddev.DefaultDeadTimeout, "how long the kernel waits for this process to be started again before requests fail")
+	fl.BoolVar(&d.unprotected, "allow-unprotected", false, "with --device: go on when this process cannot be kept from waiting for itself; do not swap to such a device, and do not fill its file systems")
 	noCompletion(cmd, "device-connections", "device-timeout", "device-dead-timeout")
 }
 

@@ -27,6 +27,7 @@ type serverFlags struct {
 	metrics   string
 	heap      bytesize.Size
 	swappable bool
+	protect   bool
 	rebuild   bytesize.Size
 	care      bool
 	careMem   bytesize.Size
@@ -77,6 +78,7 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 	fl.StringVar(&f.low, "low-memory", "5%", "ask for chunks to be moved away when the host has less `memory` available, in percent or bytes; 0: never")
 	fl.Float64Var(&f.pressure, "pressure", 20, "ask for the same when some tasks wait for memory for that many `percent` of the time (/proc/pressure/memory); 0: never")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")
+	fl.BoolVar(&f.protect, "protect", false, "this host swaps to a volume itself: keep the server from waiting for that, as attach --device does for the client")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the metrics address")
 	if err := cmd.MarkFlagRequired("memory"); err != nil {
 		panic(err) // the flag is defined above
@@ -100,6 +102,11 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		return err
 	}
 	log := a.logger()
+	if f.protect {
+		if err := protect("dmps-server-"+f.id, false, log); err != nil {
+			return err
+		}
+	}
 	registrar, err := a.meta()
 	if err != nil {
 		return err

@@ -1,12 +1,102 @@
 package main
 
 import (
+	"context"
+	"flag"
 	"fmt"
 	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"dmps/chaos/kernel/scenario"
 )
 
 // command runs one of the guest's programs and returns its exit status.
 func command(args []string) int {
-	fmt.Fprintf(os.Stderr, "guest: no such program: %q\n", args)
-	return 2
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if len(args) == 0 {
+		args = []string{""}
+	}
+	var err error
+	switch args[0] {
+	case "scenario":
+		err = runScenario(ctx, args[1:])
+	case "hog":
+		err = runHog(ctx, args[1:])
+	case "end":
+		err = runEnd(ctx, args[1:])
+	case "plain":
+		err = runPlain(ctx, args[1:])
+	default:
+		err = fmt.Errorf("no such program: %q", args)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "guest:", err)
+		return 1
+	}
+	return 0
+}
+
+// lastMoments is what it takes to boot, and to print the logs of what hangs.
+const lastMoments = 30 * time.Second
+
+// runScenario is scenario [-duration D] [-seed N] NAME.
+func runScenario(ctx context.Context, args []string) error {
+	g := new(scenario.Guest)
+	fl := flag.NewFlagSet("scenario", flag.ContinueOnError)
+	fl.DurationVar(&g.Duration, "duration", 0, "how long, for scenarios that go on for a while")
+	fl.Uint64Var(&g.Seed, "seed", 1, "seed of what is written, and in which order")
+	limit := fl.Duration("limit", 0, "when the guest is ended, so that the logs are shown before; 0: never")
+	if err := fl.Parse(args); err != nil {
+		return err
+	}
+	if *limit > 0 {
+		defer time.AfterFunc(*limit-lastMoments, g.Dump).Stop()
+	}
+	s, err := scenario.Find(fl.Arg(0))
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := s.Do(ctx, g); err != nil {
+		g.Dump()
+		return fmt.Errorf("scenario %s failed after %.0f s: %w", s.Name, time.Since(began).Seconds(), err)
+	}
+	fmt.Printf("scenario %s passed in %.0f s\n", s.Name, time.Since(began).Seconds())
+	return nil
+}
+
+// runHog is hog MIB SEED. It prints a line for each turn.
+func runHog(ctx context.Context, args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("hog MIB SEED")
+	}
+	mib, err := strconv.Atoi(args[0])
+	if err != nil {
+		return fmt.Errorf("hog: %w", err)
+	}
+	seed, err := strconv.ParseUint(args[1], 10, 64)
+	if err != nil {
+		return fmt.Errorf("hog: %w", err)
+	}
+	return scenario.Hog(ctx, mib, seed, func(turn, pages int) { fmt.Printf("turn %d: %d pages\n", turn, pages) })
+}
+
+// runPlain is plain INDEX BYTES.
+func runPlain(ctx context.Context, args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("plain INDEX BYTES")
+	}
+	index, err := strconv.Atoi(args[0])
+	if err != nil {
+		return fmt.Errorf("plain: %w", err)
+	}
+	size, err := strconv.ParseInt(args[1], 10, 64)
+	if err != nil {
+		return fmt.Errorf("plain: %w", err)
+	}
+	return scenario.Plain(ctx, index, size)
 }

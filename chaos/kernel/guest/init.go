@@ -74,6 +74,9 @@ func prepare() (*kernel.Job, error) {
 			return nil, fmt.Errorf("setting %s: %w", name, err)
 		}
 	}
+	if err := warm(); err != nil {
+		return nil, err
+	}
 	if err := unix.Sethostname([]byte("guest")); err != nil {
 		return nil, fmt.Errorf("naming the guest: %w", err)
 	}
@@ -89,6 +92,22 @@ func loadModule(line string) error {
 	}
 	if err := unix.InitModule(code, params); err != nil && err != unix.EEXIST {
 		return fmt.Errorf("loading module %s: %w", line, err)
+	}
+	return nil
+}
+
+// warm makes the kernel patch its code for cgroups while nothing else runs. The
+// emulator sometimes runs code that is half patched on another CPU: int3.
+func warm() error {
+	const dir = "/sys/fs/cgroup"
+	if err := os.WriteFile(dir+"/cgroup.subtree_control", []byte("+memory"), 0); err != nil {
+		return fmt.Errorf("cgroups: %w", err)
+	}
+	if err := os.Mkdir(dir+"/warm", 0o755); err != nil {
+		return fmt.Errorf("cgroups: %w", err)
+	}
+	if err := os.WriteFile(dir+"/warm/memory.max", []byte("1048576"), 0); err != nil {
+		return fmt.Errorf("cgroups: %w", err)
 	}
 	return nil
 }

@@ -1,0 +1,124 @@
+package kernel
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"dmps/chaos/kernel/scenario"
+	"dmps/chaos/kernel/vm"
+)
+
+var (
+	cache    = flag.String("kernel-cache", "../../bin/kernel", "folder in which the guests' kernel is kept")
+	duration = flag.Duration("kernel-duration", 0, "how long scenarios run that go on for a while")
+	seed     = flag.Uint64("kernel-seed", 1, "seed of the scenarios")
+)
+
+// short are the scenarios that run without being asked for by -kernel-all.
+var (
+	all   = flag.Bool("kernel-all", false, "run the long scenarios too")
+	short = []string{"boot", "control", "device-nbd", "swap-nbd-rs21", "restart-nbd"}
+)
+
+// need skips, or fails where guests are wanted (DMPS_KERNEL=1).
+func need(t *testing.T, err error) {
+	t.Helper()
+	if os.Getenv("DMPS_KERNEL") == "1" {
+		t.Fatal(err)
+	}
+	t.Skip(err)
+}
+
+// TestScenarios runs each scenario in a guest of its own.
+func TestScenarios(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a guest takes a while")
+	}
+	if os.Getenv("DMPS_KERNEL") == "" {
+		t.Skip("guests are run by make kernel")
+	}
+	if _, err := exec.LookPath(vm.Program); err != nil {
+		need(t, err)
+	}
+	dir := t.TempDir()
+	guest, err := Build(t.Context(), dir, "dmps/chaos/kernel/guest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dmps, err := Build(t.Context(), dir, "dmps/cmd/dmps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range scenario.All() {
+		t.Run(s.Name, func(t *testing.T) {
+			if !*all && !slices.Contains(short, s.Name) {
+				t.Skip("a long one: -kernel-all")
+			}
+			spec := Spec{
+				Cache: *cache, Guest: guest, Files: map[string]string{"/bin/dmps": dmps}, Programs: s.Programs,
+				Argv:      []string{InitPath, "scenario", "-duration", duration.String(), "-seed", strconv.FormatUint(*seed, 10), s.Name},
+				MemoryMiB: s.MemoryMiB, Timeout: s.Timeout, Console: t.Output(),
+			}
+			if spec.MemoryMiB == 0 {
+				spec.MemoryMiB = 768
+			}
+			if spec.Timeout == 0 {
+				spec.Timeout = 5 * time.Minute
+			}
+			spec.Timeout += *duration
+			r, err := spec.Run(t.Context())
+			if errors.Is(err, ErrNoGuest) {
+				need(t, err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Err(); err != nil {
+				t.Error(err)
+			}
+			t.Logf("%v", r.Took.Round(time.Second))
+		})
+	}
+}
+
+// TestOutcomes: a guest that panics, hangs or ends without a word is a failure.
+func TestOutcomes(t *testing.T) {
+	if os.Getenv("DMPS_KERNEL") == "" {
+		t.Skip("guests are run by make kernel")
+	}
+	guest, err := Build(t.Context(), t.TempDir(), "dmps/chaos/kernel/guest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		how  string
+		want vm.Outcome
+	}{
+		{"status", vm.Exited}, {"panic", vm.Panicked}, {"vanish", vm.Vanished}, {"hang", vm.TimedOut},
+	} {
+		t.Run(c.how, func(t *testing.T) {
+			spec := Spec{
+				Cache: *cache, Guest: guest, Argv: []string{InitPath, "end", c.how}, MemoryMiB: 256, Timeout: time.Minute, Console: t.Output(),
+			}
+			r, err := spec.Run(t.Context())
+			if errors.Is(err, ErrNoGuest) {
+				need(t, err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Outcome != c.want || r.Outcome == vm.Exited && r.Status != 3 {
+				t.Errorf("%v, status %d", r.Outcome, r.Status)
+			}
+			if r.Err() == nil {
+				t.Error("it counts as a success")
+			}
+		})
+	}
+}

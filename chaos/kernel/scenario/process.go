@@ -1,0 +1,153 @@
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Guest is the machine that a scenario has to itself.
+type Guest struct {
+	Duration time.Duration // for scenarios that go on for a while; 0: short
+	Seed     uint64
+
+	kmsg *kmsg
+	mu   sync.Mutex
+	all  []*process
+}
+
+const logDir = "/run/log"
+
+// process is a program that runs until somebody ends it.
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	log  string
+	over chan struct{} // closed when it has ended
+	err  error         // after over
+}
+
+// start runs a program, in the cgroup unless that is "".
+func (g *Guest) start(name, cgroup string, argv ...string) (*process, error) {
+	if err := os.MkdirAll(logDir, 0o755); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	p := &process{name: name, log: filepath.Join(logDir, name+".log"), over: make(chan struct{})}
+	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	defer out.Close() // the process has its own
+	p.cmd = exec.Command(argv[0], argv[1:]...)
+	p.cmd.Stdout, p.cmd.Stderr = out, out
+	if cgroup != "" {
+		dir, err := os.Open(cgroup)
+		if err != nil {
+			return nil, fmt.Errorf("starting %s: %w", name, err)
+		}
+		defer dir.Close() // read only
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.over)
+	}()
+	g.mu.Lock()
+	g.all = append(g.all, p)
+	g.mu.Unlock()
+	return p, nil
+}
+
+// signal sends a signal, and for SIGKILL waits for the end.
+func (p *process) signal(s syscall.Signal) error {
+	if err := p.cmd.Process.Signal(s); err != nil {
+		return fmt.Errorf("%v to %s: %w", s, p.name, err)
+	}
+	if s == syscall.SIGKILL {
+		<-p.over
+	}
+	return nil
+}
+
+// wait waits for the end of a process and gives its error.
+func (p *process) wait(ctx context.Context) error {
+	select {
+	case <-p.over:
+		if p.err != nil {
+			return fmt.Errorf("%s: %w: %s", p.name, p.err, p.tail(1000))
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for %s: %w", p.name, ctx.Err())
+	}
+}
+
+// alive is nil while a process runs.
+func (p *process) alive() error {
+	select {
+	case <-p.over:
+		return fmt.Errorf("%s has ended: %w: %s", p.name, errors.Join(p.err, os.ErrProcessDone), p.tail(1000))
+	default:
+		return nil
+	}
+}
+
+// tail is the end of what a process has logged.
+func (p *process) tail(n int) string {
+	b, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(bytes.TrimSpace(b[max(0, len(b)-n):]))
+}
+
+// Dump prints the ends of all logs, after a failure.
+func (g *Guest) Dump() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range g.all {
+		fmt.Printf("--- %s\n%s\n", p.name, p.tail(2500))
+	}
+}
+
+// output runs a program to its end.
+func output(ctx context.Context, argv ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, bytes.TrimSpace(errs.Bytes()))
+	}
+	return out, nil
+}
+
+// until calls f until it returns nil, for at most limit.
+func until(ctx context.Context, limit time.Duration, what string, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s, not within %v: %w", what, limit, err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}

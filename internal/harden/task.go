@@ -1,0 +1,82 @@
+package harden
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Flags of a task that PR_SET_IO_FLUSHER sets: PF_MEMALLOC_NOIO and
+// PF_LOCAL_THROTTLE of include/linux/sched.h, as /proc/PID/stat shows them.
+const (
+	pfMemallocNoIO  = 0x00080000
+	pfLocalThrottle = 0x00100000
+	pfFlusher       = pfMemallocNoIO | pfLocalThrottle
+)
+
+// Fields of /proc/PID/stat after the name in parentheses, proc_pid_stat(5).
+const (
+	statFlags  = 9 - 3
+	statPolicy = 41 - 3
+)
+
+// task is a thread of this process.
+type task struct {
+	flusher bool
+	policy  int
+}
+
+func tasks() ([]task, error) {
+	dir, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return nil, fmt.Errorf("looking at the threads: %w", err)
+	}
+	var all []task
+	for _, d := range dir {
+		b, err := os.ReadFile("/proc/self/task/" + d.Name() + "/stat")
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has ended
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking at the threads: %w", err)
+		}
+		t, err := parseStat(b)
+		if err != nil {
+			return nil, fmt.Errorf("looking at thread %s: %w", d.Name(), err)
+		}
+		all = append(all, t)
+	}
+	return all, nil
+}
+
+func parseStat(b []byte) (task, error) {
+	// The name may contain anything, parentheses too.
+	i := bytes.LastIndexByte(b, ')')
+	f := bytes.Fields(b[i+1:])
+	if i < 0 || len(f) <= statPolicy {
+		return task{}, fmt.Errorf("%d fields in its stat", len(f))
+	}
+	flags, err := strconv.ParseUint(string(f[statFlags]), 10, 64)
+	if err != nil {
+		return task{}, fmt.Errorf("its flags: %w", err)
+	}
+	policy, err := strconv.Atoi(string(f[statPolicy]))
+	if err != nil {
+		return task{}, fmt.Errorf("its policy: %w", err)
+	}
+	return task{flusher: flags&pfFlusher == pfFlusher, policy: policy}, nil
+}
+
+// setFIFO changes the calling thread, sched_setscheduler(2).
+func setFIFO(priority int) error {
+	param := struct{ priority int32 }{int32(priority)}
+	if _, _, errno := unix.Syscall(unix.SYS_SCHED_SETSCHEDULER, 0, unix.SCHED_FIFO, uintptr(unsafe.Pointer(&param))); errno != 0 {
+		return errno
+	}
+	return nil
+}
