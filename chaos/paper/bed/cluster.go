@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"time"
 
 	"dmps/chaos/paper"
 )
@@ -11,12 +12,15 @@ import (
 // vmaReadahead turns the kernel's reading ahead by address on and off.
 const vmaReadahead = "/sys/kernel/mm/swap/vma_ra_enabled"
 
+// clusterTime is how long one device may take.
+const clusterTime = 100 * time.Second
+
 // cluster measures passes over an array by vm.page-cluster, in order and at
 // random, with both ways in which the kernel reads ahead.
 func (b *Bed) cluster(ctx context.Context) error {
 	const limit = 32 << 20
-	array := quick[int64](b, 96<<20, 64<<20)
-	random := quick(b, 3000, 500)
+	array := quick[int64](b, 64<<20, 48<<20)
+	random := quick(b, 1500, 200)
 	last := quick(b, 5, 3)
 	if err := b.report.Note("An array of %d MiB in %d MiB of memory, filled once with a device; then, for each setting, read in order, and %d pages of it read at random. The counters are those of the pass alone.", array>>20, limit>>20, random); err != nil {
 		return err
@@ -32,11 +36,15 @@ func (b *Bed) cluster(ctx context.Context) error {
 			if _, err := w.Do(paper.PassFill); err != nil {
 				return err
 			}
+			left := newBudget(clusterTime)
 			for _, ahead := range []string{paper.BySlot, paper.ByAddress} {
 				if err := setting(vmaReadahead, strconv.FormatBool(ahead == paper.ByAddress)); err != nil {
 					return err
 				}
 				for c := range last + 1 {
+					if !left.allows(1) {
+						return b.report.Note("%s: %s, page-cluster %d and what follows is left out, it would take longer than %v.", d.name, ahead, c, clusterTime)
+					}
 					if err := setting("/proc/sys/vm/page-cluster", strconv.Itoa(c)); err != nil {
 						return err
 					}
@@ -50,6 +58,7 @@ func (b *Bed) cluster(ctx context.Context) error {
 							return err
 						}
 					}
+					left.step()
 				}
 			}
 			return ctx.Err()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"dmps/chaos/paper"
 )
@@ -14,6 +15,9 @@ var swapDevices = []string{paper.LocalDisk, paper.PlainNBD, paper.DmpsOne, paper
 
 // arrayLimit is the small memory of who has an array, in bytes.
 const arrayLimit = 48 << 20
+
+// fillTime is how long one device may take.
+const fillTime = 110 * time.Second
 
 // fill measures arrays of 32-bit numbers, filled and read in order, first with
 // enough memory, then on each swap device.
@@ -37,11 +41,19 @@ func (b *Bed) fill(ctx context.Context) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, off()) }()
+		left := newBudget(fillTime)
 		for _, n := range arrays {
+			if !left.allows(2.2) {
+				if err := b.report.Note("%s: arrays of %d MiB and more are left out, they would take longer than %v.", d.name, n>>20, fillTime); err != nil {
+					return err
+				}
+				break
+			}
 			b.log("%s: %d MiB", d.name, n>>20)
 			if err := b.array(ctx, d, n, arrayLimit, b.fillAndRead); err != nil {
 				return err
 			}
+			left.step()
 		}
 		return ctx.Err()
 	})
