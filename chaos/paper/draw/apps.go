@@ -16,8 +16,8 @@ func apps(dir string) (*picture, error) {
 			enough[r.App] = append(enough[r.App], r.Seconds)
 		}
 	}
-	slow := &bars{format: "%.1f"}
-	out := &bars{format: "%.0f"}
+	slow := &bars{}
+	out := &bars{}
 	for _, r := range d.Rows {
 		if r.Device == paper.Memory || len(enough[r.App]) == 0 {
 			continue

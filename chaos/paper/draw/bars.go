@@ -16,7 +16,6 @@ type bars struct {
 	groups []string
 	kinds  []string
 	values map[[2]string][]float64
-	format string // of the number above a bar
 }
 
 func (b *bars) add(group, kind string, v float64) {
@@ -30,6 +29,17 @@ func (b *bars) add(group, kind string, v float64) {
 		b.kinds = append(b.kinds, kind)
 	}
 	b.values[[2]string{group, kind}] = append(b.values[[2]string{group, kind}], v)
+}
+
+// short is a number of two or three digits, for above a bar.
+func short(v float64) string {
+	switch {
+	case v < 1:
+		return fmt.Sprintf("%.2f", v)
+	case v < 9.95:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.0f", v)
 }
 
 // bars puts the groups into a panel of the picture. What was not measured has no
@@ -46,7 +56,7 @@ func (p *picture) bars(pl *plot.Plot, b *bars) error {
 			if len(vs) > 0 {
 				v = median(vs)
 				labels.XYs = append(labels.XYs, plotter.XY{X: float64(g), Y: v})
-				labels.Labels = append(labels.Labels, fmt.Sprintf(b.format, v))
+				labels.Labels = append(labels.Labels, short(v))
 				offsets = append(offsets, width*vg.Length(float64(i)-float64(len(b.kinds)-1)/2))
 			}
 			values = append(values, v)
@@ -69,10 +79,11 @@ func (p *picture) bars(pl *plot.Plot, b *bars) error {
 		}
 		one.Offset = vg.Point{X: offsets[i], Y: 2}
 		one.TextStyle[0].XAlign = -0.5
-		one.TextStyle[0].Font.Size = 7
+		one.TextStyle[0].Font.Size = 6.5
 		pl.Add(one)
 	}
 	pl.NominalX(b.groups...)
+	pl.X.Tick.Label.Font.Size = 8
 	pl.X.Min, pl.X.Max = -0.5, float64(len(b.groups))-0.5
 	pl.Y.Min = 0
 	pl.Y.Max *= 1.08

@@ -63,7 +63,7 @@ func madeUp(t *testing.T, dir string) {
 			paper.AppRow{App: "sqlite", Device: d, Moved: paper.Moved{Seconds: 9 - float64(i)}, VM: paper.VM{SwapIn: 10000}})
 	}
 	var paths []paper.PathRow
-	for i, l := range []string{"one path", "two paths,\nlinear", "two paths,\nstriped"} {
+	for i, l := range []string{"one path, striped", "two paths, linear", "two paths, striped", "two paths, log", "one path, mirror:2", "two paths, mirror:2"} {
 		for _, op := range []string{paper.Read, paper.Write} {
 			paths = append(paths, paper.PathRow{Layout: l, Op: op, Rate: 1e7, Moved: rate(i, 1, 1), Sent: []paper.LinkLoad{{Out: 5, In: 6}, {Out: 5, In: 4}}})
 		}

@@ -2,6 +2,7 @@ package draw
 
 import (
 	"fmt"
+	"strings"
 
 	"dmps/chaos/paper"
 )
@@ -13,11 +14,12 @@ func paths(dir string) (*picture, error) {
 		return nil, err
 	}
 	p := &picture{name: d.Figure}
-	rate := &bars{format: "%.1f"}
-	share := &bars{format: "%.2f"}
+	rate := &bars{}
+	share := &bars{}
 	for _, r := range d.Rows {
 		p.title = fmt.Sprintf("Two network paths of %.0f MB/s each", float64(r.Rate)/1e6)
-		rate.add(r.Layout, r.Op, r.MBps())
+		layout := strings.Replace(r.Layout, ", ", ",\n", 1)
+		rate.add(layout, r.Op, r.MBps())
 		var busiest, all float64
 		for _, l := range r.Sent {
 			n := float64(l.Out)
@@ -27,7 +29,7 @@ func paths(dir string) (*picture, error) {
 			busiest, all = max(busiest, n), all+n
 		}
 		if all > 0 {
-			share.add(r.Layout, r.Op, busiest/all)
+			share.add(layout, r.Op, busiest/all)
 		}
 	}
 	if err := p.bars(panel("direct I/O in order", "", "bandwidth (MB/s)"), rate); err != nil {
