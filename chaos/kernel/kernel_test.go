@@ -62,7 +62,6 @@ func TestScenarios(t *testing.T) {
 			}
 			spec := Spec{
 				Cache: *cache, Guest: guest, Files: map[string]string{"/bin/dmps": dmps}, Programs: s.Programs,
-				Argv:      []string{InitPath, "scenario", "-duration", duration.String(), "-seed", strconv.FormatUint(*seed, 10), s.Name},
 				MemoryMiB: s.MemoryMiB, Timeout: s.Timeout, Console: t.Output(),
 			}
 			if spec.MemoryMiB == 0 {
@@ -72,6 +71,8 @@ func TestScenarios(t *testing.T) {
 				spec.Timeout = 5 * time.Minute
 			}
 			spec.Timeout += *duration
+			spec.Argv = []string{InitPath, "scenario", "-duration", duration.String(), "-seed", strconv.FormatUint(*seed, 10),
+				"-limit", spec.Timeout.String(), s.Name}
 			r, err := spec.Run(t.Context())
 			if errors.Is(err, ErrNoGuest) {
 				need(t, err)

@@ -164,9 +164,13 @@ func (d *Driver) execute(cmd uint8, encode func(*netlink.AttributeEncoder)) ([]g
 	if err != nil {
 		return nil, err
 	}
-	// Connect and status have an answer beside the acknowledgement.
-	return d.conn.Execute(genetlink.Message{Header: genetlink.Header{Command: cmd, Version: familyVersion}, Data: b},
-		d.family, netlink.Request|netlink.Acknowledge)
+	flags := netlink.Request
+	if cmd == cmdReconfigure || cmd == cmdDisconnect {
+		// The others are answered: an acknowledgement beside that would be
+		// taken for the answer to the next command.
+		flags |= netlink.Acknowledge
+	}
+	return d.conn.Execute(genetlink.Message{Header: genetlink.Header{Command: cmd, Version: familyVersion}, Data: b}, d.family, flags)
 }
 
 // encode is the whole of a connection, for NBD_CMD_CONNECT.

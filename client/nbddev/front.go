@@ -247,13 +247,13 @@ func (f *Front) Close() (kept bool, err error) {
 	if err != nil {
 		kept = true // what may be in use must not be taken away
 	}
-	if !kept {
-		f.mu.Lock()
-		err = f.driver.Disconnect(f.conn.Index)
-		f.mu.Unlock()
-	}
+	// Served no more before it is taken away, or its end would be taken for
+	// one that a new connection mends.
 	f.cancel()
 	f.served.Wait()
+	if !kept {
+		err = errors.Join(err, f.driver.Disconnect(f.conn.Index))
+	}
 	return kept, errors.Join(err, f.driver.Close())
 }
 
