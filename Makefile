@@ -89,6 +89,32 @@ fuzz-short: ## run every fuzz target for FUZZTIME (50000x)
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
 	done
 
+# Which scenarios (a part of the name; then the long ones as well), how often,
+# and where the guest's kernel is kept; see docs/kernel.md.
+RUN          ?=
+COUNT        ?= 1
+KERNEL       ?=
+KERNEL_CACHE ?= $(CURDIR)/bin/kernel
+.PHONY: kernel
+kernel: kernel-ready ## swap to dmps in a QEMU guest and break it there: RUN=swap-nbd COUNT=20 KERNEL='-kernel-duration 10m'
+	DMPS_KERNEL=1 $(GO) test -v -count=$(COUNT) -timeout 12h $(if $(RUN),-run 'TestScenarios/($(RUN))') ./chaos/kernel \
+		-kernel-cache '$(KERNEL_CACHE)' $(if $(RUN),-kernel-all) $(KERNEL)
+
+# Programs by Debian package. The guest's kernel is downloaded by the test.
+.PHONY: kernel-ready
+kernel-ready:
+	@missing=(); \
+	for pair in qemu-system-x86_64:qemu-system-x86 fio:fio mkfs.ext4:e2fsprogs; do \
+		PATH=$$PATH:/usr/sbin:/sbin command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair#*:}"); \
+	done; \
+	sudo=(); [ "$$(id -u)" = 0 ] || sudo=(sudo); \
+	if [ $${#missing[@]} -gt 0 ] || ! { [ -d '$(KERNEL_CACHE)' ] || apt-cache show linux-image-6.12-cloud-amd64 >/dev/null 2>&1; }; then \
+		"$${sudo[@]}" apt-get update -qq; \
+	fi; \
+	[ $${#missing[@]} -gt 0 ] || exit 0; \
+	echo "installing $${missing[*]}"; \
+	DEBIAN_FRONTEND=noninteractive "$${sudo[@]}" apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
+
 .PHONY: cover
 cover: ## coverage of all packages in bench-out/cover.html
 	@mkdir -p bench-out

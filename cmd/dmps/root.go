@@ -129,7 +129,7 @@ Exit codes:
 		&cobra.Group{ID: groupTry, Title: "Try and measure:"},
 	)
 	root.AddCommand(
-		a.serverCommand(), a.metaCommand(), a.attachCommand(), a.detachCommand(),
+		a.serverCommand(), a.metaCommand(), a.attachCommand(), a.detachCommand(), a.doctorCommand(),
 		a.volumeCommand(), a.statusCommand(), a.topCommand(), a.eventsCommand(), a.rebuildCommand(), a.scrubCommand(), a.rebalanceCommand(),
 		a.devCommand(), a.demoCommand(), a.benchCommand(), a.chaosCommand(),
 		a.versionCommand(),

@@ -57,10 +57,10 @@ func Check(o Options) []error {
 	}
 	var flusher, fifo int
 	for _, t := range tasks {
-		if !t.flusher {
+		if !t.Flusher {
 			flusher++
 		}
-		if o.Priority > 0 && t.policy != unix.SCHED_FIFO {
+		if o.Priority > 0 && !t.FIFO {
 			fifo++
 		}
 	}
@@ -78,14 +78,14 @@ func Check(o Options) []error {
 
 // because says what is needed, and whether that is what is missing.
 func because(needs string, capability uint) error {
-	if !capable(capability) {
+	if !Capable(capability) {
 		return fmt.Errorf("it needs %s, which this process does not have", needs)
 	}
 	return errors.New("it needs " + needs)
 }
 
-// capable reports whether the process has a capability.
-func capable(capability uint) bool {
+// Capable reports whether the process has a capability.
+func Capable(capability uint) bool {
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&head, &data[0]); err != nil {

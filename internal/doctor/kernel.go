@@ -1,0 +1,59 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+)
+
+// version is the major and minor number of a release such as 6.12.117+deb12.
+func version(release string) (major, minor int) {
+	_, _ = fmt.Sscanf(release, "%d.%d", &major, &minor) // what is no number is 0: too old
+	return major, minor
+}
+
+func kernel(h *Host) []Finding {
+	major, minor := version(h.Release)
+	at := func(a, b int) bool { return major > a || major == a && minor >= b }
+	switch {
+	case !at(5, 6):
+		return []Finding{{"kernel", Failure, h.Release, "before 5.6 a process cannot be kept from waiting for I/O of its own (PR_SET_IO_FLUSHER)", "a newer kernel"}}
+	case h.WantUblk && !at(6, 0):
+		return []Finding{{"kernel", Failure, h.Release, "ublk came with 6.0", "a newer kernel, or --device nbd"}}
+	}
+	return ok("kernel", "%s", h.Release)
+}
+
+func driver(h *Host) []Finding {
+	name, module := "nbd", "nbd"
+	if h.WantUblk {
+		name, module = "ublk", "ublk_drv"
+	}
+	if h.exists("/sys/module/" + module) {
+		return ok("driver", "%s is loaded", module)
+	}
+	return []Finding{{"driver", Failure, module + " is not loaded", "the kernel reaches the client through " + name, "modprobe " + module + "; a line " + module + " in /etc/modules-load.d/dmps.conf"}}
+}
+
+func cgroups(h *Host) []Finding {
+	const check = "cgroup"
+	own, found := h.text("/proc/self/cgroup")
+	if !found {
+		return unknown(check, "/proc/self/cgroup")
+	}
+	if !h.exists("/sys/fs/cgroup/cgroup.controllers") || !strings.Contains(own, "0::") {
+		return []Finding{{check, Warning, "there is no cgroup v2", "the client cannot be given a cgroup that does not swap", "boot with systemd.unified_cgroup_hierarchy=1"}}
+	}
+	return ok(check, "version 2")
+}
+
+func realtime(h *Host) []Finding {
+	const check, path = "realtime", "/proc/sys/kernel/sched_rt_runtime_us"
+	n, found := h.number(path)
+	if !found {
+		return unknown(check, path)
+	}
+	if n == 0 {
+		return []Finding{{check, Failure, "sched_rt_runtime_us is 0", "no process can be scheduled before the others (SCHED_FIFO)", "sysctl kernel.sched_rt_runtime_us=950000"}}
+	}
+	return ok(check, "SCHED_FIFO may run %d us of each period", n)
+}
