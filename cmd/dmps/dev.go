@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -137,6 +138,9 @@ func (a *app) dev(ctx context.Context, d devFlags) error {
 			return err
 		}
 		err = a.describeDev(c)
+		if errors.Is(err, syscall.EPIPE) {
+			err = nil // nobody reads it any more; the cluster was asked for all the same
+		}
 		if err == nil {
 			<-ctx.Done()
 			cfg.Progress("ending all roles")
