@@ -350,7 +350,7 @@ func TestLostAfterPromotion(t *testing.T) {
 		return raid.Member{Server: raid.ServerID(id), Addr: id, Incarnation: raid.Incarnation(f.servers[id].inc), Chunk: chunk, State: raid.MemberRebuilding}
 	}
 	change(func(g *raid.Group) { g.Pending = []raid.Pending{{Col: 0, Member: on("s3", 100)}} })
-	wait(t, "vouching", v, func() bool { return slices.Contains(v.Report().Rebuilt, 100) })
+	wait(t, "vouching", v, func() bool { return slices.Contains(v.leaseReport(true).Rebuilt, 100) })
 
 	f.freeze("s2")
 	page := make([]byte, raid.PageSize)
