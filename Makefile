@@ -69,6 +69,13 @@ bench: build ## compare with other NBD servers on this machine; writes bench-out
 bench-heal: build ## page-in latency and speed of rebuilds, with the guard and without; writes bench-out/
 	$(GO) run ./chaos/heal/cmd/heal -dmps $(CURDIR)/$(BIN) -out bench-out
 
+# What the paper measured and what it left open, in guests; docs/paper. PAPER='-quick
+# -out bench-out/paper' tries it in some minutes, PAPER=-draw draws again.
+PAPER ?=
+.PHONY: paper
+paper: build ## measure the figures of the paper in QEMU guests and draw them into docs/paper: PAPER='-only fill'
+	$(GO) run ./chaos/paper/cmd/paper -dmps $(CURDIR)/$(BIN) $(PAPER)
+
 .PHONY: bench-smoke
 bench-smoke: ## run the Go benchmarks for 100 rounds each, to know that they run
 	@# A round of BenchmarkFio takes seconds by design.
@@ -81,6 +88,32 @@ fuzz-short: ## run every fuzz target for FUZZTIME (50000x)
 		echo "== $$dir $$name"; \
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
 	done
+
+# Which scenarios (a part of the name; then the long ones as well), how often,
+# and where the guest's kernel is kept; see docs/kernel.md.
+RUN          ?=
+COUNT        ?= 1
+KERNEL       ?=
+KERNEL_CACHE ?= $(CURDIR)/bin/kernel
+.PHONY: kernel
+kernel: kernel-ready ## swap to dmps in a QEMU guest and break it there: RUN=swap-nbd COUNT=20 KERNEL='-kernel-duration 10m'
+	DMPS_KERNEL=1 $(GO) test -v -count=$(COUNT) -timeout 12h $(if $(RUN),-run 'TestScenarios/($(RUN))') ./chaos/kernel \
+		-kernel-cache '$(KERNEL_CACHE)' $(if $(RUN),-kernel-all) $(KERNEL)
+
+# Programs by Debian package. The guest's kernel is downloaded by the test.
+.PHONY: kernel-ready
+kernel-ready:
+	@missing=(); \
+	for pair in qemu-system-x86_64:qemu-system-x86 fio:fio mkfs.ext4:e2fsprogs; do \
+		PATH=$$PATH:/usr/sbin:/sbin command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair#*:}"); \
+	done; \
+	sudo=(); [ "$$(id -u)" = 0 ] || sudo=(sudo); \
+	if [ $${#missing[@]} -gt 0 ] || ! { [ -d '$(KERNEL_CACHE)' ] || apt-cache show linux-image-6.12-cloud-amd64 >/dev/null 2>&1; }; then \
+		"$${sudo[@]}" apt-get update -qq; \
+	fi; \
+	[ $${#missing[@]} -gt 0 ] || exit 0; \
+	echo "installing $${missing[*]}"; \
+	DEBIAN_FRONTEND=noninteractive "$${sudo[@]}" apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
 
 .PHONY: cover
 cover: ## coverage of all packages in bench-out/cover.html

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -11,8 +12,9 @@ import (
 	"dmps/transport"
 )
 
-// rebuildWorkers is the number of batches of one request that are under way
-// at a time: while one is decoded, others are on the line.
+// rebuildWorkers is the largest number of batches of one request that are under
+// way at a time: while one is decoded, others are on the line. More than there
+// are cores only push each other out of the caches (docs/benchmarks.md).
 const rebuildWorkers = 4
 
 // rebuild is one request to fill slots of a chunk from other servers, or to
@@ -104,8 +106,13 @@ func (r *rebuild) workers() int {
 	case r.pace.rate != 0:
 		return 1 // likewise
 	}
-	return rebuildWorkers
+	return batchesAtATime(runtime.GOMAXPROCS(0))
 }
+
+// batchesAtATime is how many batches of a request that has no limit are under
+// way: as many as there are cores, but two on one core, so that the line is not
+// idle while one is decoded.
+func batchesAtATime(cores int) int { return min(max(2, cores), rebuildWorkers) }
 
 // beginRebuild counts a rebuild, unless the server is closing.
 func (s *Server) beginRebuild() bool {

@@ -18,6 +18,7 @@ type rebuildBatch struct {
 	ids    []uint16 // of the pool: len(rows) for each of K sources, then spare
 	spare  []uint16 // the row that is made, and data columns on the way to it
 	shards [][]byte
+	parity [][]byte                 // of the row that is made: nil but for the target's
 	head   [raid.MaxHeaderSize]byte // of the row that is made
 
 	reads [transport.MaxRebuildMembers]pull
@@ -32,7 +33,7 @@ type pull struct {
 }
 
 func newRebuildBatch(r *rebuild) *rebuildBatch {
-	b := &rebuildBatch{r: r, rows: make([]rebuildRow, 0, r.step), shards: make([][]byte, r.geo.Members())}
+	b := &rebuildBatch{r: r, rows: make([]rebuildRow, 0, r.step), shards: make([][]byte, r.geo.Members()), parity: make([][]byte, r.geo.M)}
 	for i := range b.reads {
 		p := &b.reads[i]
 		p.req.Op = transport.OpRead

@@ -238,9 +238,9 @@ func (b *rebuildBatch) decode(w *rebuildRow) (head, page []byte) {
 		h.Put(head, nil)
 		return head, page
 	}
-	parity := make([][]byte, g.M)
-	parity[want-g.K] = page
-	b.r.coder.EncodeRow(b.shards[:g.K], parity)
+	clear(b.parity)
+	b.parity[want-g.K] = page
+	b.r.coder.EncodeRow(b.shards[:g.K], b.parity)
 	h.Kind, h.Page, h.CRC = raid.KindParity, 0, raid.Checksum(page)
 	head = b.head[:raid.HeaderBytes(g, raid.Col(want))]
 	h.Put(head, table[:g.K])

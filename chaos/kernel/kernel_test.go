@@ -23,7 +23,7 @@ var (
 // short are the scenarios that run without being asked for by -kernel-all.
 var (
 	all   = flag.Bool("kernel-all", false, "run the long scenarios too")
-	short = []string{"boot", "control", "device-nbd", "swap-nbd-rs21", "restart-nbd"}
+	short = []string{"boot", "control", "device-nbd", "swap-nbd-rs21", "restart-nbd", "device-ublk", "swap-ublk-rs21", "restart-ublk"}
 )
 
 // need skips, or fails where guests are wanted (DMPS_KERNEL=1).
@@ -98,14 +98,16 @@ func TestOutcomes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		how  string
-		want vm.Outcome
+		how   string
+		want  vm.Outcome
+		limit time.Duration
 	}{
-		{"status", vm.Exited}, {"panic", vm.Panicked}, {"vanish", vm.Vanished}, {"hang", vm.TimedOut},
+		{"status", vm.Exited, time.Minute}, {"panic", vm.Panicked, time.Minute}, {"vanish", vm.Vanished, time.Minute},
+		{"hang", vm.TimedOut, 20 * time.Second},
 	} {
 		t.Run(c.how, func(t *testing.T) {
 			spec := Spec{
-				Cache: *cache, Guest: guest, Argv: []string{InitPath, "end", c.how}, MemoryMiB: 256, Timeout: time.Minute, Console: t.Output(),
+				Cache: *cache, Guest: guest, Argv: []string{InitPath, "end", c.how}, MemoryMiB: 256, Timeout: c.limit, Console: t.Output(),
 			}
 			r, err := spec.Run(t.Context())
 			if errors.Is(err, ErrNoGuest) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
@@ -46,7 +47,7 @@ var DefaultSysctl = map[string]string{
 	"vm.min_free_kbytes":            "49152",
 	"kernel.hung_task_timeout_secs": "60",
 	"kernel.panic_on_oops":          "1",
-	"kernel.printk":                 "5 4 1 7",
+	"kernel.printk":                 "7 4 1 7",
 }
 
 // ErrNoGuest says that no guest can be run on this machine.
@@ -74,6 +75,9 @@ func (s *Spec) Run(ctx context.Context) (vm.Result, error) {
 }
 
 func (s *Spec) run(ctx context.Context, to io.Writer) (vm.Result, error) {
+	if _, err := exec.LookPath(vm.Program); err != nil {
+		return vm.Result{}, fmt.Errorf("%w: %w (Debian: qemu-system-x86)", ErrNoGuest, err)
+	}
 	meta := s.Meta
 	if meta == "" {
 		meta = image.Cloud

@@ -195,7 +195,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		return errors.Join(err, closeVolume(vol))
 	}
 	s := &attachment{
-		vol: vol, log: log, front: front, side: side, device: f.device, swap: f.swap, identity: fmt.Sprintf("dmps/%s/%v", volume, layout.Volume), pprof: f.pprof, scrubRate: int64(f.scrubRate),
+		vol: vol, log: log, front: front, side: side, device: f.device, swap: f.swap, identity: fmt.Sprintf("dmps/%s/%s/%v", layout.Cluster, volume, layout.Volume), pprof: f.pprof, scrubRate: int64(f.scrubRate),
 		about: adminStatus{
 			Volume: volume, Epoch: layout.Epoch, Redundancy: layout.Geometry.String(), Layout: layout.Kind.String(),
 			SizeBytes: uint64(vol.Size()), Groups: len(layout.Groups), NBD: uri,
@@ -325,7 +325,7 @@ func (s *attachment) run(ctx context.Context) error {
 	}
 	s.log.Info("serving", "nbd", s.about.NBD, "device", s.about.Device, "admin", s.adminURL(), "size", human(s.about.SizeBytes))
 
-	err = s.wait(ctx, served)
+	err = s.wait(ctx, served, dev)
 	s.log.Info("ending", "cause", err)
 	if srv != nil {
 		bye, cancel := context.WithTimeout(context.Background(), leavePatience)
@@ -384,7 +384,8 @@ func (s *attachment) adminURL() string {
 
 // wait returns nil when ctx ended, and otherwise why there is nothing to serve
 // any more.
-func (s *attachment) wait(ctx context.Context, served <-chan error) error {
+func (s *attachment) wait(ctx context.Context, served <-chan error, dev kernelDevice) error {
+	failed, why := failing(dev)
 	t := time.NewTicker(fenceCheck)
 	defer t.Stop()
 	for {
@@ -393,6 +394,8 @@ func (s *attachment) wait(ctx context.Context, served <-chan error) error {
 			return nil
 		case err := <-served:
 			return fmt.Errorf("serving NBD: %w", err)
+		case <-failed:
+			return fmt.Errorf("serving %s: %w", dev.Path(), why())
 		case <-t.C:
 			// Every request of a client that was replaced fails, a flush too.
 			if err := s.vol.Flush(); errors.Is(err, client.ErrFenced) {

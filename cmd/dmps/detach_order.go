@@ -48,7 +48,7 @@ func orderDetach(ctx context.Context, base string) (err error) {
 			err = fmt.Errorf("telling the client to end: %w", err)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, livePatience)
+	ctx, cancel := context.WithTimeout(ctx, detachPatience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(base, "/")+"/detach", nil)
 	if err != nil {

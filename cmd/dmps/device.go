@@ -40,24 +40,31 @@ type deviceFlags struct {
 	timeout     time.Duration
 	dead        time.Duration
 	unprotected bool
+	queues      int // of ublk
 }
 
 func (d *deviceFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&d.path, "device", "", "serve the volume as this block `device`: /dev/nbdN, or nbd for the first that is free")
+	fl.StringVar(&d.path, "device", "", "serve the volume as this block `device`: /dev/nbdN or /dev/ublkbN, or nbd or ublk for the first that is free")
 	fl.IntVar(&d.connections, "device-connections", 1, "`number` of sockets between the kernel and this process; with more than 1, a request that was sent again after its time-out may overtake its first copy")
+	fl.IntVar(&d.queues, "device-queues", 0, "`number` of threads that serve a ublk device (default: one a processor, at most 4)")
 	fl.DurationVar(&d.timeout, "device-timeout", nbddev.DefaultTimeout, "after how long without an answer the kernel sends a request again; the longest that a restart shows")
 	fl.DurationVar(&d.dead, "device-dead-timeout", nbddev.DefaultDeadTimeout, "how long the kernel waits for this process to be started again before requests fail")
 	fl.BoolVar(&d.unprotected, "allow-unprotected", false, "with --device: go on when this process cannot be kept from waiting for itself; do not swap to such a device, and do not fill its file systems")
-	noCompletion(cmd, "device-connections", "device-timeout", "device-dead-timeout")
+	noCompletion(cmd, "device-connections", "device-queues", "device-timeout", "device-dead-timeout")
 }
 
 func (d *deviceFlags) check() error {
 	switch {
 	case d.path == "":
 		return nil
+	case d.queues < 0 || d.queues > 64:
+		return usageError("--device-queues %d: 1 to 64", d.queues)
+	case isUblk(d.path):
+		_, err := ublkID(d.path)
+		return err
 	case d.path != "nbd" && !strings.HasPrefix(d.path, "/dev/nbd"):
-		return usageError("--device %s: name a device such as /dev/nbd0, or nbd for the first that is free", d.path)
+		return usageError("--device %s: name a device such as /dev/nbd0 or /dev/ublkb0, or nbd or ublk for the first that is free", d.path)
 	case d.connections < 1 || d.connections > 16:
 		return usageError("--device-connections %d: 1 to 16", d.connections)
 	case d.timeout < time.Second || d.dead < time.Second:
@@ -85,6 +92,14 @@ func (d *deviceFlags) lockHost(volume string, role *roleFlags) error {
 func (d *deviceFlags) start(ctx context.Context, about *adminStatus, identity string, vol *client.Volume, log *slog.Logger) (kernelDevice, error) {
 	if d.path == "" {
 		return nil, nil
+	}
+	if isUblk(d.path) {
+		u, err := startUblk(ctx, d.path, identity, d.queues, vol, log)
+		if err != nil {
+			return nil, err
+		}
+		about.Device, about.DeviceKind = u.Path(), "ublk"
+		return u, nil
 	}
 	f, err := nbddev.Start(ctx, nbddev.Config{
 		Path: d.path, Identifier: identity, Export: nbd.Export{Device: vol},

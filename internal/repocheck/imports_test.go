@@ -61,6 +61,12 @@ var rules = []rule{
 		reason: "a front end knows a client.Device, the size of a page and sockets: it must not see sessions with servers, nor the layout",
 	},
 	{
+		dir:    "client/ublk",
+		may:    []string{"=client", "=internal/uring"},
+		never:  []string{"github.com/", "go.etcd.io/", "connectrpc.com/", "net/http"},
+		reason: "a front end knows a client.Device, the size of a page and its driver: what runs on a queue's thread must be seen in one place",
+	},
+	{
 		dir:    "meta",
 		may:    []string{"raid", "client", "server", "internal"},
 		tests:  []string{"transport"},

@@ -71,7 +71,7 @@ func (i *Initrd) AddHost(name, from string) error {
 // AddProgram puts a program of this machine at /bin, with the shared libraries
 // that it is linked to, at the paths where it looks for them.
 func (i *Initrd) AddProgram(name string) error {
-	from, err := exec.LookPath(name)
+	from, err := find(name)
 	if err != nil {
 		return fmt.Errorf("a program for the guest: %w", err)
 	}
@@ -88,6 +88,19 @@ func (i *Initrd) AddProgram(name string) error {
 		}
 	}
 	return nil
+}
+
+// find is where a program is. Those of an administrator are not in everybody's
+// PATH.
+func find(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		if err == nil || strings.Contains(name, "/") {
+			break
+		}
+		path, err = exec.LookPath(filepath.Join(dir, name))
+	}
+	return path, err
 }
 
 // libraries are the files that the dynamic linker maps for a program. It is

@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // bad are words of the kernel's log that must not come up while dmps serves.
 var bad = []string{
 	"I/O error", "Read-error on swap-device", "Write-error on swap-device", "Unexpected reply", "blocked for more than",
-	"Out of memory: Killed process", "Oops", "BUG:", "WARNING: CPU", "soft lockup", "rcu_preempt self-detected", "Double reply",
+	"Out of memory: Killed process", "Memory cgroup out of memory", "Oops", "BUG:", "WARNING: CPU", "soft lockup", "rcu_preempt self-detected", "Double reply",
 }
 
 // kmsg follows the kernel's log from now on.
@@ -30,28 +33,34 @@ func followKmsg() (*kmsg, error) {
 		return nil, errors.Join(fmt.Errorf("following the kernel's log: %w", err), f.Close())
 	}
 	k := new(kmsg)
-	go func() {
-		buf := make([]byte, 8192) // a read is one record
-		for {
-			n, err := f.Read(buf)
-			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-				if strings.Contains(err.Error(), "broken pipe") {
-					continue // records were overwritten
-				}
-				return
-			}
-			_, text, _ := strings.Cut(string(buf[:n]), ";")
-			text, _, _ = strings.Cut(text, "\n")
-			for _, b := range bad {
-				if strings.Contains(text, b) {
-					k.mu.Lock()
-					k.lines = append(k.lines, text)
-					k.mu.Unlock()
-				}
-			}
-		}
-	}()
+	go k.read(f)
 	return k, nil
+}
+
+// read takes records until that fails, which is as bad as anything in them.
+func (k *kmsg) read(f *os.File) {
+	buf := make([]byte, 8192) // a read is one record
+	for {
+		n, err := f.Read(buf)
+		if errors.Is(err, unix.EPIPE) {
+			continue // records were overwritten before they were read
+		}
+		if err != nil {
+			k.add(fmt.Sprintf("cannot be followed any more: %v", err))
+			return
+		}
+		_, text, _ := strings.Cut(string(buf[:n]), ";")
+		text, _, _ = strings.Cut(text, "\n")
+		if slices.ContainsFunc(bad, func(b string) bool { return strings.Contains(text, b) }) {
+			k.add(text)
+		}
+	}
+}
+
+func (k *kmsg) add(line string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lines = append(k.lines, line)
 }
 
 // err is what was bad.

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"dmps/internal/swapctl"
@@ -46,7 +43,7 @@ func pressure(device string) func(context.Context, *Guest) error {
 		if err := w.turn(ctx, 1); err != nil {
 			return err
 		}
-		first, err := c.footprint()
+		first, err := c.footprint(ctx)
 		if err != nil {
 			return err
 		}
@@ -55,15 +52,14 @@ func pressure(device string) func(context.Context, *Guest) error {
 			if err := w.turn(ctx, 1); err != nil {
 				return err
 			}
-			now, err := c.footprint()
+			now, err := c.footprint(ctx)
 			if err != nil {
 				return err
 			}
 			most = most.max(now)
 		}
-		fmt.Printf("the client had %d KiB resident and %d KiB of address space after the first turn, %d and %d at most\n",
-			first.resident, first.data, most.resident, most.data)
-		if most.resident > first.resident+1024 || most.data > first.data+1024 {
+		fmt.Printf("the client after the first turn: %v; at most: %v\n", first, most)
+		if most.grewFrom(first) {
 			err = errors.New("the client grew")
 		}
 		if ferr := w.finish(ctx); ferr != nil {
@@ -71,30 +67,4 @@ func pressure(device string) func(context.Context, *Guest) error {
 		}
 		return err
 	}
-}
-
-// footprint is the memory of a process, KiB: proc_pid_status(5).
-type footprint struct{ resident, data int }
-
-func (f footprint) max(g footprint) footprint {
-	return footprint{max(f.resident, g.resident), max(f.data, g.data)}
-}
-
-func (c *cluster) footprint() (footprint, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.attach.cmd.Process.Pid))
-	if err != nil {
-		return footprint{}, fmt.Errorf("the client's memory: %w", err)
-	}
-	var f footprint
-	for line := range strings.Lines(string(b)) {
-		name, v, _ := strings.Cut(line, ":")
-		n, _ := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v), "kB"))) // others are no numbers
-		switch name {
-		case "VmRSS":
-			f.resident = n
-		case "VmData":
-			f.data = n
-		}
-	}
-	return f, nil
 }

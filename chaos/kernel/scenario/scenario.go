@@ -19,19 +19,26 @@ type Scenario struct {
 
 // All are the scenarios, by name.
 func All() []Scenario {
-	return []Scenario{
+	all := []Scenario{
 		{Name: "boot", MemoryMiB: 256, Run: boot},
 		{Name: "control", MemoryMiB: 512, MustFail: true, Run: control},
-		{Name: "device-nbd", Run: device("nbd")},
-		{Name: "swap-nbd-mirror2", Run: killM("nbd", mirror2)},
-		{Name: "swap-nbd-rs21", Run: killM("nbd", rs21)},
-		{Name: "swap-nbd-rs42", MemoryMiB: 1024, Run: killM("nbd", rs42)},
-		{Name: "restart-nbd", Run: restart("nbd")},
-		{Name: "freeze-nbd", Run: freeze("nbd")},
-		{Name: "meta-gone-nbd", Run: metaGone("nbd")},
-		{Name: "pressure-nbd", Timeout: 10 * time.Minute, Run: pressure("nbd")},
-		{Name: "discard-nbd", Run: discard("nbd")},
 	}
+	for _, kind := range []string{"nbd", "ublk"} {
+		all = append(all,
+			Scenario{Name: "device-" + kind, Run: device(kind)},
+			Scenario{Name: "swap-" + kind + "-mirror2", Run: killM(kind, mirror2)},
+			Scenario{Name: "swap-" + kind + "-rs21", Run: killM(kind, rs21)},
+			Scenario{Name: "swap-" + kind + "-rs42", MemoryMiB: 1024, Run: killM(kind, rs42)},
+			Scenario{Name: "restart-" + kind, Run: restart(kind)},
+			Scenario{Name: "freeze-" + kind, Run: freeze(kind)},
+			Scenario{Name: "meta-gone-" + kind, Run: metaGone(kind)},
+			Scenario{Name: "pressure-" + kind, Timeout: 10 * time.Minute, Run: pressure(kind)},
+			Scenario{Name: "discard-" + kind, Run: discard(kind)},
+			Scenario{Name: "ext4-" + kind, MemoryMiB: 1024, Timeout: 5 * time.Minute, Run: filesystem(kind),
+				Programs: []string{"fio", "mkfs.ext4", "e2fsck"}},
+		)
+	}
+	return all
 }
 
 // Find is the scenario of a name.

@@ -1,0 +1,76 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// footprint is the memory of a client, KiB.
+type footprint struct {
+	resident, data int // VmRSS and VmData of proc_pid_status(5)
+	heap           int // what Go has taken from the system for its heap
+}
+
+func (f footprint) String() string {
+	return fmt.Sprintf("%d KiB resident, %d KiB of address space, %d KiB of heap", f.resident, f.data, f.heap)
+}
+
+func (f footprint) max(g footprint) footprint {
+	return footprint{max(f.resident, g.resident), max(f.data, g.data), max(f.heap, g.heap)}
+}
+
+// slackKiB is what a thread's stack may take: Go starts one when it has need of
+// it, and nobody can tell it not to.
+const slackKiB = 1024
+
+// grewFrom reports whether a client has more memory than it had. Of the heap
+// not one page more is allowed: it would have to come from a kernel that has
+// none and waits for this client to make some.
+func (f footprint) grewFrom(before footprint) bool {
+	return f.resident > before.resident+slackKiB || f.data > before.data+slackKiB || f.heap > before.heap
+}
+
+// footprint asks the kernel and the client.
+func (c *cluster) footprint(ctx context.Context) (footprint, error) {
+	var f footprint
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.attach.cmd.Process.Pid))
+	if err != nil {
+		return f, fmt.Errorf("the client's memory: %w", err)
+	}
+	for name, into := range map[string]*int{"VmRSS": &f.resident, "VmData": &f.data} {
+		v, err := field(string(b), name+":")
+		if err == nil {
+			*into, err = strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(v, "kB")))
+		}
+		if err != nil {
+			return f, fmt.Errorf("the client's memory: %w", err)
+		}
+	}
+	text, err := fetch(ctx, admin+"/metrics")
+	if err != nil {
+		return f, err
+	}
+	v, err := field(string(text), "go_memstats_heap_sys_bytes ")
+	if err != nil {
+		return f, fmt.Errorf("the client's heap: %w", err)
+	}
+	n, err := strconv.ParseFloat(v, 64)
+	if err != nil {
+		return f, fmt.Errorf("the client's heap: %w", err)
+	}
+	f.heap = int(n) >> 10
+	return f, nil
+}
+
+// field is what stands behind a name at the beginning of a line.
+func field(text, name string) (string, error) {
+	for line := range strings.Lines(text) {
+		if v, ok := strings.CutPrefix(line, name); ok {
+			return strings.TrimSpace(v), nil
+		}
+	}
+	return "", fmt.Errorf("no line %q", name)
+}

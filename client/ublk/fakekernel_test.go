@@ -1,0 +1,586 @@
+package ublk
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"dmps/client"
+)
+
+// fakeKernel is the driver and the block layer above it, as far as a Server
+// sees them. It holds the server to the rules: one thread a queue, a commit for
+// each request, nothing after the end.
+type fakeKernel struct {
+	t    testing.TB
+	have uint64
+
+	mu   sync.Mutex
+	cond sync.Cond // anything changed
+	devs map[int]*fakeDev
+	pids map[int]bool // that are alive
+	used map[int]bool // devices that are in use
+	log  []string     // control commands
+	fail map[string]error
+}
+
+func newFakeKernel(t testing.TB) *fakeKernel {
+	k := &fakeKernel{t: t, have: wanted | 1<<5, devs: make(map[int]*fakeDev), pids: make(map[int]bool), used: make(map[int]bool), fail: make(map[string]error)}
+	k.cond.L = &k.mu
+	return k
+}
+
+type fakeDev struct {
+	info    devInfo
+	lim     limits
+	opened  bool
+	ready   int // queues that have fetched all
+	ports   []*fakePort
+	waiting []*fakeReq
+	next    int // queue of the next request
+}
+
+type tagState uint8
+
+const (
+	tagNone    tagState = iota
+	tagFetched          // the kernel has it
+	tagOwned            // the server has it
+)
+
+type fakeTag struct {
+	state tagState
+	req   *fakeReq
+}
+
+// fakeReq is one request of the block layer.
+type fakeReq struct {
+	desc ioDesc
+	data []byte
+	res  chan int32 // capacity 1
+}
+
+var errKilled = errors.New("the process was killed")
+
+func (k *fakeKernel) command(name string, id int) (*fakeDev, error) {
+	k.log = append(k.log, name)
+	if err := k.fail[name]; err != nil {
+		return nil, err
+	}
+	d := k.devs[id]
+	if d == nil {
+		return nil, fmt.Errorf("device %d: %w", id, errNoDevice)
+	}
+	return d, nil
+}
+
+func (k *fakeKernel) features() (uint64, error) { return k.have, nil }
+
+func (k *fakeKernel) devices() ([]int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var ids []int
+	for id := range k.devs {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+func (k *fakeKernel) info(id int) (devInfo, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.devs[id]
+	if d == nil {
+		return devInfo{}, errNoDevice
+	}
+	return d.info, nil
+}
+
+func (k *fakeKernel) limits(id int) (limits, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.devs[id].lim, nil
+}
+
+func (k *fakeKernel) add(i devInfo) (devInfo, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.fail["add"]; err != nil {
+		return devInfo{}, err
+	}
+	if i.id == anyID {
+		for i.id = 0; k.devs[int(i.id)] != nil; i.id++ {
+		}
+	}
+	if k.devs[int(i.id)] != nil {
+		return devInfo{}, unix.EEXIST
+	}
+	i.queues = min(i.queues, 3) // processors of this machine
+	i.state = stateDead
+	k.devs[int(i.id)] = &fakeDev{info: i, ports: make([]*fakePort, i.queues)}
+	k.log = append(k.log, "add")
+	return i, nil
+}
+
+func (k *fakeKernel) setLimits(id int, l limits) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d, err := k.command("set", id)
+	if err == nil {
+		d.lim = l
+	}
+	return err
+}
+
+func (k *fakeKernel) start(id, pid int) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d, err := k.command("start", id)
+	if err != nil {
+		return err
+	}
+	for d.ready < len(d.ports) {
+		k.cond.Wait()
+	}
+	d.info.state, d.info.pid = stateLive, int32(pid)
+	k.pids[pid] = true
+	// The partition table is read before the command ends.
+	r := &fakeReq{desc: ioDesc{opRead, 8, 0}, data: make([]byte, pageSize), res: make(chan int32, 1)}
+	k.dispatch(d, r)
+	k.mu.Unlock()
+	res := <-r.res
+	k.mu.Lock()
+	if res != pageSize {
+		k.t.Logf("reading the partition table: %d", res)
+	}
+	return nil
+}
+
+func (k *fakeKernel) stop(id int) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d, err := k.command("stop", id)
+	if err != nil {
+		return err
+	}
+	for d.owned() > 0 {
+		k.cond.Wait()
+	}
+	d.info.state = stateDead
+	for _, r := range d.waiting {
+		r.res <- -int32(unix.EIO)
+	}
+	d.waiting = nil
+	for _, p := range d.ports {
+		for tag := range p.tags {
+			if p.tags[tag].state == tagFetched {
+				p.tags[tag].state = tagNone
+				p.events = append(p.events, event{tag: uint16(tag), kind: eventOver})
+			}
+		}
+	}
+	k.cond.Broadcast()
+	return nil
+}
+
+// owned is how many requests the server has.
+func (d *fakeDev) owned() int {
+	n := 0
+	for _, p := range d.ports {
+		if p == nil {
+			continue
+		}
+		for _, t := range p.tags {
+			if t.state == tagOwned {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (k *fakeKernel) remove(id int) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d, err := k.command("remove", id)
+	if err != nil {
+		return err
+	}
+	if d.opened {
+		k.t.Error("removed while it is open: it would wait for ever")
+	}
+	if d.info.state == stateLive || d.info.state == stateQuiesced {
+		k.t.Errorf("a device that is %v was removed", d.info.state)
+	}
+	delete(k.devs, id)
+	return nil
+}
+
+func (k *fakeKernel) startRecovery(id int) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d, err := k.command("recover", id)
+	if err != nil {
+		return err
+	}
+	if d.opened || d.info.state != stateQuiesced {
+		return errNotYet
+	}
+	if d.ready == 0 {
+		return errBegun
+	}
+	d.ready = 0
+	for i := range d.ports {
+		d.ports[i] = nil
+	}
+	return nil
+}
+
+func (k *fakeKernel) endRecovery(id, pid int) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d, err := k.command("recovered", id)
+	if err != nil {
+		return err
+	}
+	for d.ready < len(d.ports) {
+		k.cond.Wait()
+	}
+	d.info.state, d.info.pid = stateLive, int32(pid)
+	reqs := d.waiting
+	d.waiting = nil
+	for _, r := range reqs {
+		k.dispatch(d, r)
+	}
+	return nil
+}
+
+type fakeFile struct {
+	k *fakeKernel
+	d *fakeDev
+}
+
+func (k *fakeKernel) open(id int) (file, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d, err := k.command("open", id)
+	if err != nil {
+		return nil, err
+	}
+	if d.opened {
+		return nil, unix.EBUSY
+	}
+	d.opened = true
+	return &fakeFile{k, d}, nil
+}
+
+func (f *fakeFile) Close() error {
+	f.k.mu.Lock()
+	defer f.k.mu.Unlock()
+	f.k.released(f.d)
+	return nil
+}
+
+// released is the end of a server, in whatever way.
+func (k *fakeKernel) released(d *fakeDev) {
+	if !d.opened {
+		k.t.Error("closed twice")
+	}
+	d.opened = false
+	for _, p := range d.ports {
+		if p == nil {
+			continue
+		}
+		for i := range p.tags {
+			if p.tags[i].state == tagOwned {
+				d.waiting = append(d.waiting, p.tags[i].req)
+			}
+			p.tags[i] = fakeTag{}
+		}
+	}
+	if d.info.state == stateLive {
+		d.info.state = stateQuiesced
+	}
+	k.cond.Broadcast()
+}
+
+// kill is kill -9 of the server: its ports end with an error, nothing that it
+// did not get out reaches the kernel.
+func (k *fakeKernel) kill(id int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.devs[id]
+	for _, p := range d.ports {
+		p.dead = true
+	}
+	k.released(d)
+	delete(k.pids, int(d.info.pid))
+}
+
+func (k *fakeKernel) claim(id int) (func() error, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.used[id] {
+		return nil, ErrInUse
+	}
+	return func() error { return nil }, nil
+}
+
+func (k *fakeKernel) path(id int) string { return fmt.Sprintf("/dev/ublkb%d", id) }
+
+func (k *fakeKernel) alive(pid int) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.pids[pid]
+}
+
+// io does one request and returns its result.
+func (k *fakeKernel) io(id int, d ioDesc, data []byte) int32 {
+	return k.do(id, &fakeReq{desc: d, data: data, res: make(chan int32, 1)})
+}
+
+func (k *fakeKernel) do(id int, r *fakeReq) int32 {
+	k.begin(id, r)
+	return <-r.res
+}
+
+func (k *fakeKernel) begin(id int, r *fakeReq) {
+	k.mu.Lock()
+	k.dispatch(k.devs[id], r)
+	k.mu.Unlock()
+}
+
+// dispatch gives r to a queue, or keeps it. Locked.
+func (k *fakeKernel) dispatch(d *fakeDev, r *fakeReq) {
+	if d.info.state == stateDead {
+		r.res <- -int32(unix.EIO)
+		return
+	}
+	if d.info.state == stateLive {
+		for range d.ports {
+			d.next = (d.next + 1) % len(d.ports)
+			if d.ports[d.next].deliver(r) {
+				k.cond.Broadcast()
+				return
+			}
+		}
+	}
+	d.waiting = append(d.waiting, r)
+}
+
+func (p *fakePort) deliver(r *fakeReq) bool {
+	for i := range p.tags {
+		if t := &p.tags[i]; t.state == tagFetched {
+			t.state, t.req = tagOwned, r
+			p.events = append(p.events, event{tag: uint16(i), kind: eventRequest})
+			return true
+		}
+	}
+	return false
+}
+
+// fakePort is one queue.
+type fakePort struct {
+	k       *fakeKernel
+	d       *fakeDev
+	no, tid int
+	tags    []fakeTag
+	fetches int
+	todo    []fakeCommit
+	events  []event
+	woken   bool
+	dead    bool
+	closed  bool
+	broken  error // what the next enter ends with
+}
+
+type fakeCommit struct {
+	tag   uint16
+	res   int32
+	fetch bool
+}
+
+func (k *fakeKernel) port(q, depth int) (port, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.fail["port"]; err != nil {
+		return nil, err
+	}
+	p := &fakePort{k: k, no: q, tid: unix.Gettid(), tags: make([]fakeTag, depth)}
+	p.todo, p.events = make([]fakeCommit, 0, 2*depth), make([]event, 0, 2*depth)
+	return p, nil
+}
+
+// mine checks that the caller is the queue's thread. Locked or not.
+func (p *fakePort) mine() {
+	if unix.Gettid() != p.tid {
+		p.k.t.Errorf("queue %d is used by another thread", p.no)
+	}
+	if p.closed {
+		p.k.t.Errorf("queue %d is used after its end", p.no)
+	}
+}
+
+func (p *fakePort) attach(f file) error {
+	p.mine()
+	p.k.mu.Lock()
+	defer p.k.mu.Unlock()
+	p.d = f.(*fakeFile).d
+	p.d.ports[p.no] = p
+	return nil
+}
+
+func (p *fakePort) fetch(tag uint16) {
+	p.mine()
+	p.todo = append(p.todo, fakeCommit{tag: tag, fetch: true})
+}
+
+func (p *fakePort) commit(tag uint16, res int32) {
+	p.mine()
+	p.todo = append(p.todo, fakeCommit{tag: tag, res: res})
+}
+
+func (p *fakePort) enter(wait bool) error {
+	p.mine()
+	p.k.mu.Lock()
+	defer p.k.mu.Unlock()
+	for !p.dead {
+		p.apply()
+		if len(p.events) > 0 || p.woken || !wait || p.broken != nil {
+			break
+		}
+		p.k.cond.Wait()
+	}
+	if p.dead {
+		return errKilled
+	}
+	return p.broken
+}
+
+func (p *fakePort) apply() {
+	for _, c := range p.todo {
+		t := &p.tags[c.tag]
+		if c.fetch {
+			if t.state != tagNone || p.fetches >= len(p.tags) {
+				p.k.t.Errorf("tag %d was fetched twice", c.tag)
+			}
+			t.state = tagFetched
+			if p.fetches++; p.fetches == len(p.tags) {
+				p.d.ready++
+			}
+			continue
+		}
+		if t.state != tagOwned {
+			p.k.t.Errorf("tag %d was committed without a request", c.tag)
+			continue
+		}
+		r := t.req
+		*t = fakeTag{state: tagFetched}
+		r.res <- c.res
+		if w := p.d.waiting; len(w) > 0 && p.d.info.state == stateLive {
+			p.d.waiting = w[1:]
+			p.k.dispatch(p.d, w[0])
+		}
+	}
+	if len(p.todo) > 0 {
+		p.k.cond.Broadcast()
+	}
+	p.todo = p.todo[:0]
+}
+
+func (p *fakePort) next() (event, bool) {
+	p.mine()
+	p.k.mu.Lock()
+	defer p.k.mu.Unlock()
+	if p.woken {
+		p.woken = false
+		return event{kind: eventWake}, true
+	}
+	if len(p.events) == 0 {
+		return event{}, false
+	}
+	ev := p.events[0]
+	p.events = p.events[:copy(p.events, p.events[1:])]
+	return ev, true
+}
+
+// request is what the server has with a tag; nil after a kill, when whatever the
+// process still does is not seen. Locked.
+func (p *fakePort) request(tag uint16) *fakeReq {
+	if p.dead {
+		return nil
+	}
+	if p.tags[tag].state != tagOwned {
+		p.k.t.Errorf("tag %d is looked at without a request", tag)
+		return nil
+	}
+	return p.tags[tag].req
+}
+
+func (p *fakePort) desc(tag uint16) ioDesc {
+	p.mine()
+	p.k.mu.Lock()
+	defer p.k.mu.Unlock()
+	if r := p.request(tag); r != nil {
+		return r.desc
+	}
+	return ioDesc{opFlags: opFlush}
+}
+
+func (p *fakePort) load(tag uint16, bufs []*client.Buf, at, n int64) error {
+	return p.copy(tag, bufs, at, n, func(page, data []byte) { copy(page, data) })
+}
+
+func (p *fakePort) store(tag uint16, bufs []*client.Buf, at, n int64) error {
+	return p.copy(tag, bufs, at, n, func(page, data []byte) { copy(data, page) })
+}
+
+func (p *fakePort) copy(tag uint16, bufs []*client.Buf, at, n int64, do func(page, data []byte)) error {
+	p.mine()
+	p.k.mu.Lock()
+	defer p.k.mu.Unlock()
+	r := p.request(tag)
+	if r == nil {
+		return nil
+	}
+	if err := p.k.fail["copy"]; err != nil {
+		return err
+	}
+	if int64(len(r.data)) < n {
+		p.k.t.Errorf("%d bytes of a request of %d", n, len(r.data))
+		return unix.EINVAL
+	}
+	data := r.data[:n]
+	for _, b := range bufs {
+		m := min(int64(len(data)), pageSize-at)
+		do(b.Page[at:at+m], data[:m])
+		data, at = data[m:], 0
+	}
+	if len(data) > 0 {
+		return fmt.Errorf("%d bytes without a page", len(data))
+	}
+	return nil
+}
+
+func (p *fakePort) wake() {
+	p.k.mu.Lock()
+	defer p.k.mu.Unlock()
+	if p.closed {
+		p.k.t.Error("a wake-up after the end")
+	}
+	p.woken = true
+	p.k.cond.Broadcast()
+}
+
+func (p *fakePort) close() error {
+	p.mine()
+	p.k.mu.Lock()
+	defer p.k.mu.Unlock()
+	p.closed = true
+	return nil
+}
