@@ -12,7 +12,7 @@ import (
 func Compile(cc1 string, functions int) App {
 	return App{
 		Name: "compile",
-		Argv: []string{cc1, "-quiet", "-O0", "-o", "-", "-"},
+		Argv: []string{cc1, "-quiet", "-nostdinc", "-O0", "-o", "-", "-"},
 		Input: func(w io.Writer) error {
 			b := bufio.NewWriter(w)
 			for i := range functions {

@@ -38,6 +38,7 @@ type attachFlags struct {
 	scrub     time.Duration
 	scrubRate bytesize.Size
 	pprof     bool
+	patience  time.Duration
 }
 
 // Times of attach.
@@ -45,6 +46,11 @@ const (
 	leavePatience = 10 * time.Second // for requests in flight when it is told to end
 	askEvery      = time.Second      // for a metadata service that does not answer
 	fenceCheck    = time.Second      // how soon a client that was replaced ends
+
+	// How long requests wait for servers: somebody who asks over NBD can decide
+	// what to do about an error, a process whose page does not come dies of it.
+	defaultPatience = 10 * time.Second
+	devicePatience  = 10 * time.Minute
 )
 
 func (a *app) attachCommand() *cobra.Command {
@@ -85,8 +91,13 @@ The admin address answers GET /status and /latency (JSON), /metrics (Prometheus)
 		Args:              exactArgs("VOLUME"),
 		ValidArgsFunction: a.completeNames(volumeNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if f.device.path != "" && !cmd.Flags().Changed("nbd") {
-				f.nbd = ""
+			if f.device.path != "" {
+				if !cmd.Flags().Changed("nbd") {
+					f.nbd = ""
+				}
+				if !cmd.Flags().Changed("patience") {
+					f.patience = devicePatience
+				}
 			}
 			return a.attach(cmd.Context(), args[0], f)
 		},
@@ -109,8 +120,9 @@ The admin address answers GET /status and /latency (JSON), /metrics (Prometheus)
 	fl.Var(&f.scrubRate, "scrub-rate", "bytes a second that each server reads at most for a scrub; 0: no limit")
 	fl.BoolVar(&f.accept, "accept-data-loss", false, "attach although more is lost than the redundancy can bear, and older versions of pages may be served")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; do not swap to such a volume")
+	fl.DurationVar(&f.patience, "patience", defaultPatience, "how long a request waits for memory servers that may come back before it fails (with --device: 10m, because a failed request kills whose page it was)")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the admin address")
-	noCompletion(cmd, "nbd", "admin", "holder", "arena", "heap-limit", "rebuild-rate", "scrub-every", "scrub-rate")
+	noCompletion(cmd, "nbd", "patience", "admin", "holder", "arena", "heap-limit", "rebuild-rate", "scrub-every", "scrub-rate")
 	return cmd
 }
 
@@ -181,7 +193,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	}
 	vol, err := client.Open(ctx, client.Config{
 		Layout: layout, Lease: lease, Meta: meta, Dialer: new(tcp.Dialer), ArenaBytes: int64(f.arena),
-		AllowSwappable: f.swappable, Holder: f.holder, RebuildRate: int64(f.rebuild), NoRebuildGuard: !f.guard, AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
+		AllowSwappable: f.swappable, Holder: f.holder, Patience: f.patience, RebuildRate: int64(f.rebuild), NoRebuildGuard: !f.guard, AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
 		ScrubEvery: f.scrub, ScrubRate: int64(f.scrubRate), LastScrub: scrubbed,
 	})
 	if err != nil {
@@ -229,6 +241,9 @@ func (f *attachFlags) check() error {
 	}
 	if f.scrub < 0 || f.scrub > 0 && f.scrub < time.Minute {
 		return usageError("--scrub-every %v: at least 1m, or 0 for never", f.scrub)
+	}
+	if f.patience < time.Second {
+		return usageError("--patience %v: at least 1s", f.patience)
 	}
 	if f.arena < bytesize.MiB {
 		return usageError("--arena %v: at least 1MiB", f.arena)

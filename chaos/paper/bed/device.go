@@ -145,11 +145,9 @@ func (b *Bed) dmps(ctx context.Context, name string, size int64, v volume) (d de
 	if err := b.create(ctx, urls, v, size); err != nil {
 		return d, err
 	}
-	if p, err = launch("client", b.Dmps, "attach", "paper", "--meta", urls, "--device", "nbd", "--insecure-network", "--scrub-every", "0"); err != nil {
+	if p, err = launch("client", b.Dmps, "attach", "paper", "--meta", urls, "--device", nbdPath, "--insecure-network", "--scrub-every", "0"); err != nil {
 		return d, err
 	}
-	// The first free device is nbdPath: whatever had it before is gone.
-	//
 	// The client ends in order, and before the servers: it must be able to take the
 	// device away, and its end tells whether all went well.
 	d.undo[len(d.undo)-1] = func() error { return errors.Join(p.stop(), gone(nbdPath)) }

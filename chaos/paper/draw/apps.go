@@ -9,7 +9,7 @@ func apps(dir string) (*picture, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &picture{name: d.Figure, title: "Programs with less memory than they need"}
+	p := &picture{name: d.Figure, title: titled("Programs with less memory than they need", d.Quick)}
 	enough := map[string][]float64{}
 	for _, r := range d.Rows {
 		if r.Device == paper.Memory {

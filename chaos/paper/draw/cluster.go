@@ -36,7 +36,7 @@ func cluster(dir string) ([]*picture, error) {
 		if len(times) == 0 {
 			continue
 		}
-		p := &picture{name: w.name, title: w.title}
+		p := &picture{name: w.name, title: titled(w.title, d.Quick)}
 		for _, c := range []struct {
 			title, y string
 			lines    []*series

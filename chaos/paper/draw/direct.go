@@ -8,7 +8,7 @@ func direct(dir string) (*picture, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &picture{name: d.Figure, title: "Direct I/O by size, one request at a time"}
+	p := &picture{name: d.Figure, title: titled("Direct I/O by size, one request at a time", d.Quick)}
 	for _, op := range []string{paper.Write, paper.Read} {
 		var lines []*series
 		for _, r := range d.Rows {

@@ -129,6 +129,24 @@ func TestAllMissing(t *testing.T) {
 	}
 }
 
+// TestQuickIsMarked: a picture of a quick run says so.
+func TestQuickIsMarked(t *testing.T) {
+	for _, quick := range []bool{false, true} {
+		data := t.TempDir()
+		rows := []paper.MessageRow{{Network: "tcp", Way: paper.Stream, Size: 64, Moved: paper.Moved{Bytes: 1, Seconds: 1}}}
+		if err := (paper.Data[paper.MessageRow]{Figure: paper.FigureMessage, Quick: quick, Rows: rows}).Save(data); err != nil {
+			t.Fatal(err)
+		}
+		p, err := message(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if marked := strings.Contains(p.title, "quick run"); marked != quick {
+			t.Errorf("quick %v: the title is %q", quick, p.title)
+		}
+	}
+}
+
 func TestSeriesMedian(t *testing.T) {
 	var s series
 	for _, y := range []float64{9, 1, 2} {

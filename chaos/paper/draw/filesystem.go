@@ -13,7 +13,7 @@ func filesystem(dir string) (*picture, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &picture{name: d.Figure, title: "A file on ext4, by block size"}
+	p := &picture{name: d.Figure, title: titled("A file on ext4, by block size", d.Quick)}
 	for _, op := range []string{paper.Write, paper.Read} {
 		var lines []*series
 		var n int64

@@ -13,7 +13,7 @@ func fill(dir string) (*picture, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &picture{name: d.Figure, title: "Fill and read 32-bit numbers in order"}
+	p := &picture{name: d.Figure, title: titled("Fill and read 32-bit numbers in order", d.Quick)}
 	for _, pass := range []string{paper.PassFill, paper.PassRead} {
 		var lines []*series
 		var limit int64

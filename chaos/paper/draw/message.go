@@ -9,7 +9,7 @@ func message(dir string) (*picture, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &picture{name: d.Figure, title: "Bandwidth by message size"}
+	p := &picture{name: d.Figure, title: titled("Bandwidth by message size", d.Quick)}
 	for _, way := range []string{paper.PingPong, paper.Stream} {
 		var lines []*series
 		for _, r := range d.Rows {

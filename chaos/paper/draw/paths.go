@@ -17,7 +17,7 @@ func paths(dir string) (*picture, error) {
 	rate := &bars{}
 	share := &bars{}
 	for _, r := range d.Rows {
-		p.title = fmt.Sprintf("Two network paths of %.0f MB/s each", float64(r.Rate)/1e6)
+		p.title = titled(fmt.Sprintf("Two network paths of %.0f MB/s each", float64(r.Rate)/1e6), d.Quick)
 		layout := strings.Replace(r.Layout, ", ", ",\n", 1)
 		rate.add(layout, r.Op, r.MBps())
 		var busiest, all float64

@@ -41,6 +41,15 @@ const (
 	dotsPerInch = 110
 )
 
+// titled marks the title of data from a quick run: nobody should take it for
+// more.
+func titled(title string, quick bool) string {
+	if quick {
+		return title + " (quick run: small sizes, short times)"
+	}
+	return title
+}
+
 // addKey puts a line into the legend once.
 func (p *picture) addKey(name string, t plot.Thumbnailer) {
 	if !slices.ContainsFunc(p.keys, func(k key) bool { return k.name == name }) {
