@@ -9,8 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Close waits until everything accepted is answered, gives the lease back and
-// ends all sessions. Requests submitted from now on end with ErrClosed. When
+// leavePatience is how long meta may take, altogether, to hear how a volume is
+// left and to take the lease back.
+const leavePatience = 5 * time.Second
+
+// Close waits until everything accepted is answered, tells meta how the volume is
+// left, gives the lease back and ends all sessions. Requests submitted from now on end with ErrClosed. When
 // ctx ends first, what is still open ends with ErrClosed too, and Close says so.
 func (v *Volume) Close(ctx context.Context) error { return v.close(ctx, true) }
 
@@ -48,19 +52,36 @@ func (v *Volume) close(ctx context.Context, release bool) error {
 	if v.mu.log != nil {
 		v.eraseLast(ctx)
 	}
+	var last Report
+	if v.cfg.Meta != nil {
+		last = v.lastReport()
+	}
 	v.user.close()
 	v.cancel()
 	v.wg.Wait()
 	v.drainDead()
 	v.failAll(ErrClosed)
 	if release && v.cfg.Meta != nil && !v.fenced() {
-		dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		if derr := v.cfg.Meta.Detach(dctx, v.layout.Volume, v.layout.Epoch); derr != nil {
-			err = errors.Join(err, fmt.Errorf("giving back the lease of volume %s: %w", v.layout.Name, derr))
-		}
+		err = errors.Join(err, v.leave(ctx, last))
 	}
 	return errors.Join(err, v.unmap())
+}
+
+// leave tells meta how the volume is left and gives the lease back. A report that
+// does not get there leaves meta with the one before, which is only older: the
+// lease is given back all the same.
+func (v *Volume) leave(ctx context.Context, last Report) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leavePatience)
+	defer cancel()
+	rctx, rcancel := context.WithTimeout(ctx, leavePatience/2)
+	defer rcancel()
+	if _, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, last); err != nil {
+		v.log.Warn("the metadata service does not know how the volume is left", "err", err)
+	}
+	if err := v.cfg.Meta.Detach(ctx, v.layout.Volume, v.layout.Epoch); err != nil {
+		return fmt.Errorf("giving back the lease of volume %s: %w", v.layout.Name, err)
+	}
+	return nil
 }
 
 func (v *Volume) fenced() bool {

@@ -15,7 +15,7 @@ import (
 //	enters it         an empty chunk, whatever an earlier client has filled
 //	writes it too     every batch from the moment that it is open (batch.also)
 //	fills it          with the rows in use before, from the one that leaves (rebuild.go)
-//	vouches for it    in its report, when it misses nothing (raid.Log.Vouch)
+//	vouches for it    in its report to meta, when it misses nothing (raid.Log.Vouch)
 //	promotes it       when the layout says that it is the member
 //	lets the old go   when nothing in flight is aimed at it any more
 //
@@ -240,18 +240,25 @@ func (v *Volume) aimedAt(m member) bool {
 	return false
 }
 
+// completeLocked reports whether a pending member is up and has every row in use.
+func (v *Volume) completeLocked(m *member) bool {
+	return m.peer.state == peerUp && m.ref.conn != nil && m.ref.conn == m.peer.conn() &&
+		v.mu.log.PendingMissing(m.ref.group, m.ref.col) == 0
+}
+
 // vouchLocked reports whether meta may be told that a pending member has
-// everything. A batch in flight that it is not a part of would make it miss rows
+// everything, and vouches for it if nobody did before and answers says that meta
+// does answer. A batch in flight that it is not a part of would make it miss rows
 // whose headers name it.
-func (v *Volume) vouchLocked(m *member) bool {
+func (v *Volume) vouchLocked(m *member, answers bool) bool {
 	g, c := m.ref.group, m.ref.col
-	if m.peer.state != peerUp || m.ref.conn == nil || m.ref.conn != m.peer.conn() {
+	if !v.completeLocked(m) {
 		return false
 	}
 	if v.mu.log.Vouched(g, c) {
-		return v.mu.log.PendingMissing(g, c) == 0
+		return true
 	}
-	if !v.mu.log.MayVouch(g, c) {
+	if !answers || !v.mu.log.MayVouch(g, c) {
 		return false
 	}
 	for _, b := range v.batches {

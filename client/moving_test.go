@@ -90,10 +90,11 @@ func (m *fakeMeta) pending() int {
 }
 
 // watched has a volume's reports looked at all the time: moving takes nothing
-// of the redundancy. While the target of a move is gone that was vouched for, rows
-// are written whose headers leave it out, and dead ones of them are erased: until
-// then the group counts as degraded, with nothing missing.
-func watched(t *testing.T, v *Volume) (stop func()) {
+// of the redundancy, and no group counts as degraded. But if targets die: while one
+// is gone that was vouched for, rows are written whose headers leave it out, and
+// dead ones of them are erased. Until then the group counts as degraded, with
+// nothing missing.
+func watched(t *testing.T, v *Volume, targetsDie bool) (stop func()) {
 	end, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -103,7 +104,8 @@ func watched(t *testing.T, v *Volume) (stop func()) {
 				return
 			case <-time.After(time.Millisecond):
 			}
-			if r := v.Report(); r.State == StateFailed || r.RedundancyLeft != v.geo.M || r.DegradedRows != 0 || r.LostPages != 0 {
+			if r := v.Report(); r.State == StateFailed || r.RedundancyLeft != v.geo.M || r.DegradedRows != 0 || r.LostPages != 0 ||
+				!targetsDie && (r.State != StateHealthy || r.DegradedGroups != 0) {
 				t.Errorf("a move degrades the volume: %+v", r)
 				return
 			}
@@ -156,7 +158,7 @@ func TestDrainUnderLoad(t *testing.T) {
 			all := names(n)
 			stop := make(chan struct{})
 			end := load(t, v, 4, stop)
-			unwatch := watched(t, v)
+			unwatch := watched(t, v, false)
 			for i := range 3 {
 				time.Sleep(20 * time.Millisecond)
 				wait(t, "draining "+all[i], v, func() bool { return !m.drain(f, all[i], all[i+1:]...) })
@@ -213,7 +215,7 @@ func TestTargetDies(t *testing.T) {
 		f, m, v := openMoving(t, raid.Geometry{K: 4, M: 2}, 8)
 		stop := make(chan struct{})
 		end := load(t, v, 4, stop)
-		unwatch := watched(t, v)
+		unwatch := watched(t, v, true)
 		time.Sleep(20 * time.Millisecond)
 		m.mu.Lock()
 		m.deaf = true // what is promoted may be missed
@@ -350,7 +352,7 @@ func TestLostAfterPromotion(t *testing.T) {
 		return raid.Member{Server: raid.ServerID(id), Addr: id, Incarnation: raid.Incarnation(f.servers[id].inc), Chunk: chunk, State: raid.MemberRebuilding}
 	}
 	change(func(g *raid.Group) { g.Pending = []raid.Pending{{Col: 0, Member: on("s3", 100)}} })
-	wait(t, "vouching", v, func() bool { return slices.Contains(v.Report().Rebuilt, 100) })
+	wait(t, "vouching", v, func() bool { return slices.Contains(v.leaseReport(true).Rebuilt, 100) })
 
 	f.freeze("s2")
 	page := make([]byte, raid.PageSize)

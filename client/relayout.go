@@ -203,7 +203,8 @@ func (p *peer) openLate(ctx context.Context, m *memberRef) {
 	}
 }
 
-// rebuildLocked fills in what a report says of replaced and pending members.
+// rebuildLocked fills in what a report says of replaced and pending members. It
+// vouches for nobody: that is leaseReport's, which meta hears.
 func (v *Volume) rebuildLocked(r *Report) {
 	r.Rebuilt = []raid.ChunkID{}
 	for i := range v.memberOf {
@@ -223,7 +224,7 @@ func (v *Volume) rebuildLocked(r *Report) {
 			continue
 		}
 		r.RebuildRows += uint64(v.mu.log.PendingMissing(m.ref.group, m.ref.col))
-		if v.vouchLocked(m) {
+		if v.mu.log.Vouched(m.ref.group, m.ref.col) && v.completeLocked(m) {
 			r.Rebuilt = append(r.Rebuilt, m.chunk)
 		}
 	}

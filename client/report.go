@@ -162,7 +162,7 @@ func (v *Volume) keepLease(ctx context.Context) {
 		}
 		next = time.Now().Add(every / 8)
 		rctx, cancel := context.WithTimeout(ctx, every)
-		r := v.leaseReport()
+		r := v.leaseReport(v.metaAnswers())
 		version, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, r)
 		if err == nil && version > known {
 			if err = v.layoutChanged(rctx, version); err == nil {
@@ -174,6 +174,9 @@ func (v *Volume) keepLease(ctx context.Context) {
 			v.absenceNoted(r.Behind)
 		}
 		cancel()
+		v.mu.Lock()
+		v.mu.metaAnswers = err == nil
+		v.mu.Unlock()
 		switch {
 		case err == nil:
 			if failing {
@@ -198,6 +201,25 @@ func (v *Volume) keepLease(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// metaAnswers reports whether the last renewal of the lease succeeded.
+func (v *Volume) metaAnswers() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.mu.metaAnswers
+}
+
+// lastReport is the report that goes to meta when the volume is closed: how it is
+// left. It is made while the sessions exist. Nobody is named who is about to miss
+// rows, since none is written any more.
+func (v *Volume) lastReport() Report {
+	v.mu.Lock()
+	v.mu.healthStale, v.mu.heal.healthNextWalk = true, 0
+	v.mu.Unlock()
+	r := v.leaseReport(v.metaAnswers())
+	r.Behind = nil
+	return r
 }
 
 // Layout is what the volume was opened with. It must not be changed.

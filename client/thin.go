@@ -45,8 +45,12 @@ func (v *Volume) mustAskLocked() bool {
 	return false
 }
 
-// leaseReport is the report that goes to meta.
-func (v *Volume) leaseReport() Report {
+// leaseReport is the report that goes to meta. Only behind a renewal that
+// succeeded, as answers says, does it claim of further members that they hold
+// everything. What is claimed cannot be taken back, since meta may act on it at
+// any time, and binds the writes to those members: for as long as meta is gone
+// that would gain nothing.
+func (v *Volume) leaseReport(answers bool) Report {
 	r := v.Report()
 	if v.mu.log == nil {
 		return r
@@ -72,6 +76,9 @@ func (v *Volume) leaseReport() Report {
 			if !claimed[m.chunk] || v.mu.log.InDoubt(raid.GroupID(g))&(1<<c) != 0 {
 				continue // rows leave a column in doubt out, which stays noted for that
 			}
+			if !answers && !m.ref.claimed {
+				continue
+			}
 			// Since the report was made the member may have gone and missed rows.
 			if v.mu.log.Missing(raid.GroupID(g), c) == 0 && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
 				m.ref.claimed = true
@@ -82,7 +89,7 @@ func (v *Volume) leaseReport() Report {
 	}
 	for i := range v.movers {
 		m := &v.movers[i]
-		if m.ref != nil && claimed[m.chunk] && v.vouchLocked(m) {
+		if m.ref != nil && v.vouchLocked(m, answers) {
 			r.Rebuilt = append(r.Rebuilt, m.chunk)
 		}
 	}

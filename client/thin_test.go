@@ -16,9 +16,12 @@ type noter struct {
 	*fakeMeta
 	mute  atomic.Bool
 	notes atomic.Int32
+	until atomic.Uint64 // the version with which it announces the last thing before it is mute; 0: none
+	asked atomic.Int32  // renewals, answered or not
 }
 
 func (m *noter) Renew(ctx context.Context, v raid.VolumeID, e raid.Epoch, r Report) (uint64, error) {
+	m.asked.Add(1)
 	if m.mute.Load() {
 		return 0, ErrNoQuorum
 	}
@@ -33,7 +36,11 @@ func (m *noter) Renew(ctx context.Context, v raid.VolumeID, e raid.Epoch, r Repo
 		}
 	}
 	m.mu.Unlock()
-	return m.fakeMeta.Renew(ctx, v, e, r)
+	version, err := m.fakeMeta.Renew(ctx, v, e, r)
+	if u := m.until.Load(); u != 0 && version >= u {
+		m.mute.Store(true)
+	}
+	return version, err
 }
 
 // away takes a server off the network with all it holds, or brings it back.
@@ -218,4 +225,102 @@ func TestInDoubtIsNotedOnce(t *testing.T) {
 	if n := m.notes.Load(); n != 1 {
 		t.Errorf("noted %d times", n)
 	}
+}
+
+// Meta is gone when the move of a mirror's member is complete. Nobody is vouched
+// for then, so that when the target goes as well writes go on with both copies
+// that are there; and not by who looks at the state. When both are back the move
+// ends.
+func TestNobodyIsVouchedForWithoutMeta(t *testing.T) {
+	f := newFakeNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
+	m := &noter{fakeMeta: newFakeMeta(l)}
+	v := openTest(t, f, l, func(c *Config) {
+		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond}, time.Second
+	})
+	defer closeTest(t, v)
+	page := make([]byte, raid.PageSize)
+	write := func(b byte) {
+		t.Helper()
+		page[0], page[1] = 1, b
+		if _, err := v.WriteAt(page, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(1)
+	vain := func() {
+		t.Helper()
+		asked := m.asked.Load()
+		wait(t, "asking in vain", v, func() bool { return m.asked.Load() >= asked+2 })
+	}
+	f.freeze("s2") // meta is gone before the move can be complete
+	m.until.Store(l.Version + 1)
+	m.drain(f, "s0", "s2")
+	wait(t, "hearing of the move", v, func() bool { return m.mute.Load() && m.same(v) })
+	vain()
+	f.thaw("s2")
+	wait(t, "completing the move", v, func() bool {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.mover(0, 0).peer != nil && v.mu.log.MayVouch(0, 0)
+	})
+	vain()
+	if r := v.Report(); len(r.Rebuilt) != 0 {
+		t.Errorf("reports %v", r.Rebuilt)
+	}
+	f.away("s2", true)
+	write(2)
+	m.until.Store(0)
+	m.mute.Store(false)
+	f.away("s2", false)
+	wait(t, "moving", v, func() bool { return !m.drain(f, "s0", "s2") })
+	f.away("s1", true)
+	got := make([]byte, len(page))
+	if _, err := v.ReadAt(got, 0); err != nil || !slices.Equal(got, page) {
+		t.Fatalf("the last answered write is not on the new member: %v", err)
+	}
+}
+
+// A member of a mirror that is filled again is not claimed to be complete while
+// meta is gone: its absence stays noted, and writes go on when it goes again.
+func TestNobodyIsClaimedWithoutMeta(t *testing.T) {
+	f := newFakeNet(2)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
+	m := &noter{fakeMeta: newFakeMeta(l)}
+	v := openTest(t, f, l, func(c *Config) {
+		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond}, time.Second
+	})
+	defer closeTest(t, v)
+	page := make([]byte, raid.PageSize)
+	write := func(b byte) {
+		t.Helper()
+		page[0], page[1] = 1, b
+		if _, err := v.WriteAt(page, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.away("s0", true)
+	write(1)
+	m.mute.Store(true)
+	vain := func() {
+		t.Helper()
+		asked := m.asked.Load()
+		wait(t, "asking in vain", v, func() bool { return m.asked.Load() >= asked+2 })
+	}
+	vain()
+	f.away("s0", false)
+	wait(t, "filling", v, func() bool {
+		r := v.Report()
+		return len(r.Suspect) == 0 && r.RebuildRows == 0 && len(r.Rebuilt) == 1
+	})
+	vain()
+	f.away("s0", true)
+	write(2)
+	m.mute.Store(false)
+	f.away("s0", false)
+	wait(t, "counting again", v, func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.layout.Groups[0].Members[0].State == raid.MemberInSync
+	})
 }

@@ -113,6 +113,7 @@ type Volume struct {
 		readLat, writeLat latency
 		health            raid.Health // as of the last time it was not stale
 		healthStale       bool
+		metaAnswers       bool // the last renewal of the lease succeeded
 		heal              healState
 	}
 }
