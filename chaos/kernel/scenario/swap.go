@@ -10,10 +10,10 @@ import (
 	"dmps/internal/swapctl"
 )
 
-// Sizes of the hogs: a cgroup with 32 MiB swaps out most of 96.
+// Sizes of the hogs: a cgroup with 24 MiB swaps out most of 64.
 const (
-	hogMiB      = 96
-	hogLimitMiB = 32
+	hogMiB      = 64
+	hogLimitMiB = 24
 )
 
 // swapping is a cluster whose device is swap space, with a hog in it.
