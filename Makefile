@@ -69,6 +69,13 @@ bench: build ## compare with other NBD servers on this machine; writes bench-out
 bench-heal: build ## page-in latency and speed of rebuilds, with the guard and without; writes bench-out/
 	$(GO) run ./chaos/heal/cmd/heal -dmps $(CURDIR)/$(BIN) -out bench-out
 
+# What the paper measured and what it left open, in guests; docs/paper. PAPER='-quick
+# -out bench-out/paper' tries it in some minutes, PAPER=-draw draws again.
+PAPER ?=
+.PHONY: paper
+paper: build ## measure the figures of the paper in QEMU guests and draw them into docs/paper: PAPER='-only fill'
+	$(GO) run ./chaos/paper/cmd/paper -dmps $(CURDIR)/$(BIN) $(PAPER)
+
 .PHONY: bench-smoke
 bench-smoke: ## run the Go benchmarks for 100 rounds each, to know that they run
 	@# A round of BenchmarkFio takes seconds by design.

@@ -54,8 +54,11 @@ type Config struct {
 	// Patience is how long a request waits for members that may come back,
 	// when too few others are left. 0: 10 s.
 	Patience time.Duration
-	// DialTimeout bounds one attempt to reach a server. 0: 2 s.
+	// DialTimeout bounds one attempt to reach a server. Time in which this
+	// process did not run is not counted while the volume is opened. 0: 2 s.
 	DialTimeout time.Duration
+
+	nanotime func() int64 // what a standstill of this process is measured with; nil: nanotime (but in tests)
 }
 
 func (c *Config) fill() error {
@@ -74,6 +77,9 @@ func (c *Config) fill() error {
 	def(&c.HardDeadline, 3*time.Second)
 	def(&c.Patience, 10*time.Second)
 	def(&c.DialTimeout, 2*time.Second)
+	if c.nanotime == nil {
+		c.nanotime = nanotime
+	}
 	if c.ArenaBytes <= 0 {
 		c.ArenaBytes = 64 << 20
 	}

@@ -263,18 +263,35 @@ const (
 	redialMost  = time.Second
 )
 
+// opening is what a volume that is being opened waits for: how the first
+// attempt to reach a server ends.
+type opening struct {
+	first chan<- error // has room for an error of each server
+	still *stillness
+}
+
 // run keeps a session with the server until the volume is closed or the
-// server is known to have lost what it held.
-func (p *peer) run(ctx context.Context, first chan<- error) {
+// server is known to have lost what it held. o, when not nil, is told how the
+// first attempt ended that says something about the server.
+func (p *peer) run(ctx context.Context, o *opening) {
+	limit := p.v.cfg.DialTimeout
+	var t *trial
+	if o != nil {
+		t = newTrial(o.still, limit)
+	}
 	report := func(err error) {
-		if first != nil {
-			first <- err
-			first = nil
+		if t != nil {
+			o.first <- err
+			t, limit = nil, p.v.cfg.DialTimeout
 		}
 	}
 	wait := redialFirst
 	for ctx.Err() == nil {
-		conn, err := p.connect(ctx)
+		if t != nil {
+			limit = t.left
+			t.begin()
+		}
+		conn, err := p.connect(ctx, limit)
 		if err == nil {
 			wait = redialFirst
 			p.v.peerUp(p, conn)
@@ -304,9 +321,12 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 			p.v.fence(err)
 			report(err)
 			return
+		case t != nil && !refusedBy(err) && t.again():
+			p.v.log.Warn("this client did not run while it connected: it tries again", "server", p.id, "err", err)
+		default:
+			p.v.peerUnreachable(p, err)
+			report(err)
 		}
-		p.v.peerUnreachable(p, err)
-		report(err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait/2 + rand.N(wait)):
@@ -321,10 +341,10 @@ func (p *peer) run(ctx context.Context, first chan<- error) {
 var errChunkGone = errors.New("server no longer holds its chunk")
 
 // connect makes a session in which all chunks are open, but for those of
-// newcomers that the server has no memory for.
-func (p *peer) connect(run context.Context) (transport.Conn, error) {
+// newcomers that the server has no memory for. It takes as long as limit.
+func (p *peer) connect(run context.Context, limit time.Duration) (transport.Conn, error) {
 	v := p.v
-	ctx, cancel := context.WithTimeout(run, v.cfg.DialTimeout)
+	ctx, cancel := context.WithTimeout(run, limit)
 	defer cancel()
 	conn, _, err := v.cfg.Dialer.Dial(ctx, p.addr, transport.Hello{
 		Cluster:     v.layout.Cluster,

@@ -154,14 +154,14 @@ func (v *Volume) peerOfLocked(m raid.Member) *peer {
 	return p
 }
 
-// startPeer starts keeping a session with p. first, when not nil, is told how
-// the first attempt ended.
-func (v *Volume) startPeer(p *peer, first chan<- error) {
+// startPeer starts keeping a session with p. o, when not nil, is told how that
+// begins.
+func (v *Volume) startPeer(p *peer, o *opening) {
 	ctx, cancel := context.WithCancel(v.run)
 	p.stop = cancel
 	v.wg.Go(func() {
 		defer cancel()
-		p.run(ctx, first)
+		p.run(ctx, o)
 	})
 }
 

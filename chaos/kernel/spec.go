@@ -47,7 +47,7 @@ var DefaultSysctl = map[string]string{
 	"vm.min_free_kbytes":            "49152",
 	"kernel.hung_task_timeout_secs": "60",
 	"kernel.panic_on_oops":          "1",
-	"kernel.printk":                 "5 4 1 7",
+	"kernel.printk":                 "7 4 1 7",
 }
 
 // ErrNoGuest says that no guest can be run on this machine.

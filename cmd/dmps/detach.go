@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,17 +13,15 @@ import (
 	"dmps/internal/swapctl"
 )
 
-// Times of detach.
-const (
-	swapoffShow    = 500 * time.Millisecond // how often progress is shown
-	detachPatience = 30 * time.Second       // for the client to end
-)
+// detachPatience is how long the client may take to end.
+const detachPatience = 30 * time.Second
 
 func (a *app) detachCommand() *cobra.Command {
 	var (
 		output choice
 		agree  consent
 		force  bool
+		wait   time.Duration
 		url    string
 	)
 	cmd := &cobra.Command{
@@ -34,7 +30,8 @@ func (a *app) detachCommand() *cobra.Command {
 		GroupID: groupRoles,
 		Long: `Ends the attach of a volume that runs on this machine. Does the kernel swap to
 its device, then that ends first: what lies there comes back into memory or goes
-to other swap space. When it does not fit, nothing is done.
+to other swap space. When it does not fit, nothing is done; --wait gives programs
+time to end first, as at a shutdown.
 
 A device that is mounted, or part of another device, is not taken away: unmount it
 first. What is in the volume stays in it.
@@ -53,7 +50,7 @@ used on.`,
 			}
 			d := detached{Volume: args[0], Device: about.Device}
 			if d.Device != "" {
-				if err := a.endSwap(ctx, &d, agree, force); err != nil {
+				if err := a.endSwap(ctx, &d, agree, force, wait); err != nil {
 					return err
 				}
 			}
@@ -72,8 +69,9 @@ used on.`,
 	outputFlag(cmd, &output)
 	agree.flag(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "end swapping even when what lies there does not fit into memory: processes may be killed for it")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "when it does not fit, how long to wait until it does")
 	cmd.Flags().StringVar(&url, "admin", "", "admin `URL` of the attach (default: as the metadata service knows it)")
-	noCompletion(cmd, "admin")
+	noCompletion(cmd, "admin", "wait")
 	return cmd
 }
 
@@ -128,18 +126,17 @@ func (a *app) attachedHere(ctx context.Context, volume, base string) (adminStatu
 }
 
 // endSwap ends swapping to the device, if the kernel does.
-func (a *app) endSwap(ctx context.Context, d *detached, agree consent, force bool) error {
+func (a *app) endSwap(ctx context.Context, d *detached, agree consent, force bool, wait time.Duration) error {
 	space, err := swapctl.Find(d.Device)
 	if err != nil || space == nil {
 		return err
 	}
-	fit, err := swapctl.Measure(d.Device)
+	fit, err := a.room(ctx, wait, func() (swapctl.Fit, error) { return swapctl.Measure(d.Device) })
 	if err != nil {
 		return err
 	}
 	d.WasSwap, d.CameBack, d.Available = true, fit.Used, fit.Available
-	say := fmt.Sprintf("%s must come back from %s; %s of memory is available, and %s of other swap space",
-		human(uint64(fit.Used)), d.Device, human(uint64(fit.Available)), human(uint64(fit.Elsewhere)))
+	say := sayFit(d.Device, fit)
 	if !fit.Fits() && !force {
 		return &advised{fmt.Errorf("ending swap: it does not fit: %s", say),
 			"End programs, or add swap space. --force tries all the same: the kernel may kill programs for it."}
@@ -148,42 +145,36 @@ func (a *app) endSwap(ctx context.Context, d *detached, agree consent, force boo
 		return err
 	}
 	fmt.Fprintf(a.err, "swapoff: %s.\n", say)
-	return a.swapoff(ctx, d.Device, fit.Used)
+	return a.swapoff(ctx, d.Device, fit.Used, swapctl.Off)
 }
 
-// swapoff runs on a thread of its own, which a signal takes out of the kernel
-// when ctx ends.
-func (a *app) swapoff(ctx context.Context, path string, used int64) error {
-	tid, over := make(chan int, 1), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: it ends with the goroutine
-		tid <- unix.Gettid()
-		over <- swapctl.Off(path)
-	}()
-	thread := <-tid
-	show := time.NewTicker(swapoffShow)
-	defer show.Stop()
-	done := ctx.Done()
+func sayFit(device string, fit swapctl.Fit) string {
+	return fmt.Sprintf("%s must come back from %s; %s of memory is available, and %s of other swap space",
+		human(uint64(fit.Used)), device, human(uint64(fit.Available)), human(uint64(fit.Elsewhere)))
+}
+
+// room measures until what is in the swap space fits, or wait is over.
+func (a *app) room(ctx context.Context, wait time.Duration, measure func() (swapctl.Fit, error)) (swapctl.Fit, error) {
+	began, said := time.Now(), false
 	for {
+		fit, err := measure()
+		if err != nil || fit.Fits() || time.Since(began) >= wait {
+			return fit, err
+		}
+		if !said {
+			fmt.Fprintf(a.err, "waiting up to %v for room: %s must come back, %s of memory is available.\n", wait, human(uint64(fit.Used)), human(uint64(fit.Available)))
+			said = true
+		}
 		select {
-		case err := <-over:
-			if ctx.Err() != nil && errors.Is(err, unix.EINTR) {
-				return fmt.Errorf("%w: a part is back, %s is used on", err, path)
-			}
-			return err
-		case <-done:
-			done = nil
-			// SIGURG does nothing else: the runtime uses it for itself.
-			if err := unix.Tgkill(os.Getpid(), thread, unix.SIGURG); err != nil {
-				return fmt.Errorf("interrupting swapoff: %w", err)
-			}
-		case <-show.C:
-			if space, err := swapctl.Find(path); err == nil && space != nil && isTerminal(a.err) {
-				fmt.Fprintf(a.err, "\r%s of %s left \x1b[K", human(uint64(space.Used)), human(uint64(used)))
-			}
+		case <-ctx.Done():
+			return fit, ctx.Err()
+		case <-time.After(roomEvery):
 		}
 	}
 }
+
+// roomEvery is how often room is measured again.
+const roomEvery = 500 * time.Millisecond
 
 // gone waits for a process of this machine to end.
 func gone(ctx context.Context, pid int) error {

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"bytes"
 	"fmt"
 	"io/fs"
 	"path"
@@ -14,27 +13,18 @@ import (
 // and lends memory that the machine is short of.
 func servers(h *Host) []Finding {
 	const check = "memory servers"
-	dirs, err := fs.Glob(h.Root, "proc/[0-9]*/cmdline")
+	ps, err := h.processes()
 	if err != nil {
 		return unknown(check, "/proc")
 	}
 	var here, bare []string
-	for _, file := range dirs {
-		b, err := fs.ReadFile(h.Root, file)
-		if err != nil {
-			continue // it has ended
-		}
-		var args []string
-		for a := range bytes.SplitSeq(bytes.TrimRight(b, "\x00"), []byte{0}) {
-			args = append(args, string(a))
-		}
-		if len(args) == 0 || path.Base(args[0]) != path.Base(h.Program) || !slices.Contains(args, "--memory") || !slices.Contains(args, "server") {
+	for _, p := range ps {
+		if !flagged(p.args, "--memory") || !slices.Contains(p.args, "server") {
 			continue
 		}
-		pid := strings.Split(file, "/")[1]
-		here = append(here, pid)
-		if !slices.Contains(args, "--protect") {
-			bare = append(bare, pid)
+		here = append(here, p.pid)
+		if !flagged(p.args, "--protect") {
+			bare = append(bare, p.pid)
 		}
 	}
 	switch {
@@ -46,6 +36,13 @@ func servers(h *Host) []Finding {
 	return ok(check, "none on this machine")
 }
 
+// flagged reports whether a command line has a flag, with or without a value.
+func flagged(args []string, flag string) bool {
+	return slices.ContainsFunc(args, func(a string) bool {
+		return a == flag || strings.HasPrefix(a, flag+"=") && a != flag+"=false"
+	})
+}
+
 // spaces: swap space of different kinds.
 func spaces(h *Host) []Finding {
 	const check, file = "swap space", "/proc/swaps"
@@ -54,7 +51,7 @@ func spaces(h *Host) []Finding {
 		return []Finding{{check, Failure, "this kernel cannot swap", "there is nothing to do for dmps", "a kernel with CONFIG_SWAP"}}
 	}
 	var ours, others []string
-	best, theirs := -1<<31, -1<<31
+	best, theirs := -1<<31, -1<<31 // highest priorities; zram is no disk, and may come first
 	for line := range strings.Lines(s) {
 		f := strings.Fields(line)
 		if len(f) != 5 || f[0] == "Filename" {
@@ -69,10 +66,16 @@ func spaces(h *Host) []Finding {
 			best = max(best, priority)
 		} else {
 			others = append(others, fmt.Sprintf("%s (%d)", f[0], priority))
-			theirs = max(theirs, priority)
+			if !strings.HasPrefix(f[0], "/dev/zram") {
+				theirs = max(theirs, priority)
+			}
 		}
 	}
-	if len(ours) > 0 && len(others) > 0 && theirs >= best {
+	if len(ours) > 0 && theirs == best {
+		return []Finding{{check, Failure, strings.Join(append(ours, others...), ", "), "the kernel spreads over spaces of equal priority, and one that hangs takes the other with it",
+			"another --swap-priority for dmps"}}
+	}
+	if len(ours) > 0 && theirs > best {
 		return []Finding{{check, Warning, strings.Join(append(ours, others...), ", "), "the kernel fills what has the higher priority first: the disk, and dmps when that is full",
 			"a higher --swap-priority for dmps"}}
 	}

@@ -1,11 +1,17 @@
 package doctor
 
 import (
+	"fmt"
 	"testing"
 	"testing/fstest"
 
 	"golang.org/x/sys/unix"
 )
+
+// stat is a thread with flags (PF_*) and a scheduling policy.
+func stat(flags, policy int) string {
+	return fmt.Sprintf("7 (dmps) S 1 2 3 0 -1 %d 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 1 10 %d 0 0 0\n", flags, policy)
+}
 
 // well is a machine that has everything.
 func well() (*Host, fstest.MapFS) {
@@ -22,7 +28,13 @@ func well() (*Host, fstest.MapFS) {
 		"sys/module/zswap/parameters/enabled": "N\n",
 		"proc/self/mounts":                    "/dev/sda1 / ext4 rw 0 0\ntmpfs /run tmpfs rw 0 0\n",
 		"proc/1/cmdline":                      "/sbin/init\x00",
-		"proc/42/cmdline":                     "/usr/bin/dmps\x00attach\x00swap0\x00",
+		"proc/42/cmdline":                     "/usr/bin/dmps\x00attach\x00swap0\x00--device=nbd\x00--swap\x00",
+		"proc/42/oom_score_adj":               "-1000\n",
+		"proc/42/status":                      "Name:\tdmps\nVmLck:\t   51200 kB\nVmSwap:\t       0 kB\n",
+		"proc/42/task/42/stat":                stat(1572864, 1),
+		"proc/42/task/43/stat":                stat(1572864, 1),
+		"proc/50/cmdline":                     "/usr/bin/dmps\x00attach\x00swap1\x00--nbd\x00127.0.0.1:1\x00", // no device: anything goes
+		"proc/50/task/50/stat":                stat(0, 0),
 		"proc/swaps":                          "Filename Type Size Used Priority\n/dev/nbd0 partition 100 0 5\n/dev/sda2 partition 100 0 -2\n",
 		"sys/block/nbd0/backend":              "dmps/swap0/1\n",
 		"sys/block/nbd0/queue/scheduler":      "[none] mq-deadline\n",
@@ -46,6 +58,15 @@ func TestWell(t *testing.T) {
 				t.Errorf("ublk %v: %+v", ublk, f)
 			}
 		}
+	}
+}
+
+// zram before dmps is how it should be: it is faster.
+func TestZramFirst(t *testing.T) {
+	h, files := well()
+	files["proc/swaps"] = &fstest.MapFile{Data: []byte("/dev/zram0 partition 100 0 100\n/dev/nbd0 partition 100 0 5\n")}
+	if all := Examine(h); Worst(all) != OK {
+		t.Errorf("%+v", all)
 	}
 }
 
@@ -79,6 +100,15 @@ func TestEachFault(t *testing.T) {
 		"tmpfs":            {func(h *Host, _ fstest.MapFS) { h.Program = "/run/dmps" }, "program", Warning},
 		"server here":      {set("proc/43/cmdline", "dmps\x00server\x00--memory\x001GiB\x00"), "memory servers", Failure},
 		"protected server": {set("proc/43/cmdline", "dmps\x00server\x00--memory\x001GiB\x00--protect\x00"), "memory servers", Warning},
+		"server, =":        {set("proc/43/cmdline", "dmps\x00server\x00--memory=1GiB\x00"), "memory servers", Failure},
+		"not protected, =": {set("proc/43/cmdline", "dmps\x00server\x00--memory=1GiB\x00--protect=false\x00"), "memory servers", Failure},
+		"no flusher":       {set("proc/42/task/43/stat", stat(0, 1)), "client", Failure},
+		"not first":        {set("proc/42/task/43/stat", stat(1572864, 0)), "client", Failure},
+		"strange thread":   {set("proc/42/task/43/stat", "43 (x) S"), "client", Failure},
+		"OOM victim":       {set("proc/42/oom_score_adj", "0\n"), "client", Failure},
+		"not locked":       {set("proc/42/status", "VmLck:\t       0 kB\n"), "client", Failure},
+		"swapped out":      {set("proc/42/status", "VmLck:\t 5 kB\nVmSwap:\t  4 kB\n"), "client", Failure},
+		"equal priorities": {set("proc/swaps", "/dev/nbd0 partition 100 0 5\n/dev/sda2 partition 100 0 5\n"), "swap space", Failure},
 		"disk comes first": {set("proc/swaps", "/dev/nbd0 partition 100 0 -3\n/dev/sda2 partition 100 0 -2\n"), "swap space", Warning},
 		"cannot swap":      {remove("proc/swaps"), "swap space", Failure},
 		"deep queue":       {set("sys/block/nbd0/queue/nr_requests", "128\n"), "queue", Failure},

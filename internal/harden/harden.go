@@ -57,10 +57,10 @@ func Check(o Options) []error {
 	}
 	var flusher, fifo int
 	for _, t := range tasks {
-		if !t.flusher {
+		if !t.Flusher {
 			flusher++
 		}
-		if o.Priority > 0 && t.policy != unix.SCHED_FIFO {
+		if o.Priority > 0 && !t.FIFO {
 			fifo++
 		}
 	}

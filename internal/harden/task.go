@@ -25,18 +25,19 @@ const (
 	statPolicy = 41 - 3
 )
 
-// task is a thread of this process.
-type task struct {
-	flusher bool
-	policy  int
+// Task is what of a thread matters here.
+type Task struct {
+	Flusher bool // its allocations do no I/O (PR_SET_IO_FLUSHER)
+	FIFO    bool // SCHED_FIFO
 }
 
-func tasks() ([]task, error) {
+// tasks are the threads of this process.
+func tasks() ([]Task, error) {
 	dir, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return nil, fmt.Errorf("looking at the threads: %w", err)
 	}
-	var all []task
+	var all []Task
 	for _, d := range dir {
 		b, err := os.ReadFile("/proc/self/task/" + d.Name() + "/stat")
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
@@ -45,7 +46,7 @@ func tasks() ([]task, error) {
 		if err != nil {
 			return nil, fmt.Errorf("looking at the threads: %w", err)
 		}
-		t, err := parseStat(b)
+		t, err := ParseStat(b)
 		if err != nil {
 			return nil, fmt.Errorf("looking at thread %s: %w", d.Name(), err)
 		}
@@ -54,22 +55,23 @@ func tasks() ([]task, error) {
 	return all, nil
 }
 
-func parseStat(b []byte) (task, error) {
+// ParseStat reads /proc/PID/task/TID/stat.
+func ParseStat(b []byte) (Task, error) {
 	// The name may contain anything, parentheses too.
 	i := bytes.LastIndexByte(b, ')')
 	f := bytes.Fields(b[i+1:])
 	if i < 0 || len(f) <= statPolicy {
-		return task{}, fmt.Errorf("%d fields in its stat", len(f))
+		return Task{}, fmt.Errorf("%d fields in its stat", len(f))
 	}
 	flags, err := strconv.ParseUint(string(f[statFlags]), 10, 64)
 	if err != nil {
-		return task{}, fmt.Errorf("its flags: %w", err)
+		return Task{}, fmt.Errorf("its flags: %w", err)
 	}
 	policy, err := strconv.Atoi(string(f[statPolicy]))
 	if err != nil {
-		return task{}, fmt.Errorf("its policy: %w", err)
+		return Task{}, fmt.Errorf("its policy: %w", err)
 	}
-	return task{flusher: flags&pfFlusher == pfFlusher, policy: policy}, nil
+	return Task{Flusher: flags&pfFlusher == pfFlusher, FIFO: policy == unix.SCHED_FIFO}, nil
 }
 
 // setFIFO changes the calling thread, sched_setscheduler(2).

@@ -112,12 +112,47 @@ func (p *process) tail(n int) string {
 	return string(bytes.TrimSpace(b[max(0, len(b)-n):]))
 }
 
-// Dump prints the ends of all logs, after a failure.
+// Dump prints what there is to see after a failure: memory, the kernel's stacks
+// of tasks that wait, and the ends of all logs, the client's with the stacks of
+// its goroutines.
 func (g *Guest) Dump() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	for _, file := range []string{"/proc/meminfo", "/proc/swaps"} {
+		b, err := os.ReadFile(file)
+		fmt.Printf("--- %s (%v)\n%s\n", file, err, b)
+	}
 	for _, p := range g.all {
-		fmt.Printf("--- %s\n%s\n", p.name, p.tail(2500))
+		tail := 2500
+		if p.name == "attach" && p.alive() == nil {
+			tail = 40000
+			if err := p.signal(syscall.SIGQUIT); err != nil {
+				fmt.Println(err)
+			}
+			select {
+			case <-p.over:
+			case <-time.After(5 * time.Second): // it hangs in the kernel
+				stacks(p.cmd.Process.Pid)
+			}
+		}
+		fmt.Printf("--- %s\n%s\n", p.name, p.tail(tail))
+	}
+	// w: tasks that wait in the kernel, with their stacks, to the console.
+	if err := os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0); err != nil {
+		fmt.Println(err)
+	}
+}
+
+// stacks prints where the threads of a process are in the kernel.
+func stacks(pid int) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stack", pid))
+	if err != nil {
+		fmt.Println(err)
+	}
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil { // or the thread has ended
+			fmt.Printf("%s:\n%s", f, b)
+		}
 	}
 }
 

@@ -1,0 +1,146 @@
+package bed
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dmps/client/nbddev"
+)
+
+// nbdIndex is the device that everything that is compared becomes in turn.
+const nbdIndex = 0
+
+var nbdPath = fmt.Sprintf("/dev/nbd%d", nbdIndex)
+
+// sendBuffer is what the kernel may have sent and not delivered, in bytes: what
+// dmps' own sockets have. All requests together fit into it (queue).
+const sendBuffer = 8 << 20
+
+// kernelNBD makes a plain NBD server the block device nbdPath, by one
+// connection. Nobody but a measurement attaches like this: there is no new
+// connection when it breaks.
+func kernelNBD(ctx context.Context, address string) (detach func() error, err error) {
+	fail := func(err error) (func() error, error) { return nil, fmt.Errorf("attaching %s: %w", nbdPath, err) }
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { err = errors.Join(err, c.Close()) }() // the kernel has its own reference
+	size, flags, err := handshake(c)
+	if err != nil {
+		return fail(fmt.Errorf("negotiating: %w", err))
+	}
+	f, err := c.(*net.TCPConn).File()
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := unix.SetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer); err != nil {
+		return fail(fmt.Errorf("send buffer: %w", err))
+	}
+	driver, err := nbddev.OpenDriver()
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { err = errors.Join(err, driver.Close()) }()
+	_, err = driver.Connect(nbddev.Connection{
+		Index: nbdIndex, Sockets: []int{int(f.Fd())}, Size: int64(size), BlockSize: 4096, Flags: flags,
+		Timeout: time.Minute, DeadTimeout: time.Minute,
+	})
+	if err != nil {
+		return fail(err)
+	}
+	return func() error {
+		driver, err := nbddev.OpenDriver()
+		if err != nil {
+			return err
+		}
+		return errors.Join(driver.Disconnect(nbdIndex), driver.Close(), gone(nbdPath))
+	}, queue(nbdPath)
+}
+
+// handshake takes the default export in the way of NBD_OPT_EXPORT_NAME (NBD
+// protocol, doc/proto.md), and returns its size and transmission flags.
+func handshake(c net.Conn) (size uint64, flags uint16, err error) {
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return 0, 0, err
+	}
+	var hello [18]byte
+	if _, err := io.ReadFull(c, hello[:]); err != nil {
+		return 0, 0, err
+	}
+	if string(hello[:16]) != "NBDMAGICIHAVEOPT" {
+		return 0, 0, fmt.Errorf("a greeting of %q", hello[:16])
+	}
+	const fixedNewstyle, noZeroes, exportName = 1, 2, 1
+	var ask [20]byte
+	server := binary.BigEndian.Uint16(hello[16:])
+	binary.BigEndian.PutUint32(ask[:], uint32(server&(fixedNewstyle|noZeroes)))
+	copy(ask[4:], "IHAVEOPT")
+	binary.BigEndian.PutUint32(ask[12:], exportName)
+	if _, err := c.Write(ask[:]); err != nil {
+		return 0, 0, err
+	}
+	reply := make([]byte, 10)
+	if server&noZeroes == 0 {
+		reply = make([]byte, 134)
+	}
+	if _, err := io.ReadFull(c, reply); err != nil {
+		return 0, 0, err
+	}
+	return binary.BigEndian.Uint64(reply), binary.BigEndian.Uint16(reply[8:]), c.SetDeadline(time.Time{})
+}
+
+// queue gives the device of the plain server the settings that dmps gives its
+// own (package nbddev), so that they are compared in the same place.
+func queue(path string) error {
+	dir := filepath.Join("/sys/class/block", filepath.Base(path), "queue")
+	var errs []error
+	for name, value := range map[string]string{"scheduler": "none", "nr_requests": "16", "max_sectors_kb": "128", "rotational": "0", "read_ahead_kb": "128"} {
+		errs = append(errs, setting(filepath.Join(dir, name), value))
+	}
+	return errors.Join(errs...)
+}
+
+// connected reports whether the NBD device at path is served: it has a size
+// then, and somebody who has connected it.
+func connected(path string) (bool, error) {
+	dir := filepath.Join("/sys/class/block", filepath.Base(path))
+	n, err := number(filepath.Join(dir, "size"))
+	if err != nil {
+		return false, err
+	}
+	_, err = os.Stat(filepath.Join(dir, "pid"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return n > 0, err
+}
+
+// gone waits until the kernel has forgotten the device at path: it disconnects
+// behind the caller's back, and who connects the next one in that time may get
+// the end of the last.
+func gone(path string) error {
+	for end := time.Now().Add(startTime); ; time.Sleep(50 * time.Millisecond) { // nothing tells
+		_, err := os.Stat(filepath.Join("/sys/class/block", filepath.Base(path), "pid"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%s does not go away", path)
+		}
+	}
+}

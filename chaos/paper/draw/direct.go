@@ -1,0 +1,26 @@
+package draw
+
+import "dmps/chaos/paper"
+
+// direct is figure 4: direct I/O in order, one request at a time.
+func direct(dir string) (*picture, error) {
+	d, err := paper.Load[paper.DirectRow](dir, paper.FigureDirect)
+	if err != nil {
+		return nil, err
+	}
+	p := &picture{name: d.Figure, title: "Direct I/O by size, one request at a time"}
+	for _, op := range []string{paper.Write, paper.Read} {
+		var lines []*series
+		for _, r := range d.Rows {
+			if r.Op == op {
+				find(&lines, r.Device).add(float64(r.Block), r.MBps())
+			}
+		}
+		pl := panel(op, "request size (bytes)", "bandwidth (MB/s)")
+		sizes(pl)
+		if err := p.chart(pl, lines); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}

@@ -1,0 +1,33 @@
+package draw
+
+import (
+	"fmt"
+
+	"dmps/chaos/paper"
+)
+
+// fill is figure 7: an array of 32-bit numbers that is larger than memory,
+// filled and read in order.
+func fill(dir string) (*picture, error) {
+	d, err := paper.Load[paper.FillRow](dir, paper.FigureFill)
+	if err != nil {
+		return nil, err
+	}
+	p := &picture{name: d.Figure, title: "Fill and read 32-bit numbers in order"}
+	for _, pass := range []string{paper.PassFill, paper.PassRead} {
+		var lines []*series
+		var limit int64
+		for _, r := range d.Rows {
+			if r.Pass == pass {
+				find(&lines, r.Device).add(float64(r.Array), r.Seconds)
+				limit = max(limit, r.Limit)
+			}
+		}
+		pl := panel(fmt.Sprintf("%s, %s of memory", pass, sizeLabel(limit)), "array (bytes)", "time (s)")
+		sizes(pl)
+		if err := p.chart(pl, lines); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}

@@ -1,0 +1,115 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Close waits until everything accepted is answered, gives the lease back and
+// ends all sessions. Requests submitted from now on end with ErrClosed. When
+// ctx ends first, what is still open ends with ErrClosed too, and Close says so.
+func (v *Volume) Close(ctx context.Context) error { return v.close(ctx, true) }
+
+// Leave is Close that keeps the lease, for a client that will be back while
+// somebody waits for its volume: nobody else gets it before the lease has run
+// out, or takes it over.
+func (v *Volume) Leave(ctx context.Context) error { return v.close(ctx, false) }
+
+func (v *Volume) close(ctx context.Context, release bool) error {
+	idle := make(chan struct{})
+	a := v.lock()
+	already := v.mu.closing
+	if !already {
+		v.mu.closing = true
+		if v.mu.closed == nil { // a fenced volume stays one
+			v.mu.closed = ErrClosed
+		}
+		if v.mu.ops == 0 {
+			close(idle)
+		} else {
+			v.mu.idle = idle
+		}
+	}
+	v.unlock(a)
+	if already {
+		return ErrClosed
+	}
+	v.pump()
+	var err error
+	select {
+	case <-idle:
+	case <-ctx.Done():
+		err = fmt.Errorf("closing volume %s with requests open: %w", v.layout.Name, ctx.Err())
+	}
+	if v.mu.log != nil {
+		v.eraseLast(ctx)
+	}
+	v.user.close()
+	v.cancel()
+	v.wg.Wait()
+	v.drainDead()
+	v.failAll(ErrClosed)
+	if release && v.cfg.Meta != nil && !v.fenced() {
+		dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if derr := v.cfg.Meta.Detach(dctx, v.layout.Volume, v.layout.Epoch); derr != nil {
+			err = errors.Join(err, fmt.Errorf("giving back the lease of volume %s: %w", v.layout.Name, derr))
+		}
+	}
+	return errors.Join(err, v.unmap())
+}
+
+func (v *Volume) fenced() bool {
+	a := v.lock()
+	defer v.unlock(a)
+	return errors.Is(v.mu.closed, ErrFenced)
+}
+
+// unmap closes the transport, which knows the buffers, and lets them go. What
+// a front end still holds would fault, so then they stay.
+func (v *Volume) unmap() error {
+	err := v.cfg.Dialer.Close()
+	// A page-in that was hedged is answered with a scratch buffer.
+	held := v.user.size - v.user.available() + v.scratch.size - v.scratch.available()
+	if held != 0 {
+		return errors.Join(err, fmt.Errorf("closing volume %s: a front end still holds %d page buffers", v.layout.Name, held))
+	}
+	if v.recoverMem != nil {
+		err = errors.Join(err, unix.Munmap(v.recoverMem))
+	}
+	return errors.Join(err, v.arena.close())
+}
+
+// drainDead completes transfers that never got out, after the last pump.
+func (v *Volume) drainDead() {
+	for x := v.dead.take(); x != nil; x = v.dead.take() {
+		for x != nil {
+			next := x.next
+			x.next = nil
+			v.finish(x)
+			x = next
+		}
+	}
+}
+
+// abandon undoes a half-open volume.
+func (v *Volume) abandon(cause error) {
+	v.cancel()
+	for _, p := range v.allPeers() {
+		p.mu.Lock()
+		c := p.mu.conn
+		p.mu.Unlock()
+		if c != nil {
+			p.drop(c, cause)
+		}
+	}
+	v.wg.Wait()
+	v.drainDead()
+	if err := v.unmap(); err != nil {
+		v.log.Error("closing a volume that could not be opened", "err", err)
+	}
+}

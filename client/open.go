@@ -1,0 +1,240 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"dmps/raid"
+)
+
+// Open attaches a volume: it maps and locks the arena, makes a session with
+// every memory server, recovers the page map from the slot headers unless the
+// volume is new, and starts the background work. The lease must be held.
+//
+// It fails when too few members of some group can be reached to recover, and
+// when buffers cannot be locked (Config.AllowSwappable).
+func Open(ctx context.Context, cfg Config) (*Volume, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	l := cfg.Layout
+	v := &Volume{
+		cfg: cfg, layout: l, geo: l.Geometry, size: int64(l.Pages) * raid.PageSize,
+		log:         cfg.Logger.With("volume", l.Name, "epoch", uint64(l.Epoch)),
+		wake:        make(chan struct{}, 1),
+		worse:       make(chan struct{}, 1),
+		urgent:      make(chan struct{}, 1),
+		rebuildBell: make(chan struct{}, 1),
+		guardBell:   make(chan struct{}, 1),
+		eraseBell:   make(chan struct{}, 1),
+	}
+	v.mu.heal.off, v.mu.heal.rate = cfg.NoRebuildGuard, max(cfg.RebuildRate, 0)
+	v.mu.heal.applyTo(&v.pace)
+	v.mu.scrubbed, v.scrubPatience = cfg.LastScrub, scrubPatience
+	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
+	v.xfers.done = v.done
+	v.hooks.Store(&[]*hook{})
+	v.granted.read, v.granted.edges, v.granted.trim = v.readGranted, v.edgesGranted, v.trimGranted
+	var err error
+	if v.coder, err = raid.NewCoder(v.geo); err != nil {
+		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+	}
+	if l.Kind == raid.LayoutLog {
+		v.mu.log, err = raid.NewLog(raid.ConfigOf(l))
+		if err == nil && cfg.Meta != nil {
+			v.mu.log.GuardThin()
+		}
+	} else {
+		v.inplace, err = raid.NewInPlace(l)
+		v.mu.groupQ = make([]groupQueue, len(l.Groups))
+		v.mu.seq = raid.FirstSeq(l.Epoch)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+	}
+	if err := v.makeArena(); err != nil {
+		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+	}
+	run, cancel := context.WithCancel(context.Background())
+	v.run, v.cancel = run, cancel
+	if err := cfg.Dialer.Register(v.arena.mem); err != nil {
+		v.abandon(err)
+		return nil, fmt.Errorf("opening volume %s: registering the page buffers: %w", l.Name, err)
+	}
+	if v.mu.log != nil && !l.FirstEpoch {
+		if err := v.mapRecovery(); err != nil {
+			v.abandon(err)
+			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+		}
+	}
+	v.makeReady()
+	v.makePeers()
+	if err := v.connectAll(ctx, run); err != nil {
+		v.abandon(err)
+		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+	}
+	// From here on, so that a member that falls silent does not hang a recovery.
+	v.wg.Go(func() { v.watch(run) })
+	if v.mu.log != nil && !l.FirstEpoch {
+		if err := v.recover(ctx); err != nil {
+			v.abandon(err)
+			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+		}
+	}
+	a := v.lock()
+	if v.mu.log != nil {
+		v.mu.log.StartSeq(raid.FirstSeq(l.Epoch))
+		for i := range l.Groups {
+			v.enterMoversLocked(&l.Groups[i])
+		}
+	}
+	v.mu.ready = true
+	v.advanceLocked()   // what the recovery found dead is free, or to be erased,
+	v.eraseSoonLocked() // like what it dropped
+	if v.mu.distrust && v.mustAskLocked() {
+		select {
+		case v.urgent <- struct{}{}: // the rows on trust wait for that
+		default:
+		}
+	}
+	v.unlock(a)
+	v.pump() // what the recovery took in on trust is moved before anything can go wrong
+	v.wg.Go(func() { v.keepLease(run) })
+	if v.mu.log != nil {
+		side := make([]*erasing, eraseSide)
+		for i := range side {
+			side[i] = v.newErasing()
+		}
+		v.wg.Go(func() { v.eraseAll(run, side) })
+		v.wg.Go(func() { v.rebuildAll(run) })
+		v.wg.Go(func() { v.guardAll(run) })
+	}
+	if v.mu.log != nil && cfg.ScrubEvery > 0 {
+		v.wg.Go(func() { v.keepScrubbing(run) })
+	}
+	return v, nil
+}
+
+func (v *Volume) makeArena() error {
+	consts := 256
+	user, scratch, batches := v.cfg.userBufs(), v.cfg.scratchBufs(), v.cfg.batchBufs()
+	a, err := newArena(user+scratch+batches+consts, v.cfg.AllowSwappable)
+	if err != nil {
+		return err
+	}
+	if !a.locked {
+		v.log.Warn("page buffers are not locked: never swap to this volume from this machine")
+	}
+	v.arena = a
+	v.user = a.pool(user)
+	v.scratch = a.pool(scratch)
+	own := a.pool(batches)
+	c := a.pool(consts)
+	v.consts = newConstants(c.free)
+	v.mu.pending = newPending(user)
+	for range maxBatches + cleanBatches {
+		v.mu.batches = newBatch(v.geo, own, v.mu.batches)
+		v.batches = append(v.batches, v.mu.batches)
+	}
+	return nil
+}
+
+// makeReady allocates what the page path would allocate when it first needs it,
+// which on a machine that swaps is the worst time of all.
+func (v *Volume) makeReady() {
+	units := make([]unit, v.cfg.units())
+	for i := range units {
+		units[i].next = v.mu.units
+		v.mu.units = &units[i]
+	}
+	for range readyXfers {
+		v.mu.runs = &run{next: v.mu.runs}
+	}
+	for range readyXfers + (maxBatches+cleanBatches)*v.geo.Members() {
+		v.xfers.put(v.xfers.make())
+	}
+	for range maxBatches {
+		v.mu.freeRescue = newRescue(v.mu.freeRescue)
+	}
+	if v.mu.log == nil {
+		return
+	}
+	for range cleanBatches {
+		v.mu.cleanIdle = v.newCleaning(v.mu.cleanIdle)
+	}
+}
+
+func (v *Volume) makePeers() {
+	w := v.geo.Members()
+	v.memberOf = make([]member, len(v.layout.Groups)*w)
+	v.movers = make([]member, len(v.layout.Groups)*w)
+	v.peers.Store(&[]*peer{})
+	for _, g := range v.layout.Groups {
+		for c, m := range g.Members {
+			if m.State == raid.MemberLost {
+				if v.mu.log != nil {
+					v.mu.log.SetLost(g.ID, raid.Col(c))
+					v.notedLocked(g.ID, raid.Col(c))
+				}
+				continue
+			}
+			v.joinLocked(g.ID, raid.Col(c), m)
+		}
+	}
+}
+
+// connectAll starts the peers and waits until each has a session or a reason
+// why not. That this process did not run is no reason.
+func (v *Volume) connectAll(ctx, run context.Context) error {
+	first := make(chan error, len(v.allPeers()))
+	o := &opening{first: first, still: newStillness(v.cfg.nanotime)}
+	watched, cancel := context.WithCancel(run)
+	defer cancel()
+	v.wg.Go(func() { o.still.keep(watched) })
+	for _, p := range v.allPeers() {
+		v.startPeer(p, o)
+	}
+	var errs []error
+	for range v.allPeers() {
+		select {
+		case err := <-first:
+			if err != nil {
+				errs = append(errs, err)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	a := v.lock()
+	defer v.unlock(a)
+	if v.mu.closed != nil {
+		return v.mu.closed
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	for _, err := range errs {
+		v.log.Warn("a member is missing", "err", err)
+	}
+	if err := v.enoughLocked(); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	return nil
+}
+
+// enoughLocked says whether every group can be read.
+func (v *Volume) enoughLocked() error {
+	for _, g := range v.layout.Groups {
+		up := 0
+		for c := range g.Members {
+			if p := v.member(g.ID, raid.Col(c)).peer; p != nil && p.state == peerUp {
+				up++
+			}
+		}
+		if up < v.geo.K && !v.layout.FirstEpoch {
+			return fmt.Errorf("group %d has %d of %d members, %d are needed: start the missing memory servers, or wait for the network", g.ID, up, v.geo.Members(), v.geo.K)
+		}
+	}
+	return nil
+}
