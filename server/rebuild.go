@@ -13,8 +13,9 @@ import (
 )
 
 // rebuildWorkers is the largest number of batches of one request that are under
-// way at a time: while one is decoded, others are on the line. More than there
-// are cores only push each other out of the caches (docs/benchmarks.md).
+// way at a time: while one is decoded, others are on the line. On two cores four
+// took more CPU a byte than two (docs/benchmarks.md, "Healing"); on more nobody
+// has measured.
 const rebuildWorkers = 4
 
 // rebuild is one request to fill slots of a chunk from other servers, or to
