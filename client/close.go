@@ -57,6 +57,9 @@ func (v *Volume) close(ctx context.Context, release bool) error {
 		last = v.lastReport()
 	}
 	v.user.close()
+	a = v.lock()
+	v.mu.parting = true
+	v.unlock(a)
 	v.cancel()
 	v.wg.Wait()
 	v.drainDead()

@@ -34,7 +34,7 @@ func (v *Volume) nextBatch() *batch {
 		}
 		return nil
 	}
-	if !v.mu.ready {
+	if !v.mu.ready || v.mu.parting {
 		return nil
 	}
 	v.retryMergersLocked(a)
@@ -246,6 +246,9 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 		v.mu.flying--
 	}
 	wrote, ok := b.settleColumns(v.mu.log, v.layout.MinAck)
+	if v.mu.parting && wrote != uint32(1)<<v.geo.Members()-1 {
+		ok = false // this client has ended the session: nobody can be said to be out
+	}
 	if !ok || !v.mu.log.MayCommit(&b.p) { // all may have it, and it may not be answered like this any more
 		// Every transfer has completed, and the session with each member
 		// whose outcome is unknown has ended: nothing of this can land later.

@@ -66,6 +66,7 @@ type Volume struct {
 		ready   bool          // the page map is complete: batches may be formed
 		closed  error         // why no more is accepted; nil: open
 		closing bool          // Close was called
+		parting bool          // Close ends the sessions: what they do not bring to an end is not answered
 		over    error         // why nothing is tried again: the sessions are ended for good; nil: they are not
 		ops     int           // accepted and not answered
 		idle    chan struct{} // closed when ops falls to 0 after closed was set
