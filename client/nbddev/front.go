@@ -13,9 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"dmps/client/nbd"
+	"dmps/internal/blockdev"
 )
 
 // Config is a device to be.
@@ -60,10 +59,10 @@ type Front struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	served sync.WaitGroup
-	fresh  bool // this Front connected it; another client had not before
 
-	mu     sync.Mutex // holds the driver
+	mu     sync.Mutex // holds the driver, while connections are kept
 	driver *Driver
+	live   map[net.Conn]struct{} // connections that are served
 }
 
 // Start connects the device, or takes it over when it is connected to the same
@@ -92,7 +91,7 @@ func Start(ctx context.Context, cfg Config) (*Front, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Front{cfg: cfg, log: cfg.Log, driver: d, conn: Connection{
+	f := &Front{cfg: cfg, log: cfg.Log, driver: d, live: make(map[net.Conn]struct{}), conn: Connection{
 		Index: index, Size: cfg.Export.Device.Size(), BlockSize: 4096, Flags: nbd.TransmissionFlags(cfg.Export),
 		Timeout: cfg.Timeout, DeadTimeout: cfg.DeadTimeout, Identifier: cfg.Identifier,
 	}}
@@ -162,7 +161,7 @@ func (f *Front) connect() error {
 	if err != nil {
 		return err
 	}
-	f.conn.Index, f.fresh = index, true
+	f.conn.Index = index
 	if err := tune(sysfs, index); err != nil {
 		return errors.Join(err, f.driver.Disconnect(index))
 	}
@@ -183,7 +182,7 @@ func (f *Front) keep(ours net.Conn) {
 		if ours != nil {
 			// Read to its end before there is a new one: what was sent on it
 			// is older than anything on the next.
-			err := nbd.ServeTransmission(f.ctx, ours, f.cfg.Export, nbd.Config{Log: f.log, StallTimeout: -1})
+			err := f.serve(ours)
 			ours = nil
 			if f.ctx.Err() != nil {
 				return
@@ -198,6 +197,19 @@ func (f *Front) keep(ours net.Conn) {
 		case <-time.After(max(0, renewEvery-time.Since(began))):
 		}
 	}
+}
+
+// serve serves one connection to its end.
+func (f *Front) serve(nc net.Conn) error {
+	f.mu.Lock()
+	f.live[nc] = struct{}{}
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		delete(f.live, nc)
+		f.mu.Unlock()
+	}()
+	return nbd.ServeTransmission(f.ctx, nc, f.cfg.Export, nbd.Config{Log: f.log, StallTimeout: -1})
 }
 
 // renew gives the kernel a socket in the place of a dead one. When it has none
@@ -222,37 +234,54 @@ func (f *Front) renew() (net.Conn, error) {
 // Path is the device's.
 func (f *Front) Path() string { return "/dev/nbd" + strconv.Itoa(f.conn.Index) }
 
-// Adopted reports whether the device was there already, left by a client that
-// is gone, with whatever uses it.
-func (f *Front) Adopted() bool { return !f.fresh }
-
-// InUse reports whether the kernel uses the device: as swap, mounted, or as a
-// part of another device. All of them claim it for themselves.
+// InUse reports whether somebody swaps to the device, has mounted it, builds on
+// it, or has it open.
 func (f *Front) InUse() (bool, error) {
-	fd, err := unix.Open(f.Path(), unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.EBUSY) {
+	release, err := blockdev.Claim(f.Path())
+	if errors.Is(err, blockdev.ErrInUse) {
 		return true, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("is %s in use: %w", f.Path(), err)
+		return false, err
 	}
-	return false, unix.Close(fd)
+	return false, release()
 }
 
-// Close ends the front end when what is in flight is answered. A device that is
-// in use is left connected, and the kernel waits for the next client; kept says
-// so. Otherwise it is disconnected.
-func (f *Front) Close() (kept bool, err error) {
-	kept, err = f.InUse()
-	if err != nil {
-		kept = true // what may be in use must not be taken away
+// Close ends the front end. A device that is in use is left connected, and the
+// kernel waits for the next client; kept says so. Otherwise it is disconnected.
+//
+// What is in flight is given the time of ctx to be answered. What is not by then
+// the kernel sends to the next client: an error that the Device answers with
+// later, because it is closed, reaches nobody.
+func (f *Front) Close(ctx context.Context) (kept bool, err error) {
+	// Held until the device is gone, so that nobody begins to use it meanwhile.
+	release, err := blockdev.Claim(f.Path())
+	kept = err != nil // what may be in use must not be taken away
+	if errors.Is(err, blockdev.ErrInUse) {
+		err = nil
 	}
 	// Served no more before it is taken away, or its end would be taken for
 	// one that a new connection mends.
 	f.cancel()
-	f.served.Wait()
+	served := make(chan struct{})
+	go func() {
+		f.served.Wait()
+		close(served)
+	}()
+	select {
+	case <-served:
+	case <-ctx.Done():
+		err = errors.Join(err, fmt.Errorf("leaving %s with requests in flight: %w", f.Path(), ctx.Err()))
+		f.mu.Lock()
+		for nc := range f.live {
+			err = errors.Join(err, nc.Close())
+		}
+		f.mu.Unlock()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if !kept {
-		err = errors.Join(err, f.driver.Disconnect(f.conn.Index))
+		err = errors.Join(err, f.driver.Disconnect(f.conn.Index), release())
 	}
 	return kept, errors.Join(err, f.driver.Close())
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dmps/internal/blockdev"
 	"dmps/internal/uring"
 )
 
@@ -221,6 +222,8 @@ func (d *driver) port(q, depth int) (port, error) {
 	}
 	return p, nil
 }
+
+func (d *driver) claim(id int) (func() error, error) { return blockdev.Claim(d.path(id)) }
 
 func (d *driver) path(id int) string { return fmt.Sprintf("/dev/ublkb%d", id) }
 

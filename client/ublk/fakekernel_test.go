@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dmps/client"
+	"dmps/internal/blockdev"
 )
 
 // fakeKernel is the driver and the block layer above it, as far as a Server
@@ -326,7 +327,7 @@ func (k *fakeKernel) claim(id int) (func() error, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.used[id] {
-		return nil, ErrInUse
+		return nil, blockdev.ErrInUse
 	}
 	return func() error { return nil }, nil
 }

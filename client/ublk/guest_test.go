@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dmps/client"
+	"dmps/internal/blockdev"
 )
 
 // The tests of this file need the driver, and they do what must not be done to
@@ -210,7 +211,7 @@ func TestGuestInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Stop(t.Context()); !errors.Is(err, ErrInUse) {
+	if err := s.Stop(t.Context()); !errors.Is(err, blockdev.ErrInUse) {
 		t.Fatalf("a claimed device: %v", err)
 	}
 	if err := unix.Close(fd); err != nil {
@@ -229,7 +230,7 @@ func TestGuestInUse(t *testing.T) {
 	if err := in.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := s.Stop(t.Context()); !errors.Is(err, ErrInUse) {
+	if err := s.Stop(t.Context()); !errors.Is(err, blockdev.ErrInUse) {
 		t.Fatalf("an open device: %v", err)
 	}
 	if err := cmd.Process.Kill(); err != nil {

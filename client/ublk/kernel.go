@@ -45,7 +45,7 @@ type kernel interface {
 	// thread.
 	port(q, depth int) (port, error)
 	// claim takes the block device for the caller alone. Who uses it otherwise
-	// is in the error, which is ErrInUse.
+	// is in the error, which is blockdev.ErrInUse.
 	claim(id int) (release func() error, err error)
 	// path is where the block device is.
 	path(id int) string

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+
+	"dmps/internal/blockdev"
 )
 
 // Server serves one client.Device as one block device.
@@ -205,7 +207,7 @@ func (s *Server) goodbye() {
 // builds on it, or has it open.
 func (s *Server) InUse() (bool, error) {
 	release, err := s.k.claim(s.id)
-	if errors.Is(err, ErrInUse) {
+	if errors.Is(err, blockdev.ErrInUse) {
 		return true, nil
 	}
 	if err != nil {
@@ -222,7 +224,7 @@ func (s *Server) Stopping() bool {
 }
 
 // Stop answers what is in flight, and removes the block device. It fails with
-// ErrInUse, and changes nothing, when the device is swapped to, mounted or open.
+// blockdev.ErrInUse, and changes nothing, when the device is swapped to, mounted or open.
 // When ctx ends first the removal goes on without a witness.
 func (s *Server) Stop(ctx context.Context) error {
 	if errors.Is(s.Err(), errStopped) { // there is nothing to claim any more

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dmps/client"
+	"dmps/internal/blockdev"
 )
 
 func TestMain(m *testing.M) {
@@ -184,7 +185,7 @@ func TestInUse(t *testing.T) {
 		t.Errorf("%s, %d, recovered %v", s.Path(), s.ID(), s.Recovered())
 	}
 	k.used[5] = true
-	if err := s.Stop(t.Context()); !errors.Is(err, ErrInUse) {
+	if err := s.Stop(t.Context()); !errors.Is(err, blockdev.ErrInUse) {
 		t.Fatalf("stopped a device in use: %v", err)
 	}
 	if got := k.io(5, at(opWrite, 0, 1), fill(pageSize, 1)); got != pageSize {

@@ -142,9 +142,11 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 			return err
 		}
 	}
-	if err := f.device.lockHost(volume, &f.role); err != nil {
+	lock, err := f.device.lockHost(volume)
+	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, lock.release()) }()
 	pid, err := takePIDFile(f.role.pidFile)
 	if err != nil {
 		return err
@@ -196,6 +198,9 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		AllowSwappable: f.swappable, Holder: f.holder, Patience: f.patience, RebuildRate: int64(f.rebuild), NoRebuildGuard: !f.guard, AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
 		ScrubEvery: f.scrub, ScrubRate: int64(f.scrubRate), LastScrub: scrubbed,
 	})
+	if err != nil && f.device.path != "" {
+		return err // a device may wait for this volume: nobody else is invited to take it
+	}
 	if err != nil {
 		// Nobody need wait for the lease to run out.
 		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), leavePatience)
@@ -204,7 +209,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	}
 	// The page map is part of the heap.
 	if err := settleHeap(f.heap+bytesize.Size(client.MapBytes(layout.Pages)), locked); err != nil {
-		return errors.Join(err, closeVolume(vol))
+		return errors.Join(err, f.device.abandon(vol))
 	}
 	s := &attachment{
 		vol: vol, log: log, front: front, side: side, device: f.device, swap: f.swap, identity: fmt.Sprintf("dmps/%s/%s/%v", layout.Cluster, volume, layout.Volume), pprof: f.pprof, scrubRate: int64(f.scrubRate),
@@ -313,7 +318,7 @@ func scrubbedBefore(ctx context.Context, meta *metaclient.Client, volume string)
 func (s *attachment) run(ctx context.Context) error {
 	dev, err := s.device.start(ctx, &s.about, s.identity, s.vol, s.log)
 	if err != nil {
-		return errors.Join(err, closeVolume(s.vol))
+		return errors.Join(err, s.device.abandon(s.vol))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -379,15 +384,15 @@ func (s *attachment) leave(dev kernelDevice) error {
 	if dev == nil {
 		return closeVolume(s.vol)
 	}
-	kept, err := dev.Close()
+	bye, end := context.WithTimeout(context.Background(), leavePatience)
+	defer end()
+	kept, err := dev.Close(bye)
 	if !kept {
 		return errors.Join(err, closeVolume(s.vol))
 	}
 	s.log.Warn("the kernel still uses the device: its requests wait for the next attach of this volume on this host",
 		"device", dev.Path(), "for", s.device.dead)
-	ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
-	defer cancel()
-	return errors.Join(err, s.vol.Leave(ctx))
+	return errors.Join(err, leaveVolume(s.vol))
 }
 
 func (s *attachment) adminURL() string {
@@ -418,6 +423,13 @@ func (s *attachment) wait(ctx context.Context, served <-chan error, dev kernelDe
 			}
 		}
 	}
+}
+
+// leaveVolume keeps the lease, for the next attach on this host.
+func leaveVolume(vol *client.Volume) error {
+	ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
+	defer cancel()
+	return vol.Leave(ctx)
 }
 
 // closeVolume gives the lease back.

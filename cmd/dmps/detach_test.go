@@ -91,10 +91,9 @@ type fakeDevice struct {
 	err  error
 }
 
-func (d fakeDevice) Path() string         { return "/dev/none" }
-func (d fakeDevice) Adopted() bool        { return false }
-func (d fakeDevice) InUse() (bool, error) { return d.used, d.err }
-func (d fakeDevice) Close() (bool, error) { return false, nil }
+func (d fakeDevice) Path() string                        { return "/dev/none" }
+func (d fakeDevice) InUse() (bool, error)                { return d.used, d.err }
+func (d fakeDevice) Close(context.Context) (bool, error) { return false, nil }
 
 // The client ends when it is told to, but not under a kernel that uses its
 // device, nor when it cannot tell, nor for a page in a browser.

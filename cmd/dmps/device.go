@@ -20,14 +20,12 @@ import (
 type kernelDevice interface {
 	// Path is /dev/something.
 	Path() string
-	// Adopted reports whether the device was there already, left by a client
-	// that is gone, with whatever uses it.
-	Adopted() bool
 	// InUse reports whether the kernel uses the device.
 	InUse() (bool, error)
 	// Close takes the device away, unless it is in use: then the kernel waits
-	// for the next client, and kept is true.
-	Close() (kept bool, err error)
+	// for the next client, and kept is true. Requests that are not answered when
+	// ctx ends are never answered: the kernel asks the next client again.
+	Close(ctx context.Context) (kept bool, err error)
 }
 
 // runDir is where the roles of a host find each other.
@@ -75,16 +73,24 @@ func (d *deviceFlags) check() error {
 
 // lockHost makes two attaches of a volume's device on one host impossible: a
 // second one by mistake would get the lease, as the same holder, and the first
-// would be fenced. The file is the role's pid file, unless it has one.
-func (d *deviceFlags) lockHost(volume string, role *roleFlags) error {
-	if d.path == "" || role.pidFile != "" {
-		return nil
+// would be fenced. The file is a pid file beside the one that the role may have.
+func (d *deviceFlags) lockHost(volume string) (*pidFile, error) {
+	if d.path == "" {
+		return takePIDFile("")
 	}
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
-		return fmt.Errorf("a folder for the pid file: %w", err)
+		return nil, fmt.Errorf("a folder for the pid file: %w", err)
 	}
-	role.pidFile = filepath.Join(runDir, "attach-"+volume+".pid")
-	return nil
+	return takePIDFile(filepath.Join(runDir, "attach-"+volume+".pid"))
+}
+
+// abandon closes a volume whose device could not be served. One of an earlier
+// attach may wait for it: then nobody else is invited to take the volume.
+func (d *deviceFlags) abandon(vol *client.Volume) error {
+	if d.path == "" {
+		return closeVolume(vol)
+	}
+	return leaveVolume(vol)
 }
 
 // start makes the device, and writes it into about. identity tells the volume

@@ -10,6 +10,7 @@ import (
 
 	"dmps/client"
 	"dmps/client/ublk"
+	"dmps/internal/blockdev"
 )
 
 // ublkDevice is a volume as a block device of the kernel's ublk driver.
@@ -52,18 +53,13 @@ func startUblk(ctx context.Context, device, identity string, queues int, vol *cl
 	return nil, err
 }
 
-// Adopted implements kernelDevice.
-func (d *ublkDevice) Adopted() bool { return d.Recovered() }
-
 // Close implements kernelDevice.
-func (d *ublkDevice) Close() (kept bool, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
-	defer cancel()
+func (d *ublkDevice) Close(ctx context.Context) (kept bool, err error) {
 	err = d.Stop(ctx)
 	if err == nil || d.Stopping() {
 		return false, err
 	}
-	if errors.Is(err, ublk.ErrInUse) {
+	if errors.Is(err, blockdev.ErrInUse) {
 		err = nil
 	}
 	// What may be in use must not be taken away.

@@ -7,7 +7,8 @@
 // TestDocSymbols and TestDocLinks keep the documentation true: a Go symbol
 // that a Markdown file names in code, such as raid.Layout between backquotes,
 // must exist, and a relative link must lead somewhere. TestDocProse refuses
-// references to line numbers, which are wrong after the next commit.
+// references to line numbers, which are wrong after the next commit, and
+// TestNoMergeMarkers what a merge left undecided.
 //
 // There is nothing to import here.
 package repocheck

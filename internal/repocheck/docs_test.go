@@ -142,3 +142,19 @@ func exists(t *testing.T, path string) bool {
 	_, err := os.Stat(filepath.Join(root(t), path))
 	return err == nil
 }
+
+// TestNoMergeMarkers: what a merge left undecided is in no file.
+func TestNoMergeMarkers(t *testing.T) {
+	base := root(t)
+	for _, f := range filesWith(t, "") {
+		b, err := os.ReadFile(filepath.Join(base, f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if strings.HasPrefix(line, strings.Repeat("<", 7)+" ") || strings.HasPrefix(line, strings.Repeat(">", 7)+" ") {
+				t.Errorf("%s: the marker of a merge: %s", f, strings.TrimSpace(line))
+			}
+		}
+	}
+}

@@ -1,4 +1,4 @@
-package ublk
+package blockdev
 
 import (
 	"errors"
@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrInUse says that the block device is swapped to, mounted, part of another
-// device, or open: Leave it, the next client goes on with it.
+// ErrInUse says that a block device is swapped to, mounted, part of another
+// device, or open.
 var ErrInUse = errors.New("device is in use")
 
-// claim opens the block device with O_EXCL, which the kernel refuses while
-// somebody swaps to it, has mounted it, or builds on it (bd_prepare_to_claim in
-// block/bdev.c), and then looks for programs that just have it open.
-func (d *driver) claim(id int) (func() error, error) {
-	path := d.path(id)
+// Claim takes the block device at path for the caller alone, until release. It
+// opens it with O_EXCL, which the kernel refuses while somebody swaps to it, has
+// mounted it, or builds on it (bd_prepare_to_claim in block/bdev.c), and then
+// looks for programs that just have it open. Errors: ErrInUse, with who uses it.
+func Claim(path string) (release func() error, err error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.EBUSY):

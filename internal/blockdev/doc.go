@@ -1,0 +1,2 @@
+// Package blockdev asks the kernel about block devices: who uses one.
+package blockdev
