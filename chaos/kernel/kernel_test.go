@@ -35,8 +35,10 @@ func need(t *testing.T, err error) {
 	t.Skip(err)
 }
 
-// TestScenarios runs each scenario in a guest of its own.
-func TestScenarios(t *testing.T) {
+// guestDir is a folder to build in, with the guest's program in it. It skips
+// where guests are not wanted, or cannot be had.
+func guestDir(t *testing.T) (dir, guest string) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("a guest takes a while")
 	}
@@ -46,11 +48,33 @@ func TestScenarios(t *testing.T) {
 	if _, err := exec.LookPath(vm.Program); err != nil {
 		need(t, err)
 	}
-	dir := t.TempDir()
+	dir = t.TempDir()
 	guest, err := Build(t.Context(), dir, "dmps/chaos/kernel/guest")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dir, guest
+}
+
+// run runs a guest and fails the test unless it succeeds.
+func run(t *testing.T, spec Spec) {
+	t.Helper()
+	r, err := spec.Run(t.Context())
+	if errors.Is(err, ErrNoGuest) {
+		need(t, err)
+	}
+	if err == nil {
+		err = r.Err()
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	t.Logf("%v", r.Took.Round(time.Second))
+}
+
+// TestScenarios runs each scenario in a guest of its own.
+func TestScenarios(t *testing.T) {
+	dir, guest := guestDir(t)
 	dmps, err := Build(t.Context(), dir, "dmps/cmd/dmps")
 	if err != nil {
 		t.Fatal(err)
@@ -73,17 +97,7 @@ func TestScenarios(t *testing.T) {
 			spec.Timeout += *duration
 			spec.Argv = []string{InitPath, "scenario", "-duration", duration.String(), "-seed", strconv.FormatUint(*seed, 10),
 				"-limit", spec.Timeout.String(), s.Name}
-			r, err := spec.Run(t.Context())
-			if errors.Is(err, ErrNoGuest) {
-				need(t, err)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := r.Err(); err != nil {
-				t.Error(err)
-			}
-			t.Logf("%v", r.Took.Round(time.Second))
+			run(t, spec)
 		})
 	}
 }

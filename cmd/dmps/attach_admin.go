@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"dmps/client"
@@ -29,12 +26,7 @@ type healing interface {
 // members to fill at once. rate=SIZE sets what they may take together in a
 // second; 0 is no limit. It is until the client ends.
 func takeRebuild(mux *http.ServeMux, v healing) {
-	mux.HandleFunc("POST /rebuild", func(w http.ResponseWriter, r *http.Request) {
-		// A page in somebody's browser must not reach what listens on loopback.
-		if r.Header.Get("Origin") != "" {
-			http.Error(w, "not for browsers", http.StatusForbidden)
-			return
-		}
+	mux.HandleFunc("POST /rebuild", fromPrograms(func(w http.ResponseWriter, r *http.Request) {
 		if q := r.URL.Query(); q.Has("rate") {
 			rate, err := bytesize.Parse(q.Get("rate"))
 			if err != nil {
@@ -45,32 +37,22 @@ func takeRebuild(mux *http.ServeMux, v healing) {
 		}
 		v.WakeRebuild()
 		w.WriteHeader(http.StatusNoContent)
-	})
+	}))
 }
 
 // orderRebuild has the client at an admin address rebuild now, with a rate
 // unless it is nil.
 func orderRebuild(ctx context.Context, base string, rate *bytesize.Size) error {
-	ctx, cancel := context.WithTimeout(ctx, livePatience)
-	defer cancel()
-	to := strings.TrimSuffix(base, "/") + "/rebuild"
+	path := "/rebuild"
 	if rate != nil {
-		to += "?rate=" + url.QueryEscape(strconv.FormatInt(int64(*rate), 10))
+		path += "?rate=" + url.QueryEscape(strconv.FormatInt(int64(*rate), 10))
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, nil)
+	r, err := post(ctx, base, path, nil, livePatience)
+	if err == nil && r.code != http.StatusNoContent {
+		err = r.err()
+	}
 	if err != nil {
 		return fmt.Errorf("telling the client: %w", err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("telling the client: %w", err)
-	}
-	text, err := io.ReadAll(io.LimitReader(res.Body, 4096))
-	if err := errors.Join(err, res.Body.Close()); err != nil {
-		return fmt.Errorf("telling the client: %w", err)
-	}
-	if res.StatusCode != http.StatusNoContent {
-		return fmt.Errorf("telling the client: it answered %s: %s", res.Status, strings.TrimSpace(string(text)))
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -21,11 +20,7 @@ func bootID() string {
 // takeDetach serves POST /detach: the client ends, and with it the device. While
 // the kernel uses the device that is refused with 409.
 func (a *admin) takeDetach(dev kernelDevice, end func()) {
-	a.mux.HandleFunc("POST /detach", func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Origin") != "" {
-			http.Error(w, "not from a browser", http.StatusForbidden)
-			return
-		}
+	a.mux.HandleFunc("POST /detach", fromPrograms(func(w http.ResponseWriter, _ *http.Request) {
 		if dev != nil {
 			switch used, err := dev.InUse(); {
 			case err != nil:
@@ -38,33 +33,17 @@ func (a *admin) takeDetach(dev kernelDevice, end func()) {
 		}
 		w.WriteHeader(http.StatusAccepted)
 		end()
-	})
+	}))
 }
 
 // orderDetach has the client at an admin address end.
-func orderDetach(ctx context.Context, base string) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("telling the client to end: %w", err)
-		}
-	}()
-	ctx, cancel := context.WithTimeout(ctx, detachPatience)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(base, "/")+"/detach", nil)
-	if err != nil {
-		return err
+func orderDetach(ctx context.Context, base string) error {
+	r, err := post(ctx, base, "/detach", nil, detachPatience)
+	if err == nil && r.code != http.StatusAccepted {
+		err = r.err()
 	}
-	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
-	}
-	defer res.Body.Close() // nothing is left in it
-	text, err := io.ReadAll(io.LimitReader(res.Body, 4096))
-	if err != nil {
-		return err
-	}
-	if res.StatusCode != http.StatusAccepted {
-		return fmt.Errorf("it answered %s: %s", res.Status, strings.TrimSpace(string(text)))
+		return fmt.Errorf("telling the client to end: %w", err)
 	}
 	return nil
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"dmps/internal/capability"
 	"dmps/internal/doctor"
 	"dmps/internal/exitcode"
-	"dmps/internal/harden"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -73,7 +73,7 @@ func thisHost(ublk bool) (*doctor.Host, error) {
 		return nil, fmt.Errorf("which program is this: %w", err)
 	}
 	return &doctor.Host{
-		Root: os.DirFS("/"), Release: unix.ByteSliceToString(name.Release[:]), Capable: harden.Capable,
+		Root: os.DirFS("/"), Release: unix.ByteSliceToString(name.Release[:]), Capable: capability.Has,
 		Memlock: limit.Max, Program: program, WantUblk: ublk,
 	}, nil
 }

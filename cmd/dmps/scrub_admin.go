@@ -27,16 +27,13 @@ const scrubOrderPatience = 40 * time.Second
 // answer with the status of the scrub. Pages of browsers cannot: their
 // requests name an origin.
 func (a *admin) takeScrubs(vol *client.Volume, rate int64) {
-	a.mux.HandleFunc("POST /scrub", func(w http.ResponseWriter, r *http.Request) {
+	a.mux.HandleFunc("POST /scrub", fromPrograms(func(w http.ResponseWriter, r *http.Request) {
 		var o scrubOrder
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<12))
 		if err == nil && len(bytes.TrimSpace(body)) > 0 {
 			err = json.Unmarshal(body, &o)
 		}
 		switch {
-		case r.Header.Get("Origin") != "":
-			http.Error(w, "not from a browser", http.StatusForbidden)
-			return
 		case err != nil || o.Rate != nil && *o.Rate < 0:
 			http.Error(w, `the body is {"rate": BYTES_A_SECOND} or empty`, http.StatusBadRequest)
 			return
@@ -57,15 +54,11 @@ func (a *admin) takeScrubs(vol *client.Volume, rate int64) {
 			return
 		}
 		writeScrub(w, vol, code)
-	})
-	a.mux.HandleFunc("POST /scrub/stop", func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Origin") != "" {
-			http.Error(w, "not from a browser", http.StatusForbidden)
-			return
-		}
+	}))
+	a.mux.HandleFunc("POST /scrub/stop", fromPrograms(func(w http.ResponseWriter, _ *http.Request) {
 		vol.StopScrub()
 		writeScrub(w, vol, http.StatusOK)
-	})
+	}))
 }
 
 func writeScrub(w http.ResponseWriter, vol *client.Volume, code int) {
@@ -107,34 +100,23 @@ func orderScrubStop(ctx context.Context, adminURL string) (st client.ScrubStatus
 
 // order posts to a client's admin address and reads the answer.
 func order(ctx context.Context, adminURL, path string, body, answer any) (code int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, scrubOrderPatience)
-	defer cancel()
 	b, err := json.Marshal(body)
 	if err != nil {
 		return 0, fmt.Errorf("asking the client: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(adminURL, "/")+path, bytes.NewReader(b))
+	res, err := post(ctx, adminURL, path, bytes.NewReader(b), scrubOrderPatience)
 	if err != nil {
 		return 0, fmt.Errorf("asking the client: %w", err)
 	}
-	req.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, fmt.Errorf("asking the client: %w", err)
-	}
-	b, err = io.ReadAll(io.LimitReader(res.Body, maxAdminStatus))
-	if err := errors.Join(err, res.Body.Close()); err != nil {
-		return 0, fmt.Errorf("asking the client: %w", err)
-	}
-	switch res.StatusCode {
+	switch res.code {
 	case http.StatusOK, http.StatusAccepted, http.StatusConflict:
 	case http.StatusNotFound:
 		return 0, fmt.Errorf("the client at %s does not know of scrubs: it is older than this program; restart it", adminURL)
 	default:
-		return 0, fmt.Errorf("the client refuses: %s", strings.TrimSpace(string(b)))
+		return 0, fmt.Errorf("the client refuses: %s", strings.TrimSpace(string(res.body)))
 	}
-	if err := json.Unmarshal(b, answer); err != nil {
+	if err := json.Unmarshal(res.body, answer); err != nil {
 		return 0, fmt.Errorf("asking the client: %w", err)
 	}
-	return res.StatusCode, nil
+	return res.code, nil
 }

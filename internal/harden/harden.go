@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"dmps/internal/capability"
 )
 
 // marker is the variable that tells the program executed again from the first
@@ -77,19 +79,9 @@ func Check(o Options) []error {
 }
 
 // because says what is needed, and whether that is what is missing.
-func because(needs string, capability uint) error {
-	if !Capable(capability) {
+func because(needs string, right uint) error {
+	if !capability.Has(right) {
 		return fmt.Errorf("it needs %s, which this process does not have", needs)
 	}
 	return errors.New("it needs " + needs)
-}
-
-// Capable reports whether the process has a capability.
-func Capable(capability uint) bool {
-	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&head, &data[0]); err != nil {
-		return false
-	}
-	return data[capability/32].Effective&(1<<(capability%32)) != 0
 }

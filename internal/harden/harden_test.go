@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"dmps/internal/capability"
 )
 
 // TestMain is the program that hardens itself, when the variable says so.
@@ -39,11 +41,11 @@ func TestSelf(t *testing.T) {
 	if strings.Count(out, "done\n") != 1 || strings.Contains(out, "executing the program again") {
 		t.Fatalf("it did not execute itself once: %s", out)
 	}
-	for word, capability := range map[string]uint{
+	for word, right := range map[string]uint{
 		"I/O flushers": unix.CAP_SYS_RESOURCE, "SCHED_FIFO": unix.CAP_SYS_NICE, "OOM killer": unix.CAP_SYS_RESOURCE,
 	} {
-		if missing := strings.Contains(out, word); missing == Capable(capability) {
-			t.Errorf("%s missing: %v, capability %d: %v\n%s", word, missing, capability, Capable(capability), out)
+		if missing := strings.Contains(out, word); missing == capability.Has(right) {
+			t.Errorf("%s missing: %v, capability %d: %v\n%s", word, missing, right, capability.Has(right), out)
 		}
 	}
 }

@@ -21,6 +21,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"dmps/internal/capability"
 )
 
 // ErrDenied means that the process may not lock (all) its memory: run it as
@@ -47,7 +49,7 @@ func mayLock() error {
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
 		return fmt.Errorf("reading the limit: %w", err)
 	}
-	if limit.Cur == unix.RLIM_INFINITY || capable() {
+	if limit.Cur == unix.RLIM_INFINITY || capability.Has(unix.CAP_IPC_LOCK) {
 		return nil
 	}
 	limit.Cur = limit.Max
@@ -55,16 +57,6 @@ func mayLock() error {
 		return unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit)
 	}
 	return fmt.Errorf("the limit is %d KiB", limit.Max>>10)
-}
-
-// capable reports whether the process has CAP_IPC_LOCK.
-func capable() bool {
-	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&head, &data[0]); err != nil {
-		return false
-	}
-	return data[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0
 }
 
 // Populate fills and locks what the program and the Go heap consist of now, so

@@ -7,5 +7,5 @@
 //
 // It does what must never be done to a machine that somebody works on, swapon
 // above all. So it runs nowhere but as process 1 of a guest, or as a child of
-// that (guard.go).
+// that (inguest.go of package kernel).
 package main

@@ -6,12 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"dmps/chaos/kernel"
 )
 
 // TestRefusesHosts: whoever runs this program on a machine of their own, with
 // whatever arguments, has nothing done to it.
 func TestRefusesHosts(t *testing.T) {
-	if err := inGuest(); err == nil {
+	if err := kernel.InGuest(); err == nil {
 		t.Fatal("this machine is taken for a guest")
 	}
 	bin := filepath.Join(t.TempDir(), "guest")

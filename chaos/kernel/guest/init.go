@@ -52,7 +52,7 @@ func prepare() (*kernel.Job, error) {
 			return nil, fmt.Errorf("mounting %s: %w", m.at, err)
 		}
 	}
-	if err := inGuest(); err != nil {
+	if err := kernel.InGuest(); err != nil {
 		return nil, err
 	}
 	b, err := os.ReadFile(kernel.JobPath)

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
+
+	"dmps/chaos/kernel"
 )
 
 func main() {
@@ -11,7 +13,7 @@ func main() {
 		fmt.Println("init:", initialise())
 		os.Exit(1)
 	}
-	if err := inGuest(); err != nil {
+	if err := kernel.InGuest(); err != nil {
 		fmt.Fprintln(os.Stderr, "guest:", err)
 		os.Exit(2)
 	}

@@ -97,6 +97,19 @@ func (c *cluster) startAttach(ctx context.Context, device string, more ...string
 	})
 }
 
+// newDevice is a cluster whose volume is a device.
+func newDevice(ctx context.Context, g *Guest, kind string, s scheme) (*cluster, attachStatus, error) {
+	c, err := newCluster(ctx, g, s)
+	if err != nil {
+		return nil, attachStatus{}, err
+	}
+	if err := c.startAttach(ctx, kind); err != nil {
+		return nil, attachStatus{}, err
+	}
+	st, err := c.status(ctx)
+	return c, st, err
+}
+
 // attachStatus is what scenarios read of a client's status.
 type attachStatus struct {
 	Device string `json:"device"`

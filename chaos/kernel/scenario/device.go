@@ -18,14 +18,7 @@ import (
 // client in the middle, and starts it again.
 func device(kind string) func(context.Context, *Guest) error {
 	return func(ctx context.Context, g *Guest) error {
-		c, err := newCluster(ctx, g, rs21)
-		if err != nil {
-			return err
-		}
-		if err := c.startAttach(ctx, kind); err != nil {
-			return err
-		}
-		st, err := c.status(ctx)
+		c, st, err := newDevice(ctx, g, kind, rs21)
 		if err != nil {
 			return err
 		}

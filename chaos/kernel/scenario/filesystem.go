@@ -28,14 +28,7 @@ const (
 // volume when the file system is trimmed; fsck finds nothing.
 func filesystem(kind string) func(context.Context, *Guest) error {
 	return func(ctx context.Context, g *Guest) (err error) {
-		c, err := newCluster(ctx, g, rs21)
-		if err != nil {
-			return err
-		}
-		if err := c.startAttach(ctx, kind); err != nil {
-			return err
-		}
-		st, err := c.status(ctx)
+		c, st, err := newDevice(ctx, g, kind, rs21)
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"dmps/chaos/kernel"
 	"dmps/chaos/paper"
 )
 
@@ -28,7 +29,7 @@ type Bed struct {
 
 // Run measures one figure and reports it.
 func (b *Bed) Run(ctx context.Context, figure string, r *Report) error {
-	if err := Guard(); err != nil {
+	if err := kernel.InGuest(); err != nil {
 		return err
 	}
 	figures := map[string]func(context.Context) error{

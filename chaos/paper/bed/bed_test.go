@@ -10,22 +10,23 @@ import (
 	"testing/synctest"
 	"time"
 
+	"dmps/chaos/kernel"
 	"dmps/chaos/paper"
 )
 
 // TestRunRefuses: no figure runs on a machine that is no guest; this one.
 func TestRunRefuses(t *testing.T) {
-	if Guard() == nil {
+	if kernel.InGuest() == nil {
 		t.Skip("this is a guest")
 	}
 	var out bytes.Buffer
 	b := Bed{Dir: t.TempDir()}
 	for _, figure := range paper.Figures {
-		if err := b.Run(t.Context(), figure, NewReport(&out, figure)); !errors.Is(err, ErrNoGuest) {
+		if err := b.Run(t.Context(), figure, NewReport(&out, figure)); !errors.Is(err, kernel.ErrNotInGuest) {
 			t.Errorf("%s: %v", figure, err)
 		}
 	}
-	if _, err := b.swap(device{path: "/nonexistent"}); !errors.Is(err, ErrNoGuest) {
+	if _, err := b.swap(device{path: "/nonexistent"}); !errors.Is(err, kernel.ErrNotInGuest) {
 		t.Errorf("swap: %v", err)
 	}
 	if out.Len() > 0 {

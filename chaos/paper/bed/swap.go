@@ -9,13 +9,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dmps/chaos/kernel"
 	"dmps/internal/swapctl"
 )
 
 // swap makes the device the guest's only swap device, and returns the function
 // that ends that.
 func (b *Bed) swap(d device) (off func() error, err error) {
-	if err := Guard(); err != nil {
+	if err := kernel.InGuest(); err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(d.path, os.O_RDWR, 0)

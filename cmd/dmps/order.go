@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Orders are what a client's admin address takes by POST: rebuild, scrub,
+// detach.
+
+// fromPrograms refuses pages in somebody's browser, which must not reach what
+// listens on loopback: their requests name an origin.
+func fromPrograms(take http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") != "" {
+			http.Error(w, "not from a browser", http.StatusForbidden)
+			return
+		}
+		take(w, r)
+	}
+}
+
+// reply is a client's answer to an order.
+type reply struct {
+	code   int
+	status string
+	body   []byte
+}
+
+// err is what a client says that did not do what it was told.
+func (r reply) err() error {
+	return fmt.Errorf("it answered %s: %s", r.status, strings.TrimSpace(string(r.body)))
+}
+
+// post gives the client at an admin address an order; body may be nil.
+func post(ctx context.Context, base, path string, body io.Reader, patience time.Duration) (reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(base, "/")+path, body)
+	if err != nil {
+		return reply{}, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxAdminStatus))
+	return reply{res.StatusCode, res.Status, text}, errors.Join(err, res.Body.Close())
+}
