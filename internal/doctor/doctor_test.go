@@ -86,7 +86,7 @@ func TestEachFault(t *testing.T) {
 	}{
 		"old kernel":       {func(h *Host, _ fstest.MapFS) { h.Release = "5.4.0-100-generic" }, "kernel", Failure},
 		"strange kernel":   {func(h *Host, _ fstest.MapFS) { h.Release = "custom" }, "kernel", Failure},
-		"no ublk yet":      {func(h *Host, _ fstest.MapFS) { h.Release, h.WantUblk = "5.19.0", true }, "kernel", Failure},
+		"no ublk yet":      {func(h *Host, _ fstest.MapFS) { h.Release, h.WantUblk = "6.4.0", true }, "kernel", Failure},
 		"no nbd":           {remove("sys/module/nbd/version"), "driver", Failure},
 		"no capability":    {func(h *Host, _ fstest.MapFS) { h.Capable = func(c uint) bool { return c != unix.CAP_SYS_RESOURCE } }, "rights", Failure},
 		"memlock":          {func(h *Host, _ fstest.MapFS) { h.Capable = func(c uint) bool { return c != unix.CAP_IPC_LOCK } }, "memlock", Failure},

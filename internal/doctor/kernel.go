@@ -17,8 +17,8 @@ func kernel(h *Host) []Finding {
 	switch {
 	case !at(5, 6):
 		return []Finding{{"kernel", Failure, h.Release, "before 5.6 a process cannot be kept from waiting for I/O of its own (PR_SET_IO_FLUSHER)", "a newer kernel"}}
-	case h.WantUblk && !at(6, 0):
-		return []Finding{{"kernel", Failure, h.Release, "ublk came with 6.0", "a newer kernel, or --device nbd"}}
+	case h.WantUblk && !at(6, 5):
+		return []Finding{{"kernel", Failure, h.Release, "what this program needs of ublk (UBLK_F_USER_COPY) came with 6.5", "a newer kernel, or --device nbd"}}
 	}
 	return ok("kernel", "%s", h.Release)
 }
