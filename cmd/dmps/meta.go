@@ -23,6 +23,7 @@ type metaFlags struct {
 	suspectAfter time.Duration
 	grace        time.Duration
 	lease        time.Duration
+	protect      bool
 }
 
 func (a *app) metaCommand() *cobra.Command {
@@ -66,6 +67,7 @@ is its identity: started again with the same folder, it is the same node.`,
 	fl.DurationVar(&f.suspectAfter, "suspect-after", 0, "without a heartbeat for so long a memory server is suspect (default 2s)")
 	fl.DurationVar(&f.grace, "grace", 0, "after so long a silent memory server is down, and its members are rebuilt on others (default 30s)")
 	fl.DurationVar(&f.lease, "lease", 0, "how long a volume's lease is valid without renewal (default 10s)")
+	fl.BoolVar(&f.protect, "protect", false, "this host swaps to a volume: keep the node out of its swap space, which a client that starts again cannot serve before it has asked the metadata")
 	if err := cmd.MarkFlagRequired("dir"); err != nil {
 		panic(err) // the flag is defined above
 	}
@@ -81,6 +83,15 @@ func (a *app) runMeta(ctx context.Context, f metaFlags) (err error) {
 	log := a.logger()
 	for _, addr := range []struct{ flag, value string }{{"api", f.api}, {"raft", f.raft}} {
 		if err := f.role.checkAddr(addr.flag, addr.value); err != nil {
+			return err
+		}
+	}
+	if f.protect {
+		// Nothing waits for it from one page to the next: it need not come first.
+		if err := protectRole("dmps-meta-"+f.id, 0); err != nil {
+			return err
+		}
+		if _, err := lockMemory(false, log); err != nil {
 			return err
 		}
 	}

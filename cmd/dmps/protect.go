@@ -28,3 +28,12 @@ func protect(cgroup string, unprotected bool, log *slog.Logger) error {
 	}
 	return nil
 }
+
+// protectRole does the same for a server or a metadata node on a machine that
+// swaps; priority 0 leaves the scheduler as it is.
+func protectRole(cgroup string, priority int) error {
+	if missing := harden.Self(harden.Options{Priority: priority, Cgroup: cgroup}); len(missing) > 0 {
+		return fmt.Errorf("this process cannot be kept from waiting for what this machine swaps to: %w; run it as root, on another machine, or without --protect if this one does not swap to dmps", errors.Join(missing...))
+	}
+	return nil
+}

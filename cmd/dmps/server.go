@@ -103,7 +103,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	}
 	log := a.logger()
 	if f.protect {
-		if err := protect("dmps-server-"+f.id, false, log); err != nil {
+		if err := protectRole("dmps-server-"+f.id, realtimePriority); err != nil {
 			return err
 		}
 	}

@@ -36,6 +36,48 @@ func servers(h *Host) []Finding {
 	return ok(check, "none on this machine")
 }
 
+// metadata: a metadata node in the swap space of its own machine cannot answer a
+// client that starts again to serve that space: neither gets on. Seen in a
+// guest, chaos/kernel: restart-nbd.
+func metadata(h *Host) []Finding {
+	const check = "metadata"
+	ps, err := h.processes()
+	if err != nil {
+		return unknown(check, "/proc")
+	}
+	here := false
+	var out []string
+	for _, p := range ps {
+		if !flagged(p.args, "--dir") || !slices.Contains(p.args, "meta") {
+			continue
+		}
+		here = true
+		if !flagged(p.args, "--protect") && !h.keptOut(p.pid) {
+			out = append(out, p.pid)
+		}
+	}
+	switch {
+	case len(out) > 0:
+		return []Finding{{check, Failure, "a node runs here and may be swapped out, process " + strings.Join(out, ", "),
+			"a client that starts again asks it before it can serve what is swapped out", "run it elsewhere, with --protect, or in a cgroup with memory.swap.max 0 (MemorySwapMax=0 in its unit)"}}
+	case here:
+		return ok(check, "the node on this machine is not swapped out")
+	}
+	return ok(check, "none on this machine")
+}
+
+// keptOut reports whether a process is in a cgroup that does not swap.
+func (h *Host) keptOut(pid string) bool {
+	s, _ := h.text("proc/" + pid + "/cgroup")
+	_, dir, found := strings.Cut(s, "0::/")
+	if !found {
+		return false
+	}
+	dir, _, _ = strings.Cut(dir, "\n")
+	limit, _ := h.text(path.Join("sys/fs/cgroup", dir, "memory.swap.max"))
+	return strings.TrimSpace(limit) == "0"
+}
+
 // flagged reports whether a command line has a flag, with or without a value.
 func flagged(args []string, flag string) bool {
 	return slices.ContainsFunc(args, func(a string) bool {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -70,6 +71,23 @@ func TestZramFirst(t *testing.T) {
 	}
 }
 
+// A metadata node on the machine is well where it cannot be swapped out.
+func TestMetadataKeptOut(t *testing.T) {
+	for _, argv := range []string{"dmps\x00meta\x00--dir\x00/x\x00--protect\x00", "dmps\x00meta\x00--dir=/x\x00"} {
+		h, files := well()
+		files["proc/44/cmdline"] = &fstest.MapFile{Data: []byte(argv)}
+		files["proc/44/cgroup"] = &fstest.MapFile{Data: []byte("0::/system.slice/dmps-meta.service\n")}
+		files["sys/fs/cgroup/system.slice/dmps-meta.service/memory.swap.max"] = &fstest.MapFile{Data: []byte("0\n")}
+		if all := Examine(h); Worst(all) != OK {
+			t.Errorf("%q: %+v", argv, all)
+		}
+		delete(files, "sys/fs/cgroup/system.slice/dmps-meta.service/memory.swap.max")
+		if all := Examine(h); (Worst(all) == OK) != strings.Contains(argv, "--protect") {
+			t.Errorf("%q, in a cgroup that swaps: %+v", argv, all)
+		}
+	}
+}
+
 // Each thing that can be wrong is found, alone, and comes with a reason and a
 // way out.
 func TestEachFault(t *testing.T) {
@@ -102,6 +120,7 @@ func TestEachFault(t *testing.T) {
 		"protected server": {set("proc/43/cmdline", "dmps\x00server\x00--memory\x001GiB\x00--protect\x00"), "memory servers", Warning},
 		"server, =":        {set("proc/43/cmdline", "dmps\x00server\x00--memory=1GiB\x00"), "memory servers", Failure},
 		"not protected, =": {set("proc/43/cmdline", "dmps\x00server\x00--memory=1GiB\x00--protect=false\x00"), "memory servers", Failure},
+		"meta here":        {set("proc/44/cmdline", "dmps\x00meta\x00--dir\x00/x\x00"), "metadata", Failure},
 		"no flusher":       {set("proc/42/task/43/stat", stat(0, 1)), "client", Failure},
 		"not first":        {set("proc/42/task/43/stat", stat(1572864, 0)), "client", Failure},
 		"strange thread":   {set("proc/42/task/43/stat", "43 (x) S"), "client", Failure},

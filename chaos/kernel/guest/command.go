@@ -53,6 +53,9 @@ func runScenario(ctx context.Context, args []string) error {
 	if err := fl.Parse(args); err != nil {
 		return err
 	}
+	if err := lockMemory(); err != nil {
+		return err
+	}
 	if *limit > 0 {
 		defer time.AfterFunc(*limit-lastMoments, g.Dump).Stop()
 	}

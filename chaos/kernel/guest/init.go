@@ -35,6 +35,9 @@ func prepare() (*kernel.Job, error) {
 	// Everything is on a ramfs, so this is not for want of memory: process 1
 	// must not be what drives a guest into its swap.
 	debug.SetGCPercent(20)
+	if err := lockMemory(); err != nil {
+		return nil, err
+	}
 	for _, m := range []struct{ kind, at, data string }{
 		{"proc", "/proc", ""},
 		{"sysfs", "/sys", ""},
@@ -81,6 +84,15 @@ func prepare() (*kernel.Job, error) {
 		return nil, fmt.Errorf("naming the guest: %w", err)
 	}
 	return job, linkUp("lo")
+}
+
+// lockMemory keeps what the caller touches out of swap space: what watches over
+// a guest must be able to say why it does not get on.
+func lockMemory() error {
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		return fmt.Errorf("locking memory: %w", err)
+	}
+	return nil
 }
 
 // loadModule loads name, or "name parameter=value ...".

@@ -62,7 +62,7 @@ func newCluster(ctx context.Context, g *Guest, s scheme) (*cluster, error) {
 }
 
 func (c *cluster) startMeta() (err error) {
-	c.meta, err = c.g.start("meta", "", dmps, "meta", "--dir", "/run/meta", "--grace", "3s")
+	c.meta, err = c.g.start("meta", "", dmps, "meta", "--dir", "/run/meta", "--grace", "3s", "--protect")
 	return err
 }
 

@@ -87,6 +87,9 @@ func (w *swapping) finish(ctx context.Context) error {
 	}
 	in, out := n["pswpin"]-w.start["pswpin"], n["pswpout"]-w.start["pswpout"]
 	fmt.Printf("swapped in %d MiB and out %d MiB in %.0f s, %d turns of the hog\n", in>>8, out>>8, took.Seconds(), w.hog.turns())
+	if err := printCPU(); err != nil {
+		return err
+	}
 	if in < 4<<8 || out < 4<<8 {
 		return errors.New("hardly anything was swapped: it shows nothing")
 	}
