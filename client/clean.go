@@ -69,7 +69,8 @@ func (v *Volume) startCleanLocked(a *after) bool {
 	}
 	heal := v.mu.healing && v.mu.cleaners == 0 && v.mu.closed == nil
 	trust := v.mu.distrust && !v.mu.trusting && v.mu.closed == nil
-	if !v.mu.cleaning && !heal && !trust {
+	tidy := v.mu.tidy.on && v.mu.closed == nil
+	if !v.mu.cleaning && !heal && !trust && !tidy {
 		return false
 	}
 	c := v.mu.cleanIdle
@@ -89,6 +90,9 @@ func (v *Volume) startCleanLocked(a *after) bool {
 	}
 	if len(c.slots) == 0 && v.mu.cleaning {
 		c.slots = v.mu.log.Victims(c.slots)
+	}
+	if len(c.slots) == 0 && tidy {
+		c.slots = v.tidyVictimsLocked(c.slots)
 	}
 	if len(c.slots) == 0 && heal {
 		c.slots = v.mu.log.HealVictims(c.slots)

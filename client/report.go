@@ -120,6 +120,9 @@ func (v *Volume) Report() Report {
 	r.BadSlots = maps.Clone(v.mu.badSlots)
 	v.reportScrubLocked(&r)
 	r.MappedPages, r.FilledPages, r.FreeRows = st.Mapped, st.Filled, st.FreeRows
+	row := int64(v.geo.Members()) * raid.PageSize
+	r.Counters["stored_bytes"] = int64(st.UsedRows) * row
+	r.Counters["stored_bytes_bound"] = int64(v.mu.log.RowBound()) * row
 	switch {
 	case h.LostPages > 0 || h.Unreachable > 0 || !v.mu.log.Writable():
 		r.State = StateFailed

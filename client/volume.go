@@ -104,6 +104,7 @@ type Volume struct {
 		healing   bool      // a member may miss rows although it is up
 		distrust  bool      // rows that the recovery took in on trust may be there to be moved
 		trusting  bool      // a cleaning of such rows is under way
+		tidy      tidying   // packing while nobody writes
 		cleanRead *cleaning // whose pages have been read
 		cleanIdle *cleaning // free ones
 

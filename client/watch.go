@@ -129,7 +129,13 @@ func (v *Volume) look(now int64, excused bool) bool {
 			v.failQueueLocked(v.spaceErrorLocked(), a)
 		}
 	}
+	tidy := v.tidyLocked(now)
 	v.unlock(a)
+	if tidy {
+		v.pump()
+		v.flushHooks()
+		return true
+	}
 	if !busy {
 		return false
 	}

@@ -32,6 +32,7 @@ type Log struct {
 	minAck  int
 	wave    int    // see waveBatches
 	guarded bool   // see GuardThin
+	fill    uint64 // percent; 0: no target
 	reserve uint64 // rows that only moves may take, so that the cleaner can always go on
 
 	fwd  []entry  // page -> where it is
@@ -115,12 +116,14 @@ type LogConfig struct {
 	Rows     uint32 // rows of every group
 	MinAck   int    // least members that a row may be written to; 0: K
 
+	TargetFill int // percent of slots that are live, in rows in use (RowBound); 0: none
+
 	wave int // tests: another waveBatches; 0: that
 }
 
 // ConfigOf gives the sizes of a layout's log.
 func ConfigOf(l *Layout) LogConfig {
-	return LogConfig{Geometry: l.Geometry, Pages: l.Pages, Groups: len(l.Groups), Rows: l.ChunkSlots, MinAck: l.MinAck}
+	return LogConfig{Geometry: l.Geometry, Pages: l.Pages, Groups: len(l.Groups), Rows: l.ChunkSlots, MinAck: l.MinAck, TargetFill: l.TargetFill}
 }
 
 // NewLog makes the map of an empty volume: every page absent, every row free,
@@ -133,6 +136,9 @@ func NewLog(c LogConfig) (*Log, error) {
 	if c.Pages == 0 || c.Groups < 1 || c.Rows == 0 || slots > MaxDataSlots || c.Pages > MaxPages {
 		return nil, fmt.Errorf("log of %d pages in %d groups of %d rows: out of range", c.Pages, c.Groups, c.Rows)
 	}
+	if c.TargetFill < 0 || c.TargetFill > 100 {
+		return nil, fmt.Errorf("log with a target fill of %d percent", c.TargetFill)
+	}
 	if c.MinAck == 0 {
 		c.MinAck = c.Geometry.K
 	}
@@ -141,7 +147,7 @@ func NewLog(c LogConfig) (*Log, error) {
 	}
 	rows := uint64(c.Groups) * uint64(c.Rows)
 	l := &Log{
-		g: c.Geometry, pages: c.Pages, nrows: c.Rows, minAck: c.MinAck, wave: c.wave,
+		g: c.Geometry, pages: c.Pages, nrows: c.Rows, minAck: c.MinAck, wave: c.wave, fill: uint64(c.TargetFill),
 		fwd:    make([]entry, c.Pages),
 		rev:    make([]back, slots),
 		tag:    make([]uint16, rows),

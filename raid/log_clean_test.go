@@ -172,6 +172,50 @@ func TestCleaningCost(t *testing.T) {
 	}
 }
 
+// Whatever was written, a volume that is left alone can be packed down to the
+// bound on its rows, and packing it ends.
+func TestBoundProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		g := rapid.SampledFrom([]Geometry{{1, 1}, {2, 1}, {4, 2}, {8, 2}, {16, 4}}).Draw(t, "geometry")
+		groups := rapid.IntRange(1, 4).Draw(t, "groups")
+		rows := rapid.Uint32Range(130, 400).Draw(t, "rows")
+		fill := rapid.IntRange(10, 85).Draw(t, "fill")
+		slots := uint64(groups) * uint64(rows) * uint64(g.K)
+		log, err := NewLog(LogConfig{
+			Geometry: g, Groups: groups, Rows: rows, Pages: slots * uint64(fill) / 100,
+			TargetFill: rapid.IntRange(fill, 95).Draw(t, "target"),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range groups {
+			for c := range g.Members() {
+				log.SetUp(GroupID(i), Col(c), true)
+			}
+		}
+		c := &churn{log: log, rnd: newRand(rapid.Uint64().Draw(t, "seed"))}
+		// Much of it once, some of it often: as sparse as it gets.
+		for range rapid.IntRange(1, 4).Draw(t, "waves") {
+			n := rapid.IntRange(1, int(log.pages)).Draw(t, "pages")
+			if err := c.write(c.random(n), rapid.IntRange(1, MaxBatchPages*g.K).Draw(t, "batch")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := 0; log.Sparse(); n++ {
+			had := c.moved
+			if c.clean(); c.moved == had || n > int(slots) {
+				t.Fatalf("more than %d rows, and no way to fewer: %+v", log.RowBound(), log.Stats())
+			}
+		}
+		if st := log.Stats(); st.UsedRows*uint64(g.K)*uint64(log.fill) > st.Mapped*100+uint64(groups+1)*uint64(g.K)*log.fill {
+			t.Fatalf("target %d %%: %+v", log.fill, st)
+		}
+		if err := log.Check(0); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // The page path's share of the log must not allocate: it runs while the kernel
 // waits for memory.
 func TestLogDoesNotAllocate(t *testing.T) {

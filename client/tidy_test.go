@@ -1,0 +1,74 @@
+package client
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"dmps/raid"
+)
+
+// TestTidy: what random overwrites leave sparse is packed when they rest, to the
+// bound and not before, and every page is as it was written.
+func TestTidy(t *testing.T) {
+	for _, g := range []raid.Geometry{{K: 2, M: 1}, {K: 4, M: 2}, {K: 8, M: 2}} {
+		t.Run(g.String(), func(t *testing.T) {
+			const pages = 4096
+			f := newFakeNet(g.Members())
+			// Twice the rows that the bound allows: the cleaner has no need of its own.
+			l := f.layout(raid.LayoutLog, g, pages, 4, uint32(pages*3/4/g.K))
+			l.TargetFill = 80
+			v := openTest(t, f, l)
+			defer closeTest(t, v)
+			r := rand.New(rand.NewPCG(7, uint64(g.K)))
+			want := make([]byte, v.Size())
+			write := func(p int) {
+				t.Helper()
+				b := randomBytes(r, raid.PageSize)
+				if _, err := v.WriteAt(b, int64(p)*raid.PageSize); err != nil {
+					t.Fatal(err)
+				}
+				copy(want[p*raid.PageSize:], b)
+			}
+			whole := randomBytes(r, len(want))
+			if _, err := v.WriteAt(whole, 0); err != nil {
+				t.Fatal(err)
+			}
+			copy(want, whole)
+			for n := 0; n < pages; n++ {
+				write(r.IntN(pages))
+			}
+			v.mu.Lock()
+			sparse := v.mu.log.Sparse()
+			v.mu.Unlock()
+			if !sparse {
+				t.Fatal("it is not sparse: this shows nothing")
+			}
+			waitFor(t, func() bool {
+				c := v.Report().Counters
+				return c["stored_bytes"] <= c["stored_bytes_bound"]
+			})
+			// At rest it stays at rest.
+			moved := v.Report().Counters["cleaned_pages"]
+			if moved == 0 {
+				t.Error("nothing was moved")
+			}
+			time.Sleep(3 * time.Duration(tidyAfter))
+			if n := v.Report().Counters["cleaned_pages"]; n > moved+int64(2*raid.MaxBatchPages*g.K) {
+				t.Errorf("%d more pages moved below the bound", n-moved)
+			}
+			// Twice: writers come back, and rest again.
+			for n := 0; n < pages/4; n++ {
+				write(r.IntN(pages))
+			}
+			waitFor(t, func() bool {
+				c := v.Report().Counters
+				return c["stored_bytes"] <= c["stored_bytes_bound"]
+			})
+			compareAll(t, v, want)
+			if err := v.check(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
