@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -28,6 +29,8 @@ func command(args []string) int {
 		err = runHog(ctx, args[1:])
 	case "end":
 		err = runEnd(ctx, args[1:])
+	case "probe":
+		err = runProbe(args[1:])
 	case "plain":
 		err = runPlain(ctx, args[1:])
 	default:
@@ -88,10 +91,24 @@ func runHog(ctx context.Context, args []string) error {
 	return scenario.Hog(ctx, mib, seed, func(turn, pages int) { fmt.Printf("turn %d: %d pages\n", turn, pages) })
 }
 
-// runPlain is plain INDEX BYTES.
+// runProbe is probe MIB TOUCHES SEED.
+func runProbe(args []string) error {
+	if len(args) != 3 {
+		return fmt.Errorf("probe MIB TOUCHES SEED")
+	}
+	mib, err1 := strconv.Atoi(args[0])
+	touches, err2 := strconv.Atoi(args[1])
+	seed, err3 := strconv.ParseUint(args[2], 10, 64)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	return scenario.PrintProbe(mib, touches, seed)
+}
+
+// runPlain is plain INDEX BYTES unix|tcp.
 func runPlain(ctx context.Context, args []string) error {
-	if len(args) != 2 {
-		return fmt.Errorf("plain INDEX BYTES")
+	if len(args) != 3 {
+		return fmt.Errorf("plain INDEX BYTES unix|tcp")
 	}
 	index, err := strconv.Atoi(args[0])
 	if err != nil {
@@ -101,5 +118,5 @@ func runPlain(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("plain: %w", err)
 	}
-	return scenario.Plain(ctx, index, size)
+	return scenario.Plain(ctx, index, size, args[2])
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -28,6 +29,7 @@ type scheme struct {
 // Sized for guests: M servers may be lost and replaced twice.
 var (
 	mirror2 = scheme{redundancy: "mirror:2", servers: 3, m: 1, volumeMiB: 128, serverMiB: 128}
+	single  = scheme{redundancy: "none", servers: 1, volumeMiB: 128, serverMiB: 256}
 	rs21    = scheme{redundancy: "rs:2+1", servers: 4, m: 1, volumeMiB: 128, serverMiB: 80}
 	rs42    = scheme{redundancy: "rs:4+2", servers: 8, m: 2, volumeMiB: 128, serverMiB: 56}
 )
@@ -114,7 +116,8 @@ func newDevice(ctx context.Context, g *Guest, kind string, s scheme) (*cluster, 
 type attachStatus struct {
 	Device string `json:"device"`
 	Report struct {
-		LivePages uint64 `json:"mapped_pages"`
+		LivePages uint64           `json:"mapped_pages"`
+		Counters  map[string]int64 `json:"counters"`
 	} `json:"report"`
 }
 
@@ -164,6 +167,19 @@ func (c *cluster) replace(which ...int) error {
 		if err := c.startServer(i); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// end ends all processes of a cluster that nobody uses, and takes its folder.
+func (c *cluster) end() error {
+	for _, p := range append([]*process{c.meta}, c.servers...) {
+		if err := p.signal(syscall.SIGKILL); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll("/run/meta"); err != nil {
+		return fmt.Errorf("ending a cluster: %w", err)
 	}
 	return nil
 }

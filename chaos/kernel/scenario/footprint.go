@@ -11,7 +11,7 @@ import (
 // footprint is the memory of a client, KiB.
 type footprint struct {
 	resident, data int // VmRSS and VmData of proc_pid_status(5)
-	heap           int // what Go has taken from the system for its heap
+	heap           int // what Go has taken from the system for its heap and the stacks in it
 }
 
 func (f footprint) String() string {
@@ -53,15 +53,19 @@ func (c *cluster) footprint(ctx context.Context) (footprint, error) {
 	if err != nil {
 		return f, err
 	}
-	v, err := field(string(text), "go_memstats_heap_sys_bytes ")
-	if err != nil {
-		return f, fmt.Errorf("the client's heap: %w", err)
+	// Stacks are cut from the heap and given back to it: only the sum says
+	// whether anything was taken from the kernel.
+	for _, name := range []string{"go_memstats_heap_sys_bytes ", "go_memstats_stack_inuse_bytes "} {
+		v, err := field(string(text), name)
+		if err != nil {
+			return f, fmt.Errorf("the client's heap: %w", err)
+		}
+		n, err := strconv.ParseFloat(v, 64)
+		if err != nil {
+			return f, fmt.Errorf("the client's heap: %w", err)
+		}
+		f.heap += int(n) >> 10
 	}
-	n, err := strconv.ParseFloat(v, 64)
-	if err != nil {
-		return f, fmt.Errorf("the client's heap: %w", err)
-	}
-	f.heap = int(n) >> 10
 	return f, nil
 }
 

@@ -23,6 +23,7 @@ func All() []Scenario {
 		{Name: "boot", MemoryMiB: 256, Run: boot},
 		{Name: "control", MemoryMiB: 512, MustFail: true, Run: control},
 	}
+	all = append(all, Scenario{Name: "compare", MemoryMiB: 1024, Timeout: 15 * time.Minute, Run: compare})
 	for _, kind := range []string{"nbd", "ublk"} {
 		all = append(all,
 			Scenario{Name: "device-" + kind, Run: device(kind)},

@@ -10,10 +10,10 @@ import (
 	"dmps/internal/swapctl"
 )
 
-// Sizes of the hogs: a cgroup with 24 MiB swaps out most of 64.
+// Sizes of the hogs: a cgroup with 16 MiB swaps out most of 40.
 const (
-	hogMiB      = 64
-	hogLimitMiB = 24
+	hogMiB      = 40
+	hogLimitMiB = 16
 )
 
 // swapping is a cluster whose device is swap space, with a hog in it.
@@ -87,6 +87,14 @@ func (w *swapping) finish(ctx context.Context) error {
 	}
 	in, out := n["pswpin"]-w.start["pswpin"], n["pswpout"]-w.start["pswpout"]
 	fmt.Printf("swapped in %d MiB and out %d MiB in %.0f s, %d turns of the hog\n", in>>8, out>>8, took.Seconds(), w.hog.turns())
+	st, err := w.status(ctx)
+	if err != nil {
+		return err
+	}
+	k := st.Report.Counters // since the client was started last
+	fmt.Printf("the client: page-ins of %d pages in %d transfers, %d hedged, %d by reconstruction, p50 %.1f ms, p99 %.1f ms; page-outs of %d pages in %d batches, p50 %.1f ms, p99 %.1f ms\n",
+		k["page_in_pages"], k["page_in_transfers"], k["hedged_reads"], k["degraded_reads"], float64(k["read_p50_ns"])/1e6, float64(k["read_p99_ns"])/1e6,
+		k["page_out_pages"], k["page_out_batches"], float64(k["write_p50_ns"])/1e6, float64(k["write_p99_ns"])/1e6)
 	if err := printCPU(); err != nil {
 		return err
 	}
