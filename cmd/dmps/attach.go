@@ -315,7 +315,7 @@ func scrubbedBefore(ctx context.Context, meta *metaclient.Client, volume string)
 // run serves until ctx ends or another client takes the volume. Then it lets
 // clients finish what is in flight, and gives the lease back, unless the kernel
 // still uses the device.
-func (s *attachment) run(ctx context.Context) error {
+func (s *attachment) run(ctx context.Context) (err error) {
 	dev, err := s.device.start(ctx, &s.about, s.identity, s.vol, s.log)
 	if err != nil {
 		return errors.Join(err, s.device.abandon(s.vol))
@@ -324,6 +324,13 @@ func (s *attachment) run(ctx context.Context) error {
 	defer cancel()
 	if s.side != nil {
 		defer s.administer(dev, cancel).serve(s.side, s.log)()
+		if dev != nil {
+			takeBack, terr := tellWhereabouts(runDir, s.about.Volume, s.adminURL())
+			if terr != nil {
+				return errors.Join(terr, s.leave(dev))
+			}
+			defer func() { err = errors.Join(err, takeBack()) }()
+		}
 	}
 	if dev != nil {
 		if err := s.swap.start(dev.Path(), s.vol.Size(), s.about.Volume, s.log); err != nil {
@@ -345,8 +352,11 @@ func (s *attachment) run(ctx context.Context) error {
 	}
 	s.log.Info("serving", "nbd", s.about.NBD, "device", s.about.Device, "admin", s.adminURL(), "size", human(s.about.SizeBytes))
 
+	ready(s.log)
+
 	err = s.wait(ctx, served, dev)
 	s.log.Info("ending", "cause", err)
+	leaving(s.log)
 	if srv != nil {
 		bye, cancel := context.WithTimeout(context.Background(), leavePatience)
 		defer cancel()

@@ -70,7 +70,7 @@ used on.`,
 	agree.flag(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "end swapping even when what lies there does not fit into memory: processes may be killed for it")
 	cmd.Flags().DurationVar(&wait, "wait", 0, "when it does not fit, how long to wait until it does")
-	cmd.Flags().StringVar(&url, "admin", "", "admin `URL` of the attach (default: as the metadata service knows it)")
+	cmd.Flags().StringVar(&url, "admin", "", "admin `URL` of the attach (default: as an attach of this host left it, or the metadata service knows it)")
 	noCompletion(cmd, "admin", "wait")
 	return cmd
 }
@@ -98,6 +98,9 @@ func (d *detached) print(w io.Writer) error {
 // attachedHere finds the attach of a volume, which must run on this machine.
 func (a *app) attachedHere(ctx context.Context, volume, base string) (adminStatus, string, error) {
 	if base == "" {
+		if about, base, found := metHere(ctx, runDir, volume); found {
+			return about, base, nil
+		}
 		meta, err := a.meta()
 		if err != nil {
 			return adminStatus{}, "", err

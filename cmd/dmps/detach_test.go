@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -125,6 +127,63 @@ func TestTakeDetach(t *testing.T) {
 				t.Errorf("ended: %v", ended)
 			}
 		})
+	}
+}
+
+// Where an attach of this host left its address, it is found without metadata;
+// an address that nobody answers at, or another, is nobody's.
+func TestMetHere(t *testing.T) {
+	dir := t.TempDir()
+	if _, _, found := metHere(t.Context(), dir, "v1"); found {
+		t.Error("found where nobody was")
+	}
+	status := adminStatus{Volume: "v1", Boot: bootID()}
+	adm := newAdmin(false, (&app{err: new(strings.Builder)}).logger())
+	adm.answer("/status", func() any { return status })
+	s := httptest.NewServer(adm.mux)
+	defer s.Close()
+	takeBack, err := tellWhereabouts(dir, "v1", s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, base, found := metHere(t.Context(), dir, "v1"); !found || base != s.URL {
+		t.Errorf("not found: %q", base)
+	}
+	if _, err := tellWhereabouts(dir, "v2", s.URL); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, found := metHere(t.Context(), dir, "v2"); found {
+		t.Error("another volume's was taken for it")
+	}
+	s.Close()
+	if _, _, found := metHere(t.Context(), dir, "v1"); found {
+		t.Error("found although it does not answer")
+	}
+	for range 2 {
+		if err := takeBack(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The service manager hears when a role is ready, and when it ends.
+func TestReady(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	log := (&app{err: new(strings.Builder)}).logger()
+	ready(log)
+	leaving(log)
+	buf := make([]byte, 100)
+	for _, want := range []string{"READY=1", "STOPPING=1"} {
+		n, err := l.Read(buf)
+		if err != nil || string(buf[:n]) != want {
+			t.Errorf("%q, %v", buf[:n], err)
+		}
 	}
 }
 

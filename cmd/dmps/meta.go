@@ -111,9 +111,11 @@ func (a *app) runMeta(ctx context.Context, f metaFlags) (err error) {
 		return err
 	}
 	log.Info("metadata node is up", "id", node.ID(), "api", node.APIURL(), "raft", node.RaftAddr(), "dir", f.dir)
+	ready(log)
 	select {
 	case <-ctx.Done():
 		log.Info("ending")
+		leaving(log)
 		return node.Close()
 	case <-node.Done():
 		return errors.Join(node.Err(), node.Close())

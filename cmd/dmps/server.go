@@ -157,7 +157,9 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		defer adm.serve(l, log)()
 		log.Info("metrics", "url", "http://"+l.Addr().String()+"/metrics")
 	}
+	ready(log)
 	<-ctx.Done()
+	leaving(log)
 	log.Info("ending: what this server holds is gone")
 	return nil
 }
