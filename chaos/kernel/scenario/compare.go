@@ -37,7 +37,7 @@ func compare(ctx context.Context, g *Guest) error {
 					return "", nil, err
 				}
 				st, err := c.status(ctx)
-				return st.Device, func() error { return c.detach(ctx) }, err
+				return st.Device, func() error { return errors.Join(c.printClient(ctx), c.detach(ctx)) }, err
 			}, g); err != nil {
 				return err
 			}

@@ -21,6 +21,8 @@ const (
 	replyMagic   = 0x67446698
 	plainRead    = 0
 	plainWrite   = 1
+
+	plainDisconnect = 2
 )
 
 // How the kernel reaches a plain device's server.
@@ -139,6 +141,9 @@ func servePlain(conn io.ReadWriter, mem []byte) error {
 		off, n := binary.BigEndian.Uint64(req[16:]), uint64(binary.BigEndian.Uint32(req[24:]))
 		if off+n > uint64(len(mem)) {
 			return fmt.Errorf("plain NBD server: %d bytes at %d", n, off)
+		}
+		if cmd == plainDisconnect {
+			return nil // it has no answer
 		}
 		out := reply[:16]
 		switch cmd {

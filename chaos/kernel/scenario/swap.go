@@ -87,15 +87,7 @@ func (w *swapping) finish(ctx context.Context) error {
 	}
 	in, out := n["pswpin"]-w.start["pswpin"], n["pswpout"]-w.start["pswpout"]
 	fmt.Printf("swapped in %d MiB and out %d MiB in %.0f s, %d turns of the hog\n", in>>8, out>>8, took.Seconds(), w.hog.turns())
-	st, err := w.status(ctx)
-	if err != nil {
-		return err
-	}
-	k := st.Report.Counters // since the client was started last
-	fmt.Printf("the client: page-ins of %d pages in %d transfers, %d hedged, %d by reconstruction, p50 %.1f ms, p99 %.1f ms; page-outs of %d pages in %d batches, p50 %.1f ms, p99 %.1f ms\n",
-		k["page_in_pages"], k["page_in_transfers"], k["hedged_reads"], k["degraded_reads"], float64(k["read_p50_ns"])/1e6, float64(k["read_p99_ns"])/1e6,
-		k["page_out_pages"], k["page_out_batches"], float64(k["write_p50_ns"])/1e6, float64(k["write_p99_ns"])/1e6)
-	if err := printCPU(); err != nil {
+	if err := errors.Join(w.printClient(ctx), printCPU()); err != nil {
 		return err
 	}
 	if in < 4<<8 || out < 4<<8 {
@@ -109,6 +101,19 @@ func (w *swapping) finish(ctx context.Context) error {
 		err = fmt.Errorf("swap space is left: %v", all)
 	}
 	return err
+}
+
+// printClient prints what a client has counted since it was started.
+func (c *cluster) printClient(ctx context.Context) error {
+	st, err := c.status(ctx)
+	if err != nil {
+		return err
+	}
+	k := st.Report.Counters
+	fmt.Printf("the client: page-ins of %d pages in %d transfers, %d hedged (%d won), %d reconstructed, p50 %.1f ms, p99 %.1f ms; page-outs of %d pages in %d batches, p50 %.1f ms, p99 %.1f ms\n",
+		k["page_in_pages"], k["page_in_transfers"], k["hedged_reads"], k["hedge_wins"], k["degraded_reads"], float64(k["read_p50_ns"])/1e6, float64(k["read_p99_ns"])/1e6,
+		k["page_out_pages"], k["page_out_batches"], float64(k["write_p50_ns"])/1e6, float64(k["write_p99_ns"])/1e6)
+	return nil
 }
 
 // killM kills M servers under the hog, has them replaced and rebuilt, and kills
