@@ -52,7 +52,7 @@ var DefaultSysctl = map[string]string{
 
 // quietCgroups: accounting of sockets has the kernel patch its code when the
 // first cgroup with a limit uses one, and the emulator does not bear that
-// (emulatorBug).
+// (emulatorBugs).
 const quietCgroups = "cgroup.memory=nosocket"
 
 // ErrNoGuest says that no guest can be run on this machine.
@@ -61,16 +61,22 @@ var ErrNoGuest = errors.New("no guest can be run here")
 // tries is how often a guest is booted that the emulator broke.
 const tries = 3
 
-// emulatorBug is what a guest's kernel says when QEMU has run an instruction
-// that another CPU was just patching: the first byte of a patch in progress is
-// int3, and the emulator does not always see the end of it.
-const emulatorBug = "Oops: int3"
+// emulatorBugs are what a guest's kernel says when QEMU has broken it. No
+// program can bring a kernel to either.
+var emulatorBugs = [][]byte{
+	// An instruction was run that another CPU was just patching: the first byte
+	// of a patch in progress is int3, and the emulator does not always see the end
+	// of it.
+	[]byte("Oops: int3"),
+	// Seen with the flags register full of a pointer, after a cmpxchg16b.
+	[]byte("PANIC: double fault"),
+}
 
 // Run boots the guest and waits for its end. A guest that the emulator broke is
 // booted again.
 func (s *Spec) Run(ctx context.Context) (vm.Result, error) {
 	for n := 1; ; n++ {
-		broken := &spotter{to: s.Console, word: []byte(emulatorBug)}
+		broken := &spotter{to: s.Console, words: emulatorBugs}
 		r, err := s.run(ctx, broken)
 		if r.Outcome != vm.Panicked || !broken.seen || n == tries {
 			return r, err
@@ -168,18 +174,23 @@ func (s *Spec) write(k *image.Kernel, to string) error {
 	return rd.WriteFile(to)
 }
 
-// spotter passes the console on and looks for a word.
+// spotted is longer than any word that is looked for.
+const spotted = 64
+
+// spotter passes the console on and looks for words.
 type spotter struct {
-	to   io.Writer
-	word []byte
-	tail []byte
-	seen bool
+	to    io.Writer
+	words [][]byte
+	tail  []byte
+	seen  bool
 }
 
 func (s *spotter) Write(p []byte) (int, error) {
 	s.tail = append(s.tail, p...)
-	s.seen = s.seen || bytes.Contains(s.tail, s.word)
-	s.tail = append(s.tail[:0], s.tail[max(0, len(s.tail)-len(s.word)):]...)
+	for _, w := range s.words {
+		s.seen = s.seen || bytes.Contains(s.tail, w)
+	}
+	s.tail = append(s.tail[:0], s.tail[max(0, len(s.tail)-spotted):]...)
 	if s.to == nil {
 		return len(p), nil
 	}
