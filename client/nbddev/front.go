@@ -297,6 +297,16 @@ func backend(root string, index int) string {
 	return strings.TrimSpace(string(b))
 }
 
+// Waiting finds the device of a volume that is connected, perhaps to a client
+// that is gone. Whoever would rather make a device of another kind asks first.
+func Waiting(identifier string) (path string, found bool) {
+	n, found := waiting(sysfs, identifier)
+	if !found {
+		return "", false
+	}
+	return "/dev/nbd" + strconv.Itoa(n), true
+}
+
 // waiting finds the device that holds what identifier names.
 func waiting(root, identifier string) (int, bool) {
 	dirs, err := filepath.Glob(filepath.Join(root, "block", "nbd*"))

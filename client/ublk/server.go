@@ -57,12 +57,8 @@ func start(ctx context.Context, k kernel, cfg Config) (*Server, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	have, err := k.features()
-	if err != nil {
+	if err := supported(k); err != nil {
 		return nil, err
-	}
-	if have&wanted != wanted {
-		return nil, fmt.Errorf("%w: the driver has features %#x, %#x are needed (Linux 6.5 or later)", ErrUnsupported, have, uint64(wanted))
 	}
 	old, err := find(ctx, k, &cfg)
 	if err != nil {
@@ -72,6 +68,15 @@ func start(ctx context.Context, k kernel, cfg Config) (*Server, error) {
 		return resume(ctx, k, &cfg, old)
 	}
 	return create(ctx, k, &cfg)
+}
+
+// supported asks the driver for what this package needs of it.
+func supported(k kernel) error {
+	have, err := k.features()
+	if err == nil && have&wanted != wanted {
+		err = fmt.Errorf("%w: the driver has features %#x, %#x are needed (Linux 6.5 or later)", ErrUnsupported, have, uint64(wanted))
+	}
+	return err
 }
 
 // create adds a new device.

@@ -340,3 +340,28 @@ func TestStartFails(t *testing.T) {
 		}
 	}
 }
+
+// TestWaiting: who asks for a volume's device is told of one that waits, and of
+// no other.
+func TestWaiting(t *testing.T) {
+	k := newFakeKernel(t)
+	if path, found, err := waiting(k, "x"); found || err != nil {
+		t.Errorf("%q, %v", path, err)
+	}
+	s, err := start(t.Context(), k, Config{Device: newMemDev(t, newDisk(64), 64, true), Identity: "x", Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path, found, err := waiting(k, "x"); !found || err != nil || path != s.Path() {
+		t.Errorf("%q, %v, %v", path, found, err)
+	}
+	if path, found, err := waiting(k, "y"); found || err != nil {
+		t.Errorf("another's: %q, %v", path, err)
+	}
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if path, found, err := waiting(k, "x"); found || err != nil {
+		t.Errorf("after it was stopped: %q, %v", path, err)
+	}
+}

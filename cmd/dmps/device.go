@@ -43,7 +43,7 @@ type deviceFlags struct {
 
 func (d *deviceFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&d.path, "device", "", "serve the volume as this block `device`: /dev/nbdN or /dev/ublkbN, or nbd or ublk for the first that is free")
+	fl.StringVar(&d.path, "device", "", "serve the volume as this block `device`: /dev/nbdN or /dev/ublkbN, or nbd or ublk for the first that is free, or auto: what the kernel has, ublk before nbd")
 	fl.IntVar(&d.connections, "device-connections", 1, "`number` of sockets between the kernel and this process; with more than 1, a request that was sent again after its time-out may overtake its first copy")
 	fl.IntVar(&d.queues, "device-queues", 0, "`number` of threads that serve a ublk device (default: one a processor, at most 4)")
 	fl.DurationVar(&d.timeout, "device-timeout", nbddev.DefaultTimeout, "after how long without an answer the kernel sends a request again; the longest that a restart shows")
@@ -61,8 +61,8 @@ func (d *deviceFlags) check() error {
 	case isUblk(d.path):
 		_, err := ublkID(d.path)
 		return err
-	case d.path != "nbd" && !strings.HasPrefix(d.path, "/dev/nbd"):
-		return usageError("--device %s: name a device such as /dev/nbd0 or /dev/ublkb0, or nbd or ublk for the first that is free", d.path)
+	case d.path != autoDevice && d.path != "nbd" && !strings.HasPrefix(d.path, "/dev/nbd"):
+		return usageError("--device %s: name a device such as /dev/nbd0 or /dev/ublkb0, nbd or ublk for the first that is free, or auto", d.path)
 	case d.connections < 1 || d.connections > 16:
 		return usageError("--device-connections %d: 1 to 16", d.connections)
 	case d.timeout < time.Second || d.dead < time.Second:
@@ -96,8 +96,8 @@ func (d *deviceFlags) abandon(vol *client.Volume) error {
 // start makes the device, and writes it into about. identity tells the volume
 // from all others. Without --device it returns nil.
 func (d *deviceFlags) start(ctx context.Context, about *adminStatus, identity string, vol *client.Volume, log *slog.Logger) (kernelDevice, error) {
-	if d.path == "" {
-		return nil, nil
+	if err := d.settle(identity, kernelDrivers, log); err != nil || d.path == "" {
+		return nil, err
 	}
 	if isUblk(d.path) {
 		u, err := startUblk(ctx, d.path, identity, d.queues, vol, log)

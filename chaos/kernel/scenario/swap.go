@@ -159,7 +159,9 @@ func restart(device string) func(context.Context, *Guest) error {
 		if err != nil {
 			return err
 		}
-		for _, s := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		for i, s := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+			// Whatever the device is: it is found by the volume.
+			again := []string{device, "auto"}[i]
 			fmt.Printf("%v to the client\n", s)
 			began := time.Now()
 			if err := w.attach.signal(s); err != nil {
@@ -170,7 +172,7 @@ func restart(device string) func(context.Context, *Guest) error {
 			case <-time.After(time.Minute):
 				return fmt.Errorf("the client does not end: %s", w.attach.tail(1000))
 			}
-			if err := w.startAttach(ctx, device, "--swap"); err != nil {
+			if err := w.startAttach(ctx, again, "--swap"); err != nil {
 				return err
 			}
 			fmt.Printf("the client was back after %.1f s\n", time.Since(began).Seconds())
