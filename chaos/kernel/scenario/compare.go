@@ -52,6 +52,8 @@ func compare(ctx context.Context, g *Guest) error {
 const (
 	probeMiB     = 48
 	probeTouches = 1500
+
+	probeLimitMiB = 16
 )
 
 // compareDevice measures one device that is swap space.
@@ -60,7 +62,7 @@ func compareDevice(ctx context.Context, name string, on func() (path string, off
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	dir, err := tight("hog", hogLimitMiB)
+	dir, err := tight("hog", probeLimitMiB)
 	if err != nil {
 		return err
 	}

@@ -10,10 +10,10 @@ import (
 	"dmps/internal/swapctl"
 )
 
-// Sizes of the hogs: a cgroup with 16 MiB swaps out most of 40.
+// Sizes of the hogs: a cgroup with 10 MiB swaps out most of 28.
 const (
-	hogMiB      = 40
-	hogLimitMiB = 16
+	hogMiB      = 28
+	hogLimitMiB = 10
 )
 
 // swapping is a cluster whose device is swap space, with a hog in it.
