@@ -23,12 +23,15 @@ func (v *Volume) tidyLocked(now int64) bool {
 		t.seen, t.since, t.on = n, now, false
 		return false
 	}
-	if t.on || now-t.since < tidyAfter || v.mu.log == nil || !v.mu.ready || v.mu.closed != nil || !v.mu.log.Sparse() {
+	if t.on || now-t.since < tidyAfter || v.mu.log == nil || v.cfg.NoFrontEnd || !v.mu.ready || v.mu.closed != nil || !v.mu.log.Sparse() {
 		return false
+	}
+	if v.mu.heal.active > 0 || v.mu.healing {
+		return false // a rebuild comes first
 	}
 	for _, p := range v.allPeers() {
 		if len(p.members) > 0 && p.state != peerUp {
-			return false // a rebuild comes first, and what is moved now would need one too
+			return false // what is moved now would be rebuilt later
 		}
 	}
 	t.on = true
