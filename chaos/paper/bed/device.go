@@ -91,7 +91,7 @@ type volume struct {
 const fill = 80
 
 // dmps is a cluster of one metadata node, memory servers and a client, each a
-// process, whose volume the kernel has attached over NBD.
+// process, whose volume the kernel has attached over ublk.
 func (b *Bed) dmps(ctx context.Context, name string, size int64, v volume) (d device, err error) {
 	d = device{name: name, size: size, servers: v.servers}
 	if v.meta == "" {
@@ -145,13 +145,13 @@ func (b *Bed) dmps(ctx context.Context, name string, size int64, v volume) (d de
 	if err := b.create(ctx, urls, v, size); err != nil {
 		return d, err
 	}
-	if p, err = launch("client", b.Dmps, "attach", "paper", "--meta", urls, "--device", nbdPath, "--insecure-network", "--scrub-every", "0"); err != nil {
+	if p, err = launch("client", b.Dmps, "attach", "paper", "--meta", urls, "--device", dmpsPath, "--insecure-network", "--scrub-every", "0"); err != nil {
 		return d, err
 	}
 	// The client ends in order, and before the servers: it must be able to take the
 	// device away, and its end tells whether all went well.
-	d.undo[len(d.undo)-1] = func() error { return errors.Join(p.stop(), gone(nbdPath)) }
-	d.path = nbdPath
+	d.undo[len(d.undo)-1] = func() error { return errors.Join(p.stop(), gone(dmpsPath)) }
+	d.path = dmpsPath
 	return d, p.attached(ctx, d.path)
 }
 

@@ -17,10 +17,14 @@ import (
 	"dmps/client/nbddev"
 )
 
-// nbdIndex is the device that everything that is compared becomes in turn.
+// nbdIndex is the device that a plain server becomes.
 const nbdIndex = 0
 
 var nbdPath = fmt.Sprintf("/dev/nbd%d", nbdIndex)
+
+// dmpsPath is the device that a volume becomes, by the front end that is the
+// default where the kernel has it (docs/kernel.md).
+const dmpsPath = "/dev/ublkb0"
 
 // sendBuffer is what the kernel may have sent and not delivered, in bytes: what
 // dmps' own sockets have. All requests together fit into it (queue).
@@ -112,19 +116,27 @@ func queue(path string) error {
 	return errors.Join(errs...)
 }
 
-// connected reports whether the NBD device at path is served: it has a size
-// then, and somebody who has connected it.
+// connected reports whether the device at path is served: it is there, has a
+// size, and, if it is an NBD device, somebody who has connected it.
 func connected(path string) (bool, error) {
-	dir := filepath.Join("/sys/class/block", filepath.Base(path))
-	n, err := number(filepath.Join(dir, "size"))
-	if err != nil {
-		return false, err
+	n, err := number(filepath.Join("/sys/class/block", filepath.Base(path), "size"))
+	if err == nil && n > 0 {
+		_, err = os.Stat(served(path))
 	}
-	_, err = os.Stat(filepath.Join(dir, "pid"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	return n > 0, err
+}
+
+// served is what sysfs has of a device as long as somebody serves it: NBD
+// devices stay when nobody does.
+func served(path string) string {
+	dir := filepath.Join("/sys/class/block", filepath.Base(path))
+	if path == nbdPath {
+		return filepath.Join(dir, "pid")
+	}
+	return dir
 }
 
 // gone waits until the kernel has forgotten the device at path: it disconnects
@@ -132,7 +144,7 @@ func connected(path string) (bool, error) {
 // the end of the last.
 func gone(path string) error {
 	for end := time.Now().Add(startTime); ; time.Sleep(50 * time.Millisecond) { // nothing tells
-		_, err := os.Stat(filepath.Join("/sys/class/block", filepath.Base(path), "pid"))
+		_, err := os.Stat(served(path))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
