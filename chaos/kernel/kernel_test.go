@@ -17,7 +17,7 @@ import (
 var (
 	cache    = flag.String("kernel-cache", "../../bin/kernel", "folder in which the guests' kernel is kept")
 	duration = flag.Duration("kernel-duration", 0, "how long scenarios run that go on for a while")
-	seed     = flag.Uint64("kernel-seed", 1, "seed of the scenarios")
+	seed     = flag.Uint64("kernel-seed", 1, "seed of the scenarios; with -count the next one each time")
 )
 
 // short are the scenarios that run without being asked for by -kernel-all.
@@ -72,8 +72,14 @@ func run(t *testing.T, spec Spec) {
 	t.Logf("%v", r.Took.Round(time.Second))
 }
 
+// round is how often TestScenarios has begun in this process: with -count each
+// round has a seed of its own.
+var round uint64
+
 // TestScenarios runs each scenario in a guest of its own.
 func TestScenarios(t *testing.T) {
+	from := *seed + round
+	round++
 	dir, guest := guestDir(t)
 	dmps, err := Build(t.Context(), dir, "dmps/cmd/dmps")
 	if err != nil {
@@ -95,7 +101,7 @@ func TestScenarios(t *testing.T) {
 				spec.Timeout = 5 * time.Minute
 			}
 			spec.Timeout += *duration
-			spec.Argv = []string{InitPath, "scenario", "-duration", duration.String(), "-seed", strconv.FormatUint(*seed, 10),
+			spec.Argv = []string{InitPath, "scenario", "-duration", duration.String(), "-seed", strconv.FormatUint(from, 10),
 				"-limit", spec.Timeout.String(), s.Name}
 			run(t, spec)
 		})
