@@ -39,7 +39,7 @@ type Finding struct {
 func Examine(h *Host) []Finding {
 	var all []Finding
 	for _, check := range []func(*Host) []Finding{
-		kernel, driver, capabilities, memlock, cgroups, realtime, fairServer,
+		kernel, driver, capabilities, memlock, cgroups, realtime,
 		reserve, swappiness, readahead, zswap, programText,
 		servers, metadata, clients, spaces, queues,
 	} {

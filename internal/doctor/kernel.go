@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"fmt"
-	"io/fs"
 	"strings"
 )
 
@@ -57,33 +56,4 @@ func realtime(h *Host) []Finding {
 		return []Finding{{check, Failure, "sched_rt_runtime_us is 0", "no process can be scheduled before the others (SCHED_FIFO)", "sysctl kernel.sched_rt_runtime_us=950000"}}
 	}
 	return ok(check, "SCHED_FIFO may run %d us of each period", n)
-}
-
-// fairServer: from 6.12 on ordinary tasks get a share of the processor when
-// real-time tasks leave them none. When its timer comes late, it does not end:
-// then real-time tasks stand still for good ("sched/deadline: Fix RT task
-// potential starvation when expiry time passed", lore.kernel.org, June 2025).
-// Which kernels have been mended cannot be seen. Seen in guests, docs/kernel.md.
-func fairServer(h *Host) []Finding {
-	const check, dir = "fair server", "/sys/kernel/debug/sched/fair_server"
-	major, minor := version(h.Release)
-	if major < 6 || major == 6 && minor < 12 {
-		return ok(check, "this kernel has none")
-	}
-	const why = "its bug of 2025 (\"Fix RT task potential starvation when expiry time passed\") can stop the client for good, on a machine that is late with interrupts"
-	const fix = "a kernel that has the mend; or, as root with debugfs mounted: for f in " + dir + "/cpu*/runtime; do echo 0 > $f; done. Ordinary tasks then wait while real-time ones run"
-	files, err := fs.Glob(h.Root, strings.TrimPrefix(dir, "/")+"/cpu*/runtime")
-	if err != nil || len(files) == 0 {
-		return []Finding{{check, Warning, h.Release + " may have one; it cannot be seen here", why, fix}}
-	}
-	on := 0
-	for _, f := range files {
-		if n, found := h.number(f); !found || n != 0 {
-			on++
-		}
-	}
-	if on > 0 {
-		return []Finding{{check, Warning, fmt.Sprintf("on, on %d of %d processors", on, len(files)), why, fix}}
-	}
-	return ok(check, "off")
 }
