@@ -44,7 +44,6 @@ func prepare() (*kernel.Job, error) {
 		{"devtmpfs", "/dev", ""},
 		{"cgroup2", "/sys/fs/cgroup", ""},
 		{"devpts", "/dev/pts", ""},
-		{"debugfs", "/sys/kernel/debug", ""},
 		// ramfs, not tmpfs: what lies there must not be swapped out.
 		{"ramfs", "/tmp", ""},
 		{"ramfs", "/run", ""},
@@ -79,9 +78,6 @@ func prepare() (*kernel.Job, error) {
 		}
 	}
 	if err := warm(); err != nil {
-		return nil, err
-	}
-	if err := noFairServer(); err != nil {
 		return nil, err
 	}
 	if err := unix.Sethostname([]byte("guest")); err != nil {
@@ -125,24 +121,6 @@ func warm() error {
 	if err := os.WriteFile(dir+"/warm/memory.max", []byte("1048576"), 0); err != nil {
 		return fmt.Errorf("cgroups: %w", err)
 	}
-	return nil
-}
-
-// noFairServer takes away what kernels from 6.12 on give to ordinary tasks when
-// real-time tasks leave them no time. In guests whose timer interrupts came late
-// all SCHED_FIFO tasks, client and servers, were seen to stand still for minutes,
-// runnable, while ordinary ones ran.
-func noFairServer() error {
-	files, err := filepath.Glob("/sys/kernel/debug/sched/fair_server/cpu*/runtime")
-	if err != nil {
-		return fmt.Errorf("the fair server: %w", err)
-	}
-	for _, f := range files { // none: an older kernel
-		if err := os.WriteFile(f, []byte("0"), 0); err != nil {
-			return fmt.Errorf("the fair server: %w", err)
-		}
-	}
-	fmt.Printf("init: %d processors without a fair server\n", len(files))
 	return nil
 }
 
