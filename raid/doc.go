@@ -50,7 +50,7 @@
 //
 // units, geometry, layout, header: the words. log and what begins with log_
 // (the state of rows; reserve, commit, clean, notes, erase, missing, health,
-// recover, trust, replace, pending, thin, scrub, check), entry: the map. coder and
+// recover, trust, replace, pending, thin, scrub, stored, check), entry: the map. coder and
 // coder_solve: redundancy. notes: fills and trims. inplace, linear and striped:
 // the baseline.
 package raid

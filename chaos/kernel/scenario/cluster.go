@@ -74,7 +74,7 @@ func (c *cluster) startServer(i int) (err error) {
 	id := fmt.Sprintf("s%d", i)
 	c.servers[i], err = c.g.start(id, "", dmps, "--meta", metaURL, "server", "--id", id,
 		"--listen", fmt.Sprintf("127.0.0.1:%d", 7301+i), "--memory", strconv.Itoa(c.scheme.serverMiB)+"MiB",
-		"--protect", "--low-memory", "0", "--pressure", "0", "--care=false", "--heap-limit", "16MiB")
+		"--protect", "--low-memory", "0", "--pressure", "0", "--care=false", "--heap-limit", "64MiB")
 	c.lives[i]++
 	return err
 }
@@ -83,7 +83,7 @@ func (c *cluster) startServer(i int) (err error) {
 func (c *cluster) startAttach(ctx context.Context, device string, more ...string) (err error) {
 	c.device = device
 	argv := append([]string{dmps, "--meta", metaURL, "attach", volume, "--device", device,
-		"--admin", "127.0.0.1:9810", "--arena", "16MiB", "--heap-limit", "24MiB", "--scrub-every", "0"}, more...)
+		"--admin", "127.0.0.1:9810", "--arena", "16MiB", "--heap-limit", "96MiB", "--scrub-every", "0"}, more...)
 	if c.attach, err = c.g.start("attach", "", argv...); err != nil {
 		return err
 	}
