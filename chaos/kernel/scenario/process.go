@@ -118,6 +118,7 @@ func (p *process) tail(n int) string {
 func (g *Guest) Dump() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	dumpThreads()
 	for _, file := range []string{"/proc/meminfo", "/proc/swaps"} {
 		b, err := os.ReadFile(file)
 		fmt.Printf("--- %s (%v)\n%s\n", file, err, b)
@@ -138,9 +139,7 @@ func (g *Guest) Dump() {
 		fmt.Printf("--- %s\n%s\n", p.name, p.tail(tail))
 	}
 	// w: tasks that wait in the kernel, with their stacks, to the console.
-	if err := os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0); err != nil {
-		fmt.Println(err)
-	}
+	sysrq("w")
 }
 
 // stacks prints where the threads of a process are in the kernel.
