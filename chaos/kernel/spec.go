@@ -48,6 +48,7 @@ var DefaultSysctl = map[string]string{
 	"kernel.hung_task_timeout_secs": "60",
 	"kernel.panic_on_oops":          "1",
 	"kernel.printk":                 "7 4 1 7",
+	"kernel.sched_rr_timeslice_ms":  "10",
 }
 
 // quietCgroups: accounting of sockets has the kernel patch its code when the

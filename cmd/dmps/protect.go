@@ -8,7 +8,7 @@ import (
 	"dmps/internal/harden"
 )
 
-// realtimePriority is that of SCHED_FIFO: before all ordinary processes, behind
+// realtimePriority is that of SCHED_RR: before all ordinary processes, behind
 // the kernel's own threads, which are at 50.
 const realtimePriority = 10
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"dmps/internal/harden"
 )
 
@@ -71,7 +73,7 @@ func (h *Host) unprotected(pid string) (wrong []string) {
 	if err != nil {
 		return []string{"its threads cannot be seen"}
 	}
-	flusher, fifo := 0, 0
+	flusher, ordinary, fifo := 0, 0, 0
 	for _, file := range stats {
 		b, err := fs.ReadFile(h.Root, file)
 		if err != nil {
@@ -84,15 +86,22 @@ func (h *Host) unprotected(pid string) (wrong []string) {
 		if !t.Flusher {
 			flusher++
 		}
-		if !t.FIFO {
+		switch t.Policy {
+		case unix.SCHED_RR:
+		case unix.SCHED_FIFO:
 			fifo++
+		default:
+			ordinary++
 		}
 	}
 	if flusher > 0 {
 		wrong = append(wrong, fmt.Sprintf("%d of %d threads are no I/O flushers", flusher, len(stats)))
 	}
+	if ordinary > 0 {
+		wrong = append(wrong, fmt.Sprintf("%d of %d threads are not scheduled before ordinary ones (SCHED_RR)", ordinary, len(stats)))
+	}
 	if fifo > 0 {
-		wrong = append(wrong, fmt.Sprintf("%d of %d threads are not SCHED_FIFO", fifo, len(stats)))
+		wrong = append(wrong, fmt.Sprintf("%d of %d threads are SCHED_FIFO, which spins for good where SCHED_RR gives way", fifo, len(stats)))
 	}
 	if n, found := h.number(dir + "/oom_score_adj"); found && n != -1000 {
 		wrong = append(wrong, fmt.Sprintf("oom_score_adj %d", n))

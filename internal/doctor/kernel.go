@@ -53,7 +53,14 @@ func realtime(h *Host) []Finding {
 		return unknown(check, path)
 	}
 	if n == 0 {
-		return []Finding{{check, Failure, "sched_rt_runtime_us is 0", "no process can be scheduled before the others (SCHED_FIFO)", "sysctl kernel.sched_rt_runtime_us=950000"}}
+		return []Finding{{check, Failure, "sched_rt_runtime_us is 0", "no process can be scheduled before the others (SCHED_RR)", "sysctl kernel.sched_rt_runtime_us=950000"}}
 	}
-	return ok(check, "SCHED_FIFO may run %d us of each period", n)
+	// How long one of them may keep a processor from the others of its kind: Go's
+	// runtime can spin for what another thread has to finish (package harden).
+	const slicePath, most = "/proc/sys/kernel/sched_rr_timeslice_ms", 20
+	if slice, found := h.number(slicePath); found && slice > most {
+		return []Finding{{check, Warning, fmt.Sprintf("sched_rr_timeslice_ms is %d", slice),
+			"a thread that spins keeps pages waiting for as long", "sysctl kernel.sched_rr_timeslice_ms=10"}}
+	}
+	return ok(check, "SCHED_RR may run %d us of each period", n)
 }

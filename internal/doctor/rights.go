@@ -15,7 +15,7 @@ func capabilities(h *Host) []Finding {
 	}{
 		{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN, "connects devices, swapon and swapoff"},
 		{"CAP_IPC_LOCK", unix.CAP_IPC_LOCK, "locks memory: a client that is swapped out waits for itself"},
-		{"CAP_SYS_NICE", unix.CAP_SYS_NICE, "sets SCHED_FIFO: without, one run in two hung under pressure"},
+		{"CAP_SYS_NICE", unix.CAP_SYS_NICE, "sets SCHED_RR: without, one run in two hung under pressure"},
 		{"CAP_SYS_RESOURCE", unix.CAP_SYS_RESOURCE, "sets PR_SET_IO_FLUSHER and oom_score_adj"},
 		{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, "gives sockets a send buffer that a request fits into (SO_SNDBUFFORCE)"},
 	} {

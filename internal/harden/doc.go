@@ -8,8 +8,11 @@
 //   - PR_SET_IO_FLUSHER: allocations that the kernel makes for this process do
 //     no I/O of their own to find room. They would wait for this very process.
 //     prctl(2), Linux 5.6.
-//   - SCHED_FIFO: what the machine waits for does not wait for a turn behind
-//     those who wait.
+//   - SCHED_RR: what the machine waits for does not wait for a turn behind those
+//     who wait. Not SCHED_FIFO: a thread of Go's runtime can spin for what another
+//     has to finish (bgsweep, while anybody else still sweeps), and a FIFO thread
+//     that spins is never made to give way. As many such processes as there are
+//     processors, and all of them wait for good.
 //   - oom_score_adj -1000: the OOM killer would free some megabytes, and take
 //     the swap space of everybody with it. proc(5).
 //   - a cgroup that has no swap (memory.swap.max): what cannot be locked, such

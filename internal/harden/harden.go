@@ -18,7 +18,7 @@ const marker = "DMPS_HARDENED"
 
 // Options say what to do.
 type Options struct {
-	Priority int    // of SCHED_FIFO, 1 to 99; 0: the scheduler is left as it is
+	Priority int    // of SCHED_RR, 1 to 99; 0: the scheduler is left as it is
 	Cgroup   string // name of a cgroup without swap; "": the one that the process is in is kept
 }
 
@@ -41,7 +41,7 @@ func again(o Options) error {
 	// known.
 	_ = unix.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0)
 	if o.Priority > 0 {
-		_ = setFIFO(o.Priority)
+		_ = setRoundRobin(o.Priority)
 	}
 	path, err := os.Executable()
 	if err != nil {
@@ -57,13 +57,13 @@ func Check(o Options) []error {
 	if err != nil {
 		return []error{err}
 	}
-	var flusher, fifo int
+	var flusher, ordinary int
 	for _, t := range tasks {
 		if !t.Flusher {
 			flusher++
 		}
-		if o.Priority > 0 && !t.FIFO {
-			fifo++
+		if o.Priority > 0 && t.Policy != unix.SCHED_RR {
+			ordinary++
 		}
 	}
 	var missing []error
@@ -71,9 +71,9 @@ func Check(o Options) []error {
 		missing = append(missing, fmt.Errorf("%d of %d threads are no I/O flushers, whose allocations do not wait for I/O: %w",
 			flusher, len(tasks), because("CAP_SYS_RESOURCE, and Linux 5.6", unix.CAP_SYS_RESOURCE)))
 	}
-	if fifo > 0 {
-		missing = append(missing, fmt.Errorf("%d of %d threads are not scheduled before ordinary ones (SCHED_FIFO): %w",
-			fifo, len(tasks), because("CAP_SYS_NICE, or LimitRTPRIO", unix.CAP_SYS_NICE)))
+	if ordinary > 0 {
+		missing = append(missing, fmt.Errorf("%d of %d threads are not scheduled before ordinary ones, in turn with each other (SCHED_RR): %w",
+			ordinary, len(tasks), because("CAP_SYS_NICE, or LimitRTPRIO", unix.CAP_SYS_NICE)))
 	}
 	return missing
 }

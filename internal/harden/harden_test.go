@@ -42,7 +42,7 @@ func TestSelf(t *testing.T) {
 		t.Fatalf("it did not execute itself once: %s", out)
 	}
 	for word, right := range map[string]uint{
-		"I/O flushers": unix.CAP_SYS_RESOURCE, "SCHED_FIFO": unix.CAP_SYS_NICE, "OOM killer": unix.CAP_SYS_RESOURCE,
+		"I/O flushers": unix.CAP_SYS_RESOURCE, "SCHED_RR": unix.CAP_SYS_NICE, "OOM killer": unix.CAP_SYS_RESOURCE,
 	} {
 		if missing := strings.Contains(out, word); missing == capability.Has(right) {
 			t.Errorf("%s missing: %v, capability %d: %v\n%s", word, missing, right, capability.Has(right), out)
@@ -57,7 +57,7 @@ func TestParseStat(t *testing.T) {
 		return []byte("7 (" + name + ")" + strings.Replace(rest, "%FLAGS%", flags, 1))
 	}
 	got, err := ParseStat(line("a) (b", "1572864"))
-	if err != nil || !got.Flusher || !got.FIFO {
+	if err != nil || !got.Flusher || got.Policy != unix.SCHED_FIFO {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if got, err := ParseStat(line("dmps", "1048576")); err != nil || got.Flusher {

@@ -28,7 +28,7 @@ const (
 // Task is what of a thread matters here.
 type Task struct {
 	Flusher bool // its allocations do no I/O (PR_SET_IO_FLUSHER)
-	FIFO    bool // SCHED_FIFO
+	Policy  int  // of sched(7), as unix.SCHED_RR
 }
 
 // tasks are the threads of this process.
@@ -71,13 +71,13 @@ func ParseStat(b []byte) (Task, error) {
 	if err != nil {
 		return Task{}, fmt.Errorf("its policy: %w", err)
 	}
-	return Task{Flusher: flags&pfFlusher == pfFlusher, FIFO: policy == unix.SCHED_FIFO}, nil
+	return Task{Flusher: flags&pfFlusher == pfFlusher, Policy: policy}, nil
 }
 
-// setFIFO changes the calling thread, sched_setscheduler(2).
-func setFIFO(priority int) error {
+// setRoundRobin changes the calling thread, sched_setscheduler(2).
+func setRoundRobin(priority int) error {
 	param := struct{ priority int32 }{int32(priority)}
-	if _, _, errno := unix.Syscall(unix.SYS_SCHED_SETSCHEDULER, 0, unix.SCHED_FIFO, uintptr(unsafe.Pointer(&param))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_SCHED_SETSCHEDULER, 0, unix.SCHED_RR, uintptr(unsafe.Pointer(&param))); errno != 0 {
 		return errno
 	}
 	return nil
