@@ -46,6 +46,30 @@ type Session interface {
 	Close()
 }
 
+// Exposer is a Session whose chunks can be reached by one-sided transfers, which
+// its CPU does not see. A medium asks for it by a type assertion.
+//
+// What the Session promises of BeginWrite and CommitWrite does not hold there:
+// nobody empties the slot first, verifies the page or counts the request. The
+// client writes a page before the header that vouches for it, and compares both
+// when it reads.
+type Exposer interface {
+	// Expose gives the memory of a chunk that this session has opened. It is
+	// the medium's to read and write until it calls OpenChunk with Release for
+	// that chunk, or Close: before either it makes sure that no transfer
+	// touches it any more. Errors: ErrNoChunk; ErrRefused (the session is no
+	// owner's, or the chunk is InPlace, where pages are staged first);
+	// ErrStaleEpoch or ErrClosed, when the session is over.
+	Expose(chunk uint64) (Exposed, error)
+}
+
+// Exposed is the memory of a chunk: the pages of all slots, and the headers.
+type Exposed struct {
+	Spec    ChunkSpec
+	Pages   []byte // Spec.Slots * PageSize
+	Headers []byte // Spec.Slots * Spec.HeaderBytes
+}
+
 // Run is a run of neighbouring slots.
 type Run struct {
 	Start uint32 // first slot

@@ -36,6 +36,12 @@ var rules = []rule{
 		reason: "transport is a leaf: it moves slots and knows neither volumes nor redundancy, so that an RDMA implementation has only the wire to care for",
 	},
 	{
+		dir:    "transport/fabric",
+		may:    []string{"=transport", "=transport/tcp"},
+		tests:  []string{"raid", "server", "transport"},
+		reason: "one-sided transfers are set up over a link of package tcp, which does all that they do not; its tests run against a real memory server, whose memory they reach",
+	},
+	{
 		dir:    "transport/transporttest",
 		may:    []string{"transport", "=raid"},
 		reason: "the conformance suite also runs against real memory servers, which store only slots with true headers: package raid makes those",

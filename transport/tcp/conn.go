@@ -25,14 +25,14 @@ type conn struct {
 	idle    func()
 	gone    func(*conn)
 	done    chan struct{}
-	places  [2]chan struct{} // for calls, by kind
+	places  [callKinds]chan struct{} // for calls, by kind
 
 	mu struct {
 		sync.Mutex
 		cause  error  // why the session ends; set once
 		slots  []slot // by the low half of an id
 		free   []uint16
-		calls  [2][]uint16 // free places, by kind
+		calls  [callKinds][]uint16 // free places, by kind
 		runs   []transport.Run
 		timer  *time.Timer
 		expiry time.Time // when timer fires; zero: not armed
@@ -59,7 +59,7 @@ func newConn(nc net.Conn, regions *transport.Regions, w transport.Welcome, idle 
 		done: make(chan struct{}),
 		bufs: make([][]byte, 0, transport.MaxSegs),
 	}
-	c.mu.slots = make([]slot, w.Window+opens+transport.RebuildsInFlight)
+	c.mu.slots = make([]slot, w.Window+opens+extends+transport.RebuildsInFlight)
 	c.mu.runs = make([]transport.Run, 0, transport.MaxSegs)
 	for i := range c.mu.slots {
 		switch {
@@ -67,6 +67,8 @@ func newConn(nc net.Conn, regions *transport.Regions, w transport.Welcome, idle 
 			c.mu.free = append(c.mu.free, uint16(i))
 		case i < w.Window+opens:
 			c.mu.calls[callOpen] = append(c.mu.calls[callOpen], uint16(i))
+		case i < w.Window+opens+extends:
+			c.mu.calls[callExtend] = append(c.mu.calls[callExtend], uint16(i))
 		default:
 			c.mu.calls[callRebuild] = append(c.mu.calls[callRebuild], uint16(i))
 		}

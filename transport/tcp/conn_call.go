@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -8,23 +9,29 @@ import (
 )
 
 // opens is the number of OpenChunk calls that may be on the wire at once,
-// beside the window.
-const opens = 4
+// beside the window; extends that of Extend calls.
+const (
+	opens   = 4
+	extends = 4
+)
 
 // Kinds of calls. Each has places of its own.
 const (
 	callOpen = iota
 	callRebuild
+	callExtend
+	callKinds
 )
 
-// call is an OpenChunk or a Rebuild that waits for its answer.
+// call is an OpenChunk, a Rebuild or an Extend that waits for its answer.
 type call struct {
-	kind    int
-	rows    int                     // callRebuild: how many were asked for
-	members int                     // callRebuild: columns of a row
-	result  transport.RebuildResult // callRebuild: the answer
-	err     error
-	done    chan struct{}
+	kind     int
+	rows     int                     // callRebuild: how many were asked for
+	members  int                     // callRebuild: columns of a row
+	result   transport.RebuildResult // callRebuild: the answer
+	extended []byte                  // callExtend: the answer
+	err      error
+	done     chan struct{}
 }
 
 // OpenChunk implements transport.Conn.
@@ -106,6 +113,20 @@ func (c *conn) answer(k *call, p reply) error {
 		if p.length != 0 {
 			return fmt.Errorf("%w: %d bytes in reply to a call", errFrame, p.length)
 		}
+		return nil
+	}
+	if k.kind == callExtend {
+		if p.length > MaxExtend {
+			return fmt.Errorf("%w: answer of %d bytes", errFrame, p.length)
+		}
+		if p.length == 0 {
+			return nil
+		}
+		b, err := c.r.Next(int(p.length))
+		if err != nil {
+			return unexpected(err)
+		}
+		k.extended = bytes.Clone(b)
 		return nil
 	}
 	if p.length > maxRebuildReply {

@@ -16,6 +16,7 @@ const (
 	typeReadHeaders = 0x03
 	typeOpenChunk   = 0x04
 	typeRebuild     = 0x05
+	typeExtend      = 0x06
 	typeReply       = 0x81
 	typeGoaway      = 0x82
 )
@@ -37,10 +38,10 @@ var le = binary.LittleEndian
 type request struct {
 	typ         uint8
 	runs        uint8  // number of runs that follow; typeRebuild: of sources
-	headerBytes uint16 // typeRebuild: 0
+	headerBytes uint16 // typeRebuild and typeExtend: 0
 	id          uint32
 	chunk       uint64
-	segs        uint32 // slots; for typeReadHeaders up to MaxHeadersBytes / headerBytes; typeRebuild: rows
+	segs        uint32 // slots; for typeReadHeaders up to MaxHeadersBytes / headerBytes; typeRebuild: rows; typeExtend: bytes
 	mask        uint32 // segments with a page
 }
 
@@ -63,10 +64,10 @@ func parseRequest(b []byte) (request, error) {
 		typ: b[0], runs: b[1], headerBytes: le.Uint16(b[2:]), id: le.Uint32(b[4:]),
 		chunk: le.Uint64(b[8:]), segs: le.Uint32(b[16:]), mask: le.Uint32(b[20:]),
 	}
-	if q.typ < typeRead || q.typ > typeRebuild {
+	if q.typ < typeRead || q.typ > typeExtend {
 		return q, fmt.Errorf("%w: request type %#x", errFrame, q.typ)
 	}
-	if q.headerBytes < 1 != (q.typ == typeRebuild) || q.headerBytes > transport.MaxHeaderBytes {
+	if q.headerBytes < 1 != (q.typ >= typeRebuild) || q.headerBytes > transport.MaxHeaderBytes {
 		return q, fmt.Errorf("%w: slot headers of %d bytes", errFrame, q.headerBytes)
 	}
 	ok := false
@@ -80,6 +81,8 @@ func parseRequest(b []byte) (request, error) {
 		ok = q.segs == 0 && q.runs == 0 && q.mask == 0
 	case typeRebuild:
 		ok = q.segs >= 1 && q.segs <= transport.MaxRebuildRows && q.runs <= transport.MaxRebuildMembers && q.mask == 0
+	case typeExtend:
+		ok = q.segs >= 1 && q.segs <= MaxExtend && q.runs == 0 && q.mask == 0
 	}
 	if !ok {
 		return q, fmt.Errorf("%w: request %#x of %d slots in %d runs, page mask %#x", errFrame, q.typ, q.segs, q.runs, q.mask)

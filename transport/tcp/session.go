@@ -155,6 +155,8 @@ func (s *session) one(scratch []byte) error {
 		return s.open(&q)
 	case typeRebuild:
 		return s.rebuild(&q)
+	case typeExtend:
+		return s.extend(&q)
 	}
 	v, err := s.take()
 	if err != nil {

@@ -209,6 +209,10 @@ func testChecksum(t *testing.T, m Medium) {
 	}
 	w := r.request(transport.OpWrite, 2, 4, 5, 6)
 	w.Segs[1].Page[100] ^= 1
+	if m.Unverified {
+		testUnverified(r, c, w)
+		return
+	}
 	if err := r.do(c, w); !errors.Is(err, transport.ErrChecksum) {
 		t.Fatalf("a damaged page: %v", err)
 	}
@@ -223,6 +227,27 @@ func testChecksum(t *testing.T, m Medium) {
 	for _, s := range g.Segs {
 		if h, err := raid.ParseHeader(s.Header); err != nil || h.Kind != raid.KindEmpty {
 			t.Errorf("slot %d after the refusal: %+v, %v", s.Index, h, err)
+		}
+	}
+}
+
+// What the server did not verify shows when it is read.
+func testUnverified(r *rig, c transport.Conn, w *transport.Request) {
+	r.t.Helper()
+	w.Segs[2].Header[9] ^= 1
+	if err := r.do(c, w); err != nil {
+		r.t.Fatal(err)
+	}
+	g := r.request(transport.OpRead, 0, 4, 5, 6)
+	if err := r.do(c, g); err != nil {
+		r.t.Fatal(err)
+	}
+	r.same(g, w)
+	for i, good := range []bool{true, false, false} {
+		s := g.Segs[i]
+		h, err := raid.ParseHeader(s.Header)
+		if got := err == nil && h.CRC == raid.Checksum(s.Page); got != good {
+			r.t.Errorf("slot %d: sound is %v, not %v", s.Index, got, good)
 		}
 	}
 }

@@ -60,7 +60,7 @@ func newCodec(t *testing.T, f GroupFactory, g raid.Geometry, n int) *codec {
 	t.Helper()
 	c := &codec{t: t, geo: g, group: f(t, g.Members())}
 	c.d = c.group.NewDialer()
-	c.mem = make([]byte, transport.MaxSegs*(transport.PageSize+raid.MaxHeaderSize))
+	c.mem = mapMemory(t, transport.MaxSegs*(transport.PageSize+raid.MaxHeaderSize))
 	if err := c.d.Register(c.mem); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package transporttest
 import (
 	"context"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +22,9 @@ type Medium struct {
 	Stall func(on bool)
 	// Allocs is whether requests must not allocate. Never checked under race.
 	Allocs bool
+	// Unverified: the server's CPU does not see writes to chunks that are not
+	// InPlace. A damaged page is stored; whoever reads it compares.
+	Unverified bool
 }
 
 // Factory starts a server with at least 8 MiB to lend and a window of 16, and
@@ -46,7 +50,7 @@ type rig struct {
 
 func newRig(t *testing.T, m Medium) *rig {
 	t.Helper()
-	r := &rig{t: t, m: m, d: m.NewDialer(), mem: make([]byte, 4<<20)}
+	r := &rig{t: t, m: m, d: m.NewDialer(), mem: mapMemory(t, 4<<20)}
 	if err := r.d.Register(r.mem); err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +60,22 @@ func newRig(t *testing.T, m Medium) *rig {
 		}
 	})
 	return r
+}
+
+// mapMemory is n bytes outside the Go heap, until the test ends: what a medium
+// may hand to others than Go.
+func mapMemory(t *testing.T, n int) []byte {
+	t.Helper()
+	mem, err := syscall.Mmap(-1, 0, n, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Munmap(mem); err != nil {
+			t.Error(err)
+		}
+	})
+	return mem
 }
 
 // take cuts n bytes off the registered memory.

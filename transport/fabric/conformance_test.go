@@ -1,0 +1,131 @@
+//go:build fabric && cgo
+
+package fabric_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"dmps/server"
+	"dmps/transport"
+	"dmps/transport/fabric"
+	"dmps/transport/transporttest"
+)
+
+// rig is a memory server behind a fabric.Server.
+type rig struct {
+	mem   *server.Server
+	front *fabric.Server
+	gate  *gate
+	addr  string
+}
+
+// start starts one, for a provider that must be there.
+func start(t testing.TB, provider string, c server.Config, spin time.Duration) *rig {
+	t.Helper()
+	if err := fabric.Available(provider); err != nil {
+		t.Skipf("no provider %s: %v", provider, err)
+	}
+	if c.Memory == 0 {
+		c.Memory = 16 << 20
+	}
+	c.ID, c.Cluster, c.Log = "a", "c", slog.New(slog.DiscardHandler)
+	s, err := server.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{mem: s, gate: &gate{Backend: s}, addr: "fabric+" + provider + "://" + l.Addr().String()}
+	r.front = &fabric.Server{Backend: r.gate, Log: c.Log, Providers: []string{provider}, Spin: spin}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := r.front.Serve(l); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := r.front.Close(); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		if err := s.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func (r *rig) stall(on bool) {
+	r.gate.stall(on)
+	r.front.Stall(on)
+}
+
+func conformance(provider string, eager int) func(*testing.T) {
+	return func(t *testing.T) {
+		transporttest.Run(t, func(t *testing.T) transporttest.Medium {
+			r := start(t, provider, server.Config{Window: 16}, 0)
+			return transporttest.Medium{
+				NewDialer: func() transport.Dialer { return &fabric.Dialer{Eager: eager} },
+				Addr:      r.addr, Cluster: "c", Incarnation: uint64(r.mem.Incarnation()),
+				Stall: r.stall, Allocs: true, Unverified: eager < 4096,
+			}
+		})
+	}
+}
+
+// All that can be is one-sided, or only what is large.
+func TestConformance(t *testing.T) {
+	for _, p := range []string{"tcp"} {
+		t.Run(p, conformance(p, -1))
+		t.Run(p+",eager", conformance(p, 16<<10))
+	}
+}
+
+// gate is a Backend that can be frozen.
+type gate struct {
+	transport.Backend
+	mu sync.RWMutex
+}
+
+func (g *gate) stall(on bool) {
+	if on {
+		g.mu.Lock()
+	} else {
+		g.mu.Unlock()
+	}
+}
+
+func (g *gate) Open(ctx context.Context, h transport.Hello, stop func(error)) (transport.Session, transport.Welcome, error) {
+	s, w, err := g.Backend.Open(ctx, h, stop)
+	if err != nil {
+		return nil, w, err
+	}
+	return &gated{s, s.(transport.Exposer), g}, w, nil
+}
+
+type gated struct {
+	transport.Session
+	transport.Exposer
+	g *gate
+}
+
+func (s *gated) BeginWrite(io *transport.SlotIO) error {
+	s.g.mu.RLock()
+	defer s.g.mu.RUnlock()
+	return s.Session.BeginWrite(io)
+}
+
+func (s *gated) BeginRead(io *transport.SlotIO) error {
+	s.g.mu.RLock()
+	defer s.g.mu.RUnlock()
+	return s.Session.BeginRead(io)
+}

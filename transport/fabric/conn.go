@@ -1,0 +1,334 @@
+//go:build fabric && cgo
+
+package fabric
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"dmps/transport"
+	"dmps/transport/tcp"
+)
+
+// started is the zero of Request.Wire.Start.
+var started = time.Now()
+
+// bounces is the number of buffers of a session for requests whose pages the
+// provider cannot gather: two for reading and two for writing in the paper, for
+// each of some requests in flight here. Without a free one the pages go in
+// several operations.
+const bounces = 16
+
+const (
+	transferBytes = transport.MaxSegs * transport.PageSize       // the largest request's pages
+	headerScratch = transport.MaxSegs * transport.MaxHeaderBytes // and headers
+	// maxOps bounds the operations of one phase of a request: one a page or
+	// header, when no two are neighbours.
+	maxOps = 2 * transport.MaxSegs
+)
+
+// conn is the client's end of a session: a link, and an endpoint for what is
+// one-sided. Its goroutine polls the endpoint; operations are posted by whoever
+// calls Kick, and by that goroutine.
+type conn struct {
+	d      *Dialer
+	link   tcp.Link
+	ep     *endpoint
+	dom    *domain
+	window int
+	idle   func()
+	eager  int
+	spin   time.Duration
+	done   chan struct{}
+
+	scratch []byte // registered: heads, then bounces
+	heads   []byte // headerScratch a slot
+	bounce  []byte // bounces * transferBytes
+
+	// calls is held while Done or idle of the caller is called: the link's
+	// goroutine and this session's take turns.
+	calls sync.Mutex
+
+	mu struct {
+		sync.Mutex
+		cause  error // why the session ends; set once
+		slots  []slot
+		free   []uint16
+		spare  []int8 // bounces that nobody uses
+		chunks map[uint64]*remote
+		ring   ring
+		posted int // operations without an end
+		linked bool
+		timer  *time.Timer
+		expiry time.Time // when timer fires; zero: not armed
+	}
+
+	// Of the session's goroutine.
+	ended []uint16
+	fresh bool // Done was called since the last idle
+}
+
+// remote is a chunk whose memory at the server this session may reach.
+type remote struct {
+	mapped
+	flight int           // one-sided requests in flight
+	gone   chan struct{} // closed when flight falls to 0 after a release; nil: none
+}
+
+func newConn(d *Dialer, idle func()) *conn {
+	c := &conn{d: d, idle: idle, done: make(chan struct{}), eager: d.Eager, spin: d.Spin}
+	if c.eager == 0 {
+		c.eager = DefaultEager
+	}
+	if c.spin == 0 {
+		c.spin = DefaultSpin
+	}
+	c.eager, c.spin = max(c.eager, 0), max(c.spin, 0)
+	c.mu.chunks = make(map[uint64]*remote)
+	c.mu.timer = time.AfterFunc(time.Hour, c.expire)
+	c.mu.timer.Stop()
+	return c
+}
+
+// alloc makes what needs the window and the domain.
+func (c *conn) alloc(dom *domain) error {
+	var err error
+	if c.scratch, err = dom.scratch(c.window*headerScratch + bounces*transferBytes); err != nil {
+		return err
+	}
+	c.dom = dom
+	c.heads, c.bounce = c.scratch[:c.window*headerScratch], c.scratch[c.window*headerScratch:]
+	if c.mu.ring, err = newRing(c.window * maxOps); err != nil {
+		return err
+	}
+	c.mu.slots = make([]slot, c.window)
+	for i := range c.mu.slots {
+		c.mu.slots[i].init(c, i)
+		c.mu.free = append(c.mu.free, uint16(i))
+	}
+	for i := range bounces {
+		c.mu.spare = append(c.mu.spare, int8(i))
+	}
+	c.ended = make([]uint16, 0, pollEnds)
+	return nil
+}
+
+// discard gives back what a session has that was never handed out.
+func (c *conn) discard() {
+	if c.link != nil {
+		_ = c.link.Close() // nil always
+	}
+	c.release()
+}
+
+// release ends the endpoint and gives the memory back. No operation touches any
+// memory when it returns.
+func (c *conn) release() {
+	if c.ep != nil {
+		_ = c.ep.close() // a failure leaks, and there is nobody to tell
+		c.ep = nil
+	}
+	c.mu.ring.free()
+	if c.scratch != nil {
+		c.dom.putScratch(c.scratch)
+		c.scratch = nil
+	}
+}
+
+// Submit implements transport.Conn.
+func (c *conn) Submit(r *transport.Request) error {
+	hdr, mask := c.d.regions.Check(r)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.cause != nil {
+		return transport.ErrClosed
+	}
+	k := len(c.mu.free) - 1
+	if k < 0 {
+		return transport.ErrWindowFull
+	}
+	i := c.mu.free[k]
+	s := &c.mu.slots[i]
+	rem := c.mu.chunks[r.Chunk]
+	if rem == nil || !rem.reaches(r, hdr) || size(r, hdr, mask) <= c.eager {
+		if err := c.link.Submit(s.borrow(r)); err != nil {
+			s.req = nil
+			return err
+		}
+		c.mu.linked = true
+	} else {
+		s.req, s.rem, s.hdr, s.mask = r, rem, hdr, mask
+		rem.flight++
+		c.beginLocked(s)
+	}
+	c.mu.free = c.mu.free[:k]
+	r.Err, r.Wire.ID, r.Wire.Start = nil, uint32(i), int64(time.Since(started))
+	c.armLocked(r.Deadline)
+	return nil
+}
+
+// reaches reports whether all of r lies inside the chunk as it was mapped. What
+// does not goes to the server, to be refused by it.
+func (m *remote) reaches(r *transport.Request, hdr int) bool {
+	if hdr != int(m.headerBytes) {
+		return false
+	}
+	if r.Op == transport.OpReadHeaders {
+		return uint64(r.Segs[0].Index)+uint64(r.Count) <= uint64(m.slots)
+	}
+	for i := range r.Segs {
+		if r.Segs[i].Index >= m.slots {
+			return false
+		}
+	}
+	return true
+}
+
+// size is what a request moves, in bytes.
+func size(r *transport.Request, hdr int, mask uint32) int {
+	if r.Op == transport.OpReadHeaders {
+		return len(r.Segs[0].Header)
+	}
+	return len(r.Segs)*hdr + ones(mask)*transport.PageSize
+}
+
+// Kick implements transport.Conn.
+func (c *conn) Kick() {
+	c.mu.Lock()
+	linked := c.mu.linked
+	c.mu.linked = false
+	wake := false
+	if c.mu.cause == nil && c.mu.ring.waiting() > 0 {
+		wake = c.mu.posted == 0 // its goroutine sleeps until it is told
+		_ = c.postLocked()      // its goroutine meets the failure as well
+		wake = wake || c.mu.ring.waiting() > 0
+	}
+	if wake {
+		c.ep.wake() // under the lock: the endpoint is not closed meanwhile
+	}
+	c.mu.Unlock()
+	if linked {
+		c.link.Kick()
+	}
+}
+
+// postLocked posts what waits, as far as the provider takes it.
+func (c *conn) postLocked() error {
+	n, err := c.mu.ring.post(c.ep, c.dom.caps.inFlight-c.mu.posted)
+	c.mu.posted += n
+	return err
+}
+
+// OpenChunk implements transport.Conn. The chunk's memory at the server is
+// mapped if the server exposes it; else its requests go over the link.
+func (c *conn) OpenChunk(ctx context.Context, chunk uint64, spec transport.ChunkSpec) error {
+	if spec.Release {
+		if err := c.unmap(ctx, chunk); err != nil {
+			return err
+		}
+		return c.link.OpenChunk(ctx, chunk, spec)
+	}
+	if err := c.link.OpenChunk(ctx, chunk, spec); err != nil {
+		return err
+	}
+	if spec.InPlace {
+		return nil // its pages go through the server's stage
+	}
+	c.mu.Lock()
+	known := c.mu.chunks[chunk] != nil
+	c.mu.Unlock()
+	if known {
+		return nil
+	}
+	answer, err := c.link.Extend(ctx, putMap(chunk))
+	if errors.Is(err, transport.ErrRefused) {
+		return nil // a reader, or memory that the provider does not take
+	}
+	if err != nil {
+		return err
+	}
+	m, err := parseMapped(answer)
+	if err == nil && (m.slots != spec.Slots || m.headerBytes != spec.HeaderBytes) {
+		err = fmt.Errorf("%w: chunk %d of %d slots with headers of %d bytes", errMessage, chunk, m.slots, m.headerBytes)
+	}
+	if err != nil {
+		c.Abort(err)
+		return fmt.Errorf("%w: %w", transport.ErrClosed, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.chunks[chunk] == nil {
+		c.mu.chunks[chunk] = &remote{mapped: m}
+	}
+	return nil
+}
+
+// unmap forgets a chunk and waits until no one-sided request is in flight there.
+func (c *conn) unmap(ctx context.Context, chunk uint64) error {
+	c.mu.Lock()
+	rem := c.mu.chunks[chunk]
+	delete(c.mu.chunks, chunk)
+	var gone chan struct{}
+	if rem != nil && rem.flight > 0 {
+		gone = make(chan struct{})
+		rem.gone = gone
+	}
+	c.mu.Unlock()
+	if gone == nil {
+		return nil
+	}
+	select {
+	case <-gone:
+		return nil
+	case <-c.done:
+		return transport.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Rebuild implements transport.Conn, over the link.
+func (c *conn) Rebuild(ctx context.Context, spec *transport.RebuildSpec) (transport.RebuildResult, error) {
+	return c.link.Rebuild(ctx, spec)
+}
+
+// Window implements transport.Conn.
+func (c *conn) Window() int { return c.window }
+
+// Done implements transport.Conn.
+func (c *conn) Done() <-chan struct{} { return c.done }
+
+// Err implements transport.Conn.
+func (c *conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.cause
+}
+
+// Abort implements transport.Conn.
+func (c *conn) Abort(cause error) {
+	if cause == nil {
+		cause = transport.ErrClosed
+	} else if !errors.Is(cause, transport.ErrClosed) {
+		cause = fmt.Errorf("%w: %w", transport.ErrClosed, cause)
+	}
+	c.mu.Lock()
+	if c.mu.cause == nil {
+		c.mu.cause = cause
+	}
+	if c.ep != nil {
+		c.ep.wake()
+	}
+	c.mu.Unlock()
+	c.link.Abort(cause)
+}
+
+// Close implements transport.Conn.
+func (c *conn) Close() error {
+	c.Abort(transport.ErrClosed)
+	<-c.done
+	return nil
+}

@@ -1,0 +1,217 @@
+//go:build fabric && cgo
+
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"dmps/transport"
+)
+
+// run is the session's goroutine: it completes one-sided requests until the
+// session ends.
+func (c *conn) run() {
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		<-c.link.Done()
+		c.Abort(c.link.Err()) // one cannot be without the other
+	}()
+	var err error
+	for err == nil && c.Err() == nil {
+		err = c.turn()
+	}
+	if err != nil {
+		c.failed(err)
+	}
+	c.finish()
+	<-watched
+	close(c.done)
+}
+
+// turn waits for ends of operations and completes what they complete.
+func (c *conn) turn() error {
+	c.mu.Lock()
+	err := c.postLocked()
+	posted, waiting := c.mu.posted, c.mu.ring.waiting()
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	wait := forever
+	if waiting > 0 {
+		wait = time.Millisecond // the provider did not take all of them
+	}
+	n, err := c.ep.poll(c.spin, wait, posted == 0 && waiting == 0)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		return c.ends(n)
+	}
+	return nil
+}
+
+// ends takes the ends of n operations.
+func (c *conn) ends(n int) error {
+	c.ended = c.ended[:0]
+	c.mu.Lock()
+	c.mu.posted -= n
+	for i := range n {
+		ctx, err := c.ep.end(i)
+		if err == nil && (ctx >= uint64(len(c.mu.slots)) || c.mu.slots[ctx].pending == 0) {
+			err = fmt.Errorf("end of an operation %#x that was not posted", ctx)
+		}
+		if err != nil {
+			c.mu.Unlock()
+			return err // what has ended is completed with the rest
+		}
+		s := &c.mu.slots[ctx]
+		if s.pending--; s.pending > 0 {
+			continue
+		}
+		if s.phase == phasePages {
+			c.addLast(s)
+			continue
+		}
+		c.ended = append(c.ended, s.i)
+	}
+	err := c.postLocked()
+	c.mu.Unlock()
+	for _, i := range c.ended {
+		s := &c.mu.slots[i] // nobody else has it until it is free
+		c.deliver(s)
+		c.mu.Lock()
+		r := c.freeLocked(s)
+		c.mu.Unlock()
+		r.Err = nil
+		c.call(r)
+	}
+	if len(c.ended) > 0 {
+		c.linkIdle()
+	}
+	return err
+}
+
+// call tells the caller that a request is over.
+func (c *conn) call(r *transport.Request) {
+	c.calls.Lock()
+	defer c.calls.Unlock()
+	r.Done(r)
+}
+
+// linkIdle calls the caller's idle, for the link and for this session.
+func (c *conn) linkIdle() {
+	if c.idle == nil {
+		return
+	}
+	c.calls.Lock()
+	defer c.calls.Unlock()
+	c.idle()
+}
+
+// linkDone is the end of a request that went over the link.
+func (c *conn) linkDone(s *slot) {
+	err := s.lent.Err
+	c.mu.Lock()
+	cause := c.mu.cause
+	r := c.freeLocked(s)
+	c.mu.Unlock()
+	if errors.Is(err, transport.ErrClosed) && cause != nil {
+		err = outcome(r, cause, time.Now())
+	}
+	r.Err = err
+	c.call(r)
+}
+
+// linger is how long a session whose endpoint failed waits for the link to say
+// why: a fence ends both.
+const linger = 500 * time.Millisecond
+
+// failed is the end of the session by the endpoint.
+func (c *conn) failed(err error) {
+	select {
+	case <-c.link.Done():
+		err = c.link.Err()
+	case <-time.After(linger):
+	}
+	c.Abort(err)
+}
+
+// finish ends the endpoint and completes what is in flight. The link completes
+// what it has.
+func (c *conn) finish() {
+	c.mu.Lock()
+	cause := c.mu.cause
+	c.mu.timer.Stop()
+	c.release() // under the lock: nobody is posting
+	now := time.Now()
+	var over []*transport.Request
+	for i := range c.mu.slots {
+		if s := &c.mu.slots[i]; s.req != nil && s.rem != nil {
+			over = append(over, c.freeLocked(s))
+		}
+	}
+	c.mu.Unlock()
+	for _, r := range over {
+		r.Err = outcome(r, cause, now)
+		c.call(r)
+	}
+	<-c.link.Done()
+	c.linkIdle()
+	c.d.forget(c)
+}
+
+// outcome is what a request that was in flight at the session's end gets.
+func outcome(r *transport.Request, cause error, now time.Time) error {
+	switch {
+	case errors.Is(cause, transport.ErrDeadline):
+		if !r.Deadline.IsZero() && !r.Deadline.After(now) {
+			return transport.ErrDeadline
+		}
+	case errors.Is(cause, transport.ErrStaleEpoch):
+		return transport.ErrFenced
+	}
+	return transport.ErrClosed
+}
+
+// armLocked makes the timer fire at t at the latest.
+func (c *conn) armLocked(t time.Time) {
+	if t.IsZero() || !c.mu.expiry.IsZero() && !t.Before(c.mu.expiry) {
+		return
+	}
+	c.mu.expiry = t
+	c.mu.timer.Reset(time.Until(t))
+}
+
+// expire looks for requests that are late. The timer is not stopped when
+// requests complete: it fires once per deadline at most and finds nothing.
+func (c *conn) expire() {
+	now := time.Now()
+	late := false
+	var next time.Time
+	c.mu.Lock()
+	if c.mu.cause != nil {
+		c.mu.Unlock()
+		return
+	}
+	for i := range c.mu.slots {
+		r := c.mu.slots[i].req
+		if r == nil || r.Deadline.IsZero() {
+			continue
+		}
+		if !r.Deadline.After(now) {
+			late = true
+		} else if next.IsZero() || r.Deadline.Before(next) {
+			next = r.Deadline
+		}
+	}
+	c.mu.expiry = time.Time{}
+	c.armLocked(next)
+	c.mu.Unlock()
+	if late {
+		c.Abort(transport.ErrDeadline)
+	}
+}

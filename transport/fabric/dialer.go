@@ -1,0 +1,257 @@
+//go:build fabric && cgo
+
+package fabric
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"dmps/transport"
+	"dmps/transport/tcp"
+)
+
+// Built reports whether this binary has one-sided transfers (build tag fabric).
+const Built = true
+
+// Dialer opens sessions with one-sided transfers. Addresses have the form
+// fabric+PROVIDER://host:port. The zero value is ready.
+type Dialer struct {
+	// Eager is the largest request, in bytes of pages and headers, that goes
+	// over the link, through the server's CPU; larger ones are one-sided. 0:
+	// DefaultEager; negative: none, all that can be is one-sided.
+	Eager int
+	// Spin is how long a session with something in flight looks for completions
+	// before it sleeps; 0: DefaultSpin, negative: not at all.
+	Spin time.Duration
+
+	link    tcp.Dialer
+	regions transport.Regions
+
+	mu struct {
+		sync.Mutex
+		mem     [][]byte // registered
+		closed  bool
+		domains map[domainKey]*domain
+		conns   map[*conn]struct{}
+	}
+}
+
+// Defaults of a Dialer; docs/transport.md has the measurements.
+const (
+	DefaultEager = 512 // headers alone
+	DefaultSpin  = 50 * time.Microsecond
+)
+
+// domainKey: a domain is opened once for all sessions by one provider from one
+// local address, and the caller's memory registered there once.
+type domainKey struct{ provider, host string }
+
+var _ transport.Dialer = (*Dialer)(nil)
+
+// Register implements transport.Dialer. mem must be mapped memory outside the
+// Go heap: libfabric keeps addresses in it across calls, which cgo does not
+// allow for Go memory.
+func (d *Dialer) Register(mem []byte) error {
+	if err := d.regions.Add(mem); err != nil {
+		return err
+	}
+	if err := d.link.Register(mem); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.mem = append(d.mu.mem, mem)
+	return nil
+}
+
+// Dial implements transport.Dialer. Without a deadline in ctx it gives up after
+// ten seconds. It returns once a one-sided read of the server's memory has
+// succeeded.
+func (d *Dialer) Dial(ctx context.Context, addr string, h transport.Hello, idle func()) (transport.Conn, transport.Welcome, error) {
+	c, w, err := d.dial(ctx, addr, h, idle)
+	if err != nil {
+		return nil, transport.Welcome{}, fmt.Errorf("session with %s: %w", addr, err)
+	}
+	return c, w, nil
+}
+
+// dialTimeout bounds what comes after the link's handshake.
+const dialTimeout = 10 * time.Second
+
+func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle func()) (*conn, transport.Welcome, error) {
+	provider, hostPort, err := ParseAddress(addr)
+	if err != nil {
+		return nil, transport.Welcome{}, err
+	}
+	d.regions.Seal()
+	c := newConn(d, idle)
+	link, w, err := d.link.Dial(ctx, "tcp://"+hostPort, h, c.linkIdle)
+	if err != nil {
+		return nil, w, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	c.link, c.window = link.(tcp.Link), w.Window
+	if err := c.attach(ctx, provider); err != nil {
+		c.discard()
+		return nil, w, fmt.Errorf("setting up one-sided transfers: %w", err)
+	}
+	d.mu.Lock()
+	if d.mu.closed {
+		err = transport.ErrClosed
+	} else {
+		if d.mu.conns == nil {
+			d.mu.conns = make(map[*conn]struct{})
+		}
+		d.mu.conns[c] = struct{}{}
+	}
+	d.mu.Unlock()
+	go c.run()
+	if err != nil {
+		_ = c.Close()
+		return nil, w, err
+	}
+	return c, w, nil
+}
+
+// domain opens the provider for sessions from a local address, or returns the
+// one that is open.
+func (d *Dialer) domain(k domainKey) (*domain, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if o := d.mu.domains[k]; o != nil {
+		return o, nil
+	}
+	if d.mu.closed {
+		return nil, transport.ErrClosed
+	}
+	o, err := openDomain(k.provider, k.host)
+	if err != nil {
+		return nil, err
+	}
+	for _, mem := range d.mu.mem {
+		if err := o.local(mem); err != nil {
+			return nil, errors.Join(err, o.close())
+		}
+	}
+	if d.mu.domains == nil {
+		d.mu.domains = make(map[domainKey]*domain)
+	}
+	d.mu.domains[k] = o
+	return o, nil
+}
+
+func (d *Dialer) forget(c *conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.mu.conns, c)
+}
+
+// Close ends every session and returns when all requests have completed.
+func (d *Dialer) Close() error {
+	d.mu.Lock()
+	d.mu.closed = true
+	var all []*conn
+	for c := range d.mu.conns {
+		all = append(all, c)
+	}
+	d.mu.Unlock()
+	for _, c := range all {
+		_ = c.Close()
+	}
+	errs := []error{d.link.Close()}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, o := range d.mu.domains {
+		errs = append(errs, o.close())
+	}
+	d.mu.domains = nil
+	return errors.Join(errs...)
+}
+
+// attach opens the client's endpoint, has the server open its own, and tries
+// whether they can reach each other.
+func (c *conn) attach(ctx context.Context, provider string) error {
+	host := func(a net.Addr) string {
+		h, _, err := net.SplitHostPort(a.String())
+		if err != nil {
+			return ""
+		}
+		return h
+	}
+	dom, err := c.d.domain(domainKey{provider, host(c.link.LocalAddr())})
+	if err != nil {
+		return err
+	}
+	if c.ep, err = dom.endpoint(); err != nil {
+		return err
+	}
+	a := attach{provider: provider, host: host(c.link.RemoteAddr())}
+	if !c.ep.sleeps() {
+		b, err := newBell()
+		if err != nil {
+			return err
+		}
+		c.ep.ring(b, false)
+		defer b.unname()
+		a.bell = b.name
+	}
+	if a.addr, err = c.ep.address(); err != nil {
+		return err
+	}
+	answer, err := c.link.Extend(ctx, a.put())
+	if err != nil {
+		return err
+	}
+	s, err := parseAttached(answer)
+	if err != nil {
+		return err
+	}
+	if err := c.ep.connect(s.addr); err != nil {
+		return err
+	}
+	if err := c.alloc(dom); err != nil {
+		return err
+	}
+	return c.probe(ctx, &s)
+}
+
+// probe reads the server's nonce. It is the first operation, and makes the
+// connection where the provider needs one.
+func (c *conn) probe(ctx context.Context, s *attached) error {
+	mem := c.heads[:8:8]
+	clear(mem)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	op := c.mu.ring.add()
+	op.set(opRead, 0, 0, s.probe, 0)
+	op.piece(mem)
+	for ended := false; !ended; {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("first one-sided read: %w", err)
+		}
+		if err := c.postLocked(); err != nil {
+			return fmt.Errorf("first one-sided read: %w", err)
+		}
+		n, err := c.ep.poll(c.spin, time.Millisecond, false)
+		if err != nil {
+			return fmt.Errorf("first one-sided read: %w", err)
+		}
+		if n > 0 {
+			if _, err := c.ep.end(0); err != nil {
+				return fmt.Errorf("first one-sided read: %w", err)
+			}
+			c.mu.posted--
+			ended = true
+		}
+	}
+	if want := le.AppendUint64(nil, s.nonce); !bytes.Equal(mem, want) {
+		return fmt.Errorf("the first one-sided read gave %x, not %x: these endpoints are not of one session", mem, want)
+	}
+	return nil
+}

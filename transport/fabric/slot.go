@@ -1,0 +1,208 @@
+//go:build fabric && cgo
+
+package fabric
+
+import (
+	"math/bits"
+
+	"dmps/transport"
+)
+
+// slot is a credit, and the request that uses it.
+type slot struct {
+	i   uint16
+	req *transport.Request // nil: free
+
+	// One-sided.
+	rem     *remote // nil: over the link
+	hdr     int     // header bytes
+	mask    uint32  // segments with a page
+	phase   phase
+	pending int // operations without an end
+	bounce  int8
+	runs    []transport.Run
+	heads   []byte // scratch for the headers, in the order of the segments
+
+	// lent is the request that the link is given in place of req.
+	lent transport.Request
+}
+
+// phase is how far a one-sided request is. With a provider that keeps the order
+// of writes both parts of a write are posted at once.
+type phase uint8
+
+const (
+	phasePages phase = iota // of a write: the pages only; the headers follow
+	phaseLast
+)
+
+// noBounce: the request has no bounce buffer.
+const noBounce = -1
+
+func ones(mask uint32) int { return bits.OnesCount32(mask) }
+
+func (s *slot) init(c *conn, i int) {
+	s.i, s.bounce = uint16(i), noBounce
+	s.runs = make([]transport.Run, 0, transport.MaxSegs)
+	s.heads = c.heads[i*headerScratch : (i+1)*headerScratch]
+	s.lent.Done = func(*transport.Request) { c.linkDone(s) }
+}
+
+// borrow makes the request for the link.
+func (s *slot) borrow(r *transport.Request) *transport.Request {
+	s.req, s.rem = r, nil
+	s.lent.Op, s.lent.Chunk, s.lent.Segs, s.lent.Count = r.Op, r.Chunk, r.Segs, r.Count
+	return &s.lent
+}
+
+// beginLocked adds the first operations of a one-sided request to the ring.
+func (c *conn) beginLocked(s *slot) {
+	r := s.req
+	s.pending = 0
+	if r.Op == transport.OpReadHeaders {
+		s.phase = phaseLast
+		o := c.add(s, opRead, 0, s.rem.headers, uint64(r.Segs[0].Index)*uint64(s.hdr))
+		o.piece(r.Segs[0].Header)
+		return
+	}
+	s.runs = transport.AppendRuns(s.runs[:0], r.Segs)
+	if r.Op == transport.OpRead {
+		s.phase = phaseLast
+		c.addHeaders(s, opRead, 0)
+		c.addPages(s, opRead, 0)
+		return
+	}
+	for i := range r.Segs {
+		copy(s.heads[i*s.hdr:], r.Segs[i].Header)
+	}
+	if s.mask != 0 {
+		s.phase = phasePages
+		if c.dom.caps.ordered {
+			c.addPages(s, opWrite, 0)
+		} else {
+			c.addPages(s, opWrite, delivered)
+			return
+		}
+	}
+	c.addLast(s)
+}
+
+// addLast adds the headers of a write, which make its pages count.
+func (c *conn) addLast(s *slot) {
+	s.phase = phaseLast
+	c.addHeaders(s, opWrite, delivered)
+}
+
+func (c *conn) add(s *slot, kind, flags uint32, k key, off uint64) *op {
+	s.pending++
+	o := c.mu.ring.add()
+	o.set(kind, uint64(s.i), flags, k, off)
+	return o
+}
+
+// addHeaders adds the transfers between the scratch and the headers at the
+// server, one a run.
+func (c *conn) addHeaders(s *slot, kind, flags uint32) {
+	at := 0
+	for _, u := range s.runs {
+		n := int(u.Count) * s.hdr
+		c.add(s, kind, flags, s.rem.headers, uint64(u.Start)*uint64(s.hdr)).piece(s.heads[at : at+n])
+		at += n
+	}
+}
+
+// addPages adds the transfers between the request's pages and those at the
+// server: neighbouring slots join. Pages that lie in more pieces here than the
+// provider takes go through a bounce buffer, if one is free, else in several
+// operations.
+func (c *conn) addPages(s *slot, kind, flags uint32) {
+	segs := s.req.Segs
+	if s.bounce == noBounce && len(c.mu.spare) > 0 && s.scattered(c.dom.caps.iovs) {
+		k := len(c.mu.spare) - 1
+		s.bounce = c.mu.spare[k]
+		c.mu.spare = c.mu.spare[:k]
+		if kind == opWrite {
+			for i := range segs {
+				copy(c.bouncePage(s, i), segs[i].Page)
+			}
+		}
+	}
+	var o *op
+	for i := range segs {
+		if segs[i].Page == nil {
+			o = nil
+			continue
+		}
+		mem := segs[i].Page
+		if s.bounce != noBounce {
+			mem = c.bouncePage(s, i)
+		}
+		if o != nil && (segs[i].Index != segs[i-1].Index+1 || segs[i].Index == 0 || !o.takes(mem, c.dom.caps.iovs)) {
+			o = nil
+		}
+		if o == nil {
+			o = c.add(s, kind, flags, s.rem.pages, uint64(segs[i].Index)*transport.PageSize)
+		}
+		o.piece(mem)
+	}
+}
+
+// scattered reports whether the pages of some run of slots lie in more than
+// iovs pieces of memory.
+func (s *slot) scattered(iovs int) bool {
+	segs := s.req.Segs
+	n := 0
+	for i := range segs {
+		switch {
+		case segs[i].Page == nil:
+			n = 0
+		case i == 0 || n == 0 || segs[i].Index != segs[i-1].Index+1:
+			n = 1
+		case address(segs[i-1].Page)+transport.PageSize != address(segs[i].Page):
+			n++
+		}
+		if n > iovs {
+			return true
+		}
+	}
+	return false
+}
+
+// bouncePage is the place of a segment's page in the slot's bounce buffer.
+func (c *conn) bouncePage(s *slot, seg int) []byte {
+	at := int(s.bounce)*transferBytes + seg*transport.PageSize
+	return c.bounce[at : at+transport.PageSize]
+}
+
+// deliver copies what a read brought into scratch to where it belongs.
+func (c *conn) deliver(s *slot) {
+	r := s.req
+	if r.Op != transport.OpRead {
+		return
+	}
+	for i := range r.Segs {
+		copy(r.Segs[i].Header, s.heads[i*s.hdr:])
+		if s.bounce != noBounce && r.Segs[i].Page != nil {
+			copy(r.Segs[i].Page, c.bouncePage(s, i))
+		}
+	}
+}
+
+// freeLocked gives the credit back, and what the request held.
+func (c *conn) freeLocked(s *slot) *transport.Request {
+	r := s.req
+	s.req = nil
+	if s.bounce != noBounce {
+		c.mu.spare = append(c.mu.spare, s.bounce)
+		s.bounce = noBounce
+	}
+	if m := s.rem; m != nil {
+		s.rem = nil
+		if m.flight--; m.flight == 0 && m.gone != nil {
+			close(m.gone)
+			m.gone = nil
+		}
+	}
+	c.mu.free = append(c.mu.free, s.i)
+	return r
+}

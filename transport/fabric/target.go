@@ -1,0 +1,160 @@
+//go:build fabric && cgo
+
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"dmps/transport"
+)
+
+// target is the server's end of a session's one-sided transfers: an endpoint in
+// a domain of its own, so that the session's keys open nothing to others, and a
+// goroutine that makes progress for the providers that need a CPU for it.
+type target struct {
+	d     *domain
+	ep    *endpoint
+	mem   []byte // a page, for the probe
+	probe *grant
+	nonce uint64
+
+	grants map[uint64]*exposed // by chunk; of the session's goroutine
+
+	ending atomic.Bool
+	over   chan struct{} // closed when run has returned
+	busy   sync.Mutex    // held while the endpoint makes progress
+	frozen atomic.Int32  // tests stall a server
+}
+
+// exposed is a chunk that the client has the keys of.
+type exposed struct{ pages, headers *grant }
+
+func newTarget(a *attach) (*target, error) {
+	t := &target{grants: make(map[uint64]*exposed), over: make(chan struct{}), nonce: random()}
+	err := t.open(a)
+	if err != nil {
+		close(t.over) // run never ran
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
+}
+
+func (t *target) open(a *attach) (err error) {
+	if t.d, err = openDomain(a.provider, a.host); err != nil {
+		return err
+	}
+	if t.ep, err = t.d.endpoint(); err != nil {
+		return err
+	}
+	if a.bell != "" {
+		b, err := openBell(a.bell)
+		if err != nil {
+			return err
+		}
+		t.ep.ring(b, true)
+	} else if !t.ep.sleeps() {
+		return errors.New("the provider cannot sleep, and the client has no bell for it")
+	}
+	if err := t.ep.connect(a.addr); err != nil {
+		return err
+	}
+	if t.mem, err = mapMemory(transport.PageSize); err != nil {
+		return err
+	}
+	le.PutUint64(t.mem, t.nonce)
+	t.probe, err = t.d.grant(t.mem, false, t.newKey())
+	return err
+}
+
+// newKey is a key for a provider that lets one choose: one that no session had.
+func (t *target) newKey() uint64 { return random() >> 1 }
+
+// expose registers a chunk, once.
+func (t *target) expose(chunk uint64, x transport.Exposed) (*exposed, error) {
+	if g := t.grants[chunk]; g != nil {
+		return g, nil
+	}
+	pages, err := t.d.grant(x.Pages, true, t.newKey())
+	if err != nil {
+		return nil, err
+	}
+	headers, err := t.d.grant(x.Headers, true, t.newKey())
+	if err != nil {
+		return nil, errors.Join(err, pages.close())
+	}
+	g := &exposed{pages, headers}
+	t.grants[chunk] = g
+	return g, nil
+}
+
+// withdraw ends the keys of a chunk. The client has nothing in flight there.
+func (t *target) withdraw(chunk uint64) error {
+	g := t.grants[chunk]
+	if g == nil {
+		return nil
+	}
+	delete(t.grants, chunk)
+	return g.close()
+}
+
+func (g *exposed) close() error { return errors.Join(g.pages.close(), g.headers.close()) }
+
+// run makes progress until the target is closed.
+func (t *target) run(spin time.Duration, stop func(error)) {
+	defer close(t.over)
+	for !t.ending.Load() {
+		if t.frozen.Load() > 0 {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		t.busy.Lock()
+		n, err := t.ep.poll(spin, forever, false)
+		for i := 0; i < n && err == nil; i++ {
+			_, err = t.ep.end(i) // it has no operations of its own
+		}
+		t.busy.Unlock()
+		if err != nil && !t.ending.Load() {
+			stop(fmt.Errorf("%w: %w", transport.ErrClosed, err))
+			return
+		}
+	}
+}
+
+// stall returns when the endpoint makes no progress any more, until thaw.
+func (t *target) stall() {
+	t.frozen.Add(1)
+	t.ep.wake()
+	t.busy.Lock()
+	t.busy.Unlock() //lint:ignore SA2001 waits for the poll that runs
+}
+
+func (t *target) thaw() { t.frozen.Add(-1) }
+
+// close ends all transfers: when it returns none can land any more, and the
+// keys open nothing.
+func (t *target) close() error {
+	if t.ep != nil {
+		t.ending.Store(true)
+		t.ep.wake()
+	}
+	<-t.over
+	var errs []error
+	if t.ep != nil {
+		errs = append(errs, t.ep.close())
+	}
+	for _, g := range t.grants {
+		errs = append(errs, g.close())
+	}
+	if t.probe != nil {
+		errs = append(errs, t.probe.close())
+	}
+	if t.d != nil {
+		errs = append(errs, t.d.close())
+	}
+	unmapMemory(t.mem)
+	return errors.Join(errs...)
+}
