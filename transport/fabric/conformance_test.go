@@ -69,24 +69,45 @@ func (r *rig) stall(on bool) {
 	r.front.Stall(on)
 }
 
-func conformance(provider string, eager int) func(*testing.T) {
-	return func(t *testing.T) {
-		transporttest.Run(t, func(t *testing.T) transporttest.Medium {
-			r := start(t, provider, server.Config{Window: 16}, 0)
-			return transporttest.Medium{
-				NewDialer: func() transport.Dialer { return &fabric.Dialer{Eager: eager} },
-				Addr:      r.addr, Cluster: "c", Incarnation: uint64(r.mem.Incarnation()),
-				Stall: r.stall, Allocs: true, Unverified: eager < 4096,
-			}
-		})
+// inProcess tests against a server in this process: allocations of both ends
+// are counted, and the race detector sees both.
+func inProcess(provider string, eager int) transporttest.Factory {
+	return func(t *testing.T) transporttest.Medium {
+		r := start(t, provider, server.Config{Window: 16}, 0)
+		return transporttest.Medium{
+			NewDialer: func() transport.Dialer { return &fabric.Dialer{Eager: eager} },
+			Addr:      r.addr, Cluster: "c", Incarnation: uint64(r.mem.Incarnation()),
+			Stall: r.stall, Allocs: true, Unverified: eager < transport.PageSize,
+		}
 	}
 }
 
-// All that can be is one-sided, or only what is large.
+// apart tests against a server in a process of its own.
+func apart(provider string, eager int) transporttest.Factory {
+	return func(t *testing.T) transporttest.Medium {
+		c := startChild(t, childSpec{Provider: provider, Window: 16, Memory: 16 << 20})
+		return transporttest.Medium{
+			NewDialer: func() transport.Dialer { return &fabric.Dialer{Eager: eager} },
+			Addr:      c.addr, Cluster: "c", Incarnation: c.incarnation,
+			Stall: c.stall, Allocs: true, Unverified: eager < transport.PageSize,
+		}
+	}
+}
+
+const (
+	none   = -1       // all that can be is one-sided
+	medium = 16 << 10 // what is larger is
+)
+
 func TestConformance(t *testing.T) {
-	for _, p := range []string{"tcp"} {
-		t.Run(p, conformance(p, -1))
-		t.Run(p+",eager", conformance(p, 16<<10))
+	for name, f := range map[string]transporttest.Factory{
+		"tcp":       inProcess("tcp", none),
+		"tcp,eager": inProcess("tcp", medium),
+		"tcp,apart": apart("tcp", none),
+		"shm":       apart("shm", none),
+		"shm,eager": apart("shm", medium),
+	} {
+		t.Run(name, func(t *testing.T) { transporttest.Run(t, f) })
 	}
 }
 

@@ -1,0 +1,129 @@
+//go:build fabric && cgo
+
+package fabric_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dmps/server"
+	"dmps/transport/fabric"
+)
+
+// A child is a memory server in a process of its own. With shm there is no other
+// way: within one process libfabric 1.17 gives both endpoints the same mapping,
+// and takes it from one when the other is closed. It also can be frozen truly.
+type child struct {
+	cmd         *exec.Cmd
+	in          io.WriteCloser
+	addr        string
+	incarnation uint64
+}
+
+const childEnv = "DMPS_FABRIC_CHILD"
+
+type childSpec struct {
+	Provider string
+	Window   int
+	Memory   int64
+	Spin     time.Duration
+}
+
+type childIs struct {
+	Addr        string
+	Incarnation uint64
+}
+
+// startChild starts one, for a provider that must be there.
+func startChild(t testing.TB, spec childSpec) *child {
+	t.Helper()
+	if err := fabric.Available(spec.Provider); err != nil {
+		t.Skipf("no provider %s: %v", spec.Provider, err)
+	}
+	b, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &child{cmd: exec.Command(os.Args[0])}
+	c.cmd.Env = append(os.Environ(), childEnv+"="+string(b))
+	c.cmd.Stderr = os.Stderr
+	if c.in, err = c.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.in.Close()
+		if err := c.cmd.Wait(); err != nil {
+			t.Errorf("the memory server: %v", err)
+		}
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the memory server said %q: %v", line, err)
+	}
+	var is childIs
+	if err := json.Unmarshal([]byte(line), &is); err != nil {
+		t.Fatal(err)
+	}
+	c.addr, c.incarnation = is.Addr, is.Incarnation
+	return c
+}
+
+// stall freezes the process.
+func (c *child) stall(on bool) {
+	if !on {
+		_ = c.cmd.Process.Signal(syscall.SIGCONT)
+		return
+	}
+	_ = c.cmd.Process.Signal(syscall.SIGSTOP)
+	for range 1000 {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
+		if err != nil || strings.Contains(string(b), ") T ") {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// serveChild is the process: it ends when its input does.
+func serveChild(text string) {
+	die := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "memory server of a test:", err)
+			os.Exit(1)
+		}
+	}
+	var spec childSpec
+	die(json.Unmarshal([]byte(text), &spec))
+	log := slog.New(slog.DiscardHandler)
+	s, err := server.New(server.Config{ID: "a", Cluster: "c", Memory: spec.Memory, Window: spec.Window, Log: log})
+	die(err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	die(err)
+	front := &fabric.Server{Backend: s, Log: log, Providers: []string{spec.Provider}, Spin: spec.Spin}
+	served := make(chan error, 1)
+	go func() { served <- front.Serve(l) }()
+	is := childIs{Addr: "fabric+" + spec.Provider + "://" + l.Addr().String(), Incarnation: uint64(s.Incarnation())}
+	die(json.NewEncoder(os.Stdout).Encode(is))
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	die(front.Close())
+	die(<-served)
+	die(s.Close(context.Background()))
+}
