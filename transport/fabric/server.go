@@ -118,7 +118,7 @@ func (s *session) attach(a *attach) ([]byte, error) {
 	if net.ParseIP(a.host) == nil {
 		return nil, fmt.Errorf("%w: %q is no address of this server", transport.ErrRefused, a.host)
 	}
-	t, err := newTarget(a)
+	t, err := newTarget(a, s.s.spin())
 	if err != nil {
 		s.s.log().Warn("no one-sided transfers for a session", "provider", a.provider, "err", err)
 		return nil, fmt.Errorf("%w: %w", transport.ErrRefused, err)
@@ -173,15 +173,18 @@ func (s *session) Close() {
 	s.Session.Close()
 }
 
+func (s *Server) spin() time.Duration {
+	if s.Spin == 0 {
+		return DefaultServerSpin
+	}
+	return max(s.Spin, 0)
+}
+
 func (s *Server) start(t *target, stop func(error)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.targets[t] = struct{}{}
-	spin := s.Spin
-	if spin == 0 {
-		spin = DefaultServerSpin
-	}
-	go t.run(max(spin, 0), stop)
+	go t.run(stop)
 }
 
 func (s *Server) end(t *target) {

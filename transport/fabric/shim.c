@@ -5,11 +5,13 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <linux/futex.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -52,6 +54,7 @@ struct fab_ep {
 	struct bell *bell;
 	int listens; // sleeps on the bell; else rings it
 	uint32_t heard;
+	int64_t spin_us; // after the bell: looks, before the first nap
 	struct fab_domain *d;
 	struct fid_ep *ep;
 	struct fid_cq *cq;
@@ -271,13 +274,9 @@ int fab_ep_peer(struct fab_ep *e, uint64_t addr, size_t len)
 	return r == 1 ? 0 : -FI_EINVAL;
 }
 
-int fab_ep_sleeps(const struct fab_ep *e)
+void fab_ep_bell(struct fab_ep *e, uint64_t addr, int listens, int64_t spin_us)
 {
-	return e->cq_fd >= 0;
-}
-
-void fab_ep_bell(struct fab_ep *e, uint64_t addr, int listens)
-{
+	e->spin_us = spin_us;
 	e->bell = (struct bell *)(uintptr_t)addr;
 	e->listens = listens;
 }
@@ -398,48 +397,56 @@ static int ends(struct fab_ep *e, struct fab_done *out, int max)
 	return n == -FI_EAGAIN ? 0 : (int)n;
 }
 
-enum {
-	NAP_MIN_US = 20, // without a descriptor to sleep on: first nap, doubling
-	NAP_MAX_US = 1000,
-	AWAKE_US = 10000, // after the bell: naps, then sleep
-	LOOK_US = 100000, // look at the queue at least that often
-	IDLE_US = 10000000,
-};
-
-// rest sleeps until there may be something, for us at most. It reports whether
-// the provider says that there is.
-static int rest(struct fab_ep *e, int64_t us, int idle)
+int fab_poll(struct fab_ep *e, struct fab_done *out, int max)
 {
-	struct fid *fids[1] = {&e->cq->fid};
-	int fd = !idle && e->cq_fd >= 0, came = 0;
-	atomic_store(&e->asleep, 1);
-	if (!atomic_load(&e->woken) && (!fd || fi_trywait(e->d->fabric, fids, 1) == 0)) {
-		struct pollfd p[2] = {{.fd = e->wake_fd, .events = POLLIN}, {.fd = e->cq_fd, .events = POLLIN}};
-		struct timespec ts = {us / 1000000, us % 1000000 * 1000};
-		int r = ppoll(p, fd ? 2 : 1, &ts, NULL);
-		if (r > 0 && p[0].revents) {
-			uint64_t v;
-			ssize_t n = read(e->wake_fd, &v, sizeof v);
-			(void)n;
-		}
-		came = r > 0 && p[1].revents;
-	}
-	atomic_store(&e->asleep, 0);
-	return came;
+	return ends(e, out, max);
 }
 
-int fab_poll(struct fab_ep *e, struct fab_done *out, int max, int64_t spin_us, int64_t wait_us, int idle)
+int fab_fd(const struct fab_ep *e)
 {
-	int64_t start = now_us(), stirred = start, nap = NAP_MIN_US;
+	return e->cq_fd;
+}
+
+int fab_may_sleep(struct fab_ep *e)
+{
+	struct fid *fids[1] = {&e->cq->fid};
+	return fi_trywait(e->d->fabric, fids, 1);
+}
+
+enum {
+	NAP_MIN_US = 20, // the first nap; each is twice the one before
+	NAP_MAX_US = 1000,
+	AWAKE_US = 10000, // after the bell: naps, then sleep
+	LOOK_US = 100000, // a look at least that often, whatever the bell does
+};
+
+// nap sleeps for us at most, or until fab_wake.
+static void nap(struct fab_ep *e, int64_t us)
+{
+	struct pollfd p = {.fd = e->wake_fd, .events = POLLIN};
+	struct timespec ts = {us / 1000000, us % 1000000 * 1000};
+	prctl(PR_SET_TIMERSLACK, 1000); // ns, of this thread: 50000 is more than the nap
+	atomic_store(&e->asleep, 1);
+	if (!atomic_load(&e->woken) && ppoll(&p, 1, &ts, NULL) > 0) {
+		uint64_t v;
+		ssize_t n = read(e->wake_fd, &v, sizeof v);
+		(void)n;
+	}
+	atomic_store(&e->asleep, 0);
+}
+
+int fab_nap(struct fab_ep *e, struct fab_done *out, int max, int64_t wait_us)
+{
+	int64_t start = now_us(), stirred = start, length = NAP_MIN_US;
 	for (;;) {
-		int64_t t, left = idle ? IDLE_US : LOOK_US;
+		int64_t t, left = LOOK_US;
 		int r;
 		if (e->bell && e->listens) {
 			uint32_t rung = atomic_load(&e->bell->rung);
 			if (rung != e->heard) {
 				e->heard = rung;
 				stirred = now_us();
-				nap = NAP_MIN_US;
+				length = NAP_MIN_US;
 			}
 		}
 		r = ends(e, out, max);
@@ -450,25 +457,19 @@ int fab_poll(struct fab_ep *e, struct fab_done *out, int max, int64_t spin_us, i
 		t = now_us();
 		if (wait_us >= 0 && t - start >= wait_us)
 			return 0;
-		if (!idle && t - stirred < spin_us) {
-#if defined(__x86_64__)
-			__builtin_ia32_pause();
-#endif
-			continue;
-		}
 		if (wait_us >= 0 && wait_us - (t - start) < left)
 			left = wait_us - (t - start);
-		if (!idle && e->cq_fd < 0) {
-			if (e->bell && e->listens && t - stirred > AWAKE_US) {
-				listen_bell(e, left);
-				continue;
-			}
-			if (e->bell && !e->listens)
-				ring(e->bell); // it may have missed what was to be done
-			left = left < nap ? left : nap;
-			nap = nap * 2 < NAP_MAX_US ? nap * 2 : NAP_MAX_US;
+		if (e->bell && e->listens && t - stirred > AWAKE_US) {
+			listen_bell(e, left);
+			continue;
 		}
-		if (rest(e, left, idle))
-			stirred = now_us();
+		if (t - stirred < e->spin_us) {
+			sched_yield(); // on few cores the peer may wait for this one
+			continue;
+		}
+		if (e->bell && !e->listens)
+			ring(e->bell); // it may have missed what was to be done
+		nap(e, left < length ? left : length);
+		length = length * 2 < NAP_MAX_US ? length * 2 : NAP_MAX_US;
 	}
 }

@@ -87,12 +87,11 @@ int fab_ep_open(struct fab_domain *d, struct fab_ep **out);
 int fab_ep_name(struct fab_ep *e, uint64_t out, size_t *len);
 // Sets the peer that the operations of e go to.
 int fab_ep_peer(struct fab_ep *e, uint64_t addr, size_t len);
-// Whether e can sleep until the peer does something. Else it needs a bell.
-int fab_ep_sleeps(const struct fab_ep *e);
-// Gives e a bell: FAB_BELL bytes of zeros in memory that both peers have mapped,
+// Gives e, which has no descriptor, a bell: FAB_BELL bytes of zeros in memory that both peers have mapped,
 // 4-byte aligned. The one that does not listen rings it when it posts; the one
-// that listens sleeps on it. It must stay until e is closed.
-void fab_ep_bell(struct fab_ep *e, uint64_t addr, int listens);
+// that listens sleeps on it. In fab_nap an end looks for spin_us, after it came or
+// was rung, before its first nap. The memory must stay until e is closed.
+void fab_ep_bell(struct fab_ep *e, uint64_t addr, int listens, int64_t spin_us);
 // Ends e. When it returns no operation touches local memory any more, and none
 // of the peer's lands here. No other call on e may be under way, or follow.
 int fab_ep_close(struct fab_ep *e);
@@ -101,11 +100,17 @@ int fab_ep_close(struct fab_ep *e);
 // are to be posted again after a fab_poll. What ops names must stay until their
 // ends come from fab_poll; ops itself need not.
 int fab_post(struct fab_ep *e, const struct fab_op *ops, int n);
-// Makes progress and returns up to max ends. When there is none it looks again
-// for spin_us, then sleeps, up to wait_us in all (-1: no limit). With idle it
-// has nothing to wait for but fab_wake. One caller at a time.
-int fab_poll(struct fab_ep *e, struct fab_done *out, int max, int64_t spin_us, int64_t wait_us, int idle);
-// Makes the fab_poll that runs, or the next one, return. Any thread.
+// Makes progress and returns up to max ends. One caller at a time, of this and
+// of fab_nap.
+int fab_poll(struct fab_ep *e, struct fab_done *out, int max);
+// The descriptor that is readable when fab_poll may find something, or -1. Only
+// to be waited for after fab_may_sleep, which returns 0 when it will tell.
+int fab_fd(const struct fab_ep *e);
+int fab_may_sleep(struct fab_ep *e);
+// For an endpoint without one: fab_poll, and when that finds nothing naps until
+// it does, for wait_us at most; the end that listens sleeps until the bell.
+int fab_nap(struct fab_ep *e, struct fab_done *out, int max, int64_t wait_us);
+// Makes the fab_nap that runs, or the next one, return. Any thread.
 void fab_wake(struct fab_ep *e);
 
 #endif

@@ -21,6 +21,7 @@ type target struct {
 	mem   []byte // a page, for the probe
 	probe *grant
 	nonce uint64
+	spin  time.Duration
 
 	grants map[uint64]*exposed // by chunk; of the session's goroutine
 
@@ -33,8 +34,8 @@ type target struct {
 // exposed is a chunk that the client has the keys of.
 type exposed struct{ pages, headers *grant }
 
-func newTarget(a *attach) (*target, error) {
-	t := &target{grants: make(map[uint64]*exposed), over: make(chan struct{}), nonce: random()}
+func newTarget(a *attach, spin time.Duration) (*target, error) {
+	t := &target{spin: spin, grants: make(map[uint64]*exposed), over: make(chan struct{}), nonce: random()}
 	err := t.open(a)
 	if err != nil {
 		close(t.over) // run never ran
@@ -104,7 +105,7 @@ func (t *target) withdraw(chunk uint64) error {
 func (g *exposed) close() error { return errors.Join(g.pages.close(), g.headers.close()) }
 
 // run makes progress until the target is closed.
-func (t *target) run(spin time.Duration, stop func(error)) {
+func (t *target) run(stop func(error)) {
 	defer close(t.over)
 	for !t.ending.Load() {
 		if t.frozen.Load() > 0 {
@@ -112,7 +113,7 @@ func (t *target) run(spin time.Duration, stop func(error)) {
 			continue
 		}
 		t.busy.Lock()
-		n, err := t.ep.poll(spin, forever, false)
+		n, err := t.ep.poll(t.spin, forever, false)
 		for i := 0; i < n && err == nil; i++ {
 			_, err = t.ep.end(i) // it has no operations of its own
 		}
