@@ -115,6 +115,26 @@ kernel-ready:
 	echo "installing $${missing[*]}"; \
 	DEBIAN_FRONTEND=noninteractive "$${sudo[@]}" apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
 
+# One-sided transfers, built and tested with libfabric; see docs/transport.md.
+# Tests of providers that this machine lacks skip themselves and say so.
+.PHONY: fabric
+fabric: fabric-ready ## test transport/fabric with libfabric, on the providers tcp and shm, with the race detector off and on
+	$(GO) vet -tags fabric ./...
+	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 5m ./transport/fabric
+	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 5m -race ./transport/fabric
+
+.PHONY: fabric-ready
+fabric-ready:
+	@missing=(); \
+	[ -e /usr/include/rdma/fi_rma.h ] || missing+=(libfabric-dev); \
+	command -v fi_info >/dev/null || missing+=(libfabric-bin); \
+	command -v gcc >/dev/null || missing+=(gcc libc6-dev); \
+	[ $${#missing[@]} -gt 0 ] || exit 0; \
+	sudo=(); [ "$$(id -u)" = 0 ] || sudo=(sudo); \
+	echo "installing $${missing[*]}"; \
+	"$${sudo[@]}" apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive "$${sudo[@]}" apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
+
 .PHONY: cover
 cover: ## coverage of all packages in bench-out/cover.html
 	@mkdir -p bench-out

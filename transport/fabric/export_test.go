@@ -2,6 +2,14 @@
 
 package fabric
 
+import (
+	"context"
+	"time"
+
+	"dmps/transport"
+	"dmps/transport/tcp"
+)
+
 // Stall freezes and thaws the one-sided half of all sessions that exist, as a
 // frozen process does where the provider needs the target's CPU.
 func (s *Server) Stall(on bool) {
@@ -23,4 +31,81 @@ func Available(provider string) error {
 		return err
 	}
 	return d.close()
+}
+
+// Intruder is a client that does not listen: what its link says, and what
+// becomes of its operations, does not keep it from writing on.
+type Intruder struct{ c *conn }
+
+// NewIntruder opens a session and a chunk.
+func NewIntruder(ctx context.Context, addr string, h transport.Hello, chunk uint64, spec transport.ChunkSpec) (*Intruder, error) {
+	provider, hostPort, err := ParseAddress(addr)
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(new(Dialer), nil)
+	link, w, err := c.d.link.Dial(ctx, "tcp://"+hostPort, h, nil)
+	if err != nil {
+		return nil, err
+	}
+	c.link, c.window = link.(tcp.Link), w.Window
+	x := &Intruder{c}
+	if err := c.attach(ctx, provider); err != nil {
+		_ = x.Close()
+		return nil, err
+	}
+	if err := c.OpenChunk(ctx, chunk, spec); err != nil {
+		_ = x.Close()
+		return nil, err
+	}
+	return x, nil
+}
+
+// Write writes b over all pages and all headers of the chunk, again and again
+// until stop is closed. written is called after each write that the provider
+// reported as done.
+func (x *Intruder) Write(chunk uint64, b byte, stop <-chan struct{}, written func()) {
+	c := x.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rem := c.mu.chunks[chunk]
+	mem := c.bounce[:transferBytes]
+	for i := range mem {
+		mem[i] = b
+	}
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if c.mu.ring.waiting() == 0 && c.mu.posted < 8 {
+			for at := uint32(0); at < rem.slots; at += transport.MaxSegs {
+				n := min(rem.slots-at, transport.MaxSegs)
+				o := c.mu.ring.add()
+				o.set(opWrite, 0, delivered, rem.pages, uint64(at)*transport.PageSize)
+				o.piece(mem[:n*transport.PageSize])
+				o = c.mu.ring.add()
+				o.set(opWrite, 0, delivered, rem.headers, uint64(at)*uint64(rem.headerBytes))
+				o.piece(mem[:n*rem.headerBytes])
+			}
+		}
+		_ = c.postLocked()
+		n, _ := c.ep.poll(0, 100*time.Microsecond, false)
+		c.mu.posted -= n
+		for i := range n {
+			if _, err := c.ep.end(i); err == nil {
+				written()
+			}
+		}
+	}
+}
+
+// Link is the session's link.
+func (x *Intruder) Link() transport.Conn { return x.c.link }
+
+// Close ends it.
+func (x *Intruder) Close() error {
+	x.c.discard()
+	return x.c.d.Close()
 }

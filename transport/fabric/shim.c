@@ -86,6 +86,12 @@ static struct fi_info *hints_for(const char *prov, int want_order)
 	// the endpoint would end nothing.
 	if (strcmp(prov, "shm") != 0)
 		h->domain_attr->mr_mode |= FI_MR_VIRT_ADDR;
+	// The protocol in which rxm adds nothing to what tcp completes. In the other
+	// one libfabric 1.17 follows a null pointer when a connection ends while a
+	// read's answer is arriving: tcp reports that read twice, the second time
+	// without context (mended in 1.18).
+	if (strcmp(prov, "tcp;ofi_rxm") == 0 && FI_VERSION_LT(fi_version(), FI_VERSION(1, 18)))
+		h->ep_attr->protocol = FI_PROTO_RXM_TCP;
 	if (want_order)
 		h->tx_attr->msg_order = FI_ORDER_WAW;
 	h->fabric_attr->prov_name = strdup(prov);
@@ -116,6 +122,7 @@ int fab_domain_open(const char *prov, const char *node, struct fab_domain **out)
 	// Likewise: without it a frozen server that comes back would write the
 	// answers to old reads into memory that its client has given up.
 	setenv("FI_SHM_DISABLE_CMA", "1", 1);
+	setenv("FI_OFI_RXM_ENABLE_PASSTHRU", "1", 1); // hints_for says why
 	r = get_info(prov, node, 1, &d->info);
 	if (r == 0 && d->info->ep_attr->max_order_waw_size >= (1 << 20)) {
 		d->ordered = 1;
