@@ -30,6 +30,13 @@ type Config struct {
 	// address when empty.
 	Advertise string
 
+	// Scheme is that of the addresses which clients are told; empty: tcp. Front
+	// makes what serves them on Listen; nil: package tcp. Both belong together:
+	// package fabric also serves clients that take its server's address for
+	// one of tcp://.
+	Scheme string
+	Front  func(transport.Backend) Front
+
 	// Cluster is the id of the cluster. When empty the server takes meta's
 	// first answer, and refuses sessions until then.
 	Cluster string
@@ -57,6 +64,13 @@ type Config struct {
 	Log     *slog.Logger          // nil: slog.Default
 }
 
+// Front is the server side of a medium. Serve owns l; Close returns when nothing
+// of its sessions touches the Backend's memory any more.
+type Front interface {
+	Serve(l net.Listener) error
+	Close() error
+}
+
 func (c Config) withDefaults() (Config, error) {
 	c.Memory -= c.Memory % raid.PageSize
 	if c.Heartbeat == 0 {
@@ -67,6 +81,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Peers == nil {
 		c.Peers = new(tcp.Dialer)
+	}
+	if c.Scheme == "" {
+		c.Scheme = "tcp"
+	}
+	if c.Front == nil {
+		c.Front = func(b transport.Backend) Front { return &tcp.Server{Backend: b, Log: c.Log} }
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

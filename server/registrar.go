@@ -21,7 +21,7 @@ type Registrar interface {
 type Info struct {
 	ID          raid.ServerID
 	Incarnation raid.Incarnation
-	Addr        string            // transport address, tcp://host:port
+	Addr        string            // transport address, such as tcp://host:port
 	Labels      map[string]string // host, rack, zone
 	MemoryTotal uint64            // bytes of the arena
 	Cluster     string            // empty at the very first start: meta answers with its own

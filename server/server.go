@@ -12,7 +12,6 @@ import (
 
 	"dmps/raid"
 	"dmps/transport"
-	"dmps/transport/tcp"
 )
 
 // Server is a memory server. It implements transport.Backend.
@@ -24,7 +23,7 @@ type Server struct {
 	pace        pace // of all rebuilds
 	m           *metrics
 	n           counters
-	net         tcp.Server
+	net         Front // nil: it does not listen
 	addr        string
 
 	cancel     context.CancelFunc
@@ -100,8 +99,8 @@ func New(c Config) (*Server, error) {
 			cancel()
 			return nil, errors.Join(fmt.Errorf("listening for clients: %w", err), s.closeMemory(), s.m.unregister(c.Metrics))
 		}
-		s.addr = "tcp://" + l.Addr().String()
-		s.net.Backend, s.net.Log = s, c.Log
+		s.addr = c.Scheme + "://" + l.Addr().String()
+		s.net = c.Front(s)
 		s.wg.Go(func() {
 			if err := s.net.Serve(l); err != nil {
 				c.Log.Error("no more sessions are accepted", "err", err)
@@ -109,7 +108,7 @@ func New(c Config) (*Server, error) {
 		})
 	}
 	if c.Advertise != "" {
-		s.addr = "tcp://" + c.Advertise
+		s.addr = c.Scheme + "://" + c.Advertise
 	}
 	if c.Registrar != nil {
 		s.wg.Go(func() { s.report(ctx) })
@@ -121,7 +120,7 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// Addr is the transport address that clients dial, tcp://host:port.
+// Addr is the transport address that clients dial, such as tcp://host:port.
 func (s *Server) Addr() string { return s.addr }
 
 // Incarnation is random and names this life of the arena.
@@ -166,7 +165,10 @@ func (s *Server) Close(ctx context.Context) error {
 		for _, ss := range open {
 			<-ss.done
 		}
-		err := s.net.Close()
+		var err error
+		if s.net != nil {
+			err = s.net.Close()
+		}
 		s.wg.Wait()
 		s.rebuilding.Wait()
 		closed <- errors.Join(err, s.closeMemory(), s.m.unregister(s.c.Metrics))

@@ -7,7 +7,7 @@ import (
 	"dmps/meta/metaclient"
 	"dmps/server"
 	"dmps/transport"
-	"dmps/transport/tcp"
+	"dmps/transport/media"
 )
 
 // caretaker is how holders of care leases are called, before the server's id.
@@ -22,7 +22,7 @@ func (f *serverFlags) keeper(meta *metaclient.Client, log *slog.Logger) keeper {
 		return keeper{}
 	}
 	return keeper{care.New(care.Config{
-		Holder: caretaker + f.id, Meta: meta, Dialer: func() transport.Dialer { return new(tcp.Dialer) },
+		Holder: caretaker + f.id, Meta: meta, Dialer: func() transport.Dialer { return new(media.Dialer) },
 		Memory: int64(f.careMem), Logger: log,
 	})}
 }

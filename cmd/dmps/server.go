@@ -15,6 +15,7 @@ import (
 	"dmps/internal/bytesize"
 	"dmps/raid"
 	"dmps/server"
+	"dmps/transport/media"
 )
 
 type serverFlags struct {
@@ -64,7 +65,7 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 	f.role.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.id, "id", "", "`name` of the server, the same after every restart (default: the host's name)")
-	fl.StringVar(&f.listen, "listen", "127.0.0.1:7301", "`address` for clients")
+	fl.StringVar(&f.listen, "listen", "127.0.0.1:7301", "`address` for clients: host:port, or fabric+PROVIDER://host:port for one-sided transfers too")
 	fl.StringVar(&f.advertise, "advertise", "", "`address` under which clients reach it (default: --listen)")
 	fl.Var(&f.memory, "memory", "how much memory to lend (required)")
 	fl.StringToStringVar(&f.labels, "label", nil, "where the server is: `KEY=VALUE`, for host, rack or zone; may be repeated")
@@ -124,11 +125,15 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	if err := settleHeap(heap, false); err != nil {
 		return err
 	}
+	medium, err := serveBy(f.listen, log)
+	if err != nil {
+		return err
+	}
 	adm := newAdmin(f.pprof, log)
 	keeper := f.keeper(registrar, log)
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
-		Listen: f.listen, InsecureNetwork: f.role.insecure, Advertise: f.advertise,
+		Listen: medium.listen, Scheme: medium.scheme, Front: medium.front, Peers: new(media.Dialer), InsecureNetwork: f.role.insecure, Advertise: f.advertise,
 		Labels: f.labels, RebuildRate: int64(f.rebuild), Shortage: short, Registrar: registrar, Metrics: adm.reg, Log: log,
 		Care: keeper.offer,
 	})
@@ -188,7 +193,11 @@ func (f *serverFlags) shortage() (server.Shortage, error) {
 
 // complete checks the flags and fills in what follows from the host.
 func (f *serverFlags) complete() error {
-	if err := f.role.checkAddr("listen", f.listen); err != nil {
+	medium, err := serveBy(f.listen, nil)
+	if err != nil {
+		return err
+	}
+	if err := f.role.checkAddr("listen", medium.listen); err != nil {
 		return err
 	}
 	if f.metrics != "" {

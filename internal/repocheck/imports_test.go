@@ -42,6 +42,11 @@ var rules = []rule{
 		reason: "one-sided transfers are set up over a link of package tcp, which does all that they do not; its tests run against a real memory server, whose memory they reach",
 	},
 	{
+		dir:    "transport/media",
+		may:    []string{"=transport", "=transport/tcp", "=transport/fabric"},
+		reason: "it chooses a medium by an address, and moves nothing itself",
+	},
+	{
 		dir:    "transport/transporttest",
 		may:    []string{"transport", "=raid"},
 		reason: "the conformance suite also runs against real memory servers, which store only slots with true headers: package raid makes those",

@@ -49,7 +49,7 @@ type childIs struct {
 // startChild starts one, for a provider that must be there.
 func startChild(t testing.TB, spec childSpec) *child {
 	t.Helper()
-	if err := fabric.Available(spec.Provider); err != nil {
+	if err := fabric.Available(spec.Provider, "127.0.0.1"); err != nil {
 		t.Skipf("no provider %s: %v", spec.Provider, err)
 	}
 	b, err := json.Marshal(spec)

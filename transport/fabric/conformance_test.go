@@ -27,7 +27,7 @@ type rig struct {
 // start starts one, for a provider that must be there.
 func start(t testing.TB, provider string, c server.Config, spin time.Duration) *rig {
 	t.Helper()
-	if err := fabric.Available(provider); err != nil {
+	if err := fabric.Available(provider, "127.0.0.1"); err != nil {
 		t.Skipf("no provider %s: %v", provider, err)
 	}
 	if c.Memory == 0 {

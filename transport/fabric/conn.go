@@ -66,9 +66,7 @@ type conn struct {
 		expiry time.Time // when timer fires; zero: not armed
 	}
 
-	// Of the session's goroutine.
-	ended []uint16
-	fresh bool // Done was called since the last idle
+	ended []uint16 // of the session's goroutine
 }
 
 // remote is a chunk whose memory at the server this session may reach.

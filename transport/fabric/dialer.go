@@ -71,7 +71,8 @@ func (d *Dialer) Register(mem []byte) error {
 
 // Dial implements transport.Dialer. Without a deadline in ctx it gives up after
 // ten seconds. It returns once a one-sided read of the server's memory has
-// succeeded.
+// succeeded. A reader's session is its link alone: a server exposes nothing to
+// readers.
 func (d *Dialer) Dial(ctx context.Context, addr string, h transport.Hello, idle func()) (transport.Conn, transport.Welcome, error) {
 	c, w, err := d.dial(ctx, addr, h, idle)
 	if err != nil {
@@ -83,12 +84,15 @@ func (d *Dialer) Dial(ctx context.Context, addr string, h transport.Hello, idle 
 // dialTimeout bounds what comes after the link's handshake.
 const dialTimeout = 10 * time.Second
 
-func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle func()) (*conn, transport.Welcome, error) {
+func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle func()) (transport.Conn, transport.Welcome, error) {
 	provider, hostPort, err := ParseAddress(addr)
 	if err != nil {
 		return nil, transport.Welcome{}, err
 	}
 	d.regions.Seal()
+	if h.Mode == transport.ModeReader {
+		return d.link.Dial(ctx, "tcp://"+hostPort, h, idle)
+	}
 	c := newConn(d, idle)
 	link, w, err := d.link.Dial(ctx, "tcp://"+hostPort, h, c.linkIdle)
 	if err != nil {

@@ -67,6 +67,19 @@ func openDomain(provider, host string) (*domain, error) {
 	return d, nil
 }
 
+// Available reports why a provider, by its short name, cannot be used at a local
+// IP address, or nil.
+func Available(provider, host string) error {
+	if providers[provider] == "" {
+		return fmt.Errorf("provider %q is none of tcp, shm, verbs, efa", provider)
+	}
+	d, err := openDomain(provider, host)
+	if err != nil {
+		return err
+	}
+	return d.close()
+}
+
 func (d *domain) close() error {
 	err := failed(C.fab_domain_close(d.c))
 	for _, mem := range d.mu.all {

@@ -24,15 +24,6 @@ func (s *Server) Stall(on bool) {
 	}
 }
 
-// Available reports why a provider cannot be used here, or nil.
-func Available(provider string) error {
-	d, err := openDomain(provider, "127.0.0.1")
-	if err != nil {
-		return err
-	}
-	return d.close()
-}
-
 // Intruder is a client that does not listen: what its link says, and what
 // becomes of its operations, does not keep it from writing on.
 type Intruder struct{ c *conn }

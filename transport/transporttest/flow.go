@@ -225,7 +225,7 @@ func testAfterClose(t *testing.T, m Medium) {
 }
 
 func testAllocations(t *testing.T, m Medium) {
-	if raceEnabled || !m.Allocs {
+	if instrumented || !m.Allocs {
 		t.Skip("not to be counted here")
 	}
 	r := newRig(t, m)

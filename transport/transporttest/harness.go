@@ -20,7 +20,8 @@ type Medium struct {
 	// Stall freezes and thaws the server. Nil: the medium cannot; tests that
 	// need it are skipped.
 	Stall func(on bool)
-	// Allocs is whether requests must not allocate. Never checked under race.
+	// Allocs is whether requests must not allocate. Never checked under the race
+	// detector or the address sanitiser.
 	Allocs bool
 	// Unverified: the server's CPU does not see writes to chunks that are not
 	// InPlace. A damaged page is stored; whoever reads it compares.

@@ -1,5 +1,5 @@
-//go:build race
+//go:build race || asan
 
 package transporttest
 
-const raceEnabled = true
+const instrumented = true

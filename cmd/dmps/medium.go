@@ -1,0 +1,46 @@
+package main
+
+import (
+	"log/slog"
+	"net"
+	"strings"
+
+	"dmps/server"
+	"dmps/transport"
+	"dmps/transport/fabric"
+)
+
+// medium is how a memory server serves its clients.
+type medium struct {
+	listen string // host:port
+	scheme string // empty: tcp
+	front  func(transport.Backend) server.Front
+}
+
+// serveBy takes --listen apart: host:port, or fabric+PROVIDER://host:port, which
+// serves clients of tcp:// as well.
+func serveBy(listen string, log *slog.Logger) (medium, error) {
+	if !strings.Contains(listen, "://") {
+		return medium{listen: listen}, nil
+	}
+	if hostPort, ok := strings.CutPrefix(listen, "tcp://"); ok {
+		return medium{listen: hostPort}, nil
+	}
+	provider, hostPort, err := fabric.ParseAddress(listen)
+	if err != nil {
+		return medium{}, usageError("--listen: %w", err)
+	}
+	host, _, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return medium{}, usageError("--listen: %w", err)
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "" // any
+	}
+	if err := fabric.Available(provider, host); err != nil {
+		return medium{}, usageError("--listen %s: %w", listen, err)
+	}
+	return medium{listen: hostPort, scheme: "fabric+" + provider, front: func(b transport.Backend) server.Front {
+		return &fabric.Server{Backend: b, Log: log, Providers: []string{provider}}
+	}}, nil
+}

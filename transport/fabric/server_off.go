@@ -1,0 +1,31 @@
+//go:build !fabric || !cgo
+
+package fabric
+
+import (
+	"log/slog"
+	"net"
+	"time"
+
+	"dmps/transport"
+)
+
+// Server in a binary without libfabric serves nothing.
+type Server struct {
+	Backend   transport.Backend
+	Log       *slog.Logger
+	Providers []string
+	Spin      time.Duration
+}
+
+// Available reports why a provider cannot be used, or nil.
+func Available(_, _ string) error { return errNotBuilt }
+
+// Serve closes l and fails.
+func (s *Server) Serve(l net.Listener) error {
+	_ = l.Close()
+	return errNotBuilt
+}
+
+// Close does nothing.
+func (s *Server) Close() error { return nil }
