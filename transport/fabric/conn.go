@@ -198,14 +198,13 @@ func (c *conn) Kick() {
 	c.mu.Lock()
 	linked := c.mu.linked
 	c.mu.linked = false
-	wake := false
 	if c.mu.cause == nil && c.mu.ring.waiting() > 0 {
-		wake = c.mu.posted == 0 // its goroutine sleeps until it is told
-		_ = c.postLocked()      // its goroutine meets the failure as well
-		wake = wake || c.mu.ring.waiting() > 0
-	}
-	if wake {
-		c.ep.wake() // under the lock: the endpoint is not closed meanwhile
+		_ = c.postLocked() // its goroutine meets the failure as well
+		// Who sleeps on the queue must look at it after each post: tcp keeps
+		// the rest of what a full socket did not take without telling those
+		// that wait, and it then stayed for as long as they slept. Under the
+		// lock: the endpoint is not closed meanwhile.
+		c.ep.wake()
 	}
 	c.mu.Unlock()
 	if linked {

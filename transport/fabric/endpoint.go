@@ -29,7 +29,8 @@ type endpoint struct {
 
 	sleeper *sleeper // nil: the provider has no descriptor
 	woken   atomic.Bool
-	hits    int // of late, looking again found something: 0..spinSteps. Of poll
+	asleep  atomic.Bool // woken alone is not enough
+	hits    int         // of late, looking again found something: 0..spinSteps. Of poll
 
 	// Of sleep.
 	look  func() bool // awake
@@ -101,8 +102,9 @@ const forever time.Duration = -1
 const spinSteps = 4
 
 // lookEvery bounds how long a poll sleeps on a descriptor: whatever a provider
-// forgets to tell costs that, and not the session.
-const lookEvery = 100 * time.Millisecond
+// forgets to tell costs that, and not the session. (So found: a rest of data in
+// a socket, see fab_may_sleep, and one on its way out, see conn.Kick.)
+const lookEvery = 10 * time.Millisecond
 
 // poll makes progress and returns the number of ends, which end gives. When
 // there is none it looks again for spin, then sleeps, for wait at most. With idle
@@ -134,6 +136,11 @@ func (e *endpoint) poll(spin, wait time.Duration, idle bool) (int, error) {
 	if !idle {
 		e.hits = max(e.hits-1, 0)
 	}
+	e.asleep.Store(true) // from here on wake does more than set woken
+	defer e.asleep.Store(false)
+	if e.woken.Swap(false) {
+		return 0, nil
+	}
 	if e.sleeper != nil {
 		return e.sleep(wait, idle)
 	}
@@ -156,6 +163,9 @@ func looked(n C.int) (int, error) {
 	return int(n), nil
 }
 
+// awakeLooks bounds how often awake looks in vain before others get their turn.
+const awakeLooks = 16
+
 // sleep waits on the descriptor.
 func (e *endpoint) sleep(wait time.Duration, idle bool) (int, error) {
 	if wait < 0 && !idle || wait > lookEvery {
@@ -170,7 +180,10 @@ func (e *endpoint) sleep(wait time.Duration, idle bool) (int, error) {
 
 // awake is one look of sleep: it reports whether there is something to do.
 func (e *endpoint) awake() bool {
-	for !e.woken.Swap(false) {
+	for range awakeLooks {
+		if e.woken.Swap(false) {
+			return true
+		}
 		if e.found = C.fab_poll(e.c, &e.ends[0], pollEnds); e.found != 0 {
 			return true
 		}
@@ -193,14 +206,14 @@ func (e *endpoint) end(i int) (ctx uint64, err error) {
 
 // wake ends the poll that runs, or the next one. Any goroutine.
 func (e *endpoint) wake() {
-	if e.woken.Swap(true) {
-		return
-	}
-	if e.sleeper != nil {
+	e.woken.Store(true)
+	switch {
+	case !e.asleep.Load(): // it will see woken
+	case e.sleeper != nil:
 		e.sleeper.wake()
-		return
+	default:
+		C.fab_wake(e.c)
 	}
-	C.fab_wake(e.c)
 }
 
 // close ends the endpoint. No other method may be under way.

@@ -92,6 +92,43 @@ func (x *Intruder) Write(chunk uint64, b byte, stop <-chan struct{}, written fun
 	}
 }
 
+// Once does one operation on n bytes of pages, and looks until it has ended: what
+// libfabric takes without this package around it.
+func (x *Intruder) Once(op transport.Op, chunk uint64, n int) error {
+	c := x.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kind, flags := opRead, uint32(0)
+	if op == transport.OpWrite {
+		kind, flags = opWrite, delivered
+	}
+	o := c.mu.ring.add()
+	o.set(kind, 0, flags, c.mu.chunks[chunk].pages, 0)
+	o.piece(c.bounce[:n])
+	for posted := false; ; {
+		if !posted {
+			if err := c.postLocked(); err != nil {
+				return err
+			}
+			posted = c.mu.ring.waiting() == 0
+		}
+		k, err := c.ep.look64()
+		if err != nil || k > 0 {
+			c.mu.posted -= k
+			return err
+		}
+	}
+}
+
+// look64 is one look, without giving way to anybody.
+func (e *endpoint) look64() (int, error) {
+	n, err := e.poll(0, time.Microsecond, false)
+	if err == nil && n > 0 {
+		_, err = e.end(0)
+	}
+	return n, err
+}
+
 // Link is the session's link.
 func (x *Intruder) Link() transport.Conn { return x.c.link }
 

@@ -123,6 +123,9 @@ int fab_domain_open(const char *prov, const char *node, struct fab_domain **out)
 	// answers to old reads into memory that its client has given up.
 	setenv("FI_SHM_DISABLE_CMA", "1", 1);
 	setenv("FI_OFI_RXM_ENABLE_PASSTHRU", "1", 1); // hints_for says why
+	// With pollfd, which is what it may choose itself, rxm's descriptor does
+	// not tell that a full socket takes more.
+	setenv("FI_OFI_RXM_DEF_TCP_WAIT_OBJ", "fd", 1);
 	r = get_info(prov, node, 1, &d->info);
 	if (r == 0 && d->info->ep_attr->max_order_waw_size >= (1 << 20)) {
 		d->ordered = 1;
@@ -417,7 +420,13 @@ int fab_fd(const struct fab_ep *e)
 int fab_may_sleep(struct fab_ep *e)
 {
 	struct fid *fids[1] = {&e->cq->fid};
-	return fi_trywait(e->d->fabric, fids, 1);
+	struct pollfd p = {.fd = e->cq_fd, .events = POLLIN};
+	int r = fi_trywait(e->d->fabric, fids, 1);
+	// tcp leaves in the socket what one look did not take, and counts on the
+	// level of the descriptor; who waits for its edge must look at the level.
+	if (r == 0 && poll(&p, 1, 0) != 0)
+		return -FI_EAGAIN;
+	return r;
 }
 
 enum {
