@@ -120,7 +120,9 @@ kernel-ready:
 .PHONY: fabric
 fabric: fabric-ready ## test transport/fabric with libfabric, on the providers tcp and shm, with the race detector off and on
 	$(GO) vet -tags fabric ./...
-	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 5m ./transport/fabric
+	$(GO) tool staticcheck -tags fabric ./transport/... ./server ./cmd/...
+	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 5m ./transport/fabric ./transport/media
+	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 5m -run Fabric ./server
 	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 5m -race ./transport/fabric
 
 .PHONY: fabric-ready
