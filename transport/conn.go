@@ -41,7 +41,8 @@ var (
 	// ErrChecksum: the server refused a page whose bytes do not match the
 	// header. It stored nothing usable there: the slot reads as empty, or, in a
 	// chunk that is InPlace, as it was before. The request's other segments
-	// were stored.
+	// were stored. A one-sided write (package fabric) never ends so: what is
+	// damaged shows when it is read.
 	ErrChecksum = errors.New("transport: checksum mismatch")
 	// ErrRefused: the server refused the handshake for good (cluster id,
 	// version, authentication). The text says why.
@@ -198,11 +199,13 @@ type Welcome struct {
 	Window      int
 }
 
-// Dialer opens sessions over one medium. Implementations: tcp, mem.
+// Dialer opens sessions over one medium. Implementations: tcp, fabric, mem, and
+// media for all of the network.
 type Dialer interface {
 	// Register makes mem usable in Segs of every Conn of this Dialer. Call
 	// it once for each region, before Dial. The memory must not move or be
-	// unmapped before the Dialer is closed.
+	// unmapped before the Dialer is closed; some media want it outside the Go
+	// heap.
 	Register(mem []byte) error
 	// Dial connects and shakes hands. idle, when not nil, is called on a
 	// goroutine of the Conn after it has called Done for a batch of requests

@@ -3,8 +3,10 @@
 //
 // [Dialer] and [Conn] are what a client sees; [Backend] and [Session] are what
 // a memory server gives to the server side of a medium. Media: package tcp,
-// and package mem for tests. Both pass the conformance suite of package
-// transporttest. Package stream is the socket engine under tcp.
+// package fabric (one-sided transfers over libfabric, with a build tag), and
+// package mem for tests. All pass the conformance suite of package
+// transporttest. Package media chooses one by the address. Package stream is
+// the socket engine under tcp.
 //
 // A [Request] moves up to [MaxSegs] slots of one chunk. Its memory belongs to
 // the Conn from Submit to Done, whatever happens to the session. Kick is the

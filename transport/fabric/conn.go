@@ -13,8 +13,8 @@ import (
 	"dmps/transport/tcp"
 )
 
-// started is the zero of Request.Wire.Start.
-var started = time.Now()
+// epoch is the zero of Request.Wire.Start.
+var epoch = time.Now()
 
 // bounces is the number of buffers of a session for requests whose pages the
 // provider cannot gather: two for reading and two for writing in the paper, for
@@ -163,7 +163,7 @@ func (c *conn) Submit(r *transport.Request) error {
 		c.beginLocked(s)
 	}
 	c.mu.free = c.mu.free[:k]
-	r.Err, r.Wire.ID, r.Wire.Start = nil, uint32(i), int64(time.Since(started))
+	r.Err, r.Wire.ID, r.Wire.Start = nil, uint32(i), int64(time.Since(epoch))
 	c.armLocked(r.Deadline)
 	return nil
 }

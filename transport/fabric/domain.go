@@ -44,9 +44,13 @@ func failed(r C.int) error {
 	return &fabricError{int(-r), C.GoString(C.fab_strerror(r))}
 }
 
+// started is libfabric's start, once in a process.
+var started sync.Once
+
 // openDomain opens a provider by its short name at a local IP address; empty:
 // any. The caller closes it, after its endpoints and registrations.
 func openDomain(provider, host string) (*domain, error) {
+	started.Do(func() { C.fab_init() })
 	name := C.CString(providers[provider])
 	defer C.free(unsafe.Pointer(name))
 	var node *C.char

@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,19 +115,23 @@ static int get_info(const char *prov, const char *node, int want_order, struct f
 	return r;
 }
 
-int fab_domain_open(const char *prov, const char *node, struct fab_domain **out)
+void fab_init(void)
 {
-	struct fab_domain *d = calloc(1, sizeof *d);
-	int r;
-	if (!d)
-		return -FI_ENOMEM;
-	// Likewise: without it a frozen server that comes back would write the
+	// Without it a frozen server that comes back would write the
 	// answers to old reads into memory that its client has given up.
 	setenv("FI_SHM_DISABLE_CMA", "1", 1);
 	setenv("FI_OFI_RXM_ENABLE_PASSTHRU", "1", 1); // hints_for says why
 	// With pollfd, which is what it may choose itself, rxm's descriptor does
 	// not tell that a full socket takes more.
 	setenv("FI_OFI_RXM_DEF_TCP_WAIT_OBJ", "fd", 1);
+}
+
+int fab_domain_open(const char *prov, const char *node, struct fab_domain **out)
+{
+	struct fab_domain *d = calloc(1, sizeof *d);
+	int r;
+	if (!d)
+		return -FI_ENOMEM;
 	r = get_info(prov, node, 1, &d->info);
 	if (r == 0 && d->info->ep_attr->max_order_waw_size >= (1 << 20)) {
 		d->ordered = 1;
@@ -236,6 +242,26 @@ static int open_cq(struct fab_ep *e)
 	return fi_cq_open(e->d->domain, &a, &e->cq, NULL);
 }
 
+// open_ep is fi_endpoint, with the signals left as they are: the first endpoint
+// of shm takes four for itself, and on any of them takes away the names of all
+// endpoints, also when the process lives on.
+static int open_ep(struct fab_ep *e)
+{
+	static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+	static const int taken[] = {SIGBUS, SIGSEGV, SIGTERM, SIGINT};
+	enum { N = sizeof taken / sizeof taken[0] };
+	struct sigaction was[N];
+	int r;
+	pthread_mutex_lock(&one);
+	for (int i = 0; i < N; i++)
+		sigaction(taken[i], NULL, &was[i]);
+	r = fi_endpoint(e->d->domain, e->d->info, &e->ep, NULL);
+	for (int i = 0; i < N; i++)
+		sigaction(taken[i], &was[i], NULL);
+	pthread_mutex_unlock(&one);
+	return r;
+}
+
 int fab_ep_open(struct fab_domain *d, struct fab_ep **out)
 {
 	struct fi_av_attr av = {.type = FI_AV_TABLE, .count = 4};
@@ -251,7 +277,7 @@ int fab_ep_open(struct fab_domain *d, struct fab_ep **out)
 	if (r == 0)
 		r = fi_av_open(d->domain, &av, &e->av, NULL);
 	if (r == 0)
-		r = fi_endpoint(d->domain, d->info, &e->ep, NULL);
+		r = open_ep(e);
 	if (r == 0)
 		r = fi_ep_bind(e->ep, &e->av->fid, 0);
 	if (r == 0)

@@ -68,6 +68,8 @@ struct fab_done {
 
 const char *fab_strerror(int err);
 
+// Once, before anything else: settings of the providers, in the environment.
+void fab_init(void);
 // Opens a provider at the local address node (NULL: any).
 int fab_domain_open(const char *prov, const char *node, struct fab_domain **out);
 // All endpoints and registrations of d must have been closed.

@@ -92,7 +92,9 @@ func (t *target) expose(chunk uint64, x transport.Exposed) (*exposed, error) {
 	return g, nil
 }
 
-// withdraw ends the keys of a chunk. The client has nothing in flight there.
+// withdraw ends the keys of a chunk: no transfer begins there any more. The
+// client has none in flight (conn.unmap); one that had against the rules could
+// still see the rest of it land with a provider in software, up to 128 KiB.
 func (t *target) withdraw(chunk uint64) error {
 	g := t.grants[chunk]
 	if g == nil {
