@@ -27,6 +27,10 @@ type Config struct {
 	Volume       string          // its name
 	NBD          nbdclient.Addr  // where it is served; port 0 takes a free one
 
+	// Scheme is that of the memory servers' addresses; empty: tcp. fabric+PROVIDER
+	// needs a Bin that was built for it.
+	Scheme string
+
 	RoleArgs   []string // added to every role's command line
 	MetaArgs   []string // added to every metadata node's command line
 	ServerArgs []string // added to every server's command line

@@ -78,7 +78,11 @@ func (c *Config) plan(d *folder) (File, nbdclient.Addr, error) {
 	}
 	for i := range c.Servers {
 		id, addr := "server"+strconv.Itoa(i+1), take()
-		argv := []string{"server", "--id", id, "--listen", addr, "--memory", c.ServerMemory.String(), "--meta", meta,
+		listen := addr
+		if c.Scheme != "" {
+			listen = c.Scheme + "://" + addr
+		}
+		argv := []string{"server", "--id", id, "--listen", listen, "--memory", c.ServerMemory.String(), "--meta", meta,
 			"--low-memory", "0", "--pressure", "0"} // there is nowhere to move chunks to: all share this host
 		if fronted := front(id, addr); fronted != addr {
 			argv = append(argv, "--advertise", fronted)

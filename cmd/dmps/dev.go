@@ -16,6 +16,7 @@ import (
 	"dmps/internal/bytesize"
 	"dmps/internal/nbdclient"
 	"dmps/raid"
+	"dmps/transport/fabric"
 )
 
 // devFlags say what an embedded cluster consists of.
@@ -32,6 +33,7 @@ type devFlags struct {
 	lock     bool
 	grace    time.Duration
 	force    bool
+	scheme   string
 }
 
 func (d *devFlags) add(cmd *cobra.Command) {
@@ -50,7 +52,8 @@ func (d *devFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&d.profiles, "pprof", false, "serve profiles at the client's admin address")
 	f.DurationVar(&d.grace, "grace", 0, "after so long a silent memory server is down, and its members are rebuilt on others (default 30s)")
 	f.BoolVar(&d.lock, "lock-memory", false, "fail when memory cannot be locked, as servers and clients do outside of dev")
-	noCompletion(cmd, "meta", "servers", "server-memory", "volume", "arena")
+	f.StringVar(&d.scheme, "transport", "tcp", "how memory servers serve: tcp, or `fabric+PROVIDER` for one-sided transfers")
+	noCompletion(cmd, "meta", "servers", "server-memory", "volume", "arena", "transport")
 }
 
 // config is the cluster that the flags describe.
@@ -65,6 +68,12 @@ func (d *devFlags) config(a *app) (cluster.Config, error) {
 	bin, err := os.Executable()
 	if err != nil {
 		return cluster.Config{}, fmt.Errorf("finding this program: %w", err)
+	}
+	scheme := d.scheme
+	if scheme == "tcp" {
+		scheme = ""
+	} else if _, _, err := fabric.ParseAddress(scheme + "://127.0.0.1:0"); err != nil {
+		return cluster.Config{}, usageError("--transport: %w", err)
 	}
 	var server []string
 	client := []string{"--arena", d.arena.String()}
@@ -82,7 +91,7 @@ func (d *devFlags) config(a *app) (cluster.Config, error) {
 		MetaArgs: meta,
 		Bin:      bin, Dir: d.dir, Meta: d.meta, Servers: d.servers, ServerMemory: d.memory,
 		Redundancy: raid.Geometry(d.shape.redundancy), Layout: raid.LayoutKind(d.shape.layout), Size: d.shape.size,
-		Volume: d.volume, NBD: nbd,
+		Volume: d.volume, NBD: nbd, Scheme: scheme,
 		RoleArgs:   []string{"--log-level", strings.ToLower(a.logLevel.String()), "--log-format", a.logFormat.value},
 		ServerArgs: server, ClientArgs: client,
 		Force: d.force, Log: a.logger(),
