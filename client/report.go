@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"strings"
 	"time"
 
 	"dmps/raid"
+	"dmps/transport"
 )
 
 // counters count since the volume was opened. Guarded by Volume.mu.
@@ -74,6 +76,18 @@ func (v *Volume) Latencies() (read, write Buckets) {
 	return v.mu.readLat.ever, v.mu.writeLat.ever
 }
 
+// carriersLocked counts the sessions by what carries their pages.
+func carriersLocked(v *Volume, counters map[string]int64) {
+	for _, p := range v.allPeers() {
+		if len(p.members) == 0 || p.state != peerUp {
+			continue
+		}
+		if c, ok := p.conn().(transport.Carrier); ok {
+			counters["sessions_"+strings.ReplaceAll(c.Carrier(), "+", "_")]++
+		}
+	}
+}
+
 // Report says how the volume is.
 func (v *Volume) Report() Report {
 	a := v.lock()
@@ -89,6 +103,7 @@ func (v *Volume) Report() Report {
 		r.Counters[q.name+"_sum_ns"] = q.l.sum
 		r.Counters[q.name+"_count"] = q.l.total
 	}
+	carriersLocked(v, r.Counters)
 	down, gone := 0, 0
 	for _, p := range v.allPeers() {
 		if len(p.members) == 0 {

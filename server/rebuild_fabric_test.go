@@ -18,10 +18,10 @@ func TestRebuildFabric(t *testing.T) {
 		t.Skip(err)
 	}
 	transporttest.RunRebuild(t, func(t *testing.T, n int) transporttest.Group {
-		g := transporttest.Group{Cluster: "c", NewDialer: func() transport.Dialer { return &fabric.Dialer{Eager: -1} }}
+		g := transporttest.Group{Cluster: "c", NewDialer: func() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: -1} }}
 		for i := range n {
 			s := start(t, Config{
-				ID: raid.ServerID('a' + rune(i)), Cluster: "c", Peers: new(fabric.Dialer), Listen: "127.0.0.1:0",
+				ID: raid.ServerID('a' + rune(i)), Cluster: "c", Peers: &fabric.Dialer{Strict: true}, Listen: "127.0.0.1:0",
 				Scheme: "fabric+tcp", Front: func(b transport.Backend) Front { return &fabric.Server{Backend: b, Providers: []string{"tcp"}} },
 			})
 			g.Servers = append(g.Servers, transporttest.Peer{

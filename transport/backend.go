@@ -50,9 +50,9 @@ type Session interface {
 // its CPU does not see. A medium asks for it by a type assertion.
 //
 // What the Session promises of BeginWrite and CommitWrite does not hold there:
-// nobody empties the slot first, verifies the page or counts the request. The
-// client writes a page before the header that vouches for it, and compares both
-// when it reads.
+// nobody verifies the page or counts the request. The client empties a slot, then
+// writes the page, then the header that vouches for it, and compares both when it
+// reads.
 type Exposer interface {
 	// Expose gives the memory of a chunk that this session has opened. It is
 	// the medium's to read and write until it calls OpenChunk with Release for

@@ -155,6 +155,13 @@ type Conn interface {
 	Abort(cause error)
 }
 
+// Carrier is a Conn that says what carries its pages, as the scheme of an
+// address does: tcp, fabric+verbs. It need not be what the address asked for: a
+// medium takes the best that both sides have.
+type Carrier interface {
+	Carrier() string
+}
+
 // ChunkSpec is the shape of a chunk.
 type ChunkSpec struct {
 	Slots       uint32

@@ -194,7 +194,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		log.Warn("the next scrub is due from now: the last one is not known", "error", err)
 	}
 	vol, err := client.Open(ctx, client.Config{
-		Layout: layout, Lease: lease, Meta: meta, Dialer: new(media.Dialer), ArenaBytes: int64(f.arena),
+		Layout: layout, Lease: lease, Meta: meta, Dialer: &media.Dialer{Log: a.logger()}, ArenaBytes: int64(f.arena),
 		AllowSwappable: f.swappable, Holder: f.holder, Patience: f.patience, RebuildRate: int64(f.rebuild), NoRebuildGuard: !f.guard, AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
 		ScrubEvery: f.scrub, ScrubRate: int64(f.scrubRate), LastScrub: scrubbed,
 	})

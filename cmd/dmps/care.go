@@ -22,7 +22,7 @@ func (f *serverFlags) keeper(meta *metaclient.Client, log *slog.Logger) keeper {
 		return keeper{}
 	}
 	return keeper{care.New(care.Config{
-		Holder: caretaker + f.id, Meta: meta, Dialer: func() transport.Dialer { return new(media.Dialer) },
+		Holder: caretaker + f.id, Meta: meta, Dialer: func() transport.Dialer { return &media.Dialer{Log: log} },
 		Memory: int64(f.careMem), Logger: log,
 	})}
 }

@@ -190,7 +190,7 @@ func (a *app) scrubHere(ctx context.Context, meta *metaclient.Client, v metaclie
 	}
 	fmt.Fprintf(a.err, "%s is not attached: attaching it here for the scrub\n", v.Name)
 	vol, err := client.Open(ctx, client.Config{
-		Layout: layout, Lease: lease, Meta: meta, Dialer: new(media.Dialer), AllowSwappable: true, // nobody swaps to it
+		Layout: layout, Lease: lease, Meta: meta, Dialer: &media.Dialer{Log: log}, AllowSwappable: true, // nobody swaps to it
 		Holder: holder, LastScrub: lastScrub(v), Logger: log,
 	})
 	if err != nil {

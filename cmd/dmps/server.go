@@ -133,7 +133,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	keeper := f.keeper(registrar, log)
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
-		Listen: medium.listen, Scheme: medium.scheme, Front: medium.front, Peers: new(media.Dialer), InsecureNetwork: f.role.insecure, Advertise: f.advertise,
+		Listen: medium.listen, Scheme: medium.scheme, Front: medium.front, Peers: &media.Dialer{Log: log}, InsecureNetwork: f.role.insecure, Advertise: f.advertise,
 		Labels: f.labels, RebuildRate: int64(f.rebuild), Shortage: short, Registrar: registrar, Metrics: adm.reg, Log: log,
 		Care: keeper.offer,
 	})

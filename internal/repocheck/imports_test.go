@@ -44,6 +44,7 @@ var rules = []rule{
 	{
 		dir:    "transport/media",
 		may:    []string{"=transport", "=transport/tcp", "=transport/fabric"},
+		tests:  []string{"server", "raid"},
 		reason: "it chooses a medium by an address, and moves nothing itself",
 	},
 	{

@@ -36,8 +36,8 @@ func BenchmarkTransfers(b *testing.B) {
 		dialer         func() transport.Dialer
 	}{
 		{"tcp", "tcp", func() transport.Dialer { return new(tcp.Dialer) }},
-		{"fabric+tcp", "tcp", func() transport.Dialer { return &fabric.Dialer{Eager: none, Spin: *spinFlag} }},
-		{"fabric+shm", "shm", func() transport.Dialer { return &fabric.Dialer{Eager: none, Spin: *spinFlag} }},
+		{"fabric+tcp", "tcp", func() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: none, Spin: *spinFlag} }},
+		{"fabric+shm", "shm", func() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: none, Spin: *spinFlag} }},
 	} {
 		b.Run(m.name, func(b *testing.B) {
 			c := startChild(b, childSpec{Provider: m.provider, Window: 64, Memory: 64 << 20, Spin: *spinFlag})

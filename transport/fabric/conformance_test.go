@@ -75,7 +75,7 @@ func inProcess(provider string, eager int) transporttest.Factory {
 	return func(t *testing.T) transporttest.Medium {
 		r := start(t, provider, server.Config{Window: 16}, 0)
 		return transporttest.Medium{
-			NewDialer: func() transport.Dialer { return &fabric.Dialer{Eager: eager} },
+			NewDialer: func() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: eager} },
 			Addr:      r.addr, Cluster: "c", Incarnation: uint64(r.mem.Incarnation()),
 			Stall: r.stall, Allocs: true, Unverified: eager < transport.PageSize,
 		}
@@ -87,7 +87,7 @@ func apart(provider string, eager int) transporttest.Factory {
 	return func(t *testing.T) transporttest.Medium {
 		c := startChild(t, childSpec{Provider: provider, Window: 16, Memory: 16 << 20})
 		return transporttest.Medium{
-			NewDialer: func() transport.Dialer { return &fabric.Dialer{Eager: eager} },
+			NewDialer: func() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: eager} },
 			Addr:      c.addr, Cluster: "c", Incarnation: c.incarnation,
 			Stall: c.stall, Allocs: true, Unverified: eager < transport.PageSize,
 		}

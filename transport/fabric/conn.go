@@ -25,27 +25,29 @@ const bounces = 16
 const (
 	transferBytes = transport.MaxSegs * transport.PageSize       // the largest request's pages
 	headerScratch = transport.MaxSegs * transport.MaxHeaderBytes // and headers
-	// maxOps bounds the operations of one phase of a request: one a page or
-	// header, when no two are neighbours.
-	maxOps = 2 * transport.MaxSegs
+	// maxOps bounds the operations of a request: one a page and two a header,
+	// when no two are neighbours.
+	maxOps = 3 * transport.MaxSegs
 )
 
 // conn is the client's end of a session: a link, and an endpoint for what is
 // one-sided. Its goroutine polls the endpoint; operations are posted by whoever
 // calls Kick, and by that goroutine.
 type conn struct {
-	d      *Dialer
-	link   tcp.Link
-	ep     *endpoint
-	dom    *domain
-	window int
-	idle   func()
-	eager  int
-	spin   time.Duration
-	done   chan struct{}
+	d        *Dialer
+	provider string
+	link     tcp.Link
+	ep       *endpoint
+	dom      *domain
+	window   int
+	idle     func()
+	eager    int
+	spin     time.Duration
+	done     chan struct{}
 
-	scratch []byte // registered: heads, then bounces
+	scratch []byte // registered: heads, empty, bounces
 	heads   []byte // headerScratch a slot
+	empty   []byte // headerScratch of zeros: the headers of empty slots
 	bounce  []byte // bounces * transferBytes
 
 	// calls is held while Done or idle of the caller is called: the link's
@@ -76,8 +78,8 @@ type remote struct {
 	gone   chan struct{} // closed when flight falls to 0 after a release; nil: none
 }
 
-func newConn(d *Dialer, idle func()) *conn {
-	c := &conn{d: d, idle: idle, done: make(chan struct{}), eager: d.Eager, spin: d.Spin}
+func newConn(d *Dialer, provider string, idle func()) *conn {
+	c := &conn{d: d, provider: provider, idle: idle, done: make(chan struct{}), eager: d.Eager, spin: d.Spin}
 	if c.eager == 0 {
 		c.eager = DefaultEager
 	}
@@ -94,11 +96,13 @@ func newConn(d *Dialer, idle func()) *conn {
 // alloc makes what needs the window and the domain.
 func (c *conn) alloc(dom *domain) error {
 	var err error
-	if c.scratch, err = dom.scratch(c.window*headerScratch + bounces*transferBytes); err != nil {
+	heads := c.window * headerScratch
+	if c.scratch, err = dom.scratch(heads + headerScratch + bounces*transferBytes); err != nil {
 		return err
 	}
 	c.dom = dom
-	c.heads, c.bounce = c.scratch[:c.window*headerScratch], c.scratch[c.window*headerScratch:]
+	c.heads, c.empty, c.bounce = c.scratch[:heads], c.scratch[heads:heads+headerScratch], c.scratch[heads+headerScratch:]
+	clear(c.empty) // it may have been another session's
 	if c.mu.ring, err = newRing(c.window * maxOps); err != nil {
 		return err
 	}
@@ -135,6 +139,9 @@ func (c *conn) release() {
 		c.scratch = nil
 	}
 }
+
+// Carrier implements transport.Carrier.
+func (c *conn) Carrier() string { return schemePrefix + c.provider }
 
 // Submit implements transport.Conn.
 func (c *conn) Submit(r *transport.Request) error {

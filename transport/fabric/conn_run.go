@@ -72,8 +72,7 @@ func (c *conn) ends(n int) error {
 		if s.pending--; s.pending > 0 {
 			continue
 		}
-		if s.phase == phasePages {
-			c.addLast(s)
+		if c.nextLocked(s) {
 			continue
 		}
 		c.ended = append(c.ended, s.i)

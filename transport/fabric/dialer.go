@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -25,6 +26,12 @@ type Dialer struct {
 	// over the link, through the server's CPU; larger ones are one-sided. 0:
 	// DefaultEager; negative: none, all that can be is one-sided.
 	Eager int
+	// Strict makes Dial fail where there are no one-sided transfers: the provider
+	// is not there on one of both sides, or the endpoints do not reach each
+	// other. Else the link then carries everything.
+	Strict bool
+	// Log is told of that; nil: slog.Default.
+	Log *slog.Logger
 	// Spin is how long a session with something in flight looks for completions
 	// before it sleeps; 0: DefaultSpin, negative: not at all.
 	Spin time.Duration
@@ -81,6 +88,13 @@ func (d *Dialer) Dial(ctx context.Context, addr string, h transport.Hello, idle 
 	return c, w, nil
 }
 
+func (d *Dialer) log() *slog.Logger {
+	if d.Log != nil {
+		return d.Log
+	}
+	return slog.Default()
+}
+
 // dialTimeout bounds what comes after the link's handshake.
 const dialTimeout = 10 * time.Second
 
@@ -93,7 +107,7 @@ func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle 
 	if h.Mode == transport.ModeReader {
 		return d.link.Dial(ctx, "tcp://"+hostPort, h, idle)
 	}
-	c := newConn(d, idle)
+	c := newConn(d, provider, idle)
 	link, w, err := d.link.Dial(ctx, "tcp://"+hostPort, h, c.linkIdle)
 	if err != nil {
 		return nil, w, err
@@ -102,6 +116,15 @@ func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle 
 	defer cancel()
 	c.link, c.window = link.(tcp.Link), w.Window
 	if err := c.attach(ctx, provider); err != nil {
+		select {
+		case <-link.Done():
+		default:
+			if ctx.Err() == nil && !d.Strict {
+				c.release()
+				d.log().Warn("no one-sided transfers with a server: its pages go over TCP", "addr", addr, "err", err)
+				return link, w, nil
+			}
+		}
 		c.discard()
 		return nil, w, fmt.Errorf("setting up one-sided transfers: %w", err)
 	}

@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"dmps/transport"
+	"dmps/transport/tcp"
 )
 
 // Built reports whether this binary has one-sided transfers (build tag fabric).
@@ -17,27 +19,33 @@ const Built = false
 // errNotBuilt is what this package gives in a binary without libfabric.
 var errNotBuilt = errors.New("this binary was built without libfabric: build it with CGO_ENABLED=1 and -tags fabric, or use a tcp:// address")
 
-// Dialer in a binary without libfabric dials nothing.
+// Dialer in a binary without libfabric has the links alone: sessions of package
+// tcp, with the same servers.
 type Dialer struct {
-	Eager int
-	Spin  time.Duration
+	Eager  int
+	Strict bool // Dial fails
+	Log    *slog.Logger
+	Spin   time.Duration
 
-	regions transport.Regions
+	link tcp.Dialer
 }
 
 var _ transport.Dialer = (*Dialer)(nil)
 
 // Register implements transport.Dialer.
-func (d *Dialer) Register(mem []byte) error { return d.regions.Add(mem) }
+func (d *Dialer) Register(mem []byte) error { return d.link.Register(mem) }
 
-// Dial implements transport.Dialer: it fails.
-func (d *Dialer) Dial(_ context.Context, addr string, _ transport.Hello, _ func()) (transport.Conn, transport.Welcome, error) {
-	_, _, err := ParseAddress(addr)
-	if err == nil {
+// Dial implements transport.Dialer.
+func (d *Dialer) Dial(ctx context.Context, addr string, h transport.Hello, idle func()) (transport.Conn, transport.Welcome, error) {
+	_, hostPort, err := ParseAddress(addr)
+	if err == nil && d.Strict {
 		err = errNotBuilt
 	}
-	return nil, transport.Welcome{}, fmt.Errorf("session with %s: %w", addr, err)
+	if err != nil {
+		return nil, transport.Welcome{}, fmt.Errorf("session with %s: %w", addr, err)
+	}
+	return d.link.Dial(ctx, "tcp://"+hostPort, h, idle)
 }
 
 // Close implements transport.Dialer.
-func (d *Dialer) Close() error { return nil }
+func (d *Dialer) Close() error { return d.link.Close() }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"dmps/raid"
 	"dmps/transport"
 )
 
@@ -48,6 +49,12 @@ func disconnect(t *testing.T, addr string, epoch uint64, rnd *rand.Rand, w *user
 	// Every few times a newer lease is what ends the session.
 	fence := rnd.IntN(4) == 0
 	conn := w.dial(addr, epoch)
+	w.do(conn, transport.OpRead)
+	for i, s := range w.segs { // as the session before has left them
+		if h, err := raid.ParseHeader(s.Header); err == nil && h.Kind == raid.KindPage && h.CRC != raid.Checksum(s.Page) {
+			t.Fatalf("slot %d: a header of sequence %d vouches for another page", i, h.Seq)
+		}
+	}
 	w.fill(epoch)
 	var reqs [8]transport.Request
 	var over [8]atomic.Int32

@@ -23,7 +23,7 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Munmap(mem)
-	d := &fabric.Dialer{Eager: none}
+	d := &fabric.Dialer{Strict: true, Eager: none}
 	defer d.Close()
 	if err := d.Register(mem); err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ func NewIntruder(ctx context.Context, addr string, h transport.Hello, chunk uint
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(new(Dialer), nil)
+	c := newConn(new(Dialer), "tcp", nil)
 	link, w, err := c.d.link.Dial(ctx, "tcp://"+hostPort, h, nil)
 	if err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ func newUser(t testing.TB) *user {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &user{t: t, d: &fabric.Dialer{Eager: none}, mem: mem[:slots*each]}
+	u := &user{t: t, d: &fabric.Dialer{Strict: true, Eager: none}, mem: mem[:slots*each]}
 	if err := u.d.Register(mem); err != nil {
 		t.Fatal(err)
 	}

@@ -28,11 +28,12 @@ type slot struct {
 }
 
 // phase is how far a one-sided request is. With a provider that keeps the order
-// of writes both parts of a write are posted at once.
+// of writes all parts of a write are posted at once.
 type phase uint8
 
 const (
-	phasePages phase = iota // of a write: the pages only; the headers follow
+	phaseEmpty phase = iota // of a write: no headers; the pages follow
+	phasePages              // of a write: the pages; the headers follow
 	phaseLast
 )
 
@@ -75,16 +76,41 @@ func (c *conn) beginLocked(s *slot) {
 	for i := range r.Segs {
 		copy(s.heads[i*s.hdr:], r.Segs[i].Header)
 	}
-	if s.mask != 0 {
-		s.phase = phasePages
-		if c.dom.caps.ordered {
-			c.addPages(s, opWrite, 0)
-		} else {
-			c.addPages(s, opWrite, delivered)
-			return
-		}
+	switch {
+	case s.mask == 0:
+		c.addLast(s)
+	case c.dom.caps.ordered:
+		c.addEmpty(s, 0)
+		c.addPages(s, opWrite, 0)
+		c.addLast(s)
+	default:
+		s.phase = phaseEmpty
+		c.addEmpty(s, delivered)
 	}
-	c.addLast(s)
+}
+
+// nextLocked adds the operations of the next phase of s, and reports whether
+// there was one.
+func (c *conn) nextLocked(s *slot) bool {
+	switch s.phase {
+	case phaseEmpty:
+		s.phase = phasePages
+		c.addPages(s, opWrite, delivered)
+	case phasePages:
+		c.addLast(s)
+	default:
+		return false
+	}
+	return true
+}
+
+// addEmpty empties the slots of a write: one that ends in the middle must not
+// leave an old header that vouches for a new page.
+func (c *conn) addEmpty(s *slot, flags uint32) {
+	for _, u := range s.runs {
+		n := int(u.Count) * s.hdr
+		c.add(s, opWrite, flags, s.rem.headers, uint64(u.Start)*uint64(s.hdr)).piece(c.empty[:n])
+	}
 }
 
 // addLast adds the headers of a write, which make its pages count.

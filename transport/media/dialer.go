@@ -5,6 +5,8 @@ package media
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"sync"
 
 	"dmps/transport"
 	"dmps/transport/fabric"
@@ -12,11 +14,14 @@ import (
 )
 
 // Dialer opens sessions with servers at tcp://host:port (package tcp) and at
-// fabric+PROVIDER://host:port (package fabric; an error in a binary that was
-// built without). The zero value is ready.
+// fabric+PROVIDER://host:port (package fabric, which takes TCP where one of both
+// sides lacks the provider). The zero value is ready.
 type Dialer struct {
+	Log *slog.Logger // is told of that; nil: slog.Default
+
 	tcp    tcp.Dialer
 	fabric fabric.Dialer
+	once   sync.Once
 }
 
 var _ transport.Dialer = (*Dialer)(nil)
@@ -29,6 +34,7 @@ func (d *Dialer) Register(mem []byte) error {
 // Dial implements transport.Dialer.
 func (d *Dialer) Dial(ctx context.Context, addr string, h transport.Hello, idle func()) (transport.Conn, transport.Welcome, error) {
 	if fabric.IsAddress(addr) {
+		d.once.Do(func() { d.fabric.Log = d.Log })
 		return d.fabric.Dial(ctx, addr, h, idle)
 	}
 	return d.tcp.Dial(ctx, addr, h, idle)

@@ -94,6 +94,9 @@ var ops = [...]uint8{
 	transport.OpReadHeaders: typeReadHeaders,
 }
 
+// Carrier implements transport.Carrier.
+func (c *conn) Carrier() string { return "tcp" }
+
 // Submit implements transport.Conn.
 func (c *conn) Submit(r *transport.Request) error {
 	hdr, mask := c.regions.Check(r)
