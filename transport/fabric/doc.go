@@ -1,8 +1,8 @@
 // Package fabric carries sessions over libfabric: pages and their headers are
 // read and written in the server's memory by one-sided transfers. It needs the
-// build tag fabric, cgo and libfabric; without the tag [Dialer] and [Server]
-// are there, and fail with a text that says so. docs/transport.md has the
-// measurements, and what is missing.
+// build tag fabric, cgo and libfabric; without the tag [Dialer] takes the
+// links alone, and [Server] fails with a text that says so. docs/transport.md has
+// the measurements, and what is missing.
 //
 // A session is two things. The link is a session of package tcp (tcp.Link): the
 // handshake, OpenChunk, Rebuild, all of chunks that are InPlace, and requests
@@ -15,12 +15,11 @@
 //	client: Submit -> plan in slot.go -> ring -> Kick posts -> conn.run polls
 //	server: target.run makes progress where a provider needs the CPU for it
 //
-// A write is done when its bytes are in the server's memory: pages first, then
-// the headers that vouch for them (FI_DELIVERY_COMPLETE). With a provider that
-// keeps the order of writes (FI_ORDER_WAW) both are posted at once, else the
-// headers follow when the pages have arrived. Nobody empties the slots before,
-// as the server does: the allocator gives out only slots that are dead, and a
-// header that does not match its page is found by whoever reads it.
+// A write is done when its bytes are in the server's memory
+// (FI_DELIVERY_COMPLETE): the slots are emptied, then come the pages, then the
+// headers that vouch for them. With a provider that keeps the order of writes
+// (FI_ORDER_WAW) all are posted at once, else each part follows when the one
+// before has arrived.
 //
 // The fence: each session has a domain (fi_domain(3)) of its own at the server,
 // with an endpoint and the registrations of the chunks that it has opened.
