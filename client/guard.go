@@ -45,6 +45,20 @@ const (
 	guardWindow = 500 * time.Millisecond
 )
 
+// GuardMode is how far the guard holds a rebuild back.
+type GuardMode uint8
+
+const (
+	// GuardOn keeps reads within their goal while a further loss can be borne.
+	// Once none can, data at risk counts for more than latency.
+	GuardOn GuardMode = iota
+	// GuardStrict keeps reads within their goal whatever is at risk, for as long as
+	// that takes.
+	GuardStrict
+	// GuardOff lets rebuilds take what they can get.
+	GuardOff
+)
+
 // guardSample is one window.
 type guardSample struct {
 	reads   int     // of front ends that ended in it
