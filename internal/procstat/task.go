@@ -19,9 +19,9 @@ type Task struct {
 	Policy   int    // of sched(7), as unix.SCHED_RR
 }
 
-// Places of the fields after the name, which is the second of the manual's.
+// Places of the fields after the name. The manual numbers them from 3 on.
 const (
-	fieldState    = 3 - 3
+	fieldState    = 0
 	fieldFlags    = 9 - 3
 	fieldUser     = 14 - 3
 	fieldSystem   = 15 - 3
