@@ -62,12 +62,13 @@ const (
 
 // guardSample is one window.
 type guardSample struct {
-	reads   int     // of front ends that ended in it
-	p99     float64 // of them, nanoseconds
-	filling bool    // the rebuild ran during all of it
-	rate    float64 // bytes a second that it pulled
-	whole   bool    // nothing is missing: no member is down and none misses rows
-	atRisk  bool    // no further loss can be borne
+	reads    int     // of front ends that ended in it
+	p99      float64 // of them, nanoseconds
+	filling  bool    // the rebuild ran during all of it
+	scrubbed bool    // a scrub ran: what reads took is not what they usually take
+	rate     float64 // bytes a second that it pulled
+	whole    bool    // nothing is missing: no member is down and none misses rows
+	atRisk   bool    // no further loss can be borne
 }
 
 // guard is the policy's state. The zero value knows nothing yet.
@@ -105,7 +106,7 @@ func (g *guard) step(s guardSample) {
 	g.setFloor(s.atRisk)
 	if !s.filling {
 		switch {
-		case !g.busy:
+		case !g.busy, s.scrubbed:
 		case s.whole:
 			follow(&g.healthy, s.p99)
 			g.calm = 0

@@ -216,8 +216,14 @@ func (v *Volume) guardLook(now time.Time) time.Duration {
 	if reads < guardReads && took < guardWindow {
 		return wait
 	}
+	p99 := v.mu.readLat.ever.Quantile(&w.ever, 0.99)
+	scrubbed := false
+	if s := v.mu.scrub; s != nil && s.status.Running && h.mode != GuardOff {
+		s.guard.step(reads >= guardIdle, p99, h.guard.healthy)
+		scrubbed = true
+	}
 	h.guard.step(guardSample{
-		reads: int(reads), p99: v.mu.readLat.ever.Quantile(&w.ever, 0.99), filling: w.filled,
+		reads: int(reads), p99: p99, filling: w.filled, scrubbed: scrubbed,
 		rate: float64(pulled-w.pulled) / took.Seconds(), atRisk: h.pressing(health),
 		whole: health.DegradedGroups == 0,
 	})
