@@ -31,9 +31,9 @@ type Config struct {
 	// that are being filled, together, in bytes a second. 0: only the servers'
 	// own limits count. See Volume.SetRebuildRate.
 	RebuildRate int64
-	// NoRebuildGuard lets rebuilds take what they can get, however long reads
-	// take meanwhile (guard.go).
-	NoRebuildGuard bool
+	// RebuildGuard says how far rebuilds are held back while reads take longer
+	// for them (guard.go).
+	RebuildGuard GuardMode
 
 	// ScrubEvery is how often the volume is scrubbed by itself; 0: never.
 	// ScrubRate bounds it, as ScrubOptions.Rate. LastScrub is the last one that

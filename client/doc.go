@@ -39,7 +39,7 @@
 //	the servers fill it from each other, from row lists     rebuild.go
 //	how fast they may, and how it goes                      heal.go, pace.go, guard.go
 //	who was away is compared with the map when it returns   compare.go
-//	everything is verified now and then, and repaired       scrub.go, scrub_settle.go
+//	everything is verified now and then, and repaired       scrub.go, scrub_settle.go, scrub_guard.go
 //
 // # After a crash
 //
@@ -60,8 +60,8 @@
 // eraser erases dead rows that matter, and keepLease reports to meta.
 //
 // Read in this order: device.go, op.go, volume.go, open.go, submit.go, pageout.go,
-// batch.go, pagein.go, rescue.go, members.go, watch.go; then clean.go, tidy.go, trim.go,
+// batch.go, pagein.go, rescue.go, members.go, watch.go, hedge.go; then clean.go, tidy.go, trim.go,
 // recover.go, compare.go, erase.go, report.go, thin.go, relayout.go, moving.go,
-// rebuild.go, heal.go, guard.go, pace.go, scrub.go, scrub_settle.go,
+// rebuild.go, heal.go, guard.go, pace.go, scrub.go, scrub_settle.go, scrub_guard.go,
 // scrub_schedule.go, inplace.go.
 package client

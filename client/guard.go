@@ -16,7 +16,7 @@ import "time"
 //
 // Additive increase, multiplicative decrease: a rebuild beside a busy
 // foreground starts slowly and doubles until the first window that is too
-// slow, then goes on by a twentieth of the highest speed seen or a tenth of its own. A foreground that
+// slow, then goes on by a tenth to a quarter of its own rate. A foreground that
 // is idle holds nothing back. It never falls below a floor, so that it ends:
 // a twentieth of the highest speed, but where no further loss can be borne
 // half of it, because then data at risk counts for more than latency.
@@ -28,6 +28,7 @@ const (
 	guardCalm = 1.25 // times calm
 	guardBack = 0.5  // what a window that was too slow leaves of the rate
 	guardStep = 0.05 // of the highest speed seen, or twice that of the rate: what a good window adds
+	guardLeap = 0.25 // of the rate: what it adds at most, or a slow rate would swing far beyond its goal and back
 	guardIdle = 4    // reads of a window from which on the foreground counts as busy
 
 	guardStart   = 16 << 20 // bytes a second at the start, beside a busy foreground
@@ -45,14 +46,29 @@ const (
 	guardWindow = 500 * time.Millisecond
 )
 
+// GuardMode is how far the guard holds a rebuild back.
+type GuardMode uint8
+
+const (
+	// GuardOn keeps reads within their goal while a further loss can be borne.
+	// Once none can, data at risk counts for more than latency.
+	GuardOn GuardMode = iota
+	// GuardStrict keeps reads within their goal whatever is at risk, for as long as
+	// that takes.
+	GuardStrict
+	// GuardOff lets rebuilds take what they can get.
+	GuardOff
+)
+
 // guardSample is one window.
 type guardSample struct {
-	reads   int     // of front ends that ended in it
-	p99     float64 // of them, nanoseconds
-	filling bool    // the rebuild ran during all of it
-	rate    float64 // bytes a second that it pulled
-	whole   bool    // nothing is missing: no member is down and none misses rows
-	atRisk  bool    // no further loss can be borne
+	reads    int     // of front ends that ended in it
+	p99      float64 // of them, nanoseconds
+	filling  bool    // the rebuild ran during all of it
+	scrubbed bool    // a scrub ran: what reads took is not what they usually take
+	rate     float64 // bytes a second that it pulled
+	whole    bool    // nothing is missing: no member is down and none misses rows
+	atRisk   bool    // no further loss can be borne
 }
 
 // guard is the policy's state. The zero value knows nothing yet.
@@ -90,7 +106,7 @@ func (g *guard) step(s guardSample) {
 	g.setFloor(s.atRisk)
 	if !s.filling {
 		switch {
-		case !g.busy:
+		case !g.busy, s.scrubbed:
 		case s.whole:
 			follow(&g.healthy, s.p99)
 			g.calm = 0
@@ -116,7 +132,7 @@ func (g *guard) step(s guardSample) {
 			g.raise(g.limit, s.rate)
 			return
 		}
-		g.raise(max(guardStep*g.peak, guardStep*2*g.limit), s.rate)
+		g.raise(max(min(guardStep*g.peak, guardLeap*g.limit), guardStep*2*g.limit), s.rate)
 	case allowed > 0 && s.p99 <= allowed:
 		g.low, g.rest = 0, false
 	case g.limit != 0 && g.limit <= g.floor:

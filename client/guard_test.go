@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+
+	"dmps/raid"
 )
 
 // model is a foreground whose p99 depends on what the rebuild is allowed.
@@ -184,6 +186,28 @@ func TestBucketsOfAWindow(t *testing.T) {
 		i := bucketOf(ns)
 		if ns >= b[i] || ns < b[i-1] {
 			t.Errorf("%d ns fell into bucket [%d, %d)", ns, b[i-1], b[i])
+		}
+	}
+}
+
+// TestGuardModes: only without --rebuild-guard strict does a rebuild come before
+// latency once no further loss can be borne.
+func TestGuardModes(t *testing.T) {
+	left, none := raid.Health{RedundancyLeft: 1}, raid.Health{RedundancyLeft: 0}
+	for _, c := range []struct {
+		mode   GuardMode
+		health raid.Health
+		want   bool
+	}{{GuardOn, left, false}, {GuardOn, none, true}, {GuardStrict, left, false}, {GuardStrict, none, false}} {
+		h := healState{mode: c.mode}
+		if got := h.pressing(c.health); got != c.want {
+			t.Errorf("mode %d, redundancy left %d: %v", c.mode, c.health.RedundancyLeft, got)
+		}
+	}
+	for mode, want := range map[GuardMode]bool{GuardOn: true, GuardStrict: true, GuardOff: false} {
+		h := healState{mode: mode, running: true, guard: guard{limit: 1}}
+		if _, held := h.limit(); held != want {
+			t.Errorf("mode %d holds back: %v", mode, held)
 		}
 	}
 }

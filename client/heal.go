@@ -50,7 +50,7 @@ type RebuildMember struct {
 // healState is guarded by Volume.mu.
 type healState struct {
 	guard   guard
-	off     bool      // without the guard
+	mode    GuardMode
 	rate    int64     // what the user set, bytes a second; 0: no limit
 	active  int       // members that are being filled
 	running bool      // since the last window in which none was
@@ -98,10 +98,15 @@ func (v *Volume) WakeRebuild() {
 // guard's.
 func (h *healState) limit() (rate float64, held bool) {
 	rate = float64(h.rate)
-	if !h.off && h.running && h.guard.limit > 0 && (rate == 0 || h.guard.limit < rate) {
+	if h.mode != GuardOff && h.running && h.guard.limit > 0 && (rate == 0 || h.guard.limit < rate) {
 		return h.guard.limit, true
 	}
 	return rate, false
+}
+
+// pressing reports whether a rebuild counts for more than latency.
+func (h *healState) pressing(health raid.Health) bool {
+	return h.mode != GuardStrict && health.RedundancyLeft <= 0
 }
 
 func (h *healState) applyTo(p *pace) {
@@ -118,7 +123,7 @@ func (v *Volume) beginFillLocked() {
 		return
 	}
 	h.running = true
-	h.guard.begin(v.healthLocked().RedundancyLeft <= 0)
+	h.guard.begin(h.pressing(v.healthLocked()))
 	h.window = v.windowLocked(time.Now())
 	h.applyTo(&v.pace)
 	select {
@@ -211,9 +216,15 @@ func (v *Volume) guardLook(now time.Time) time.Duration {
 	if reads < guardReads && took < guardWindow {
 		return wait
 	}
+	p99 := v.mu.readLat.ever.Quantile(&w.ever, 0.99)
+	scrubbed := false
+	if s := v.mu.scrub; s != nil && s.status.Running && h.mode != GuardOff {
+		s.guard.step(reads >= guardIdle, p99, h.guard.healthy)
+		scrubbed = true
+	}
 	h.guard.step(guardSample{
-		reads: int(reads), p99: v.mu.readLat.ever.Quantile(&w.ever, 0.99), filling: w.filled,
-		rate: float64(pulled-w.pulled) / took.Seconds(), atRisk: health.RedundancyLeft <= 0,
+		reads: int(reads), p99: p99, filling: w.filled, scrubbed: scrubbed,
+		rate: float64(pulled-w.pulled) / took.Seconds(), atRisk: h.pressing(health),
 		whole: health.DegradedGroups == 0,
 	})
 	if !w.filled {

@@ -29,7 +29,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		guardBell:   make(chan struct{}, 1),
 		eraseBell:   make(chan struct{}, 1),
 	}
-	v.mu.heal.off, v.mu.heal.rate = cfg.NoRebuildGuard, max(cfg.RebuildRate, 0)
+	v.mu.heal.mode, v.mu.heal.rate = cfg.RebuildGuard, max(cfg.RebuildRate, 0)
 	v.mu.heal.applyTo(&v.pace)
 	v.mu.scrubbed, v.scrubPatience = cfg.LastScrub, scrubPatience
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }

@@ -169,6 +169,7 @@ func (v *Volume) dropRescueLocked(q *rescue, a *after) {
 		q.units[i] = nil
 		u.refs--
 		u.hedged = false
+		v.mu.hedging.refund()
 		v.settleLocked(u)
 	}
 	v.freeRescueLocked(q)
@@ -276,6 +277,7 @@ func (v *Volume) rescueDoneLocked(q *rescue, a *after) {
 				break
 			}
 			v.mu.count.hedgeWins++
+			v.mu.hedging.refund()
 			mine := u.buf // still the first way's, if that has not ended
 			v.deliverLocked(u, q.dst[i], a)
 			if u.refs == 0 && mine != nil {

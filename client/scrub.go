@@ -69,6 +69,7 @@ type scrub struct {
 	rows     []raid.UsedRow // of the list that is under way; the walking goroutine's
 	pending  []scrubSlot    // to be looked at again; the walking goroutine's
 
+	guard   scrubGuard
 	status  ScrubStatus
 	servers map[raid.ServerID]*ScrubServer
 	err     error // how it ended
@@ -101,6 +102,7 @@ func (v *Volume) startScrub(o ScrubOptions) (*scrub, error) {
 		v: v, rate: o.Rate, cancel: cancel, done: make(chan struct{}), patience: v.scrubPatience,
 		rows:    make([]raid.UsedRow, 0, scrubListRows(v.geo, o.Rate)),
 		servers: make(map[raid.ServerID]*ScrubServer),
+		guard:   scrubGuard{share: 1},
 		status:  ScrubStatus{Running: true, Started: time.Now().UTC(), RowsTotal: v.mu.log.Stats().UsedRows, Rate: o.Rate},
 	}
 	v.mu.scrub = s
@@ -181,6 +183,7 @@ func (s *scrub) walk(ctx context.Context) error {
 	v := s.v
 	pace := scrubPace{rate: s.rate}
 	for g := range v.layout.Groups {
+		began := time.Now()
 		for at := raid.Index(0); at < raid.Index(v.layout.ChunkSlots); {
 			list, next, err := s.list(raid.GroupID(g), at)
 			if err != nil {
@@ -203,6 +206,10 @@ func (s *scrub) walk(ctx context.Context) error {
 			if err := pace.wait(ctx, list.bytes); err != nil {
 				return err
 			}
+			if err := s.yield(ctx, time.Since(began)); err != nil {
+				return err
+			}
+			began = time.Now()
 		}
 	}
 	return nil

@@ -274,8 +274,11 @@ func TestScrubUnderLoad(t *testing.T) {
 			found := uint64(0)
 			for begun := time.Now(); time.Since(begun) < 500*time.Millisecond; {
 				st := scrubNow(t, v, ScrubOptions{})
-				if st.SlotsSkipped > 0 || st.Unrepairable > 0 || st.Repaired != st.BadSlots {
-					t.Errorf("%+v", st)
+				// A slot that a read has found bad is a hole until it is filled again,
+				// and a scrub that comes by meanwhile has to skip it.
+				holes := uint64(v.Report().Counters["corrupt_pages"])
+				if st.SlotsSkipped > holes || st.Unrepairable > 0 || st.Repaired != st.BadSlots {
+					t.Errorf("%d slots were found bad by reads: %+v", holes, st)
 				}
 				found += st.BadSlots
 			}

@@ -1,6 +1,10 @@
 package client
 
-import "dmps/raid"
+import (
+	"time"
+
+	"dmps/raid"
+)
 
 // tidyAfter is how long no page-out may have come before the cleaner packs what
 // writers left sparse (raid.Log.RowBound). Sooner it would move pages that are
@@ -26,17 +30,27 @@ func (v *Volume) tidyLocked(now int64) bool {
 	if t.on || now-t.since < tidyAfter || v.mu.log == nil || v.cfg.NoFrontEnd || !v.mu.ready || v.mu.closed != nil || !v.mu.log.Sparse() {
 		return false
 	}
+	t.on = !v.hurtLocked()
+	return t.on
+}
+
+// hurtLocked reports whether something is being rebuilt, which comes first, or
+// will have to be: what is moved meanwhile would be rebuilt too.
+func (v *Volume) hurtLocked() bool {
 	if v.mu.heal.active > 0 || v.mu.healing {
-		return false // a rebuild comes first
+		return true
 	}
 	for _, p := range v.allPeers() {
 		if len(p.members) > 0 && p.state != peerUp {
-			return false // what is moved now would be rebuilt later
+			return true
 		}
 	}
-	t.on = true
-	return true
+	return false
 }
+
+// tidyAgain is how long sparse rows are left alone that cannot be read. A watch
+// that rests by then looks again with the next request.
+const tidyAgain = int64(time.Second)
 
 // tidyVictimsLocked picks what a volume at rest has packed next, one batch at a
 // time.
@@ -45,13 +59,13 @@ func (v *Volume) tidyVictimsLocked(dst []raid.Slot) []raid.Slot {
 	if v.mu.cleaners > 0 {
 		return dst
 	}
-	if n := v.mu.count.writeOps + v.mu.count.trims; n != t.seen || !v.mu.log.Sparse() {
+	if n := v.mu.count.writeOps + v.mu.count.trims; n != t.seen || !v.mu.log.Sparse() || v.hurtLocked() {
 		t.on = false
 		return dst
 	}
 	had := len(dst)
 	if dst = v.mu.log.Victims(dst); len(dst) == had {
-		t.on, t.since = false, nanotime() // rows that cannot be read now: another time
+		t.on, t.since = false, nanotime()+tidyAgain
 	}
 	return dst
 }

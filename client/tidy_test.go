@@ -72,3 +72,49 @@ func TestTidy(t *testing.T) {
 		})
 	}
 }
+
+// TestTidyHurt: packing stops when a member goes away, since what it moves then
+// has to be rebuilt, and goes on when it is back.
+func TestTidyHurt(t *testing.T) {
+	g := raid.Geometry{K: 2, M: 1}
+	const pages = 8192
+	f := newFakeNet(g.Members())
+	l := f.layout(raid.LayoutLog, g, pages, 4, uint32(pages*3/4/g.K))
+	l.TargetFill = 80
+	v := openTest(t, f, l)
+	defer closeTest(t, v)
+	r := rand.New(rand.NewPCG(9, 9))
+	want := randomBytes(r, int(v.Size()))
+	if _, err := v.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range pages {
+		p := r.IntN(pages)
+		b := randomBytes(r, raid.PageSize)
+		if _, err := v.WriteAt(b, int64(p)*raid.PageSize); err != nil {
+			t.Fatal(err)
+		}
+		copy(want[p*raid.PageSize:], b)
+	}
+	moved := func() int64 { return v.Report().Counters["cleaned_pages"] }
+	waitFor(t, func() bool { return moved() > 0 })
+	f.away("s0", true)
+	waitFor(t, func() bool { return len(v.Report().Suspect) > 0 })
+	before := moved()
+	time.Sleep(3 * time.Duration(tidyAfter))
+	if n := moved() - before; n > 4*raid.MaxBatchPages {
+		t.Errorf("%d pages were moved while a member was away", n)
+	}
+	if c := v.Report().Counters; c["stored_bytes"] <= c["stored_bytes_bound"] {
+		t.Error("all was packed before the member went away: this shows nothing")
+	}
+	f.away("s0", false)
+	waitFor(t, func() bool {
+		c := v.Report().Counters
+		return c["stored_bytes"] <= c["stored_bytes_bound"]
+	})
+	compareAll(t, v, want)
+	if err := v.check(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -99,12 +99,13 @@ type Volume struct {
 		units      *unit   // free ones
 
 		// Cleaner.
-		cleaners  int       // cleanings under way; <= cleanBatches
-		cleaning  bool      // between the low and the high mark
-		healing   bool      // a member may miss rows although it is up
-		distrust  bool      // rows that the recovery took in on trust may be there to be moved
-		trusting  bool      // a cleaning of such rows is under way
-		tidy      tidying   // packing while nobody writes
+		cleaners  int     // cleanings under way; <= cleanBatches
+		cleaning  bool    // between the low and the high mark
+		healing   bool    // a member may miss rows although it is up
+		distrust  bool    // rows that the recovery took in on trust may be there to be moved
+		trusting  bool    // a cleaning of such rows is under way
+		tidy      tidying // packing while nobody writes
+		hedging   hedgeBudget
 		cleanRead *cleaning // whose pages have been read
 		cleanIdle *cleaning // free ones
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"dmps/raid"
 )
 
 // How often the watch looks while something is in flight, and after how many
@@ -16,16 +14,6 @@ const (
 	// stalledSelf is how late the watch itself may run before its findings
 	// are worth nothing: then it is this machine that stalled, not a member.
 	stalledSelf = 20 * time.Millisecond
-)
-
-// Hedged reads: a second way is tried when the first takes longer than a
-// little over the usual worst, within bounds, and for at most one read in
-// hedgeShare, so that a machine that is merely busy does not make itself
-// busier.
-const (
-	hedgeLeast = 3 * time.Millisecond
-	hedgeMost  = 50 * time.Millisecond
-	hedgeShare = 16
 )
 
 // watch looks after transfers that take long: it hedges page-ins, suspects
@@ -226,44 +214,4 @@ func (v *Volume) tooLong(p *peer, oldest, silent, now int64, excused bool, suspe
 		}
 	}
 	return false
-}
-
-// hedgeAfterLocked is the age from which a page-in gets a second way.
-func (v *Volume) hedgeAfterLocked() int64 {
-	d := v.mu.readLat.quantile(0.99) * 3 / 2
-	return min(max(d, int64(hedgeLeast)), int64(hedgeMost))
-}
-
-// hedge tries a second way for the units of late runs.
-func (v *Volume) hedge(p *peer, late []*run, now, after int64) {
-	a := v.lock()
-	r := router{v: v, a: a}
-	for _, q := range late {
-		x := q.x
-		// The list was read without the lock: the run may be over, or another.
-		if x == nil || x.peer != p || now-x.start <= after {
-			continue
-		}
-		for _, u := range q.units[:q.n] {
-			if u == nil || u.delivered || u.hedged || !v.stillThereLocked(u) {
-				continue
-			}
-			if v.mu.count.hedges*hedgeShare > v.mu.count.readPages+4096 {
-				break
-			}
-			up := v.mu.log.Survivors(u.grp, u.idx) &^ u.avoid &^ (1 << q.col)
-			r.hedge(u, q.col, up)
-		}
-	}
-	r.flush()
-	v.unlock(a)
-}
-
-// hedge adds u to a rescue beside the transfer that is under way. For a mirror
-// any column is as good as another; otherwise the one that is late is rebuilt.
-func (r *router) hedge(u *unit, late raid.Col, up uint32) {
-	if up == 0 {
-		return
-	}
-	r.decode(u, up, true)
 }

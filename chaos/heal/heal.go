@@ -48,7 +48,7 @@ func latencyOf(h *loadgen.Histogram, took time.Duration) Latency {
 // Rebuild is one loss and its rebuild.
 type Rebuild struct {
 	Dead     int           `json:"dead_servers"`
-	Guard    bool          `json:"guard"`
+	Guard    string        `json:"guard"`
 	Healthy  Latency       `json:"healthy"`
 	Degraded Latency       `json:"degraded"` // before the rebuild began
 	During   Latency       `json:"during"`
@@ -78,11 +78,14 @@ func Run(ctx context.Context, p Plan) (Report, error) {
 		return r, fmt.Errorf("measuring a plain TCP stream: %w", err)
 	}
 	fmt.Fprintf(p.Log, "one TCP stream of 128 KiB messages: %.0f MiB/s\n", r.StreamBytes/(1<<20))
-	if r.Idle, err = p.rebuild(ctx, 1, true, false); err != nil {
+	if r.Idle, err = p.rebuild(ctx, 1, "on", false); err != nil {
 		return r, err
 	}
 	for _, dead := range p.Dead {
-		for _, guard := range []bool{true, false} {
+		for _, guard := range []string{"on", "strict", "off"} {
+			if guard == "strict" && dead < p.Geo.M {
+				continue // the same as on, while a further loss can be borne
+			}
 			one, err := p.rebuild(ctx, dead, guard, true)
 			if err != nil {
 				return r, err
@@ -105,7 +108,7 @@ type running struct {
 	dir  string
 }
 
-func (p *Plan) start(ctx context.Context, guard bool, size bytesize.Size) (*running, error) {
+func (p *Plan) start(ctx context.Context, guard string, size bytesize.Size) (*running, error) {
 	dir, err := os.MkdirTemp("", "heal-")
 	if err != nil {
 		return nil, err
@@ -119,7 +122,7 @@ func (p *Plan) start(ctx context.Context, guard bool, size bytesize.Size) (*runn
 	c, err := cluster.Start(ctx, cluster.Config{
 		Bin: p.Bin, Dir: dir, Meta: 1, Servers: p.Servers, ServerMemory: max(memory, 64*bytesize.MiB), Redundancy: p.Geo, Size: size,
 		Volume: "v", NBD: addr, RoleArgs: []string{"--log-level", "error"},
-		ClientArgs: []string{fmt.Sprintf("--rebuild-guard=%v", guard), "--allow-swappable"}, ServerArgs: []string{"--allow-swappable"},
+		ClientArgs: []string{"--rebuild-guard=" + guard, "--allow-swappable"}, ServerArgs: []string{"--allow-swappable"},
 	})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
@@ -177,9 +180,9 @@ func (r *running) whole(ctx context.Context) (bool, *client.Report, error) {
 }
 
 // rebuild kills servers, measures, has them rebuilt, and measures meanwhile.
-func (p *Plan) rebuild(ctx context.Context, dead int, guard, load bool) (res Rebuild, err error) {
+func (p *Plan) rebuild(ctx context.Context, dead int, guard string, load bool) (res Rebuild, err error) {
 	res = Rebuild{Dead: dead, Guard: guard}
-	fmt.Fprintf(p.Log, "%d of %d servers die; guard %v, load %v\n", dead, p.Servers, guard, load)
+	fmt.Fprintf(p.Log, "%d of %d servers die; guard %s, load %v\n", dead, p.Servers, guard, load)
 	r, err := p.start(ctx, guard, p.Size)
 	if err != nil {
 		return res, err
@@ -262,7 +265,7 @@ func (p *Plan) rebuild(ctx context.Context, dead int, guard, load bool) (res Reb
 // stalls kills and freezes servers in turn beside page-ins, and takes the
 // longest request of each fault.
 func (p *Plan) stalls(ctx context.Context) (longest []time.Duration, err error) {
-	r, err := p.start(ctx, true, 64*bytesize.MiB)
+	r, err := p.start(ctx, "on", 64*bytesize.MiB)
 	if err != nil {
 		return nil, err
 	}

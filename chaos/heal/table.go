@@ -21,7 +21,7 @@ func (r *Report) Table(w io.Writer) error {
 			if l.when == "rebuild" {
 				speed = fmt.Sprintf("%v, %.0f MiB/s", b.Took.Round(time.Millisecond), b.BytesPerSecond()/(1<<20))
 			}
-			fmt.Fprintf(t, "%d\t%v\t%s\t%v\t%v\t%v\t%.0f\t%.2f\t%s\n", b.Dead, b.Guard, l.when, l.P50, l.P99, l.Max, l.PerSecond,
+			fmt.Fprintf(t, "%d\t%s\t%s\t%v\t%v\t%v\t%.0f\t%.2f\t%s\n", b.Dead, b.Guard, l.when, l.P50, l.P99, l.Max, l.PerSecond,
 				float64(l.P99)/float64(max(b.Healthy.P99, 1)), speed)
 		}
 	}

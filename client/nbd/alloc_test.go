@@ -4,6 +4,7 @@ import (
 	"io"
 	"testing"
 
+	"dmps/client/devicetest"
 	"dmps/client/nbd"
 	"dmps/client/nbd/nbdtest"
 )
@@ -32,10 +33,8 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}{{"read 4 KiB", nbdtest.Read, 4096}, {"write 4 KiB", nbdtest.Write, 4096}, {"read 64 KiB", nbdtest.Read, 64 << 10},
 		{"write 64 KiB", nbdtest.Write, 64 << 10}, {"write 100 B", nbdtest.Write, 100}} {
 		t.Run(c.name, func(t *testing.T) {
-			dev := newMemDev(t, 4<<20, 2048, true)
-			for p := range dev.mapped {
-				dev.mapped[p] = true
-			}
+			dev := devicetest.New(t, devicetest.NewDisk(4<<20), 2048, true)
+			dev.Map(0, 1024)
 			_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 			nc := negotiated(t, uri)
 			requests, n := batch(c.cmd, c.n)
@@ -68,10 +67,8 @@ func BenchmarkBatch(b *testing.B) {
 		n    int
 	}{{"read-4k", nbdtest.Read, 4096}, {"write-4k", nbdtest.Write, 4096}, {"read-128k", nbdtest.Read, 128 << 10}} {
 		b.Run(c.name, func(b *testing.B) {
-			dev := newMemDev(b, 4<<20, 2048, true)
-			for p := range dev.mapped {
-				dev.mapped[p] = true
-			}
+			dev := devicetest.New(b, devicetest.NewDisk(4<<20), 2048, true)
+			dev.Map(0, 1024)
 			_, uri := serve(b, nbd.Config{Exports: exports(dev)})
 			nc := negotiated(b, uri)
 			requests, n := batch(c.cmd, c.n)

@@ -2,6 +2,7 @@ package nbd_test
 
 import (
 	"bytes"
+	"dmps/client/devicetest"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -42,7 +43,9 @@ func serveOn(tb testing.TB, l net.Listener, cfg nbd.Config) (*nbd.Server, string
 	return s, nbd.URI(l.Addr(), "")
 }
 
-func exports(d *memDev) map[string]nbd.Export { return map[string]nbd.Export{"vol": {Device: d}} }
+func exports(d *devicetest.Device) map[string]nbd.Export {
+	return map[string]nbd.Export{"vol": {Device: d}}
+}
 
 // BenchmarkFio is fio's nbd engine against this server over a device in
 // memory, and against nbdkit's memory plugin, in the same run.
@@ -60,7 +63,7 @@ func BenchmarkFio(b *testing.B) {
 		{"read", "128k", 32}, {"write", "128k", 32},
 	} {
 		b.Run(fmt.Sprintf("%s-%s-%d", job.rw, job.bs, job.depth), func(b *testing.B) {
-			dev := newMemDev(b, 256<<20, 16384, true)
+			dev := devicetest.New(b, devicetest.NewDisk(256<<20), 16384, true)
 			_, uri := serve(b, nbd.Config{Exports: exports(dev)})
 			sock := filepath.Join(b.TempDir(), "nbdkit")
 			kit := exec.Command("nbdkit", "-f", "-U", sock, "memory", "256M")

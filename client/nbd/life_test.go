@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dmps/client"
+	"dmps/client/devicetest"
 	"dmps/client/nbd"
 	"dmps/client/nbd/nbdtest"
 )
@@ -18,7 +19,7 @@ import (
 // device, and its buffers go back to the arena.
 func TestVanishInsideAWrite(t *testing.T) {
 	for _, sent := range []int{0, 1, 4096, 100_000, 1<<20 - 1} {
-		dev := newMemDev(t, 4<<20, 512, false)
+		dev := devicetest.New(t, devicetest.NewDisk(4<<20), 512, false)
 		_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 		c, err := nbdtest.Connect(uri, nbdtest.Options{})
 		if err != nil {
@@ -32,8 +33,8 @@ func TestVanishInsideAWrite(t *testing.T) {
 		if err := c.Abandon(); err != nil {
 			t.Fatal(err)
 		}
-		dev.waitFor(func() bool { return len(dev.idle) == 0 && len(dev.arena) == 512 })
-		if !dev.holds(0, fill(1<<20, 1)) {
+		dev.WaitFor(func(s devicetest.State) bool { return s.OnIdle == 0 && s.FreePages == 512 })
+		if !dev.Holds(0, fill(1<<20, 1)) {
 			t.Fatalf("%d bytes of a payload reached the device", sent)
 		}
 	}
@@ -42,13 +43,13 @@ func TestVanishInsideAWrite(t *testing.T) {
 // TestDisconnectWaits: NBD_CMD_DISC is obeyed after everything before it was
 // answered.
 func TestDisconnectWaits(t *testing.T) {
-	dev := newMemDev(t, 1<<20, 256, false)
+	dev := devicetest.New(t, devicetest.NewDisk(1<<20), 256, false)
 	_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 	c, err := nbdtest.Connect(uri, nbdtest.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	dev.pause(true)
+	dev.Pause(true)
 	var replies []<-chan nbdtest.Reply
 	for i := range 20 {
 		replies = append(replies, c.Go(nbdtest.Write, 0, uint64(i*4096), 4096, fill(4096, byte(i))))
@@ -56,8 +57,8 @@ func TestDisconnectWaits(t *testing.T) {
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- c.Close() }()
-	dev.waitFor(func() bool { return len(dev.ready) == 40 })
-	dev.pause(false)
+	dev.WaitFor(func(s devicetest.State) bool { return s.Waiting == 40 })
+	dev.Pause(false)
 	for _, r := range replies {
 		ok(t, <-r)
 	}
@@ -68,15 +69,13 @@ func TestDisconnectWaits(t *testing.T) {
 
 // TestOutOfOrder: a request that takes long does not hold up others.
 func TestOutOfOrder(t *testing.T) {
-	dev := newMemDev(t, 1<<20, 64, false)
+	dev := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false)
 	_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 	c := connect(t, uri, nbdtest.Options{})
 	release := make(chan struct{})
-	dev.setFault(func(op *client.Op) error {
+	dev.SetFault(func(op *client.Op) error {
 		if op.Off == 0 {
-			dev.rest() // as the contract says: this worker waits now
-			<-release
-			dev.mu.Lock()
+			dev.Unlocked(func() { <-release })
 		}
 		return nil
 	})
@@ -95,7 +94,7 @@ func TestOutOfOrder(t *testing.T) {
 // TestBadMagic closes the connection that sent it, and no other, after its
 // earlier requests were answered.
 func TestBadMagic(t *testing.T) {
-	dev := newMemDev(t, 1<<20, 64, false)
+	dev := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false)
 	_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 	good := connect(t, uri, nbdtest.Options{})
 	bad, err := nbdtest.Connect(uri, nbdtest.Options{})
@@ -118,7 +117,7 @@ func TestBadMagic(t *testing.T) {
 
 // TestArenaIsBackPressure: more writes than the arena holds all complete.
 func TestArenaIsBackPressure(t *testing.T) {
-	dev := newMemDev(t, 4<<20, 40, false)
+	dev := devicetest.New(t, devicetest.NewDisk(4<<20), 40, false)
 	_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 	c := connect(t, uri, nbdtest.Options{})
 	var replies []<-chan nbdtest.Reply
@@ -129,7 +128,7 @@ func TestArenaIsBackPressure(t *testing.T) {
 		ok(t, <-r)
 	}
 	for i := range 128 {
-		if !dev.holds(int64(i)*32768, fill(32768, byte(i))) {
+		if !dev.Holds(int64(i)*32768, fill(32768, byte(i))) {
 			t.Fatalf("write %d is wrong", i)
 		}
 	}
@@ -139,7 +138,7 @@ func TestArenaIsBackPressure(t *testing.T) {
 // being read from, does not stop the device or another client, and gets all
 // replies when it reads.
 func TestSlowReader(t *testing.T) {
-	dev := newMemDev(t, 4<<20, 2048, false)
+	dev := devicetest.New(t, devicetest.NewDisk(4<<20), 2048, false)
 	_, uri := serve(t, nbd.Config{Exports: exports(dev), Depth: 8})
 	other := connect(t, uri, nbdtest.Options{})
 	ok(t, other.Do(nbdtest.Write, 0, 0, 1<<20, fill(1<<20, 1)))
@@ -156,10 +155,10 @@ func TestSlowReader(t *testing.T) {
 		sent <- err
 	}()
 	// Depth bounds what the slow one holds: 8 x 128 pages of 2048.
-	dev.waitFor(func() bool { return len(dev.arena) <= 2048-7*128 })
+	dev.WaitFor(func(s devicetest.State) bool { return s.FreePages <= 2048-7*128 })
 	for range 100 {
 		ok(t, other.Do(nbdtest.Read, 0, 0, 4096, nil))
-		if free := dev.freePages(); free < 2048-9*128 {
+		if free := dev.State().FreePages; free < 2048-9*128 {
 			t.Fatalf("the slow client holds %d pages", 2048-free)
 		}
 	}
@@ -195,7 +194,7 @@ func negotiated(t testing.TB, uri string) net.Conn {
 // TestStall: clients that stop in the middle lose their connection; an idle
 // one does not.
 func TestStall(t *testing.T) {
-	dev := newMemDev(t, 4<<20, 2048, false)
+	dev := devicetest.New(t, devicetest.NewDisk(4<<20), 2048, false)
 	_, uri := serve(t, nbd.Config{Exports: exports(dev), StallTimeout: 100 * time.Millisecond})
 	idle := connect(t, uri, nbdtest.Options{})
 	ok(t, idle.Do(nbdtest.Write, 0, 0, 4<<20, fill(4<<20, 1)))
@@ -208,7 +207,7 @@ func TestStall(t *testing.T) {
 	if _, err := reader.Write(nbdtest.Request(nil, nbdtest.Read, 0, 1, 0, 4<<20)); err != nil {
 		t.Fatal(err)
 	}
-	dev.waitFor(func() bool { return len(dev.idle) == 1 && len(dev.arena) == 2048 })
+	dev.WaitFor(func(s devicetest.State) bool { return s.OnIdle == 1 && s.FreePages == 2048 })
 	ok(t, idle.Do(nbdtest.Read, 0, 0, 1, nil))
 }
 
@@ -217,7 +216,7 @@ func TestStall(t *testing.T) {
 func TestShutdown(t *testing.T) {
 	for _, network := range []string{"unix", "tcp"} {
 		t.Run(network, func(t *testing.T) {
-			dev := newMemDev(t, 1<<20, 64, false)
+			dev := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false)
 			addr := "127.0.0.1:0"
 			if network == "unix" {
 				addr = "unix:" + filepath.Join(t.TempDir(), "s")
@@ -237,9 +236,9 @@ func TestShutdown(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dev.pause(true)
+			dev.Pause(true)
 			before := c.Go(nbdtest.Write, 0, 0, 100, fill(100, 1))
-			dev.waitFor(func() bool { return len(dev.ready) == 1 })
+			dev.WaitFor(func(s devicetest.State) bool { return s.Waiting == 1 })
 			over := make(chan error, 1)
 			go func() { over <- s.Shutdown(context.Background()) }()
 			if err := <-served; err != nbd.ErrServerClosed {
@@ -253,7 +252,7 @@ func TestShutdown(t *testing.T) {
 					t.Errorf("after Shutdown: errno %d, %v", r.Errno, r.Err)
 				}
 			}
-			dev.pause(false)
+			dev.Pause(false)
 			ok(t, <-before)
 			if err := <-over; err != nil {
 				t.Errorf("Shutdown: %v", err)
@@ -276,15 +275,15 @@ func TestShutdown(t *testing.T) {
 // connections when its context ends, and still waits for the op: its buffers
 // are the device's.
 func TestShutdownGivesUp(t *testing.T) {
-	dev := newMemDev(t, 1<<20, 64, false)
+	dev := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false)
 	s, uri := serve(t, nbd.Config{Exports: exports(dev)})
 	c, err := nbdtest.Connect(uri, nbdtest.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	dev.pause(true)
+	dev.Pause(true)
 	r := c.Go(nbdtest.Write, 0, 0, 100, fill(100, 1))
-	dev.waitFor(func() bool { return len(dev.ready) == 1 })
+	dev.WaitFor(func(s devicetest.State) bool { return s.Waiting == 1 })
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	over := make(chan error, 1)
@@ -292,7 +291,7 @@ func TestShutdownGivesUp(t *testing.T) {
 	if r := <-r; r.Err == nil {
 		t.Error("answered")
 	}
-	dev.pause(false)
+	dev.Pause(false)
 	if err := <-over; err == nil {
 		t.Error("Shutdown did not say that it gave up")
 	}
@@ -300,7 +299,7 @@ func TestShutdownGivesUp(t *testing.T) {
 }
 
 func TestTooManyConnections(t *testing.T) {
-	dev := newMemDev(t, 1<<20, 64, false)
+	dev := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false)
 	_, uri := serve(t, nbd.Config{Exports: exports(dev), MaxConns: 2})
 	a, b := connect(t, uri, nbdtest.Options{}), connect(t, uri, nbdtest.Options{})
 	if _, err := nbdtest.Connect(uri, nbdtest.Options{}); err == nil {
@@ -311,7 +310,7 @@ func TestTooManyConnections(t *testing.T) {
 }
 
 func TestSeveralExports(t *testing.T) {
-	one, two := newMemDev(t, 1<<20, 64, false), newMemDev(t, 2<<20, 64, false)
+	one, two := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false), devicetest.New(t, devicetest.NewDisk(2<<20), 64, false)
 	_, uri := serve(t, nbd.Config{Exports: map[string]nbd.Export{"one": {Device: one}, "two": {Device: two}}, Default: "two"})
 	a, b := connect(t, uri, nbdtest.Options{Export: "one"}), connect(t, uri, nbdtest.Options{})
 	if a.Size != 1<<20 || b.Size != 2<<20 {
@@ -327,7 +326,7 @@ func TestSeveralExports(t *testing.T) {
 }
 
 func TestHandshakeTimeout(t *testing.T) {
-	dev := newMemDev(t, 1<<20, 64, false)
+	dev := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false)
 	_, uri := serve(t, nbd.Config{Exports: exports(dev), HandshakeTimeout: 50 * time.Millisecond})
 	nc, err := nbdtest.DialURI(uri)
 	if err != nil {

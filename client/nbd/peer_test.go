@@ -3,6 +3,7 @@ package nbd_test
 import (
 	"bytes"
 	"context"
+	"dmps/client/devicetest"
 	"encoding/binary"
 	"io"
 	"net"
@@ -41,7 +42,7 @@ func simple(t *testing.T, nc net.Conn, handle uint64, n int) []byte {
 }
 
 // serveKernel has dev served on a pair of sockets; over gets the end.
-func serveKernel(ctx context.Context, t *testing.T, dev *memDev) (kernel net.Conn, over chan error) {
+func serveKernel(ctx context.Context, t *testing.T, dev *devicetest.Device) (kernel net.Conn, over chan error) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -76,7 +77,7 @@ func send(t *testing.T, nc net.Conn, b []byte) {
 // the kernel closes it, it is over only after what was read from it: a late
 // write must not land over one of the next connection.
 func TestServeTransmission(t *testing.T) {
-	dev := newMemDev(t, 1<<20, 64, false)
+	dev := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false)
 	kernel, over := serveKernel(t.Context(), t, dev)
 	page := fill(pageSize, 1)
 	send(t, kernel, request(1, 7, pageSize, pageSize, page))
@@ -86,9 +87,9 @@ func TestServeTransmission(t *testing.T) {
 		t.Error("what was read is not what was written")
 	}
 
-	dev.pause(true)
+	dev.Pause(true)
 	send(t, kernel, request(1, 9, 0, pageSize, page))
-	dev.waitFor(func() bool { return len(dev.ready) > 0 })
+	dev.WaitFor(func(s devicetest.State) bool { return s.Waiting > 0 })
 	if err := kernel.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -97,10 +98,10 @@ func TestServeTransmission(t *testing.T) {
 		t.Fatalf("over (%v) with a write in flight", err)
 	case <-time.After(50 * time.Millisecond): // too short a time misses a fault, and makes none up
 	}
-	dev.pause(false)
+	dev.Pause(false)
 	<-over // with an error or without: the reply found no taker
-	dev.waitFor(func() bool { return true })
-	if !bytes.Equal(dev.data[:pageSize], page) {
+	dev.WaitFor(func(s devicetest.State) bool { return true })
+	if !dev.Holds(0, page) {
 		t.Error("the write that was read is not done")
 	}
 }
@@ -108,14 +109,14 @@ func TestServeTransmission(t *testing.T) {
 // When the client ends, what it has read is answered, and the rest is left for
 // the next client: nothing fails.
 func TestServeTransmissionEnds(t *testing.T) {
-	dev := newMemDev(t, 1<<20, 64, false)
+	dev := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false)
 	ctx, cancel := context.WithCancel(t.Context())
 	kernel, over := serveKernel(ctx, t, dev)
-	dev.pause(true)
+	dev.Pause(true)
 	send(t, kernel, request(1, 1, 0, pageSize, fill(pageSize, 1)))
-	dev.waitFor(func() bool { return len(dev.ready) > 0 })
+	dev.WaitFor(func(s devicetest.State) bool { return s.Waiting > 0 })
 	cancel()
-	dev.pause(false)
+	dev.Pause(false)
 	simple(t, kernel, 1, 0)
 	if n, err := kernel.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("after the last reply: %d bytes, %v", n, err)

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"dmps/client"
+	"dmps/client/devicetest"
 	"dmps/client/nbd"
 	"dmps/client/nbd/nbdtest"
 )
@@ -11,7 +12,7 @@ import (
 // TestPeers serves a device in memory to the clients that people use.
 func TestPeers(t *testing.T) {
 	t.Run("unix", func(t *testing.T) {
-		_, uri := serve(t, nbd.Config{Exports: exports(newMemDev(t, nbdtest.MinSize, 4*client.MaxOpPages, false))})
+		_, uri := serve(t, nbd.Config{Exports: exports(devicetest.New(t, devicetest.NewDisk(nbdtest.MinSize), 4*client.MaxOpPages, false))})
 		nbdtest.Peers(t, uri)
 	})
 	t.Run("tcp", func(t *testing.T) {
@@ -19,7 +20,7 @@ func TestPeers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, uri := serveOn(t, l, nbd.Config{Exports: exports(newMemDev(t, nbdtest.MinSize, 4*client.MaxOpPages, false))})
+		_, uri := serveOn(t, l, nbd.Config{Exports: exports(devicetest.New(t, devicetest.NewDisk(nbdtest.MinSize), 4*client.MaxOpPages, false))})
 		nbdtest.Nbdsh(t, uri)
 		nbdtest.Nbdcopy(t, uri)
 	})

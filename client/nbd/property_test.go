@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"dmps/client/devicetest"
 	"dmps/client/nbd"
 	"dmps/client/nbd/nbdtest"
 )
@@ -29,7 +30,7 @@ func TestOracle(t *testing.T) {
 		arena := rapid.SampledFrom([]int{160, 300, 2048}).Draw(rt, "arena")
 		o := nbdtest.Options{Simple: rapid.Bool().Draw(rt, "simple")}
 
-		dev := newMemDev(t, size, arena, false)
+		dev := devicetest.New(t, devicetest.NewDisk(size), arena, false)
 		l, err := nbd.Listen("127.0.0.1:0")
 		if err != nil {
 			rt.Fatal(err)

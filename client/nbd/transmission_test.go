@@ -10,11 +10,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"dmps/client"
+	"dmps/client/devicetest"
 	"dmps/client/nbd"
 	"dmps/client/nbd/nbdtest"
 )
 
 const (
+	pageSize = 4096
+
 	eperm     = 1
 	eio       = 5
 	einval    = 22
@@ -73,7 +76,7 @@ func variants(t *testing.T, f func(t *testing.T, o nbdtest.Options)) {
 
 func TestReadWrite(t *testing.T) {
 	variants(t, func(t *testing.T, o nbdtest.Options) {
-		dev := newMemDev(t, 36<<20, 2*client.MaxOpPages, false)
+		dev := devicetest.New(t, devicetest.NewDisk(36<<20), 2*client.MaxOpPages, false)
 		_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 		c := connect(t, uri, o)
 		if c.Size != 36<<20 {
@@ -85,7 +88,7 @@ func TestReadWrite(t *testing.T) {
 		} {
 			want := fill(r.n, byte(r.off))
 			ok(t, c.Do(nbdtest.Write, 0, uint64(r.off), uint32(r.n), want))
-			if !dev.holds(int64(r.off), want) {
+			if !dev.Holds(int64(r.off), want) {
 				t.Fatalf("%d bytes at %d: wrong on the device", r.n, r.off)
 			}
 			got := ok(t, c.Do(nbdtest.Read, 0, uint64(r.off), uint32(r.n), nil))
@@ -101,7 +104,7 @@ func TestReadWrite(t *testing.T) {
 }
 
 func TestStructuredContent(t *testing.T) {
-	dev := newMemDev(t, 1<<20, 1024, false)
+	dev := devicetest.New(t, devicetest.NewDisk(1<<20), 1024, false)
 	_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 	c := connect(t, uri, nbdtest.Options{})
 	data := fill(pageSize, 3)
@@ -129,7 +132,7 @@ func TestStructuredContent(t *testing.T) {
 			if got.Chunks != r.chunks || got.Holes != r.holes {
 				t.Errorf("%d chunks, %d holes; want %d and %d", got.Chunks, got.Holes, r.chunks, r.holes)
 			}
-			if !dev.holds(int64(r.off), got.Data) {
+			if !dev.Holds(int64(r.off), got.Data) {
 				t.Error("wrong data")
 			}
 		})
@@ -138,7 +141,7 @@ func TestStructuredContent(t *testing.T) {
 
 func TestTrimAndZero(t *testing.T) {
 	const size = 72 << 20 // three pieces
-	dev := newMemDev(t, size, 2*client.MaxOpPages, false)
+	dev := devicetest.New(t, devicetest.NewDisk(size), 2*client.MaxOpPages, false)
 	_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 	c := connect(t, uri, nbdtest.Options{})
 	want := make([]byte, size)
@@ -159,14 +162,14 @@ func TestTrimAndZero(t *testing.T) {
 	} {
 		ok(t, c.Do(r.cmd, r.flags, uint64(r.off), uint32(r.n), nil))
 		clear(want[r.off : r.off+r.n])
-		if !dev.holds(0, want) {
+		if !dev.Holds(0, want) {
 			t.Fatalf("command %d at %d of %d bytes: wrong on the device", r.cmd, r.off, r.n)
 		}
 	}
 	if r := c.Do(nbdtest.WriteZeroes, nbdtest.FastZero, 1, 8190, nil); r.Errno != enotsup {
 		t.Errorf("fast zeros without a whole page: errno %d", r.Errno)
 	}
-	dev.setFault(func(op *client.Op) error {
+	dev.SetFault(func(op *client.Op) error {
 		if op.Off >= 64<<20 {
 			return client.ErrNoSpace
 		}
@@ -187,7 +190,7 @@ func extentsOf(list ...extent) (out []nbdtest.Extent) {
 }
 
 func TestBlockStatus(t *testing.T) {
-	dev := newMemDev(t, 1<<20, 1024, false)
+	dev := devicetest.New(t, devicetest.NewDisk(1<<20), 1024, false)
 	_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 	c := connect(t, uri, nbdtest.Options{})
 	ok(t, c.Do(nbdtest.Write, 0, 8192, 4096, fill(4096, 1)))
@@ -210,9 +213,9 @@ func TestBlockStatus(t *testing.T) {
 
 func TestManyExtents(t *testing.T) {
 	const pages = 20000 // every second stored: more than one reply may carry
-	dev := newMemDev(t, pages*pageSize, 64, false)
+	dev := devicetest.New(t, devicetest.NewDisk(pages*pageSize), 64, false)
 	for p := 0; p < pages; p += 2 {
-		dev.mapped[p] = true
+		dev.Map(p, 1)
 	}
 	_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 	c := connect(t, uri, nbdtest.Options{})
@@ -229,7 +232,7 @@ func TestManyExtents(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	variants(t, func(t *testing.T, o nbdtest.Options) {
-		dev := newMemDev(t, 1<<20, 64, false)
+		dev := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false)
 		_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 		c := connect(t, uri, o)
 		tooLong := uint32(eoverflow)
@@ -275,7 +278,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestReadOnly(t *testing.T) {
-	dev := newMemDev(t, 1<<20, 64, false)
+	dev := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false)
 	_, uri := serve(t, nbd.Config{Exports: map[string]nbd.Export{"": {Device: dev, ReadOnly: true}}})
 	c := connect(t, uri, nbdtest.Options{})
 	if c.Flags&2 == 0 || c.Flags&(1<<5|1<<6) != 0 {
@@ -301,10 +304,10 @@ func TestDeviceErrors(t *testing.T) {
 	}{{client.ErrLost, eio}, {client.ErrNoSpace, eio}, {client.ErrClosed, eshutdown}, {client.ErrRange, einval}, {errors.New("?"), eio}} {
 		t.Run(e.err.Error(), func(t *testing.T) {
 			variants(t, func(t *testing.T, o nbdtest.Options) {
-				dev := newMemDev(t, 1<<20, 64, false)
+				dev := devicetest.New(t, devicetest.NewDisk(1<<20), 64, false)
 				_, uri := serve(t, nbd.Config{Exports: exports(dev)})
 				c := connect(t, uri, o)
-				dev.setFault(func(*client.Op) error { return fmt.Errorf("page 7: %w", e.err) })
+				dev.SetFault(func(*client.Op) error { return fmt.Errorf("page 7: %w", e.err) })
 				r := c.Do(nbdtest.Read, 0, 5000, 9000, nil)
 				if r.Errno != e.want {
 					t.Errorf("read: errno %d, want %d", r.Errno, e.want)
@@ -323,7 +326,7 @@ func TestDeviceErrors(t *testing.T) {
 				if r := c.Do(nbdtest.Flush, 0, 0, 0, nil); r.Errno != e.want {
 					t.Errorf("flush: errno %d, want %d", r.Errno, e.want)
 				}
-				dev.setFault(nil)
+				dev.SetFault(nil)
 				ok(t, c.Do(nbdtest.Write, 0, 1, 9000, fill(9000, 1)))
 			})
 		})

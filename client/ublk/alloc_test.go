@@ -1,6 +1,7 @@
 package ublk
 
 import (
+	"dmps/client/devicetest"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,10 +17,8 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}{{"read a page", opRead, 1}, {"write a page", opWrite, 1}, {"read 128 KiB", opRead, 32}, {"write 128 KiB", opWrite, 32}, {"discard", opDiscard, 8}, {"flush", opFlush, 0}} {
 		t.Run(c.name, func(t *testing.T) {
 			k := newFakeKernel(t)
-			d := newMemDev(t, newDisk(1024), 2048, true)
-			for p := range d.mapped {
-				d.mapped[p] = true
-			}
+			d := devicetest.New(t, devicetest.NewDisk(1024*pageSize), 2048, true)
+			d.Map(0, int(d.Size()/pageSize))
 			s := up(t, k, Config{Device: d, Queues: 1, Depth: 64})
 			var reqs []*fakeReq
 			for i := range 32 {

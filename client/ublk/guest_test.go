@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dmps/client"
+	"dmps/client/devicetest"
 	"dmps/internal/blockdev"
 )
 
@@ -91,7 +92,7 @@ func TestGuestIO(t *testing.T) {
 	Procs(2)
 	for _, c := range []struct{ queues, depth, maxIO, arena int }{{1, 64, 128 << 10, 2048}, {2, 64, 128 << 10, 2048}, {2, 4, 1 << 20, 300}, {2, 32, 64 << 10, 34}} {
 		const users, region = 8, 512
-		d := newMemDev(t, newDisk(users*region), c.arena, false)
+		d := devicetest.New(t, devicetest.NewDisk(users*region*pageSize), c.arena, false)
 		s := real(t, Config{Device: d, Identity: "guest/1", ID: AnyID, Queues: c.queues, Depth: c.depth, MaxIO: c.maxIO})
 		for name, want := range map[string]string{
 			"logical_block_size": "4096", "physical_block_size": "4096", "max_hw_sectors_kb": strconv.Itoa(c.maxIO >> 10),
@@ -160,16 +161,16 @@ func TestGuestIO(t *testing.T) {
 		if _, err := os.Stat(s.Path()); err == nil {
 			t.Errorf("%s is still there", s.Path())
 		}
-		d.close(t)
+		d.Close(t)
 	}
 }
 
 // TestGuestErrors has failing requests fail, and the next ones work.
 func TestGuestErrors(t *testing.T) {
 	inGuest(t)
-	d := newMemDev(t, newDisk(512), 256, false)
+	d := devicetest.New(t, devicetest.NewDisk(512*pageSize), 256, false)
 	s := real(t, Config{Device: d, Identity: "guest/e", ID: AnyID})
-	d.setFault(func(op *client.Op) error {
+	d.SetFault(func(op *client.Op) error {
 		if op.Off == 8*pageSize {
 			return client.ErrLost
 		}
@@ -204,8 +205,8 @@ func TestGuestErrors(t *testing.T) {
 // the same process.
 func TestGuestInUse(t *testing.T) {
 	inGuest(t)
-	kept := newDisk(512)
-	d := newMemDev(t, kept, 256, false)
+	kept := devicetest.NewDisk(512 * pageSize)
+	d := devicetest.New(t, kept, 256, false)
 	s := real(t, Config{Device: d, Identity: "guest/u", ID: 3})
 	fd, err := unix.Open(s.Path(), unix.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -270,18 +271,7 @@ func child(what string) error {
 	if err != nil {
 		return err
 	}
-	kept := &disk{data: mem, mapped: make([]bool, len(mem)/pageSize)}
-	for i := range kept.mapped {
-		kept.mapped[i] = true
-	}
-	m := &memDev{disk: kept, mem: make([]byte, 1024*pageSize), held: make([]bool, 1024)}
-	m.cond.L = &kept.mu
-	for i := range 1024 {
-		m.arena = append(m.arena, &client.Buf{Page: m.mem[i*pageSize:][:pageSize:pageSize]})
-	}
-	for i := range 2 {
-		go m.work(rand.New(rand.NewPCG(uint64(i), 7)))
-	}
+	m := devicetest.Start(devicetest.DiskOf(mem, true), 1024, false)
 	s, err := Start(context.Background(), Config{Device: m, Identity: "guest/k", ID: AnyID, Queues: n, Depth: 16})
 	if err != nil {
 		return err
@@ -406,10 +396,8 @@ func TestGuestRate(t *testing.T) {
 		if c.procs {
 			Procs(c.queues)
 		}
-		d := newMemDev(t, newDisk(16384), 4096, true)
-		for i := range d.mapped {
-			d.mapped[i] = true
-		}
+		d := devicetest.New(t, devicetest.NewDisk(16384*pageSize), 4096, true)
+		d.Map(0, int(d.Size()/pageSize))
 		s := real(t, Config{Device: d, Identity: "guest/r", ID: AnyID, Queues: c.queues, MaxIO: c.maxIO})
 		for _, w := range []struct {
 			what        string
@@ -417,7 +405,7 @@ func TestGuestRate(t *testing.T) {
 			write       bool
 		}{{"read 4k", 1, 4096, false}, {"read 4k", 8, 4096, false}, {"write 4k", 8, 4096, true}, {"write 1m", 4, 1 << 20, true}, {"read 1m", 4, 1 << 20, false}} {
 			before := s.Stats()
-			n, took := hammer(t, s.Path(), w.users, w.size, w.write, int64(len(d.data)))
+			n, took := hammer(t, s.Path(), w.users, w.size, w.write, d.Size())
 			after := s.Stats()
 			reqs := after.Reads + after.Writes - before.Reads - before.Writes
 			t.Logf("queues %d, %4d KiB, procs %v: %s x%d: %7.1f MB/s %7.0f/s, %.0f us each, %.2f enters and %.2f wakes a request",

@@ -3,6 +3,7 @@ package ublk
 import (
 	"bytes"
 	"context"
+	"dmps/client/devicetest"
 	"errors"
 	"slices"
 	"testing"
@@ -15,8 +16,8 @@ import (
 func TestKill(t *testing.T) {
 	for _, queues := range []int{1, 3} {
 		k := newFakeKernel(t)
-		kept := newDisk(256)
-		first := newMemDev(t, kept, 128, false)
+		kept := devicetest.NewDisk(256 * pageSize)
+		first := devicetest.New(t, kept, 128, false)
 		s := up(t, k, Config{Device: first, Queues: queues, Depth: 4})
 		want := fill(256*pageSize, 4)
 		for p := range 128 {
@@ -24,7 +25,7 @@ func TestKill(t *testing.T) {
 				t.Fatalf("result %d", got)
 			}
 		}
-		first.pause(true)
+		first.Pause(true)
 		var reqs []*fakeReq
 		for i := range 128 { // far more than there are tags
 			r := &fakeReq{desc: at(opWrite, 128+i, 1), data: want[(128+i)*pageSize:][:pageSize], res: make(chan int32, 1)}
@@ -34,15 +35,15 @@ func TestKill(t *testing.T) {
 			reqs = append(reqs, r)
 			k.begin(s.ID(), r)
 		}
-		first.waitReady(queues * 4)
+		first.WaitFor(func(s devicetest.State) bool { return s.Waiting >= queues*4 })
 		k.kill(s.ID())
 		<-s.ended
-		first.close(t)
+		first.Close(t)
 		if k.devs[s.ID()].info.state != stateQuiesced {
 			t.Fatal("the device is not quiesced")
 		}
 
-		second := newMemDev(t, kept, 128, false)
+		second := devicetest.New(t, kept, 128, false)
 		s2 := up(t, k, Config{Device: second, ID: AnyID, Queues: 2, Depth: 99, MaxIO: 1 << 20})
 		if !s2.Recovered() || s2.ID() != s.ID() || len(s2.queues) != queues || len(s2.queues[0].calls) != 4 {
 			t.Errorf("recovered %v, device %d, %d queues", s2.Recovered(), s2.ID(), len(s2.queues))
@@ -74,23 +75,23 @@ func TestKill(t *testing.T) {
 // does: none of them is answered with an error, the next client has them all.
 func TestLeave(t *testing.T) {
 	k := newFakeKernel(t)
-	kept := newDisk(256)
-	first := newMemDev(t, kept, 34, false)
+	kept := devicetest.NewDisk(256 * pageSize)
+	first := devicetest.New(t, kept, 34, false)
 	s := up(t, k, Config{Device: first, Queues: 1, Depth: 8})
-	first.pause(true)
+	first.Pause(true)
 	var reqs []*fakeReq
 	for i := range 12 { // the second 32-page write waits for buffers, the rest behind it
 		r := &fakeReq{desc: at(opWrite, i*20, 20), data: fill(20*pageSize, uint64(i)), res: make(chan int32, 1)}
 		reqs = append(reqs, r)
 		k.begin(s.ID(), r)
 	}
-	first.waitReady(1)
+	first.WaitFor(func(s devicetest.State) bool { return s.Waiting >= 1 })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Leave(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatalf("left with a request in flight: %v", err)
 	}
-	first.close(t) // ends it with ErrClosed
+	first.Close(t) // ends it with ErrClosed
 	<-s.ended
 	k.kill(s.ID()) // the process ends, which closes the device
 	for i, r := range reqs {
@@ -100,7 +101,7 @@ func TestLeave(t *testing.T) {
 		default:
 		}
 	}
-	s2 := up(t, k, Config{Device: newMemDev(t, kept, 64, false), ID: s.ID()})
+	s2 := up(t, k, Config{Device: devicetest.New(t, kept, 64, false), ID: s.ID()})
 	for i, r := range reqs {
 		if got := <-r.res; got != 20*pageSize {
 			t.Errorf("request %d: result %d", i, got)
@@ -119,7 +120,7 @@ func TestLeave(t *testing.T) {
 func TestWhose(t *testing.T) {
 	leftBy := func(identity string, pages int) (*fakeKernel, int) {
 		k := newFakeKernel(t)
-		s := up(t, k, Config{Device: newMemDev(t, newDisk(pages), 64, false), Identity: identity, ID: 2})
+		s := up(t, k, Config{Device: devicetest.New(t, devicetest.NewDisk(int64(pages)*pageSize), 64, false), Identity: identity, ID: 2})
 		if err := s.Leave(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +146,7 @@ func TestWhose(t *testing.T) {
 		if c.break_ != nil {
 			c.break_(k.devs[id])
 		}
-		_, err := start(t.Context(), k, Config{Device: newMemDev(t, newDisk(c.pages), 64, false), Identity: c.identity, ID: c.id, Log: quiet})
+		_, err := start(t.Context(), k, Config{Device: devicetest.New(t, devicetest.NewDisk(int64(c.pages)*pageSize), 64, false), Identity: c.identity, ID: c.id, Log: quiet})
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", c.name, err)
 		}
@@ -156,7 +157,7 @@ func TestWhose(t *testing.T) {
 
 	// Without a number another volume gets another device.
 	k, id := leftBy("a", 64)
-	s := up(t, k, Config{Device: newMemDev(t, newDisk(64), 64, false), Identity: "b", ID: AnyID})
+	s := up(t, k, Config{Device: devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false), Identity: "b", ID: AnyID})
 	if s.ID() == id || s.Recovered() {
 		t.Errorf("device %d, recovered %v", s.ID(), s.Recovered())
 	}
@@ -172,7 +173,7 @@ func TestDeadLeftover(t *testing.T) {
 	if _, err := k.add(devInfo{id: 0, queues: 1, depth: 1, tag: tagOf("cluster/7")}); err != nil {
 		t.Fatal(err)
 	}
-	s := up(t, k, Config{Device: newMemDev(t, newDisk(64), 64, false)})
+	s := up(t, k, Config{Device: devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)})
 	if s.Recovered() || s.ID() != 0 || k.devs[0].info.flags != wanted {
 		t.Errorf("device %d, recovered %v", s.ID(), s.Recovered())
 	}
@@ -185,7 +186,7 @@ func TestDeadLeftover(t *testing.T) {
 // recovery and the first fetch.
 func TestBegunRecovery(t *testing.T) {
 	k := newFakeKernel(t)
-	d := newMemDev(t, newDisk(64), 64, false)
+	d := devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)
 	s := up(t, k, Config{Device: d})
 	if err := s.Leave(t.Context()); err != nil {
 		t.Fatal(err)

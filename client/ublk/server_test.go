@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dmps/client"
+	"dmps/client/devicetest"
 	"dmps/internal/blockdev"
 )
 
@@ -72,7 +73,7 @@ func TestModel(t *testing.T) {
 	for _, c := range []struct{ queues, depth, arena int }{{1, 1, 64}, {1, 8, 40}, {3, 4, 200}, {2, 16, 33}} {
 		k := newFakeKernel(t)
 		const users, region = 12, 96
-		d := newMemDev(t, newDisk(users*region), c.arena, false)
+		d := devicetest.New(t, devicetest.NewDisk(users*region*pageSize), c.arena, false)
 		s := up(t, k, Config{Device: d, Queues: c.queues, Depth: c.depth})
 		var wg sync.WaitGroup
 		for u := range users {
@@ -117,17 +118,17 @@ func TestModel(t *testing.T) {
 		if ids, err := k.devices(); len(ids) != 0 || err != nil {
 			t.Errorf("left over: %v, %v", ids, err)
 		}
-		d.close(t)
+		d.Close(t)
 	}
 }
 
 // TestErrors is what the kernel hears of requests that fail.
 func TestErrors(t *testing.T) {
 	k := newFakeKernel(t)
-	d := newMemDev(t, newDisk(256), 64, false)
+	d := devicetest.New(t, devicetest.NewDisk(256*pageSize), 64, false)
 	s := up(t, k, Config{Device: d})
 	var fault error
-	d.setFault(func(*client.Op) error { return fault })
+	d.SetFault(func(*client.Op) error { return fault })
 	page := make([]byte, 1<<20)
 	for _, c := range []struct {
 		name  string
@@ -179,7 +180,7 @@ func TestErrors(t *testing.T) {
 // TestInUse does not take a device from under a file system.
 func TestInUse(t *testing.T) {
 	k := newFakeKernel(t)
-	d := newMemDev(t, newDisk(64), 64, false)
+	d := devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)
 	s := up(t, k, Config{Device: d, ID: 5})
 	if s.ID() != 5 || s.Path() != "/dev/ublkb5" || s.Recovered() {
 		t.Errorf("%s, %d, recovered %v", s.Path(), s.ID(), s.Recovered())
@@ -202,18 +203,18 @@ func TestInUse(t *testing.T) {
 // TestStopWaits stops a device with requests in flight: they are answered.
 func TestStopWaits(t *testing.T) {
 	k := newFakeKernel(t)
-	d := newMemDev(t, newDisk(64), 64, false)
+	d := devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)
 	s := up(t, k, Config{Device: d})
-	d.pause(true)
+	d.Pause(true)
 	r := &fakeReq{desc: at(opWrite, 1, 2), data: fill(2*pageSize, 1), res: make(chan int32, 1)}
 	k.begin(s.ID(), r)
-	d.waitReady(1)
+	d.WaitFor(func(s devicetest.State) bool { return s.Waiting >= 1 })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Stop(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("stopping without patience: %v", err)
 	}
-	d.pause(false)
+	d.Pause(false)
 	if got := <-r.res; got != 2*pageSize {
 		t.Errorf("result %d", got)
 	}
@@ -232,7 +233,7 @@ func TestStopWaits(t *testing.T) {
 // TestStoppedByOthers is "ublk del" behind our back.
 func TestStoppedByOthers(t *testing.T) {
 	k := newFakeKernel(t)
-	s := up(t, k, Config{Device: newMemDev(t, newDisk(64), 64, false)})
+	s := up(t, k, Config{Device: devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)})
 	if err := k.stop(s.ID()); err != nil {
 		t.Fatal(err)
 	}
@@ -253,12 +254,12 @@ func TestStoppedByOthers(t *testing.T) {
 // the next client.
 func TestQueueFails(t *testing.T) {
 	k := newFakeKernel(t)
-	d := newMemDev(t, newDisk(64), 64, false)
+	d := devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)
 	s := up(t, k, Config{Device: d, Queues: 3})
-	d.pause(true)
+	d.Pause(true)
 	r := &fakeReq{desc: at(opRead, 1, 2), data: make([]byte, 2*pageSize), res: make(chan int32, 1)}
 	k.begin(s.ID(), r)
-	d.waitReady(1)
+	d.WaitFor(func(s devicetest.State) bool { return s.Waiting >= 1 })
 	broken := errors.New("broken")
 	k.mu.Lock()
 	for _, p := range k.devs[s.ID()].ports {
@@ -272,7 +273,7 @@ func TestQueueFails(t *testing.T) {
 	if err := s.Err(); !errors.Is(err, broken) {
 		t.Error(err)
 	}
-	d.pause(false)
+	d.Pause(false)
 	if err := s.Leave(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -285,26 +286,22 @@ func TestQueueFails(t *testing.T) {
 // buffers go home.
 func TestLateAnswers(t *testing.T) {
 	k := newFakeKernel(t)
-	d := newMemDev(t, newDisk(64), 64, false)
-	d.mapped[1], d.mapped[2] = true, true
+	d := devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)
+	d.Map(1, 2)
 	s := up(t, k, Config{Device: d, Queues: 1})
-	d.pause(true)
+	d.Pause(true)
 	for _, op := range []uint32{opRead, opWrite} {
 		k.begin(s.ID(), &fakeReq{desc: at(op, 1, 2), data: make([]byte, 2*pageSize), res: make(chan int32, 1)})
 	}
-	d.waitReady(2)
+	d.WaitFor(func(s devicetest.State) bool { return s.Waiting >= 2 })
 	k.kill(s.ID())
 	<-s.ended
-	d.pause(false)
-	d.mu.Lock()
-	for len(d.arena) < 64 || d.running > 0 {
-		d.cond.Wait()
-	}
-	d.mu.Unlock()
+	d.Pause(false)
+	d.WaitFor(func(s devicetest.State) bool { return s.FreePages == 64 && s.Running == 0 })
 }
 
 func TestConfig(t *testing.T) {
-	d := newMemDev(t, newDisk(64), 64, true)
+	d := devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, true)
 	for name, c := range map[string]Config{
 		"no device":   {Identity: "x"},
 		"no identity": {Device: d},
@@ -331,7 +328,7 @@ func TestStartFails(t *testing.T) {
 		k := newFakeKernel(t)
 		broken := errors.New("broken")
 		k.fail[what] = broken
-		_, err := start(t.Context(), k, Config{Device: newMemDev(t, newDisk(64), 64, true), Identity: "x", Log: quiet})
+		_, err := start(t.Context(), k, Config{Device: devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, true), Identity: "x", Log: quiet})
 		if !errors.Is(err, broken) {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -348,7 +345,7 @@ func TestWaiting(t *testing.T) {
 	if path, found, err := waiting(k, "x"); found || err != nil {
 		t.Errorf("%q, %v", path, err)
 	}
-	s, err := start(t.Context(), k, Config{Device: newMemDev(t, newDisk(64), 64, true), Identity: "x", Log: quiet})
+	s, err := start(t.Context(), k, Config{Device: devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, true), Identity: "x", Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

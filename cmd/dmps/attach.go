@@ -34,12 +34,14 @@ type attachFlags struct {
 	swappable bool
 	accept    bool
 	rebuild   bytesize.Size
-	guard     bool
+	guard     choice
 	scrub     time.Duration
 	scrubRate bytesize.Size
 	pprof     bool
 	patience  time.Duration
 }
+
+var guardModes = map[string]client.GuardMode{"on": client.GuardOn, "strict": client.GuardStrict, "off": client.GuardOff}
 
 // Times of attach.
 const (
@@ -114,7 +116,8 @@ The admin address answers GET /status and /latency (JSON), /metrics (Prometheus)
 	fl.Var(&f.heap, "heap-limit", "what the Go heap may take, besides the arena and the page map of the volume")
 	fl.BoolVar(&f.takeover, "takeover", false, "take the volume from a client that is still alive")
 	fl.Var(&f.rebuild, "rebuild-rate", "bytes a second that servers read from each other at most to rebuild this volume, all together; 0: only their own limits count")
-	fl.BoolVar(&f.guard, "rebuild-guard", true, "hold a rebuild back while reads take longer for it than they should")
+	f.guard = newChoice("on", "on", "strict", "off")
+	fl.Var(&f.guard, "rebuild-guard", "hold a rebuild back while reads take longer for it than they should: on (but not once no further loss can be borne), strict (then too) or off")
 	fl.DurationVar(&f.scrub, "scrub-every", 7*24*time.Hour, "how often everything in the volume is verified, from the last time on; 0: only on demand")
 	f.scrubRate = defaultScrubRate
 	fl.Var(&f.scrubRate, "scrub-rate", "bytes a second that each server reads at most for a scrub; 0: no limit")
@@ -122,6 +125,7 @@ The admin address answers GET /status and /latency (JSON), /metrics (Prometheus)
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; do not swap to such a volume")
 	fl.DurationVar(&f.patience, "patience", defaultPatience, "how long a request waits for memory servers that may come back before it fails (with --device: 10m, because a failed request kills whose page it was)")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the admin address")
+	completeChoice(cmd, "rebuild-guard", f.guard.allowed)
 	noCompletion(cmd, "nbd", "patience", "admin", "holder", "arena", "heap-limit", "rebuild-rate", "scrub-every", "scrub-rate")
 	return cmd
 }
@@ -195,7 +199,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	}
 	vol, err := client.Open(ctx, client.Config{
 		Layout: layout, Lease: lease, Meta: meta, Dialer: &media.Dialer{Log: a.logger()}, ArenaBytes: int64(f.arena),
-		AllowSwappable: f.swappable, Holder: f.holder, Patience: f.patience, RebuildRate: int64(f.rebuild), NoRebuildGuard: !f.guard, AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
+		AllowSwappable: f.swappable, Holder: f.holder, Patience: f.patience, RebuildRate: int64(f.rebuild), RebuildGuard: guardModes[f.guard.value], AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
 		ScrubEvery: f.scrub, ScrubRate: int64(f.scrubRate), LastScrub: scrubbed,
 	})
 	if err != nil && f.device.path != "" {

@@ -91,7 +91,7 @@ func (a *app) runMeta(ctx context.Context, f metaFlags) (err error) {
 		if err := protectRole("dmps-meta-"+f.id, 0); err != nil {
 			return err
 		}
-		if _, err := lockMemory(false, log); err != nil {
+		if err := mustLockMemory(); err != nil {
 			return err
 		}
 	}

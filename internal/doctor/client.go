@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dmps/internal/harden"
+	"dmps/internal/procstat"
 )
 
 // process is one that runs this program.
@@ -79,11 +80,11 @@ func (h *Host) unprotected(pid string) (wrong []string) {
 		if err != nil {
 			continue // it has ended
 		}
-		t, err := harden.ParseStat(b)
+		t, err := procstat.Parse(b)
 		if err != nil {
 			return []string{"its threads cannot be understood: " + err.Error()}
 		}
-		if !t.Flusher {
+		if !harden.Flusher(t) {
 			flusher++
 		}
 		switch t.Policy {

@@ -59,7 +59,7 @@ func Check(o Options) []error {
 	}
 	var flusher, ordinary int
 	for _, t := range tasks {
-		if !t.Flusher {
+		if !Flusher(t) {
 			flusher++
 		}
 		if o.Priority > 0 && t.Policy != unix.SCHED_RR {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dmps/internal/capability"
+	"dmps/internal/procstat"
 )
 
 // TestMain is the program that hardens itself, when the variable says so.
@@ -50,22 +51,10 @@ func TestSelf(t *testing.T) {
 	}
 }
 
-// The line is of a SCHED_FIFO thread; flags 0x180000.
-func TestParseStat(t *testing.T) {
-	const rest = " S 1 2 3 0 -1 %FLAGS% 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 1 10 1 0 0 0"
-	line := func(name, flags string) []byte {
-		return []byte("7 (" + name + ")" + strings.Replace(rest, "%FLAGS%", flags, 1))
-	}
-	got, err := ParseStat(line("a) (b", "1572864"))
-	if err != nil || !got.Flusher || got.Policy != unix.SCHED_FIFO {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if got, err := ParseStat(line("dmps", "1048576")); err != nil || got.Flusher {
-		t.Errorf("with one flag of two: %+v, %v", got, err)
-	}
-	for _, bad := range []string{"", "7 dmps S", "7 (dmps) S 1 2"} {
-		if _, err := ParseStat([]byte(bad)); err == nil {
-			t.Errorf("%q is a stat", bad)
+func TestFlusher(t *testing.T) {
+	for flags, want := range map[uint64]bool{0x180000: true, 0x188000: true, 0x100000: false, 0: false} {
+		if got := Flusher(procstat.Task{Flags: flags}); got != want {
+			t.Errorf("flags %#x: %v", flags, got)
 		}
 	}
 	if all, err := tasks(); err != nil || len(all) == 0 {

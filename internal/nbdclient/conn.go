@@ -56,7 +56,7 @@ func Dial(ctx context.Context, a Addr) (*Conn, error) {
 		return nil, fmt.Errorf("connecting to NBD server %s: %w", a, err)
 	}
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
-	info, err := handshake(c, a.Export)
+	info, err := Negotiate(c, a.Export)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}

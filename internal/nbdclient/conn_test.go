@@ -295,7 +295,7 @@ func FuzzHandshake(f *testing.F) {
 	f.Add(good.Bytes())
 	f.Add(good.Bytes()[:30])
 	f.Fuzz(func(t *testing.T, in []byte) {
-		info, err := handshake(struct {
+		info, err := Negotiate(struct {
 			io.Reader
 			io.Writer
 		}{bytes.NewReader(in), io.Discard}, "swap0")

@@ -8,8 +8,10 @@ import (
 	"math"
 )
 
-// handshake negotiates fixed newstyle and NBD_OPT_GO for one export.
-func handshake(rw io.ReadWriter, export string) (Info, error) {
+// Negotiate is the handshake on a connection that somebody else will use, such as
+// the kernel: fixed newstyle and NBD_OPT_GO for one export (NBD protocol,
+// doc/proto.md). Afterwards the connection is in transmission, with simple replies.
+func Negotiate(rw io.ReadWriter, export string) (Info, error) {
 	be := binary.BigEndian
 	var hello [18]byte
 	if _, err := io.ReadFull(rw, hello[:]); err != nil {

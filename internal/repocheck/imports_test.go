@@ -75,6 +75,7 @@ var rules = []rule{
 	{
 		dir:    "client/ublk",
 		may:    []string{"=client", "=internal/blockdev", "=internal/uring"},
+		tests:  []string{"client/devicetest"},
 		never:  []string{"github.com/", "go.etcd.io/", "connectrpc.com/", "net/http"},
 		reason: "a front end knows a client.Device, the size of a page and its driver: what runs on a queue's thread must be seen in one place",
 	},

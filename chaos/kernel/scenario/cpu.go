@@ -7,17 +7,9 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"dmps/internal/procstat"
 )
-
-// cpuTime is what a process has had of the processors, in clock ticks of 10 ms.
-type cpuTime struct {
-	name         string
-	user, system uint64
-}
-
-func (c cpuTime) String() string {
-	return fmt.Sprintf("%s %d+%d ms", c.name, c.user*10, c.system*10)
-}
 
 // printCPU prints where the guest's processors have spent their time since it
 // was booted: an emulated second is dear, and this says to what it goes.
@@ -39,39 +31,30 @@ func printCPU() error {
 	if err != nil {
 		return fmt.Errorf("the processors' time: %w", err)
 	}
-	var all []cpuTime
+	var all []procstat.Task
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
 			continue // it has ended
 		}
-		c, err := parseStat(string(b))
+		c, err := procstat.Parse(b)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f, err)
 		}
-		if c.user+c.system >= 10 {
+		if c.User+c.System >= 10 {
 			all = append(all, c)
 		}
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i].user+all[i].system > all[j].user+all[j].system })
+	sort.Slice(all, func(i, j int) bool { return all[i].User+all[i].System > all[j].User+all[j].System })
 	for _, c := range all {
-		fmt.Printf("  %v\n", c)
+		fmt.Printf("  %s\n", times(c))
 	}
 	return nil
 }
 
-// parseStat reads proc_pid_stat(5). The name is in parentheses and may have
-// anything in it, parentheses as well.
-func parseStat(line string) (cpuTime, error) {
-	from, to := strings.IndexByte(line, '('), strings.LastIndexByte(line, ')')
-	if from < 1 || to < from {
-		return cpuTime{}, fmt.Errorf("no name in %q", line)
-	}
-	n, err := ticks(strings.Fields(line[to+1:]), 11, 12)
-	if err != nil {
-		return cpuTime{}, err
-	}
-	return cpuTime{strings.TrimSpace(line[:from]) + " " + line[from+1:to], n[0], n[1]}, nil
+// times is what a process has had of the processors.
+func times(t procstat.Task) string {
+	return fmt.Sprintf("%d %s %d+%d ms", t.ID, t.Name, t.User*10, t.System*10)
 }
 
 func ticks(fields []string, at ...int) ([]uint64, error) {

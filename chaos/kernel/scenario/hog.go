@@ -108,7 +108,11 @@ func (h *hog) verify(i int) error {
 // Limits of a cgroup that swaps.
 const cgroupRoot = "/sys/fs/cgroup"
 
-// tight makes a cgroup that has so much memory, and swaps the rest.
+// tight makes a cgroup that has so much memory, and swaps the rest. It is held to
+// that by memory.high, which makes its processes wait while their pages are
+// being written out. With memory.max alone the kernel (6.12, multi-generational
+// LRU) now and then kills them instead: it looks at the pages sixteen times, all of
+// them on their way to an emulated device, and calls that out of memory.
 func tight(name string, mib int) (string, error) {
 	dir := filepath.Join(cgroupRoot, name)
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
@@ -116,7 +120,8 @@ func tight(name string, mib int) (string, error) {
 	}
 	for _, w := range [][2]string{
 		{filepath.Join(cgroupRoot, "cgroup.subtree_control"), "+memory"},
-		{filepath.Join(dir, "memory.max"), strconv.Itoa(mib << 20)},
+		{filepath.Join(dir, "memory.high"), strconv.Itoa(mib << 20)},
+		{filepath.Join(dir, "memory.max"), strconv.Itoa(mib << 20 * 3 / 2)},
 	} {
 		if err := os.WriteFile(w[0], []byte(w[1]), 0); err != nil {
 			return "", fmt.Errorf("a cgroup: %w", err)

@@ -6,20 +6,19 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"dmps/internal/procstat"
 )
 
-// thread is what proc_pid_stat(5) tells of a thread.
+// thread is one of a process.
 type thread struct {
-	cpuTime
-	state    string
-	cpu      uint64 // which it was last on
-	realTime uint64 // priority; 0: none
-	file     string // its folder in /proc
+	procstat.Task
+	process string // its id
+	dir     string // in /proc
 }
 
 // dumpThreads prints, of all threads that are not asleep or real-time ones,
@@ -34,16 +33,16 @@ func dumpThreads() {
 	}
 	before := make(map[string]uint64)
 	for _, t := range threads() {
-		before[t.file] = t.user + t.system
+		before[t.dir] = t.User + t.System
 	}
 	time.Sleep(time.Second)
 	for _, t := range threads() {
-		ran := t.user + t.system - before[t.file]
-		if t.realTime == 0 && t.state != "R" && t.state != "D" && ran == 0 {
+		ran := t.User + t.System - before[t.dir]
+		if t.Priority == 0 && t.State != 'R' && t.State != 'D' && ran == 0 {
 			continue
 		}
-		fmt.Printf("--- %v: %s on cpu %d, priority %d, ran %d ms of the last second\n", t.cpuTime, t.state, t.cpu, t.realTime, ran*10)
-		if stack, err := os.ReadFile(filepath.Join(t.file, "stack")); err == nil { // or it has ended
+		fmt.Printf("--- %s/%s: %c on cpu %d, policy %d, priority %d, ran %d ms of the last second\n", t.process, times(t.Task), t.State, t.CPU, t.Policy, t.Priority, ran*10)
+		if stack, err := os.ReadFile(filepath.Join(t.dir, "stack")); err == nil { // or it has ended
 			fmt.Printf("%s", stack)
 		}
 	}
@@ -72,29 +71,15 @@ func threads() []thread {
 		if err != nil {
 			continue // it has ended
 		}
-		t, err := parseThread(string(b))
+		t, err := procstat.Parse(b)
 		if err != nil {
 			fmt.Printf("%s: %v\n", f, err)
 			continue
 		}
-		t.file = filepath.Dir(f)
-		t.name = filepath.Base(filepath.Dir(filepath.Dir(t.file))) + "/" + t.name
-		all = append(all, t)
+		dir := filepath.Dir(f)
+		all = append(all, thread{t, filepath.Base(filepath.Dir(filepath.Dir(dir))), dir})
 	}
 	return all
-}
-
-func parseThread(line string) (thread, error) {
-	c, err := parseStat(line)
-	if err != nil {
-		return thread{}, err
-	}
-	f := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
-	n, err := ticks(f, 36, 37)
-	if err != nil {
-		return thread{}, err
-	}
-	return thread{cpuTime: c, state: f[0], cpu: n[0], realTime: n[1]}, nil
 }
 
 func sysrq(key string) {

@@ -2,10 +2,7 @@ package bed
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
-	"io"
-	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,56 +29,6 @@ func TestRunRefuses(t *testing.T) {
 	if out.Len() > 0 {
 		t.Errorf("it reported: %s", &out)
 	}
-}
-
-// TestHandshake speaks to a server that does as the NBD protocol says, with and
-// without the zeros that old servers send.
-func TestHandshake(t *testing.T) {
-	for _, flags := range []uint16{0b01, 0b11} {
-		client, server := net.Pipe()
-		served := make(chan error, 1)
-		go func() { served <- serveHandshake(server, flags) }()
-		size, sent, err := handshake(client)
-		if err != nil || size != 1<<30 || sent != 0x65 {
-			t.Errorf("flags %b: size %d, flags %#x, %v", flags, size, sent, err)
-		}
-		// Nothing is left in the stream: what comes next is the transmission.
-		if err := errors.Join(<-served, client.Close(), server.Close()); err != nil {
-			t.Errorf("flags %b: server: %v", flags, err)
-		}
-	}
-	client, server := net.Pipe()
-	go func() {
-		_, _ = server.Write([]byte("HTTP/1.1 400 no\r\n\r\n")) // the client judges
-	}()
-	if _, _, err := handshake(client); err == nil {
-		t.Error("another protocol was taken for NBD")
-	}
-	if err := errors.Join(client.Close(), server.Close()); err != nil {
-		t.Error(err)
-	}
-}
-
-func serveHandshake(c net.Conn, flags uint16) error {
-	if _, err := c.Write(binary.BigEndian.AppendUint16([]byte("NBDMAGICIHAVEOPT"), flags)); err != nil {
-		return err
-	}
-	var ask [20]byte
-	if _, err := io.ReadFull(c, ask[:]); err != nil {
-		return err
-	}
-	want := binary.BigEndian.AppendUint32(nil, uint32(flags))
-	want = append(want, "IHAVEOPT\x00\x00\x00\x01\x00\x00\x00\x00"...)
-	if !bytes.Equal(ask[:], want) {
-		return errors.New("the client asked for something else than the default export")
-	}
-	reply := binary.BigEndian.AppendUint64(nil, 1<<30)
-	reply = binary.BigEndian.AppendUint16(reply, 0x65)
-	if flags&2 == 0 {
-		reply = append(reply, make([]byte, 124)...)
-	}
-	_, err := c.Write(reply)
-	return err
 }
 
 // TestDeviceClose: what was put up last is taken down first, and what fails does

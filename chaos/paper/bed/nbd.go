@@ -2,10 +2,8 @@ package bed
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -15,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dmps/client/nbddev"
+	"dmps/internal/nbdclient"
 )
 
 // nbdIndex is the device that a plain server becomes.
@@ -40,7 +39,13 @@ func kernelNBD(ctx context.Context, address string) (detach func() error, err er
 		return fail(err)
 	}
 	defer func() { err = errors.Join(err, c.Close()) }() // the kernel has its own reference
-	size, flags, err := handshake(c)
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return fail(err)
+	}
+	export, err := nbdclient.Negotiate(c, "")
+	if err == nil {
+		err = c.SetDeadline(time.Time{})
+	}
 	if err != nil {
 		return fail(fmt.Errorf("negotiating: %w", err))
 	}
@@ -58,7 +63,7 @@ func kernelNBD(ctx context.Context, address string) (detach func() error, err er
 	}
 	defer func() { err = errors.Join(err, driver.Close()) }()
 	_, err = driver.Connect(nbddev.Connection{
-		Index: nbdIndex, Sockets: []int{int(f.Fd())}, Size: int64(size), BlockSize: 4096, Flags: flags,
+		Index: nbdIndex, Sockets: []int{int(f.Fd())}, Size: export.Size, BlockSize: 4096, Flags: export.Flags,
 		Timeout: time.Minute, DeadTimeout: time.Minute,
 	})
 	if err != nil {
@@ -71,38 +76,6 @@ func kernelNBD(ctx context.Context, address string) (detach func() error, err er
 		}
 		return errors.Join(driver.Disconnect(nbdIndex), driver.Close(), gone(nbdPath))
 	}, queue(nbdPath)
-}
-
-// handshake takes the default export in the way of NBD_OPT_EXPORT_NAME (NBD
-// protocol, doc/proto.md), and returns its size and transmission flags.
-func handshake(c net.Conn) (size uint64, flags uint16, err error) {
-	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		return 0, 0, err
-	}
-	var hello [18]byte
-	if _, err := io.ReadFull(c, hello[:]); err != nil {
-		return 0, 0, err
-	}
-	if string(hello[:16]) != "NBDMAGICIHAVEOPT" {
-		return 0, 0, fmt.Errorf("a greeting of %q", hello[:16])
-	}
-	const fixedNewstyle, noZeroes, exportName = 1, 2, 1
-	var ask [20]byte
-	server := binary.BigEndian.Uint16(hello[16:])
-	binary.BigEndian.PutUint32(ask[:], uint32(server&(fixedNewstyle|noZeroes)))
-	copy(ask[4:], "IHAVEOPT")
-	binary.BigEndian.PutUint32(ask[12:], exportName)
-	if _, err := c.Write(ask[:]); err != nil {
-		return 0, 0, err
-	}
-	reply := make([]byte, 10)
-	if server&noZeroes == 0 {
-		reply = make([]byte, 134)
-	}
-	if _, err := io.ReadFull(c, reply); err != nil {
-		return 0, 0, err
-	}
-	return binary.BigEndian.Uint64(reply), binary.BigEndian.Uint16(reply[8:]), c.SetDeadline(time.Time{})
 }
 
 // queue gives the device of the plain server the settings that dmps gives its
