@@ -121,7 +121,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	if f.care {
 		heap += f.careMem
 	}
-	if err := settleHeap(heap, false); err != nil {
+	if err := settleHeap(ctx, heap, false); err != nil {
 		return err
 	}
 	adm := newAdmin(f.pprof, log)
