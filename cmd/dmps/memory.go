@@ -4,10 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
-	"runtime/debug"
 
-	"dmps/internal/bytesize"
 	"dmps/internal/memlock"
 )
 
@@ -32,23 +29,4 @@ func lockMemory(allowSwappable bool, log *slog.Logger) (locked bool, err error) 
 	}
 	log.Warn("MEMORY IS NOT LOCKED: this machine must not swap to a volume that is served like this, it could wait for itself", "error", err)
 	return false, nil
-}
-
-// heapReserve is how much the Go heap of a client can grow without a page
-// fault: what opening connections, reports and answers to questions take, many
-// times over. The page path takes nothing.
-const heapReserve = 16 * bytesize.MiB
-
-// settleHeap makes the Go heap a fixed cost: it may take limit, near which the
-// collector works harder instead of taking more, and what it has and soon needs
-// is in memory. Page buffers are outside of it.
-func settleHeap(limit bytesize.Size, locked bool) error {
-	debug.SetMemoryLimit(int64(limit))
-	if !locked {
-		return nil
-	}
-	reserve := make([]byte, heapReserve)
-	err := memlock.Populate()
-	runtime.KeepAlive(reserve)
-	return err
 }

@@ -122,7 +122,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	if f.care {
 		heap += f.careMem
 	}
-	if err := settleHeap(heap, false); err != nil {
+	if err := settleHeap(ctx, heap, false); err != nil {
 		return err
 	}
 	medium, err := serveBy(f.listen, log)
