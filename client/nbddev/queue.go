@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"dmps/internal/blockdev"
 )
 
 // Settings of the device's queue. A message to the client that a signal
@@ -38,5 +40,5 @@ func tune(root string, index int) error {
 			return fmt.Errorf("setting %s to %s, so that %s: %w", s.name, s.value, s.why, err)
 		}
 	}
-	return nil
+	return blockdev.Unthrottle(root, fmt.Sprintf("nbd%d", index))
 }

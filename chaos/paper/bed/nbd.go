@@ -83,7 +83,7 @@ func kernelNBD(ctx context.Context, address string) (detach func() error, err er
 func queue(path string) error {
 	dir := filepath.Join("/sys/class/block", filepath.Base(path), "queue")
 	var errs []error
-	for name, value := range map[string]string{"scheduler": "none", "nr_requests": "16", "max_sectors_kb": "128", "rotational": "0", "read_ahead_kb": "128"} {
+	for name, value := range map[string]string{"scheduler": "none", "nr_requests": "16", "max_sectors_kb": "128", "rotational": "0", "read_ahead_kb": "128", "wbt_lat_usec": "0"} {
 		errs = append(errs, setting(filepath.Join(dir, name), value))
 	}
 	return errors.Join(errs...)
