@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -57,6 +61,22 @@ func (c *cluster) swapped(ctx context.Context) error {
 	space, err := swapctl.Find(st.Device)
 	if err == nil && space == nil {
 		err = fmt.Errorf("%s is not swap space", st.Device)
+	}
+	if err == nil {
+		err = unthrottled(st.Device)
+	}
+	return err
+}
+
+// unthrottled is nil when the kernel lets kswapd write to a device whatever its
+// reads take.
+func unthrottled(device string) error {
+	b, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(device), "queue/wbt_lat_usec"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it has no such thing
+	}
+	if s := strings.TrimSpace(string(b)); err == nil && s != "0" {
+		err = fmt.Errorf("writes to %s are throttled: wbt_lat_usec is %s", device, s)
 	}
 	return err
 }
