@@ -143,6 +143,7 @@ func (v *Volume) nextRebuild() (job *rebuildJob, deferred bool) {
 		return nil, true
 	}
 	best.ref.filling = true
+	v.mu.count.rebuildPasses++
 	v.beginFillLocked()
 	return &rebuildJob{grp: best.ref.group, col: best.ref.col, ref: best.ref, peer: best.peer, conn: best.ref.conn}, deferred
 }
@@ -154,8 +155,17 @@ func (v *Volume) endRebuild(j *rebuildJob) {
 	v.mu.Unlock()
 }
 
+// restRebuild has a member rest for which nothing could be done. Without, the
+// driver would choose it again at once, and for ever.
+func (v *Volume) restRebuild(j *rebuildJob) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	j.ref.notBefore = nanotime() + int64(rebuildRest)
+}
+
 // fillMember goes once through the rows that a member misses.
 func (v *Volume) fillMember(ctx context.Context, j *rebuildJob) {
+	listed := false
 	for ctx.Err() == nil {
 		most, granted, err := v.admit(ctx)
 		if err != nil {
@@ -165,10 +175,14 @@ func (v *Volume) fillMember(ctx context.Context, j *rebuildJob) {
 		if len(rows) == 0 {
 			v.settle(granted, 0)
 			if !more {
+				if !listed { // of what it misses nothing can be decoded now
+					v.restRebuild(j)
+				}
 				return
 			}
 			continue
 		}
+		listed = true
 		res, err := j.conn.Rebuild(ctx, spec)
 		if err != nil && !knownOutcome(err) {
 			// What is under way must not land in rows that are used anew: the

@@ -31,6 +31,7 @@ type counters struct {
 	sessionsLost        int64
 	erasedRows          int64 // dead rows whose headers were erased
 
+	rebuildPasses              int64 // times that somebody went through the rows of a member that misses some
 	rebuiltRows, rebuildFailed int64 // rows that members were given, and that they could not be given
 	rebuildPulled              int64 // bytes that servers pulled for it
 }
@@ -46,7 +47,7 @@ func (c *counters) asMap() map[string]int64 {
 		"degraded_reads": c.degradedReads, "hedged_reads": c.hedges, "hedge_wins": c.hedgeWins,
 		"cleaned_pages": c.cleanedPages, "corrupt_pages": c.corrupt, "lost_pages": c.lost,
 		"sessions_lost": c.sessionsLost, "erased_rows": c.erasedRows,
-		"rebuilt_rows": c.rebuiltRows, "rebuild_failed_rows": c.rebuildFailed, "rebuild_pulled_bytes": c.rebuildPulled,
+		"rebuild_passes": c.rebuildPasses, "rebuilt_rows": c.rebuiltRows, "rebuild_failed_rows": c.rebuildFailed, "rebuild_pulled_bytes": c.rebuildPulled,
 	}
 }
 

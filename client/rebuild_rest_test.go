@@ -1,0 +1,54 @@
+package client
+
+import (
+	"testing"
+	"time"
+
+	"dmps/raid"
+)
+
+// TestRebuildRests: a member that is up, and misses rows that nobody who is up
+// holds, is not gone through again and again: seen in a guest, the client kept a
+// processor busy with it, before everybody else, until the kernel gave its
+// device up.
+func TestRebuildRests(t *testing.T) {
+	f := newFakeNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 256, 1, 512)
+	m := newFakeMeta(l)
+	v := openTest(t, f, l, func(c *Config) { c.Meta, c.Lease = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond} })
+	defer closeTest(t, v)
+	if _, err := v.WriteAt(make([]byte, v.Size()), 0); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, raid.PageSize)
+	for p := range 256 {
+		stamp(b, p, 1)
+		if _, err := v.WriteAt(b, int64(p)*raid.PageSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holders := l.Groups[0].Members
+	lost, left := string(holders[0].Server), string(holders[1].Server)
+	var spare string
+	for id := range f.servers {
+		if id != lost && id != left {
+			spare = id
+		}
+	}
+	f.away(left, true)
+	f.kill(lost)
+	m.replace(f, lost, spare)
+	passes := func() int64 { return v.Report().Counters["rebuild_passes"] }
+	waitFor(t, func() bool { return passes() > 0 })
+	before := passes()
+	const looks = 4
+	time.Sleep(looks * rebuildRest)
+	if n := passes() - before; n > 2*looks {
+		t.Errorf("%d passes within %v, though nothing can be rebuilt", n, looks*rebuildRest)
+	}
+	f.away(left, false)
+	waitHealed(t, v, m)
+	if err := v.check(); err != nil {
+		t.Fatal(err)
+	}
+}
