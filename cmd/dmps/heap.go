@@ -48,18 +48,14 @@ const heapLook = 100 * time.Millisecond
 
 // keepHeap collects before a heap would have to grow.
 func keepHeap(ctx context.Context) {
-	of := []metrics.Sample{
-		{Name: "/memory/classes/heap/objects:bytes"},
-		{Name: "/memory/classes/heap/unused:bytes"},
-		{Name: "/memory/classes/heap/free:bytes"},
-	}
-	read := func() (used, size uint64) {
+	// Spans without a single object. What is unused in others serves only objects
+	// of their sizes: it is not to be counted on.
+	of := []metrics.Sample{{Name: "/memory/classes/heap/free:bytes"}}
+	free := func() uint64 {
 		metrics.Read(of)
-		used = of[0].Value.Uint64()
-		return used, used + of[1].Value.Uint64() + of[2].Value.Uint64()
+		return of[0].Value.Uint64()
 	}
-	used, size := read()
-	h := heapRoom{live: used, size: size}
+	var room heapRoom
 	tick := time.NewTicker(heapLook)
 	defer tick.Stop()
 	for {
@@ -68,31 +64,34 @@ func keepHeap(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if used, _ := read(); h.full(used) {
+		if room.low(free()) {
 			runtime.GC()
-			h.collected(read())
+			room.collected(free())
 		}
 	}
 }
 
-// heapRoom decides when a heap is collected. Pure policy.
+// heapRoom decides when a heap is collected: when half of what was free after the
+// last time is gone. A heap that is all alive is left to grow, and has room again
+// then. Pure policy; the zero value is one of which nothing is known.
 type heapRoom struct {
-	live uint64 // bytes after the last collection
-	size uint64 // bytes that the heap has from the system
+	free uint64 // bytes, after the last collection, or since the heap grew
 }
 
-// full reports whether a heap that now uses so many bytes is to be collected:
-// three quarters of the room between what lives and what there is are gone.
-func (h *heapRoom) full(used uint64) bool {
-	room := uint64(0)
-	if h.size > h.live {
-		room = h.size - h.live
+// low takes what is free now.
+func (h *heapRoom) low(free uint64) bool {
+	h.free = max(h.free, free)
+	return free < h.free/2
+}
+
+// heapLeast is the room below which a heap counts as all alive: it would be
+// collected at every look.
+const heapLeast = 2 << 20
+
+// collected takes what is free after a collection.
+func (h *heapRoom) collected(free uint64) {
+	h.free = free
+	if free < heapLeast {
+		h.free = 0
 	}
-	return used >= h.live+room/4*3
-}
-
-// collected takes what a collection has left. A heap that is nearly all alive has
-// to grow after all, or it would be collected at every look.
-func (h *heapRoom) collected(used, size uint64) {
-	h.live, h.size = used, max(size, used+uint64(heapReserve)/4)
 }

@@ -7,41 +7,41 @@ import (
 )
 
 // TestHeapRoom: garbage is collected before the heap has to grow, and not at
-// every look; a heap that is all alive is given room.
+// every look; a heap that is all alive grows, and is kept from then on.
 func TestHeapRoom(t *testing.T) {
 	const mib = uint64(bytesize.MiB)
 	for _, c := range []struct {
-		name       string
-		alive      uint64
-		rate       uint64 // of garbage, a look
-		most       uint64 // bytes used at most
-		collects   int    // at least
-		collectsNo int    // at most
+		name        string
+		room        uint64 // without garbage
+		rate        uint64 // of garbage, a look
+		least, most int    // collections in 1000 looks
 	}{
-		{"idle", 8 * mib, 1 << 10, 24 * mib, 0, 1},
-		{"rebuild", 8 * mib, mib, 24 * mib, 80, 100},
-		{"map of a large volume", 4096 * mib, mib, (4096 + 16) * mib, 80, 100},
+		{"idle", 16 * mib, 1 << 10, 0, 0},
+		{"rebuild", 16 * mib, mib, 100, 125},
+		{"little room", 2 * mib, mib / 8, 100, 125},
+		{"too little room", 2*mib - 1, 1 << 10, 0, 1},
+		{"none left, then it grows", 0, 0, 0, 0},
 	} {
-		h := heapRoom{live: c.alive, size: c.alive + 16*mib}
-		used, n := c.alive, 0
+		var h heapRoom
+		free, n := c.room, 0
 		for range 1000 {
-			used += c.rate
-			if used > c.most {
-				t.Fatalf("%s: %d MiB in use", c.name, used/mib)
+			if free < c.rate {
+				t.Fatalf("%s: it had to grow", c.name)
 			}
-			if h.full(used) {
+			free -= c.rate
+			if h.low(free) {
 				n++
-				used = c.alive
-				h.collected(used, c.alive+16*mib)
+				free = c.room
+				h.collected(free)
 			}
 		}
-		if n < c.collects || n > c.collectsNo {
+		if n < c.least || n > c.most {
 			t.Errorf("%s: %d collections", c.name, n)
 		}
 	}
 	var h heapRoom
-	h.collected(24*mib, 24*mib)
-	if h.full(24*mib) || !h.full(28*mib) {
-		t.Errorf("without room: %+v", h)
+	h.collected(0)
+	if h.low(0) || h.low(4*mib) || !h.low(mib) {
+		t.Error("a heap that had no room and has grown is not kept")
 	}
 }
