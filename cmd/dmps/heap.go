@@ -20,10 +20,11 @@ const heapReserve = 16 * bytesize.MiB
 // collector works harder instead of taking more, and with locked memory what it
 // has and soon needs is in memory. Page buffers are outside of it.
 //
-// With locked memory the collector's own pace is taken from it until ctx ends:
-// it would let the heap grow to a multiple of what lives, pages that a kernel
-// without memory had to find, and give back what is more than that, by a call
-// that for locked memory maps fresh pages in their place.
+// With locked memory the collector's own pace is taken from it until ctx ends.
+// It would let the heap grow to a multiple of what lives, pages that a kernel
+// without memory had to find; and it would give back what is more than that, by a
+// call that for locked memory maps fresh pages in their place. Instead the heap is
+// collected when what was filled here is used up.
 func settleHeap(ctx context.Context, limit bytesize.Size, locked bool) error {
 	debug.SetMemoryLimit(int64(limit))
 	if !locked {
@@ -34,28 +35,69 @@ func settleHeap(ctx context.Context, limit bytesize.Size, locked bool) error {
 		return err
 	}
 	runtime.KeepAlive(reserve)
-	percent := debug.SetGCPercent(-1) // the limit still collects
+	percent := debug.SetGCPercent(-1) // by the limit alone
 	runtime.GC()
+	h := heapLimit{most: int64(limit)}
+	debug.SetMemoryLimit(h.set(readHeap()))
 	go func() {
 		defer debug.SetGCPercent(percent)
-		keepHeap(ctx)
+		h.keep(ctx)
 	}()
 	return nil
 }
 
-// heapLook is how often a kept heap is looked at.
-const heapLook = 100 * time.Millisecond
+// heapState is what Go has of the system, in bytes.
+type heapState struct {
+	mapped int64 // all, but for what was given back
+	heap   int64 // of that, for objects
+	live   int64 // objects that the last collection found alive
+}
 
-// keepHeap collects before a heap would have to grow.
-func keepHeap(ctx context.Context) {
-	// Spans without a single object. What is unused in others serves only objects
-	// of their sizes: it is not to be counted on.
-	of := []metrics.Sample{{Name: "/memory/classes/heap/free:bytes"}}
-	free := func() uint64 {
-		metrics.Read(of)
-		return of[0].Value.Uint64()
+func readHeap() heapState {
+	s := []metrics.Sample{
+		{Name: "/memory/classes/total:bytes"},
+		{Name: "/memory/classes/heap/released:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/gc/heap/live:bytes"},
 	}
-	var room heapRoom
+	metrics.Read(s)
+	v := func(i int) int64 { return int64(s[i].Value.Uint64()) }
+	return heapState{mapped: v(0) - v(1), heap: v(2) + v(3) + v(4), live: v(5)}
+}
+
+// heapLimit is the memory limit of a locked heap. Pure policy, but for keep.
+type heapLimit struct {
+	most    int64 // what the user allows
+	present int64
+}
+
+// Of a memory limit the collector leaves 3 % free, and the scavenger gives back
+// what is above 95 % of it (runtime, mgcpacer.go and mgcscavenge.go).
+const retained = 95
+
+// set takes what there is for the limit.
+func (h *heapLimit) set(s heapState) int64 {
+	h.present = min(s.mapped*100/retained, h.most)
+	return h.present
+}
+
+// raise reports whether so much of the heap is alive that it would be collected
+// all the time, and raises the limit by the reserve.
+func (h *heapLimit) raise(s heapState) bool {
+	room := h.present*retained/100 - (s.mapped - s.heap) - s.live
+	if room >= int64(heapReserve)/2 || h.present >= h.most {
+		return false
+	}
+	h.present = min(h.present+int64(heapReserve), h.most)
+	return true
+}
+
+// heapLook is how often a locked heap is looked at.
+const heapLook = 5 * time.Second
+
+func (h *heapLimit) keep(ctx context.Context) {
 	tick := time.NewTicker(heapLook)
 	defer tick.Stop()
 	for {
@@ -64,34 +106,8 @@ func keepHeap(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if room.low(free()) {
-			runtime.GC()
-			room.collected(free())
+		if h.raise(readHeap()) {
+			debug.SetMemoryLimit(h.present)
 		}
-	}
-}
-
-// heapRoom decides when a heap is collected: when half of what was free after the
-// last time is gone. A heap that is all alive is left to grow, and has room again
-// then. Pure policy; the zero value is one of which nothing is known.
-type heapRoom struct {
-	free uint64 // bytes, after the last collection, or since the heap grew
-}
-
-// low takes what is free now.
-func (h *heapRoom) low(free uint64) bool {
-	h.free = max(h.free, free)
-	return free < h.free/2
-}
-
-// heapLeast is the room below which a heap counts as all alive: it would be
-// collected at every look.
-const heapLeast = 2 << 20
-
-// collected takes what is free after a collection.
-func (h *heapRoom) collected(free uint64) {
-	h.free = free
-	if free < heapLeast {
-		h.free = 0
 	}
 }

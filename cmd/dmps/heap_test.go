@@ -6,42 +6,38 @@ import (
 	"dmps/internal/bytesize"
 )
 
-// TestHeapRoom: garbage is collected before the heap has to grow, and not at
-// every look; a heap that is all alive grows, and is kept from then on.
-func TestHeapRoom(t *testing.T) {
-	const mib = uint64(bytesize.MiB)
+// TestHeapLimit: a heap keeps the size that it was filled to, and has more only
+// when it would be collected all the time, up to what the user allows.
+func TestHeapLimit(t *testing.T) {
+	const mib = int64(bytesize.MiB)
 	for _, c := range []struct {
-		name        string
-		room        uint64 // without garbage
-		rate        uint64 // of garbage, a look
-		least, most int    // collections in 1000 looks
+		name       string
+		live, most int64
+		more       int64 // live grows by it
+		raises     int
 	}{
-		{"idle", 16 * mib, 1 << 10, 0, 0},
-		{"rebuild", 16 * mib, mib, 100, 125},
-		{"little room", 2 * mib, mib / 8, 100, 125},
-		{"too little room", 2*mib - 1, 1 << 10, 0, 1},
-		{"none left, then it grows", 0, 0, 0, 0},
+		{"as it was", 8 * mib, 256 * mib, 0, 0},
+		{"a little more", 8 * mib, 256 * mib, 6 * mib, 0},
+		{"much more", 8 * mib, 256 * mib, 30 * mib, 2},
+		{"much more than allowed", 8 * mib, 40 * mib, 30 * mib, 1},
+		{"map of a large volume", 4096 * mib, (4096 + 256) * mib, 0, 0},
 	} {
-		var h heapRoom
-		free, n := c.room, 0
-		for range 1000 {
-			if free < c.rate {
-				t.Fatalf("%s: it had to grow", c.name)
-			}
-			free -= c.rate
-			if h.low(free) {
-				n++
-				free = c.room
-				h.collected(free)
-			}
+		const other = 6 * bytesize.MiB
+		s := heapState{mapped: c.live + int64(heapReserve) + int64(other), heap: c.live + int64(heapReserve), live: c.live}
+		h := heapLimit{most: c.most}
+		if got := h.set(s); got < min(s.mapped, c.most) || got > s.mapped*106/100 {
+			t.Errorf("%s: %d MiB of limit for %d", c.name, got/mib, s.mapped/mib)
 		}
-		if n < c.least || n > c.most {
-			t.Errorf("%s: %d collections", c.name, n)
+		s.live += c.more
+		n := 0
+		for h.raise(s) {
+			n++
+		}
+		if n != c.raises || h.present > c.most {
+			t.Errorf("%s: raised %d times, to %d MiB", c.name, n, h.present/mib)
 		}
 	}
-	var h heapRoom
-	h.collected(0)
-	if h.low(0) || h.low(4*mib) || !h.low(mib) {
-		t.Error("a heap that had no room and has grown is not kept")
+	if s := readHeap(); s.mapped < s.heap || s.heap <= 0 {
+		t.Errorf("%+v", s)
 	}
 }
