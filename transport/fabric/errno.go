@@ -1,3 +1,5 @@
+//go:build fabric && cgo
+
 package fabric
 
 import "fmt"
