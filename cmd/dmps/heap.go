@@ -34,11 +34,15 @@ func settleHeap(ctx context.Context, limit bytesize.Size, locked bool) error {
 	if err := memlock.Populate(); err != nil {
 		return err
 	}
-	runtime.KeepAlive(reserve)
 	percent := debug.SetGCPercent(-1) // by the limit alone
-	runtime.GC()
 	h := heapLimit{most: int64(limit)}
 	debug.SetMemoryLimit(h.set(readHeap()))
+	// The scavenger keeps what was in use at the last collection, times the ratio
+	// of the goals of now and then (runtime, mgcscavenge.go). So it has to be one
+	// with this goal, and of a heap that is full.
+	runtime.GC()
+	runtime.KeepAlive(reserve)
+	h.since = readHeap().cycles
 	go func() {
 		defer debug.SetGCPercent(percent)
 		h.keep(ctx)
@@ -51,6 +55,7 @@ type heapState struct {
 	mapped int64 // all, but for what was given back
 	heap   int64 // of that, for objects
 	live   int64 // objects that the last collection found alive
+	cycles int64 // collections so far
 }
 
 func readHeap() heapState {
@@ -61,16 +66,18 @@ func readHeap() heapState {
 		{Name: "/memory/classes/heap/unused:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
 		{Name: "/gc/heap/live:bytes"},
+		{Name: "/gc/cycles/total:gc-cycles"},
 	}
 	metrics.Read(s)
 	v := func(i int) int64 { return int64(s[i].Value.Uint64()) }
-	return heapState{mapped: v(0) - v(1), heap: v(2) + v(3) + v(4), live: v(5)}
+	return heapState{mapped: v(0) - v(1), heap: v(2) + v(3) + v(4), live: v(5), cycles: v(6)}
 }
 
 // heapLimit is the memory limit of a locked heap. Pure policy, but for keep.
 type heapLimit struct {
 	most    int64 // what the user allows
 	present int64
+	since   int64 // collections before what they found alive was without the reserve
 }
 
 // Of a memory limit the collector leaves 3 % free, and the scavenger gives back
@@ -87,7 +94,7 @@ func (h *heapLimit) set(s heapState) int64 {
 // all the time, and raises the limit by the reserve.
 func (h *heapLimit) raise(s heapState) bool {
 	room := h.present*retained/100 - (s.mapped - s.heap) - s.live
-	if room >= int64(heapReserve)/2 || h.present >= h.most {
+	if s.cycles <= h.since || room >= int64(heapReserve)/2 || h.present >= h.most {
 		return false
 	}
 	h.present = min(h.present+int64(heapReserve), h.most)

@@ -30,6 +30,10 @@ func TestHeapLimit(t *testing.T) {
 		}
 		s.live += c.more
 		n := 0
+		if h.raise(s) {
+			t.Errorf("%s: raised before anything was collected", c.name)
+		}
+		s.cycles++
 		for h.raise(s) {
 			n++
 		}
