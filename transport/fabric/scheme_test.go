@@ -32,7 +32,7 @@ func TestParseAddress(t *testing.T) {
 // Without libfabric, and with it where nothing listens, a dial fails and says
 // why.
 func TestDialFails(t *testing.T) {
-	var d Dialer
+	d := Dialer{Strict: true}
 	for _, addr := range []string{"", "nowhere", "tcp://127.0.0.1:1", "fabric+tcp://127.0.0.1:1"} {
 		_, _, err := d.Dial(t.Context(), addr, transport.Hello{}, nil)
 		if err == nil {
