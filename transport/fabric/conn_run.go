@@ -83,10 +83,11 @@ func (c *conn) ends(n int) error {
 		s := &c.mu.slots[i] // nobody else has it until it is free
 		c.deliver(s)
 		c.mu.Lock()
-		r := c.freeLocked(s)
+		r, m := c.freeLocked(s)
 		c.mu.Unlock()
 		r.Err = nil
 		c.call(r)
+		c.landed(m)
 	}
 	if len(c.ended) > 0 {
 		c.linkIdle()
@@ -116,7 +117,7 @@ func (c *conn) linkDone(s *slot) {
 	err := s.lent.Err
 	c.mu.Lock()
 	cause := c.mu.cause
-	r := c.freeLocked(s)
+	r, _ := c.freeLocked(s) // a request of the link's has no chunk here
 	c.mu.Unlock()
 	if errors.Is(err, transport.ErrClosed) && cause != nil {
 		err = outcome(r, cause, time.Now())
@@ -150,7 +151,8 @@ func (c *conn) finish() {
 	var over []*transport.Request
 	for i := range c.mu.slots {
 		if s := &c.mu.slots[i]; s.req != nil && s.rem != nil {
-			over = append(over, c.freeLocked(s))
+			r, _ := c.freeLocked(s) // who waits for a release hears of the session's end
+			over = append(over, r)
 		}
 	}
 	c.mu.Unlock()

@@ -214,21 +214,29 @@ func (c *conn) deliver(s *slot) {
 	}
 }
 
-// freeLocked gives the credit back, and what the request held.
-func (c *conn) freeLocked(s *slot) *transport.Request {
-	r := s.req
-	s.req = nil
+// freeLocked gives the credit back, and what the request held. The caller calls
+// Done, and then landed with the chunk.
+func (c *conn) freeLocked(s *slot) (*transport.Request, *remote) {
+	r, m := s.req, s.rem
+	s.req, s.rem = nil, nil
 	if s.bounce != noBounce {
 		c.mu.spare = append(c.mu.spare, s.bounce)
 		s.bounce = noBounce
 	}
-	if m := s.rem; m != nil {
-		s.rem = nil
-		if m.flight--; m.flight == 0 && m.gone != nil {
-			close(m.gone)
-			m.gone = nil
-		}
-	}
 	c.mu.free = append(c.mu.free, s.i)
-	return r
+	return r, m
+}
+
+// landed takes a request out of those in flight at a chunk, after its Done: a
+// release returns when the caller has heard of all.
+func (c *conn) landed(m *remote) {
+	if m == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m.flight--; m.flight == 0 && m.gone != nil {
+		close(m.gone)
+		m.gone = nil
+	}
 }
