@@ -21,33 +21,18 @@ func TestTidy(t *testing.T) {
 			v := openTest(t, f, l)
 			defer closeTest(t, v)
 			r := rand.New(rand.NewPCG(7, uint64(g.K)))
-			want := make([]byte, v.Size())
-			write := func(p int) {
-				t.Helper()
-				b := randomBytes(r, raid.PageSize)
-				if _, err := v.WriteAt(b, int64(p)*raid.PageSize); err != nil {
-					t.Fatal(err)
-				}
-				copy(want[p*raid.PageSize:], b)
-			}
-			whole := randomBytes(r, len(want))
-			if _, err := v.WriteAt(whole, 0); err != nil {
+			want := randomBytes(r, int(v.Size()))
+			if _, err := v.WriteAt(want, 0); err != nil {
 				t.Fatal(err)
 			}
-			copy(want, whole)
-			for n := 0; n < pages; n++ {
-				write(r.IntN(pages))
-			}
+			overwrite(t, v, r, want, pages)
 			v.mu.Lock()
 			sparse := v.mu.log.Sparse()
 			v.mu.Unlock()
 			if !sparse {
 				t.Fatal("it is not sparse: this shows nothing")
 			}
-			waitFor(t, func() bool {
-				c := v.Report().Counters
-				return c["stored_bytes"] <= c["stored_bytes_bound"]
-			})
+			waitFor(t, func() bool { return packed(v) })
 			// At rest it stays at rest.
 			moved := v.Report().Counters["cleaned_pages"]
 			if moved == 0 {
@@ -58,13 +43,8 @@ func TestTidy(t *testing.T) {
 				t.Errorf("%d more pages moved below the bound", n-moved)
 			}
 			// Twice: writers come back, and rest again.
-			for n := 0; n < pages/4; n++ {
-				write(r.IntN(pages))
-			}
-			waitFor(t, func() bool {
-				c := v.Report().Counters
-				return c["stored_bytes"] <= c["stored_bytes_bound"]
-			})
+			overwrite(t, v, r, want, pages/4)
+			waitFor(t, func() bool { return packed(v) })
 			compareAll(t, v, want)
 			if err := v.check(); err != nil {
 				t.Fatal(err)
@@ -88,14 +68,7 @@ func TestTidyHurt(t *testing.T) {
 	if _, err := v.WriteAt(want, 0); err != nil {
 		t.Fatal(err)
 	}
-	for range pages {
-		p := r.IntN(pages)
-		b := randomBytes(r, raid.PageSize)
-		if _, err := v.WriteAt(b, int64(p)*raid.PageSize); err != nil {
-			t.Fatal(err)
-		}
-		copy(want[p*raid.PageSize:], b)
-	}
+	overwrite(t, v, r, want, pages)
 	moved := func() int64 { return v.Report().Counters["cleaned_pages"] }
 	waitFor(t, func() bool { return moved() > 0 })
 	f.away("s0", true)
@@ -105,16 +78,32 @@ func TestTidyHurt(t *testing.T) {
 	if n := moved() - before; n > 4*raid.MaxBatchPages {
 		t.Errorf("%d pages were moved while a member was away", n)
 	}
-	if c := v.Report().Counters; c["stored_bytes"] <= c["stored_bytes_bound"] {
+	if packed(v) {
 		t.Error("all was packed before the member went away: this shows nothing")
 	}
 	f.away("s0", false)
-	waitFor(t, func() bool {
-		c := v.Report().Counters
-		return c["stored_bytes"] <= c["stored_bytes_bound"]
-	})
+	waitFor(t, func() bool { return packed(v) })
 	compareAll(t, v, want)
 	if err := v.check(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// overwrite writes n pages at random, and notes in want what they hold.
+func overwrite(t *testing.T, v *Volume, r *rand.Rand, want []byte, n int) {
+	t.Helper()
+	for range n {
+		p := r.IntN(len(want) / raid.PageSize)
+		b := randomBytes(r, raid.PageSize)
+		if _, err := v.WriteAt(b, int64(p)*raid.PageSize); err != nil {
+			t.Fatal(err)
+		}
+		copy(want[p*raid.PageSize:], b)
+	}
+}
+
+// packed reports whether no more is stored than the bound for a volume at rest.
+func packed(v *Volume) bool {
+	c := v.Report().Counters
+	return c["stored_bytes"] <= c["stored_bytes_bound"]
 }

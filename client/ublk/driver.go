@@ -150,10 +150,7 @@ func (d *driver) setLimits(id int, l limits) error {
 }
 
 func (d *driver) start(id, pid int) error {
-	if err := d.uninterrupted("starting", id, cmdStartDev, ctrlCmd{data: uint64(pid)}); err != nil {
-		return err
-	}
-	return unthrottle(id)
+	return d.uninterrupted("starting", id, cmdStartDev, ctrlCmd{data: uint64(pid)})
 }
 
 func (d *driver) stop(id int) error {
@@ -185,13 +182,12 @@ func (d *driver) startRecovery(id int) error {
 }
 
 func (d *driver) endRecovery(id, pid int) error {
-	if err := d.uninterrupted("ending the recovery of", id, cmdEndRecovery, ctrlCmd{data: uint64(pid)}); err != nil {
-		return err
-	}
-	return unthrottle(id)
+	return d.uninterrupted("ending the recovery of", id, cmdEndRecovery, ctrlCmd{data: uint64(pid)})
 }
 
-func unthrottle(id int) error { return blockdev.Unthrottle("/sys", fmt.Sprintf("ublkb%d", id)) }
+func (d *driver) unthrottle(id int) error {
+	return blockdev.Unthrottle("/sys", fmt.Sprintf("ublkb%d", id))
+}
 
 // uninterrupted is about for commands that wait and that a signal ends.
 func (d *driver) uninterrupted(what string, id int, op uint32, c ctrlCmd) error {

@@ -242,6 +242,13 @@ func (k *fakeKernel) startRecovery(id int) error {
 	return nil
 }
 
+func (k *fakeKernel) unthrottle(id int) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, err := k.command("unthrottled", id)
+	return err
+}
+
 func (k *fakeKernel) endRecovery(id, pid int) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -36,6 +36,9 @@ type kernel interface {
 	// startRecovery makes the queues of a quiesced device anew: errNotYet while
 	// the old server is ending, errBegun when no queue is anybody's.
 	startRecovery(id int) error
+	// unthrottle lets the kernel write whatever reads take. It waits until the
+	// device has no request in flight: for one that is new, never for one in use.
+	unthrottle(id int) error
 	// endRecovery lets waiting requests go, once all were fetched.
 	endRecovery(id, pid int) error
 

@@ -18,6 +18,7 @@ func TestKill(t *testing.T) {
 		k := newFakeKernel(t)
 		kept := devicetest.NewDisk(256 * pageSize)
 		first := devicetest.New(t, kept, 128, false)
+		k.fail["unthrottled"] = errors.New("read only") // no reason not to serve
 		s := up(t, k, Config{Device: first, Queues: queues, Depth: 4})
 		want := fill(256*pageSize, 4)
 		for p := range 128 {
@@ -47,6 +48,10 @@ func TestKill(t *testing.T) {
 		s2 := up(t, k, Config{Device: second, ID: AnyID, Queues: 2, Depth: 99, MaxIO: 1 << 20})
 		if !s2.Recovered() || s2.ID() != s.ID() || len(s2.queues) != queues || len(s2.queues[0].calls) != 4 {
 			t.Errorf("recovered %v, device %d, %d queues", s2.Recovered(), s2.ID(), len(s2.queues))
+		}
+		// It would wait for what is in flight, which waits for this server.
+		if n := len(slices.DeleteFunc(slices.Clone(k.log), func(s string) bool { return s != "unthrottled" })); n != 1 {
+			t.Errorf("the queue was set %d times, not only when the device was new", n)
 		}
 		for i, r := range reqs {
 			if got := <-r.res; got != pageSize {

@@ -93,6 +93,9 @@ func create(ctx context.Context, k kernel, cfg *Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, k.remove(int(got.id)))
 	}
+	if err := k.unthrottle(int(got.id)); err != nil {
+		s.log.Warn("page-outs may be held back while page-ins take long", "device", s.Path(), "err", err)
+	}
 	s.log.Info("block device is there", "device", s.Path(), "queues", len(s.queues), "depth", got.depth)
 	return s, nil
 }

@@ -18,6 +18,9 @@ import (
 // that time. Over a network, and under load, they do; and the writer that it makes wait
 // is then kswapd, whom everybody needs to have memory. A kernel without it has
 // nothing to set.
+//
+// The kernel lets requests in flight end before it changes a queue, and holds new
+// ones until then: this is for a device that is not in use yet.
 func Unthrottle(sysfs, name string) error {
 	err := os.WriteFile(filepath.Join(sysfs, "block", name, "queue", "wbt_lat_usec"), []byte("0"), 0)
 	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {

@@ -64,8 +64,7 @@ type conn struct {
 		ring   ring
 		posted int // operations without an end
 		linked bool
-		timer  *time.Timer
-		expiry time.Time // when timer fires; zero: not armed
+		alarm  transport.Alarm
 	}
 
 	ended []uint16 // of the session's goroutine
@@ -88,8 +87,7 @@ func newConn(d *Dialer, provider string, idle func()) *conn {
 	}
 	c.eager, c.spin = max(c.eager, 0), max(c.spin, 0)
 	c.mu.chunks = make(map[uint64]*remote)
-	c.mu.timer = time.AfterFunc(time.Hour, c.expire)
-	c.mu.timer.Stop()
+	c.mu.alarm.Init(c.expire)
 	return c
 }
 
@@ -171,7 +169,7 @@ func (c *conn) Submit(r *transport.Request) error {
 	}
 	c.mu.free = c.mu.free[:k]
 	r.Err, r.Wire.ID, r.Wire.Start = nil, uint32(i), int64(time.Since(epoch))
-	c.armLocked(r.Deadline)
+	c.mu.alarm.Set(r.Deadline)
 	return nil
 }
 
@@ -314,14 +312,9 @@ func (c *conn) Err() error {
 
 // Abort implements transport.Conn.
 func (c *conn) Abort(cause error) {
-	if cause == nil {
-		cause = transport.ErrClosed
-	} else if !errors.Is(cause, transport.ErrClosed) {
-		cause = fmt.Errorf("%w: %w", transport.ErrClosed, cause)
-	}
 	c.mu.Lock()
 	if c.mu.cause == nil {
-		c.mu.cause = cause
+		c.mu.cause = transport.Ended(cause)
 	}
 	if c.ep != nil {
 		c.ep.wake()

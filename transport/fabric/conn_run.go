@@ -120,7 +120,7 @@ func (c *conn) linkDone(s *slot) {
 	r, _ := c.freeLocked(s) // a request of the link's has no chunk here
 	c.mu.Unlock()
 	if errors.Is(err, transport.ErrClosed) && cause != nil {
-		err = outcome(r, cause, time.Now())
+		err = transport.Outcome(r, cause, time.Now())
 	}
 	r.Err = err
 	c.call(r)
@@ -145,7 +145,7 @@ func (c *conn) failed(err error) {
 func (c *conn) finish() {
 	c.mu.Lock()
 	cause := c.mu.cause
-	c.mu.timer.Stop()
+	c.mu.alarm.Stop()
 	c.release() // under the lock: nobody is posting
 	now := time.Now()
 	var over []*transport.Request
@@ -157,7 +157,7 @@ func (c *conn) finish() {
 	}
 	c.mu.Unlock()
 	for _, r := range over {
-		r.Err = outcome(r, cause, now)
+		r.Err = transport.Outcome(r, cause, now)
 		c.call(r)
 	}
 	<-c.link.Done()
@@ -165,54 +165,20 @@ func (c *conn) finish() {
 	c.d.forget(c)
 }
 
-// outcome is what a request that was in flight at the session's end gets.
-func outcome(r *transport.Request, cause error, now time.Time) error {
-	switch {
-	case errors.Is(cause, transport.ErrDeadline):
-		if !r.Deadline.IsZero() && !r.Deadline.After(now) {
-			return transport.ErrDeadline
-		}
-	case errors.Is(cause, transport.ErrStaleEpoch):
-		return transport.ErrFenced
-	}
-	return transport.ErrClosed
-}
-
-// armLocked makes the timer fire at t at the latest.
-func (c *conn) armLocked(t time.Time) {
-	if t.IsZero() || !c.mu.expiry.IsZero() && !t.Before(c.mu.expiry) {
-		return
-	}
-	c.mu.expiry = t
-	c.mu.timer.Reset(time.Until(t))
-}
-
-// expire looks for requests that are late. The timer is not stopped when
-// requests complete: it fires once per deadline at most and finds nothing.
+// expire is the alarm's.
 func (c *conn) expire() {
-	now := time.Now()
-	late := false
-	var next time.Time
 	c.mu.Lock()
-	if c.mu.cause != nil {
-		c.mu.Unlock()
-		return
-	}
-	for i := range c.mu.slots {
-		r := c.mu.slots[i].req
-		if r == nil || r.Deadline.IsZero() {
-			continue
-		}
-		if !r.Deadline.After(now) {
-			late = true
-		} else if next.IsZero() || r.Deadline.Before(next) {
-			next = r.Deadline
-		}
-	}
-	c.mu.expiry = time.Time{}
-	c.armLocked(next)
+	late := c.mu.cause == nil && c.mu.alarm.Rang(c.inFlightLocked)
 	c.mu.Unlock()
 	if late {
 		c.Abort(transport.ErrDeadline)
+	}
+}
+
+func (c *conn) inFlightLocked(yield func(*transport.Request) bool) {
+	for i := range c.mu.slots {
+		if r := c.mu.slots[i].req; r != nil && !yield(r) {
+			return
+		}
 	}
 }

@@ -2,7 +2,6 @@ package mem
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -60,15 +59,10 @@ func (c *conn) end(cause error) {
 	if c.cause != nil {
 		return
 	}
-	switch {
-	case cause == nil:
-		cause = transport.ErrClosed
-	case errors.Is(cause, transport.ErrStaleEpoch):
+	if errors.Is(cause, transport.ErrStaleEpoch) {
 		cause = transport.ErrFenced
-	case !errors.Is(cause, transport.ErrClosed):
-		cause = fmt.Errorf("%w: %w", transport.ErrClosed, cause)
 	}
-	c.cause = cause
+	c.cause = transport.Ended(cause)
 	close(c.stopped)
 }
 

@@ -1,8 +1,6 @@
 package tcp
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -29,13 +27,12 @@ type conn struct {
 
 	mu struct {
 		sync.Mutex
-		cause  error  // why the session ends; set once
-		slots  []slot // by the low half of an id
-		free   []uint16
-		calls  [callKinds][]uint16 // free places, by kind
-		runs   []transport.Run
-		timer  *time.Timer
-		expiry time.Time // when timer fires; zero: not armed
+		cause error  // why the session ends; set once
+		slots []slot // by the low half of an id
+		free  []uint16
+		calls [callKinds][]uint16 // free places, by kind
+		runs  []transport.Run
+		alarm transport.Alarm
 	}
 
 	// Of the reading goroutine.
@@ -76,8 +73,7 @@ func newConn(nc net.Conn, regions *transport.Regions, w transport.Welcome, idle 
 	for k := range c.places {
 		c.places[k] = make(chan struct{}, len(c.mu.calls[k]))
 	}
-	c.mu.timer = time.AfterFunc(time.Hour, c.expire)
-	c.mu.timer.Stop()
+	c.mu.alarm.Init(c.expire)
 	var err error
 	if c.r, err = stream.NewReader(nc, stream.DefaultStage); err != nil {
 		return nil, err
@@ -142,7 +138,7 @@ func (c *conn) Submit(r *transport.Request) error {
 	r.Err, r.Wire.ID, r.Wire.Start = nil, q.id, int64(time.Since(started))
 	s.req, s.hdr, s.mask = r, uint16(hdr), mask
 	s.end = c.w.End(nil)
-	c.armLocked(r.Deadline)
+	c.mu.alarm.Set(r.Deadline)
 	return nil
 }
 
@@ -164,14 +160,9 @@ func (c *conn) Err() error {
 
 // Abort implements transport.Conn.
 func (c *conn) Abort(cause error) {
-	if cause == nil {
-		cause = transport.ErrClosed
-	} else if !errors.Is(cause, transport.ErrClosed) {
-		cause = fmt.Errorf("%w: %w", transport.ErrClosed, cause)
-	}
 	c.mu.Lock()
 	if c.mu.cause == nil {
-		c.mu.cause = cause
+		c.mu.cause = transport.Ended(cause)
 	}
 	c.mu.Unlock()
 	// The reading goroutine comes back and ends the session. Closing nc here

@@ -1,7 +1,6 @@
 package tcp
 
 import (
-	"errors"
 	"fmt"
 	"math/bits"
 	"time"
@@ -151,13 +150,10 @@ func (c *conn) goaway(p reply) error {
 func (c *conn) finish(err error) {
 	c.mu.Lock()
 	if c.mu.cause == nil {
-		if !errors.Is(err, transport.ErrClosed) {
-			err = fmt.Errorf("%w: %w", transport.ErrClosed, err)
-		}
-		c.mu.cause = err
+		c.mu.cause = transport.Ended(err)
 	}
 	cause := c.mu.cause
-	c.mu.timer.Stop()
+	c.mu.alarm.Stop()
 	c.mu.Unlock()
 	// After these two nothing touches the requests' memory: the writer holds
 	// no reference, and this goroutine is the one that reads.
@@ -168,12 +164,12 @@ func (c *conn) finish(err error) {
 		s := &c.mu.slots[i]
 		switch {
 		case s.call != nil:
-			s.call.err = endOf(nil, cause, now)
+			s.call.err = transport.Outcome(nil, cause, now)
 			close(s.call.done)
 		case s.req != nil:
 			r := s.req
 			s.req = nil
-			r.Err = endOf(r, cause, now)
+			r.Err = transport.Outcome(r, cause, now)
 			r.Done(r)
 		}
 	}
@@ -186,56 +182,20 @@ func (c *conn) finish(err error) {
 	close(c.done)
 }
 
-// endOf is what a request completes with that was in flight at the end; r is
-// nil for a call.
-func endOf(r *transport.Request, cause error, now time.Time) error {
-	switch {
-	case errors.Is(cause, transport.ErrDeadline):
-		if r != nil && !r.Deadline.IsZero() && !r.Deadline.After(now) {
-			return transport.ErrDeadline
-		}
-		return transport.ErrClosed
-	case errors.Is(cause, transport.ErrStaleEpoch):
-		return transport.ErrFenced
-	}
-	return transport.ErrClosed
-}
-
-// armLocked makes the timer fire at t at the latest.
-func (c *conn) armLocked(t time.Time) {
-	if t.IsZero() || !c.mu.expiry.IsZero() && !t.Before(c.mu.expiry) {
-		return
-	}
-	c.mu.expiry = t
-	c.mu.timer.Reset(time.Until(t))
-}
-
-// expire looks for requests that are late. The timer is not stopped when
-// requests complete: it fires once per deadline at most and finds nothing.
+// expire is the alarm's.
 func (c *conn) expire() {
-	now := time.Now()
-	late := false
-	var next time.Time
 	c.mu.Lock()
-	if c.mu.cause != nil {
-		c.mu.Unlock()
-		return
-	}
-	for i := range c.mu.slots {
-		r := c.mu.slots[i].req
-		if r == nil || r.Deadline.IsZero() {
-			continue
-		}
-		if !r.Deadline.After(now) {
-			late = true
-		} else if next.IsZero() || r.Deadline.Before(next) {
-			next = r.Deadline
-		}
-	}
-	c.mu.expiry = time.Time{}
-	c.armLocked(next)
+	late := c.mu.cause == nil && c.mu.alarm.Rang(c.inFlightLocked)
 	c.mu.Unlock()
 	if late {
 		c.Abort(transport.ErrDeadline)
+	}
+}
+
+func (c *conn) inFlightLocked(yield func(*transport.Request) bool) {
+	for i := range c.mu.slots {
+		if r := c.mu.slots[i].req; r != nil && !yield(r) {
+			return
+		}
 	}
 }
