@@ -12,9 +12,9 @@ import (
 // device with half of what they had wanted.
 func (b *Bed) apps(ctx context.Context) error {
 	programs := []paper.App{
-		paper.Sort(quick(b, 800_000, 300_000)),
+		paper.Sort(quick(b, 500_000, 300_000)),
 		paper.Compile(b.CC1, quick(b, 1500, 500)),
-		paper.SQLite(quick(b, 120_000, 40_000)),
+		paper.SQLite(quick(b, 75_000, 40_000)),
 	}
 	if err := b.report.Note("GNU sort, GCC's cc1 -O0 and sqlite3 with a database in memory. The limit is half of the memory that the program had at most without one. vm.page-cluster is 3."); err != nil {
 		return err

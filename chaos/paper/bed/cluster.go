@@ -13,7 +13,7 @@ import (
 const vmaReadahead = "/sys/kernel/mm/swap/vma_ra_enabled"
 
 // clusterTime is how long one device may take.
-const clusterTime = 100 * time.Second
+const clusterTime = 200 * time.Second
 
 // cluster measures passes over an array by vm.page-cluster, in order and at
 // random, with both ways in which the kernel reads ahead.

@@ -70,13 +70,26 @@ func (p *picture) chart(pl *plot.Plot, lines []*series) error {
 		pl.Add(line, dots)
 		p.addKey(l.name, both{line, dots})
 	}
-	pl.Y.Min = 0
-	if pl.Y.Max <= 0 {
-		pl.Y.Max = 1
+	if _, log := pl.Y.Scale.(plot.LogScale); log {
+		if pl.Y.Min == pl.Y.Max { // one value has no range
+			pl.Y.Min, pl.Y.Max = pl.Y.Min/2, pl.Y.Max*2
+		}
+	} else {
+		pl.Y.Min = 0
+		if pl.Y.Max <= 0 {
+			pl.Y.Max = 1
+		}
+		pl.Y.Max *= 1.05
 	}
-	pl.Y.Max *= 1.05
 	p.panels = append(p.panels, pl)
 	return nil
+}
+
+// magnitudes makes the vertical axis logarithmic, for what lies orders of
+// magnitude apart. Every value must be above zero.
+func magnitudes(p *plot.Plot) {
+	p.Y.Min, p.Y.Scale = math.Inf(1), plot.LogScale{} // the least value, not the zero of a new panel
+	p.Y.Tick.Marker = plot.LogTicks{Prec: -1}
 }
 
 // both draws line and mark in the legend.

@@ -18,6 +18,7 @@ func direct(dir string) (*picture, error) {
 		}
 		pl := panel(op, "request size (bytes)", "bandwidth (MB/s)")
 		sizes(pl)
+		magnitudes(pl)
 		if err := p.chart(pl, lines); err != nil {
 			return nil, err
 		}
