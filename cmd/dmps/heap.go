@@ -11,37 +11,40 @@ import (
 	"dmps/internal/memlock"
 )
 
-// heapReserve is how much the Go heap of a client can grow without a page
-// fault: what opening connections, reports and answers to questions take, many
-// times over. The page path takes nothing.
-const heapReserve = 16 * bytesize.MiB
+// How much the Go heap can grow without a page fault: what opening connections,
+// reports and answers to questions take, many times over. The page path takes
+// nothing. A server does less of that, and a machine has more of them.
+const (
+	clientReserve = 16 * bytesize.MiB
+	serverReserve = 8 * bytesize.MiB
+)
 
 // settleHeap makes the Go heap a fixed cost: it may take limit, near which the
 // collector works harder instead of taking more, and with locked memory what it
-// has and soon needs is in memory. Page buffers are outside of it.
+// has and soon needs, reserve more, is in memory. Page buffers are outside of it.
 //
 // With locked memory the collector's own pace is taken from it until ctx ends.
 // It would let the heap grow to a multiple of what lives, pages that a kernel
 // without memory had to find; and it would give back what is more than that, by a
 // call that for locked memory maps fresh pages in their place. Instead the heap is
 // collected when what was filled here is used up.
-func settleHeap(ctx context.Context, limit bytesize.Size, locked bool) error {
+func settleHeap(ctx context.Context, limit bytesize.Size, locked bool, reserve bytesize.Size) error {
 	debug.SetMemoryLimit(int64(limit))
 	if !locked {
 		return nil
 	}
-	reserve := make([]byte, heapReserve)
+	filled := make([]byte, reserve)
 	if err := memlock.Populate(); err != nil {
 		return err
 	}
 	percent := debug.SetGCPercent(-1) // by the limit alone
-	h := heapLimit{most: int64(limit)}
+	h := heapLimit{most: int64(limit), step: int64(reserve)}
 	debug.SetMemoryLimit(h.set(readHeap()))
 	// The scavenger keeps what was in use at the last collection, times the ratio
 	// of the goals of now and then (runtime, mgcscavenge.go). So it has to be one
 	// with this goal, and of a heap that is full.
 	runtime.GC()
-	runtime.KeepAlive(reserve)
+	runtime.KeepAlive(filled)
 	h.since = readHeap().cycles
 	go func() {
 		defer debug.SetGCPercent(percent)
@@ -76,6 +79,7 @@ func readHeap() heapState {
 // heapLimit is the memory limit of a locked heap. Pure policy, but for keep.
 type heapLimit struct {
 	most    int64 // what the user allows
+	step    int64 // by how much it is raised: the reserve
 	present int64
 	since   int64 // collections before what they found alive was without the reserve
 }
@@ -94,10 +98,10 @@ func (h *heapLimit) set(s heapState) int64 {
 // all the time, and raises the limit by the reserve.
 func (h *heapLimit) raise(s heapState) bool {
 	room := h.present*retained/100 - (s.mapped - s.heap) - s.live
-	if s.cycles <= h.since || room >= int64(heapReserve)/2 || h.present >= h.most {
+	if s.cycles <= h.since || room >= h.step/2 || h.present >= h.most {
 		return false
 	}
-	h.present = min(h.present+int64(heapReserve), h.most)
+	h.present = min(h.present+h.step, h.most)
 	return true
 }
 

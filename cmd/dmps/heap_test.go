@@ -23,8 +23,8 @@ func TestHeapLimit(t *testing.T) {
 		{"map of a large volume", 4096 * mib, (4096 + 256) * mib, 0, 0},
 	} {
 		const other = 6 * bytesize.MiB
-		s := heapState{mapped: c.live + int64(heapReserve) + int64(other), heap: c.live + int64(heapReserve), live: c.live}
-		h := heapLimit{most: c.most}
+		s := heapState{mapped: c.live + int64(clientReserve) + int64(other), heap: c.live + int64(clientReserve), live: c.live}
+		h := heapLimit{most: c.most, step: int64(clientReserve)}
 		if got := h.set(s); got < min(s.mapped, c.most) || got > s.mapped*106/100 {
 			t.Errorf("%s: %d MiB of limit for %d", c.name, got/mib, s.mapped/mib)
 		}

@@ -107,6 +107,11 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		if err := protectRole("dmps-server-"+f.id, realtimePriority); err != nil {
 			return err
 		}
+		// A cgroup without swap is not enough: what the process had before it
+		// went there is still charged to the one that it came from.
+		if err := mustLockMemory(); err != nil {
+			return err
+		}
 	}
 	registrar, err := a.meta()
 	if err != nil {
@@ -122,7 +127,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	if f.care {
 		heap += f.careMem
 	}
-	if err := settleHeap(ctx, heap, false); err != nil {
+	if err := settleHeap(ctx, heap, f.protect, serverReserve); err != nil {
 		return err
 	}
 	medium, err := serveBy(f.listen, log)
@@ -146,8 +151,8 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		defer cancel()
 		err = errors.Join(err, srv.Close(bye))
 	}()
-	// The arena has locked itself. The rest of the process is not locked: a
-	// machine that lends its memory is not short of it.
+	// The arena has locked itself. The rest of the process is locked only with
+	// --protect: a machine that lends its memory is not short of it.
 	if f.metrics != "" {
 		l, err := listen(ctx, "metrics", f.metrics)
 		if err != nil {

@@ -17,7 +17,9 @@
 //     the swap space of everybody with it. proc(5).
 //   - a cgroup that has no swap (memory.swap.max): what cannot be locked, such
 //     as page tables' owners and buffers, is not charged to something that
-//     swaps. Documentation/admin-guide/cgroup-v2.rst.
+//     swaps. Documentation/admin-guide/cgroup-v2.rst. What a process has before it
+//     goes there stays charged to where it came from and can be swapped out, so the
+//     program is executed in it.
 //
 // The first two belong to threads and are inherited, and Go starts threads
 // before main does. So Self sets them on one thread and executes the program

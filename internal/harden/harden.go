@@ -43,6 +43,9 @@ func again(o Options) error {
 	if o.Priority > 0 {
 		_ = setRoundRobin(o.Priority)
 	}
+	// Memory stays charged to the cgroup in which it was taken, so the new
+	// program is to be in its own from its first page on. Self looks again.
+	_ = own(o.Cgroup)
 	path, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("executing the program again: %w", err)

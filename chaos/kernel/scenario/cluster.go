@@ -3,7 +3,9 @@ package scenario
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"syscall"
@@ -145,6 +147,26 @@ func (c *cluster) healthy(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("the volume is not healthy: %s", out)
+}
+
+// inMemory is nil when no page of dmps itself is swapped out. One is enough to
+// have a server wait for its own volume, for good.
+func (c *cluster) inMemory() error {
+	for _, p := range append([]*process{c.meta, c.attach}, c.servers...) {
+		if p.alive() != nil {
+			continue // killed by the scenario
+		}
+		kib, err := statusKiB(p.cmd.Process.Pid, "VmSwap")
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) || errors.Is(err, errNoLine):
+			continue // it has just ended, and has no memory
+		case err != nil:
+			return err
+		case kib > 0:
+			return fmt.Errorf("%d KiB of %s are swapped out to its own volume", kib, p.name)
+		}
+	}
+	return nil
 }
 
 // heal waits until all redundancy is there.

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -36,17 +37,10 @@ func (f footprint) grewFrom(before footprint) bool {
 // footprint asks the kernel and the client.
 func (c *cluster) footprint(ctx context.Context) (footprint, error) {
 	var f footprint
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.attach.cmd.Process.Pid))
-	if err != nil {
-		return f, fmt.Errorf("the client's memory: %w", err)
-	}
 	for name, into := range map[string]*int{"VmRSS": &f.resident, "VmData": &f.data} {
-		v, err := field(string(b), name+":")
-		if err == nil {
-			*into, err = strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(v, "kB")))
-		}
-		if err != nil {
-			return f, fmt.Errorf("the client's memory: %w", err)
+		var err error
+		if *into, err = statusKiB(c.attach.cmd.Process.Pid, name); err != nil {
+			return f, err
 		}
 	}
 	text, err := fetch(ctx, admin+"/metrics")
@@ -69,6 +63,25 @@ func (c *cluster) footprint(ctx context.Context) (footprint, error) {
 	return f, nil
 }
 
+// statusKiB is a size of proc_pid_status(5).
+func statusKiB(pid int, name string) (int, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("the memory of process %d: %w", pid, err)
+	}
+	v, err := field(string(b), name+":")
+	if err != nil {
+		return 0, fmt.Errorf("the memory of process %d: %w", pid, err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(v, "kB")))
+	if err != nil {
+		return 0, fmt.Errorf("the memory of process %d: %w", pid, err)
+	}
+	return n, nil
+}
+
+var errNoLine = errors.New("no such line")
+
 // field is what stands behind a name at the beginning of a line.
 func field(text, name string) (string, error) {
 	for line := range strings.Lines(text) {
@@ -76,5 +89,5 @@ func field(text, name string) (string, error) {
 			return strings.TrimSpace(v), nil
 		}
 	}
-	return "", fmt.Errorf("no line %q", name)
+	return "", fmt.Errorf("%w: %q", errNoLine, name)
 }

@@ -85,7 +85,7 @@ func unthrottled(device string) error {
 func (w *swapping) turn(ctx context.Context, n int) error {
 	from := w.hog.turns()
 	return until(ctx, 3*time.Minute, "the hog's next turns", func() error {
-		if err := errors.Join(w.hog.alive(), w.attach.alive(), w.g.kmsg.err()); err != nil {
+		if err := errors.Join(w.hog.alive(), w.attach.alive(), w.g.kmsg.err(), w.inMemory()); err != nil {
 			return err
 		}
 		if t := w.hog.turns(); t < from+n {
