@@ -22,10 +22,12 @@ type chunk struct {
 	// whoever reads one while it is written fails its checksum.
 	mu sync.RWMutex
 
-	// pins are the sessions that have opened the chunk, and the reads and
-	// rebuilds that refer to its memory. At 0 the extent may be given back,
+	// pins are the sessions that have opened the chunk or reach it by one-sided
+	// reads, and the reads and rebuilds that refer to its memory. At 0 the extent may be given back,
 	// which makes it negative for good.
 	pins atomic.Int32
+
+	readers map[*session]struct{} // that it is exposed to, each with a pin; under Server.mu
 }
 
 // dropped is far below what pins can make good.

@@ -47,14 +47,19 @@ func (s *Server) openChunk(id raid.ChunkID, volume raid.VolumeID, spec transport
 }
 
 // Drop gives chunks back that no session has open and nothing refers to. It
-// returns those that it dropped; the others are to be asked for again.
+// returns those that it dropped; the others are to be asked for again. Readers
+// that alone keep a chunk by their one-sided reads lose their session for it.
 func (s *Server) Drop(ids []raid.ChunkID) []raid.ChunkID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var done []raid.ChunkID
 	for _, id := range ids {
 		c := s.mu.chunks[id]
-		if c == nil || !c.pins.CompareAndSwap(0, dropped) {
+		if c == nil {
+			continue
+		}
+		if !c.pins.CompareAndSwap(0, dropped) {
+			c.recallLocked()
 			continue
 		}
 		delete(s.mu.chunks, id)

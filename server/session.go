@@ -23,7 +23,8 @@ type session struct {
 	closed atomic.Bool
 
 	// chunks saves a lock: what is in it is pinned. Readers have none, so that
-	// they do not keep a chunk that has left its volume: they pin by the read.
+	// they do not keep a chunk that has left its volume: they pin by the read, or
+	// have it exposed.
 	chunks map[uint64]*chunk
 	stage  []byte // pages of a write to an InPlace chunk; made when first needed
 
@@ -96,6 +97,7 @@ func (s *session) OpenChunk(id uint64, spec transport.ChunkSpec) error {
 	}
 	if spec.Release {
 		s.release(id)
+		s.s.unexpose(raid.ChunkID(id), s)
 		return nil
 	}
 	if s.hello.Mode != transport.ModeOwner {
@@ -259,6 +261,9 @@ func (s *session) Close() {
 	s.landing.Unlock() //lint:ignore SA2001 waits for those that hold it
 	for id := range s.chunks {
 		s.release(id)
+	}
+	if s.hello.Mode != transport.ModeOwner {
+		s.s.unexposeAll(s)
 	}
 	s.s.forget(s)
 	close(s.done)

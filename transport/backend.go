@@ -54,20 +54,22 @@ type Session interface {
 // writes the page, then the header that vouches for it, and compares both when it
 // reads.
 type Exposer interface {
-	// Expose gives the memory of a chunk that this session has opened. It is
-	// the medium's to read and write until it calls OpenChunk with Release for
-	// that chunk, or Close: before either it makes sure that no transfer
-	// touches it any more. Errors: ErrNoChunk; ErrRefused (the session is no
-	// owner's, or the chunk is InPlace, where pages are staged first);
-	// ErrStaleEpoch or ErrClosed, when the session is over.
+	// Expose gives the memory of a chunk: to an owner one that this session has
+	// opened, to a reader any of its volume, to read only. It is the medium's until
+	// it calls OpenChunk with Release for that chunk, or Close: before either it
+	// makes sure that no transfer touches it any more. A reader's session is
+	// stopped when the memory is wanted back. Errors: ErrNoChunk; ErrRefused (the
+	// chunk is InPlace, where pages are staged first); ErrStaleEpoch or ErrClosed,
+	// when the session is over.
 	Expose(chunk uint64) (Exposed, error)
 }
 
 // Exposed is the memory of a chunk: the pages of all slots, and the headers.
 type Exposed struct {
-	Spec    ChunkSpec
-	Pages   []byte // Spec.Slots * PageSize
-	Headers []byte // Spec.Slots * Spec.HeaderBytes
+	Spec     ChunkSpec
+	Pages    []byte // Spec.Slots * PageSize
+	Headers  []byte // Spec.Slots * Spec.HeaderBytes
+	ReadOnly bool   // no transfer may write to it
 }
 
 // Run is a run of neighbouring slots.

@@ -127,38 +127,3 @@ func benchOne(b *testing.B, c *child, conn transport.Conn, arena []byte, op tran
 	b.ReportMetric(float64(c.cpu(b)-server0)/1e3/n, "server-cpu-us/op")
 	b.ReportMetric(n*float64(pages*raid.PageSize)/1e6/d.Seconds(), "MB/s")
 }
-
-// BenchmarkRaw is one operation of libfabric after another, between the same two
-// processes: what BenchmarkTransfers with depth=1 is to be compared with.
-func BenchmarkRaw(b *testing.B) {
-	for _, provider := range []string{"tcp", "shm"} {
-		b.Run(provider, func(b *testing.B) {
-			c := startChild(b, childSpec{Provider: provider, Window: 16, Memory: 16 << 20, Spin: *spinFlag})
-			x, err := fabric.NewIntruder(b.Context(), c.addr, hello(1), chunk, spec)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer x.Close()
-			for _, op := range []transport.Op{transport.OpWrite, transport.OpRead} {
-				for _, size := range []int{64, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 128 << 10} {
-					b.Run(fmt.Sprintf("%s/%d", [...]string{1: "read", 2: "write"}[op], size), func(b *testing.B) {
-						var lat []time.Duration
-						t0 := time.Now()
-						for b.Loop() {
-							s := time.Now()
-							if err := x.Once(op, chunk, size); err != nil {
-								b.Fatal(err)
-							}
-							lat = append(lat, time.Since(s))
-						}
-						d := time.Since(t0)
-						slices.Sort(lat)
-						b.ReportMetric(float64(lat[len(lat)/2])/1e3, "p50-us")
-						b.ReportMetric(float64(lat[len(lat)*99/100])/1e3, "p99-us")
-						b.ReportMetric(float64(len(lat))*float64(size)/1e6/d.Seconds(), "MB/s")
-					})
-				}
-			}
-		})
-	}
-}

@@ -30,6 +30,7 @@ type child struct {
 	in          io.WriteCloser
 	addr        string
 	incarnation uint64
+	raw         fabric.RawAddress
 }
 
 const childEnv = "DMPS_FABRIC_CHILD"
@@ -39,18 +40,25 @@ type childSpec struct {
 	Window   int
 	Memory   int64
 	Spin     time.Duration
+
+	// Or something to compare a server with (figure_test.go).
+	Raw     *fabric.RawAddress // of a fabric.Raw that will transfer
+	Sockets bool               // the other end of sockets
 }
 
 type childIs struct {
 	Addr        string
 	Incarnation uint64
+	Raw         fabric.RawAddress
 }
 
 // startChild starts one, for a provider that must be there.
 func startChild(t testing.TB, spec childSpec) *child {
 	t.Helper()
-	if err := fabric.Available(spec.Provider, "127.0.0.1"); err != nil {
-		t.Skipf("no provider %s: %v", spec.Provider, err)
+	if !spec.Sockets {
+		if err := fabric.Available(spec.Provider, "127.0.0.1"); err != nil {
+			t.Skipf("no provider %s: %v", spec.Provider, err)
+		}
 	}
 	b, err := json.Marshal(spec)
 	if err != nil {
@@ -83,7 +91,7 @@ func startChild(t testing.TB, spec childSpec) *child {
 	if err := json.Unmarshal([]byte(line), &is); err != nil {
 		t.Fatal(err)
 	}
-	c.addr, c.incarnation = is.Addr, is.Incarnation
+	c.addr, c.incarnation, c.raw = is.Addr, is.Incarnation, is.Raw
 	return c
 }
 
@@ -134,6 +142,23 @@ func serveChild(text string) {
 	}
 	var spec childSpec
 	die(json.Unmarshal([]byte(text), &spec))
+	is := func(x childIs) { die(json.NewEncoder(os.Stdout).Encode(x)) }
+	switch {
+	case spec.Raw != nil:
+		r, a, err := fabric.NewRaw(spec.Provider, true)
+		die(err)
+		die(r.Connect(*spec.Raw))
+		is(childIs{Raw: a})
+		die(r.Serve(os.Stdin))
+		die(r.Close())
+		return
+	case spec.Sockets:
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		die(err)
+		is(childIs{Addr: l.Addr().String()})
+		die(serveSockets(l))
+		return
+	}
 	log := slog.New(slog.DiscardHandler)
 	s, err := server.New(server.Config{ID: "a", Cluster: "c", Memory: spec.Memory, Window: spec.Window, Log: log})
 	die(err)
@@ -142,8 +167,7 @@ func serveChild(text string) {
 	front := &fabric.Server{Backend: s, Log: log, Providers: []string{spec.Provider}, Spin: spec.Spin}
 	served := make(chan error, 1)
 	go func() { served <- front.Serve(l) }()
-	is := childIs{Addr: "fabric+" + spec.Provider + "://" + l.Addr().String(), Incarnation: uint64(s.Incarnation())}
-	die(json.NewEncoder(os.Stdout).Encode(is))
+	is(childIs{Addr: "fabric+" + spec.Provider + "://" + l.Addr().String(), Incarnation: uint64(s.Incarnation())})
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	die(front.Close())
 	die(<-served)

@@ -22,6 +22,14 @@ var epoch = time.Now()
 // several operations.
 const bounces = 16
 
+// A reader's session has room for fewer one-sided requests in flight; more go over
+// the link. A server that rebuilds has such a session with every source, and a few
+// reads in flight there.
+const (
+	readerRequests = 32
+	readerBounces  = 4
+)
+
 const (
 	transferBytes = transport.MaxSegs * transport.PageSize       // the largest request's pages
 	headerScratch = transport.MaxSegs * transport.MaxHeaderBytes // and headers
@@ -40,15 +48,18 @@ type conn struct {
 	ep       *endpoint
 	dom      *domain
 	window   int
+	reader   bool
 	idle     func()
-	eager    int
+	eager    int // set before the session begins
+	probed   key // what readProbe reads
 	spin     time.Duration
 	done     chan struct{}
 
-	scratch []byte // registered: heads, empty, bounces
-	heads   []byte // headerScratch a slot
-	empty   []byte // headerScratch of zeros: the headers of empty slots
-	bounce  []byte // bounces * transferBytes
+	scratch []byte         // registered: heads, empty, bounces
+	heads   []byte         // headerScratch a one-sided request
+	empty   []byte         // headerScratch of zeros: the headers of empty slots
+	bounce  []byte         // transferBytes each
+	mapping sync.WaitGroup // goroutines in mapLater
 
 	// calls is held while Done or idle of the caller is called: the link's
 	// goroutine and this session's take turns.
@@ -72,20 +83,17 @@ type conn struct {
 
 // remote is a chunk whose memory at the server this session may reach.
 type remote struct {
-	mapped
+	mapped               // of no slots: asked for, or not to be had
 	flight int           // one-sided requests in flight
 	gone   chan struct{} // closed when flight falls to 0 after a release; nil: none
 }
 
-func newConn(d *Dialer, provider string, idle func()) *conn {
-	c := &conn{d: d, provider: provider, idle: idle, done: make(chan struct{}), eager: d.Eager, spin: d.Spin}
-	if c.eager == 0 {
-		c.eager = DefaultEager
-	}
+func newConn(d *Dialer, provider string, mode transport.Mode, idle func()) *conn {
+	c := &conn{d: d, provider: provider, reader: mode == transport.ModeReader, idle: idle, done: make(chan struct{}), eager: max(d.Eager, 0), spin: d.Spin}
 	if c.spin == 0 {
 		c.spin = DefaultSpin
 	}
-	c.eager, c.spin = max(c.eager, 0), max(c.spin, 0)
+	c.spin = max(c.spin, 0)
 	c.mu.chunks = make(map[uint64]*remote)
 	c.mu.alarm.Init(c.expire)
 	return c
@@ -94,22 +102,26 @@ func newConn(d *Dialer, provider string, idle func()) *conn {
 // alloc makes what needs the window and the domain.
 func (c *conn) alloc(dom *domain) error {
 	var err error
-	heads := c.window * headerScratch
-	if c.scratch, err = dom.scratch(heads + headerScratch + bounces*transferBytes); err != nil {
+	requests, spare := c.window, bounces
+	if c.reader {
+		requests, spare = min(c.window, readerRequests), readerBounces
+	}
+	heads := requests * headerScratch
+	if c.scratch, err = dom.scratch(heads + headerScratch + spare*transferBytes); err != nil {
 		return err
 	}
 	c.dom = dom
 	c.heads, c.empty, c.bounce = c.scratch[:heads], c.scratch[heads:heads+headerScratch], c.scratch[heads+headerScratch:]
 	clear(c.empty) // it may have been another session's
-	if c.mu.ring, err = newRing(c.window * maxOps); err != nil {
+	if c.mu.ring, err = newRing(requests * maxOps); err != nil {
 		return err
 	}
 	c.mu.slots = make([]slot, c.window)
 	for i := range c.mu.slots {
 		c.mu.slots[i].init(c, i)
-		c.mu.free = append(c.mu.free, uint16(i))
+		c.mu.free = append(c.mu.free, uint16(c.window-1-i)) // those with scratch are taken first
 	}
-	for i := range bounces {
+	for i := range spare {
 		c.mu.spare = append(c.mu.spare, int8(i))
 	}
 	c.ended = make([]uint16, 0, pollEnds)
@@ -156,13 +168,18 @@ func (c *conn) Submit(r *transport.Request) error {
 	i := c.mu.free[k]
 	s := &c.mu.slots[i]
 	rem := c.mu.chunks[r.Chunk]
-	if rem == nil || !rem.reaches(r, hdr) || size(r, hdr, mask) <= c.eager {
+	if rem == nil && c.reader {
+		c.mapLaterLocked(r.Chunk)
+	}
+	if rem == nil || !rem.reaches(r, hdr) || size(r, hdr, mask) <= c.eager || c.reader && (r.Op == transport.OpWrite || s.heads == nil) {
 		if err := c.link.Submit(s.borrow(r)); err != nil {
 			s.req = nil
 			return err
 		}
 		c.mu.linked = true
+		c.d.linked.Add(1)
 	} else {
+		c.d.oneSided.Add(1)
 		s.req, s.rem, s.hdr, s.mask = r, rem, hdr, mask
 		rem.flight++
 		c.beginLocked(s)
@@ -236,8 +253,8 @@ func (c *conn) OpenChunk(ctx context.Context, chunk uint64, spec transport.Chunk
 	if err := c.link.OpenChunk(ctx, chunk, spec); err != nil {
 		return err
 	}
-	if spec.InPlace {
-		return nil // its pages go through the server's stage
+	if spec.InPlace || c.reader {
+		return nil // pages go through the server's stage; a reader maps what it reads
 	}
 	c.mu.Lock()
 	known := c.mu.chunks[chunk] != nil
@@ -245,20 +262,13 @@ func (c *conn) OpenChunk(ctx context.Context, chunk uint64, spec transport.Chunk
 	if known {
 		return nil
 	}
-	answer, err := c.link.Extend(ctx, putMap(chunk))
-	if errors.Is(err, transport.ErrRefused) {
-		return nil // a reader, or memory that the provider does not take
-	}
-	if err != nil {
-		return err
-	}
-	m, err := parseMapped(answer)
-	if err == nil && (m.slots != spec.Slots || m.headerBytes != spec.HeaderBytes) {
-		err = fmt.Errorf("%w: chunk %d of %d slots with headers of %d bytes", errMessage, chunk, m.slots, m.headerBytes)
-	}
-	if err != nil {
+	m, err := c.ask(ctx, chunk)
+	if err == nil && m.slots != 0 && (m.slots != spec.Slots || m.headerBytes != spec.HeaderBytes) {
+		err = fmt.Errorf("%w: %w: chunk %d of %d slots with headers of %d bytes", transport.ErrClosed, errMessage, chunk, m.slots, m.headerBytes)
 		c.Abort(err)
-		return fmt.Errorf("%w: %w", transport.ErrClosed, err)
+	}
+	if err != nil || m.slots == 0 {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -266,6 +276,43 @@ func (c *conn) OpenChunk(ctx context.Context, chunk uint64, spec transport.Chunk
 		c.mu.chunks[chunk] = &remote{mapped: m}
 	}
 	return nil
+}
+
+// ask asks for the keys of a chunk. Without slots it is not to be had that way: the
+// server has none, or stages its pages, or the provider does not take its memory.
+func (c *conn) ask(ctx context.Context, chunk uint64) (mapped, error) {
+	answer, err := c.link.Extend(ctx, putMap(chunk))
+	if errors.Is(err, transport.ErrRefused) || errors.Is(err, transport.ErrNoChunk) {
+		return mapped{}, nil
+	}
+	if err != nil {
+		return mapped{}, err
+	}
+	m, err := parseMapped(answer)
+	if err == nil && m.slots == 0 {
+		err = fmt.Errorf("%w: chunk %d of no slots", errMessage, chunk)
+	}
+	if err != nil {
+		c.Abort(err)
+		return mapped{}, fmt.Errorf("%w: %w", transport.ErrClosed, err)
+	}
+	return m, nil
+}
+
+// mapLaterLocked maps a chunk for a reader, once: those open no chunks, and know no
+// shapes. Until it is mapped the link carries what is read there.
+func (c *conn) mapLaterLocked(chunk uint64) {
+	rem := new(remote)
+	c.mu.chunks[chunk] = rem
+	c.mapping.Go(func() {
+		// It ends with the link, which says why to those that have to know.
+		m, err := c.ask(context.Background(), chunk)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if err == nil && c.mu.chunks[chunk] == rem { // not released meanwhile
+			rem.mapped = m
+		}
+	})
 }
 
 // unmap forgets a chunk and waits until no one-sided request is in flight there.

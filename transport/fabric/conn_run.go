@@ -161,6 +161,7 @@ func (c *conn) finish() {
 		c.call(r)
 	}
 	<-c.link.Done()
+	c.mapping.Wait() // nobody starts one any more
 	c.linkIdle()
 	c.d.forget(c)
 }

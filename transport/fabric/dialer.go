@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dmps/transport"
@@ -23,8 +24,9 @@ const Built = true
 // fabric+PROVIDER://host:port. The zero value is ready.
 type Dialer struct {
 	// Eager is the largest request, in bytes of pages and headers, that goes
-	// over the link, through the server's CPU; larger ones are one-sided. 0:
-	// DefaultEager; negative: none, all that can be is one-sided.
+	// over the link, through the server's CPU; larger ones are one-sided. 0: what
+	// was faster for requests without pages when the first session with the server
+	// began; negative: none, all that can be is one-sided.
 	Eager int
 	// Strict makes Dial fail where there are no one-sided transfers: the provider
 	// is not there on one of both sides, or the endpoints do not reach each
@@ -45,12 +47,22 @@ type Dialer struct {
 		closed  bool
 		domains map[domainKey]*domain
 		conns   map[*conn]struct{}
+		eager   map[string]int // what was measured, by address
 	}
+
+	oneSided, linked atomic.Uint64
 }
+
+// Counts are the requests that sessions of a Dialer have taken, by the way that they
+// went: one-sided, or over the links.
+type Counts struct{ OneSided, Linked uint64 }
+
+// Counts may be called at any time.
+func (d *Dialer) Counts() Counts { return Counts{d.oneSided.Load(), d.linked.Load()} }
 
 // Defaults of a Dialer; docs/transport.md has the measurements.
 const (
-	DefaultEager = 512 // headers alone
+	DefaultEager = 512 // where it could not be measured: headers alone
 	DefaultSpin  = 50 * time.Microsecond
 )
 
@@ -78,8 +90,8 @@ func (d *Dialer) Register(mem []byte) error {
 
 // Dial implements transport.Dialer. Without a deadline in ctx it gives up after
 // ten seconds. It returns once a one-sided read of the server's memory has
-// succeeded. A reader's session is its link alone: a server exposes nothing to
-// readers.
+// succeeded. A reader needs to open no chunk: what it reads first goes over the
+// link, and one-sided once the server has told where the chunk lies.
 func (d *Dialer) Dial(ctx context.Context, addr string, h transport.Hello, idle func()) (transport.Conn, transport.Welcome, error) {
 	c, w, err := d.dial(ctx, addr, h, idle)
 	if err != nil {
@@ -104,10 +116,7 @@ func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle 
 		return nil, transport.Welcome{}, err
 	}
 	d.regions.Seal()
-	if h.Mode == transport.ModeReader {
-		return d.link.Dial(ctx, "tcp://"+hostPort, h, idle)
-	}
-	c := newConn(d, provider, idle)
+	c := newConn(d, provider, h.Mode, idle)
 	link, w, err := d.link.Dial(ctx, "tcp://"+hostPort, h, c.linkIdle)
 	if err != nil {
 		return nil, w, err
@@ -115,7 +124,11 @@ func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle 
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	c.link, c.window = link.(tcp.Link), w.Window
-	if err := c.attach(ctx, provider); err != nil {
+	err = c.attach(ctx, provider)
+	if err == nil {
+		err = c.setEager(ctx, addr)
+	}
+	if err != nil {
 		select {
 		case <-link.Done():
 		default:
@@ -248,15 +261,60 @@ func (c *conn) attach(ctx context.Context, provider string) error {
 	return c.probe(ctx, &s)
 }
 
+// setEager measures what goes over the link, with the first session with a server.
+func (c *conn) setEager(ctx context.Context, addr string) error {
+	if c.d.Eager != 0 {
+		return nil
+	}
+	c.d.mu.Lock()
+	n, ok := c.d.mu.eager[addr]
+	c.d.mu.Unlock()
+	if !ok {
+		var err error
+		n, err = measureEager(ctx, [2]func(context.Context, int) error{
+			func(ctx context.Context, n int) error {
+				_, err := c.link.Extend(ctx, putEcho(n))
+				return err
+			},
+			// It must end, whatever is left of the time: the memory is needed.
+			func(_ context.Context, n int) error { return c.readProbe(ctx, c.heads[:n]) },
+		})
+		if err != nil {
+			return err
+		}
+		c.d.mu.Lock()
+		if c.d.mu.eager == nil {
+			c.d.mu.eager = make(map[string]int)
+		}
+		c.d.mu.eager[addr] = n
+		c.d.mu.Unlock()
+	}
+	c.eager = n
+	return nil
+}
+
 // probe reads the server's nonce. It is the first operation, and makes the
 // connection where the provider needs one.
 func (c *conn) probe(ctx context.Context, s *attached) error {
 	mem := c.heads[:8:8]
 	clear(mem)
+	c.probed = s.probe
+	if err := c.readProbe(ctx, mem); err != nil {
+		return err
+	}
+	if want := le.AppendUint64(nil, s.nonce); !bytes.Equal(mem, want) {
+		return fmt.Errorf("the first one-sided read gave %x, not %x: these endpoints are not of one session", mem, want)
+	}
+	return nil
+}
+
+// readProbe reads from the page that the server has for that, before the session
+// begins.
+func (c *conn) readProbe(ctx context.Context, mem []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	op := c.mu.ring.add()
-	op.set(opRead, 0, 0, s.probe, 0)
+	op.set(opRead, 0, 0, c.probed, 0)
 	op.piece(mem)
 	for ended := false; !ended; {
 		if err := ctx.Err(); err != nil {
@@ -276,9 +334,6 @@ func (c *conn) probe(ctx context.Context, s *attached) error {
 			c.mu.posted--
 			ended = true
 		}
-	}
-	if want := le.AppendUint64(nil, s.nonce); !bytes.Equal(mem, want) {
-		return fmt.Errorf("the first one-sided read gave %x, not %x: these endpoints are not of one session", mem, want)
 	}
 	return nil
 }

@@ -29,7 +29,9 @@ type domain struct {
 // caps is what the provider can do.
 type caps struct {
 	iovs     int  // local pieces of an operation
+	rmas     int  // and remote ones
 	ordered  bool // a write lands after those that were posted before it
+	inOrder  bool // and its pieces in their order
 	virtual  bool // remote addresses are virtual ones, not offsets
 	localMR  bool // local memory must be registered too
 	inFlight int  // operations of an endpoint
@@ -65,7 +67,7 @@ func openDomain(provider, host string) (*domain, error) {
 	var k C.struct_fab_caps
 	C.fab_domain_caps(d.c, &k)
 	d.caps = caps{
-		iovs: int(k.iovs), ordered: k.ordered != 0, virtual: k.virt_addr != 0, localMR: k.local_mr != 0,
+		iovs: int(k.iovs), rmas: int(k.rmas), ordered: k.ordered != 0, inOrder: k.in_order != 0, virtual: k.virt_addr != 0, localMR: k.local_mr != 0,
 		inFlight: int(k.tx_size), provider: C.GoString(&k.prov[0]),
 	}
 	return d, nil

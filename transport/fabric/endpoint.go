@@ -115,11 +115,11 @@ const lookEvery = 10 * time.Millisecond
 func (e *endpoint) poll(spin, wait time.Duration, idle bool) (int, error) {
 	var from time.Time
 	for {
-		if n := C.fab_poll(e.c, &e.ends[0], pollEnds); n != 0 {
+		if n, err := e.once(); n != 0 || err != nil {
 			if !from.IsZero() {
 				e.hits = min(e.hits+1, spinSteps) // looking again paid
 			}
-			return looked(n)
+			return n, err
 		}
 		if e.woken.Swap(false) {
 			return 0, nil
@@ -154,6 +154,11 @@ func (e *endpoint) poll(spin, wait time.Duration, idle bool) (int, error) {
 	n := C.fab_nap(e.c, &e.ends[0], pollEnds, us)
 	e.woken.Store(false)
 	return looked(n)
+}
+
+// once is one look, which does not wait.
+func (e *endpoint) once() (int, error) {
+	return looked(C.fab_poll(e.c, &e.ends[0], pollEnds))
 }
 
 func looked(n C.int) (int, error) {

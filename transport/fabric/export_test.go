@@ -4,6 +4,8 @@ package fabric
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"dmps/transport"
@@ -34,7 +36,7 @@ func NewIntruder(ctx context.Context, addr string, h transport.Hello, chunk uint
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(new(Dialer), "tcp", nil)
+	c := newConn(new(Dialer), "tcp", h.Mode, nil)
 	link, w, err := c.d.link.Dial(ctx, "tcp://"+hostPort, h, nil)
 	if err != nil {
 		return nil, err
@@ -45,7 +47,13 @@ func NewIntruder(ctx context.Context, addr string, h transport.Hello, chunk uint
 		_ = x.Close()
 		return nil, err
 	}
-	if err := c.OpenChunk(ctx, chunk, spec); err != nil {
+	if h.Mode == transport.ModeReader {
+		m, err := c.ask(ctx, chunk)
+		if err != nil || m.slots == 0 {
+			return nil, errors.Join(fmt.Errorf("a reader is given %d slots: %w", m.slots, err), x.Close())
+		}
+		c.mu.chunks[chunk] = &remote{mapped: m}
+	} else if err := c.OpenChunk(ctx, chunk, spec); err != nil {
 		_ = x.Close()
 		return nil, err
 	}
@@ -92,43 +100,6 @@ func (x *Intruder) Write(chunk uint64, b byte, stop <-chan struct{}, written fun
 	}
 }
 
-// Once does one operation on n bytes of pages, and looks until it has ended: what
-// libfabric takes without this package around it.
-func (x *Intruder) Once(op transport.Op, chunk uint64, n int) error {
-	c := x.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	kind, flags := opRead, uint32(0)
-	if op == transport.OpWrite {
-		kind, flags = opWrite, delivered
-	}
-	o := c.mu.ring.add()
-	o.set(kind, 0, flags, c.mu.chunks[chunk].pages, 0)
-	o.piece(c.bounce[:n])
-	for posted := false; ; {
-		if !posted {
-			if err := c.postLocked(); err != nil {
-				return err
-			}
-			posted = c.mu.ring.waiting() == 0
-		}
-		k, err := c.ep.look64()
-		if err != nil || k > 0 {
-			c.mu.posted -= k
-			return err
-		}
-	}
-}
-
-// look64 is one look, without giving way to anybody.
-func (e *endpoint) look64() (int, error) {
-	n, err := e.poll(0, time.Microsecond, false)
-	if err == nil && n > 0 {
-		_, err = e.end(0)
-	}
-	return n, err
-}
-
 // Link is the session's link.
 func (x *Intruder) Link() transport.Conn { return x.c.link }
 
@@ -136,4 +107,24 @@ func (x *Intruder) Link() transport.Conn { return x.c.link }
 func (x *Intruder) Close() error {
 	x.c.discard()
 	return x.c.d.Close()
+}
+
+// EagerOf is the threshold of a session.
+func EagerOf(c transport.Conn) int { return c.(*conn).eager }
+
+// Operations is how many operations a session has made so far.
+func Operations(c transport.Conn) uint32 {
+	o := c.(*conn)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.mu.ring.tail
+}
+
+// Mapped reports whether a session reaches a chunk's memory.
+func Mapped(c transport.Conn, chunk uint64) bool {
+	o := c.(*conn)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	m := o.mu.chunks[chunk]
+	return m != nil && m.slots > 0
 }

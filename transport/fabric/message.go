@@ -11,6 +11,7 @@ import (
 const (
 	askAttach = 1 // makes an endpoint on the server
 	askMap    = 2 // asks for the keys of a chunk
+	askEcho   = 3 // asks for some bytes, to see how long that takes
 )
 
 const (
@@ -92,7 +93,19 @@ func parseMap(b []byte) (chunk uint64, err error) {
 	return chunk, c.end("map")
 }
 
-// mapped is the answer to it.
+// putEcho asks for n bytes, at most tcp.MaxExtend.
+func putEcho(n int) []byte { return le.AppendUint16([]byte{askEcho}, uint16(n)) }
+
+func parseEcho(b []byte) (n int, err error) {
+	c := cursor{b: b}
+	if c.byte() != askEcho {
+		c.bad = true
+	}
+	n = int(le.Uint16(c.take(2)))
+	return n, c.end("echo")
+}
+
+// mapped is the answer to putMap.
 type mapped struct {
 	slots       uint32
 	headerBytes uint32

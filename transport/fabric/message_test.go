@@ -20,6 +20,7 @@ const (
 	goldenAttach   = `01 01 0300746370 03003a3a31 010062 02000102`
 	goldenAttached = `01 010003 1000000000000000 2000000000000000 0807060504030201`
 	goldenMap      = `02 0807060504030201`
+	goldenEcho     = `03 e803`
 	goldenMapped   = `00400000 28000000 0100000000000000 0200000000000000 0300000000000000 0400000000000000`
 )
 
@@ -52,6 +53,10 @@ func TestGoldenMessages(t *testing.T) {
 	if got, err := parseMap(unhex(t, goldenMap)); err != nil || got != 0x0102030405060708 {
 		t.Errorf("map %x, %v", got, err)
 	}
+	equal("echo", putEcho(1000), goldenEcho)
+	if got, err := parseEcho(unhex(t, goldenEcho)); err != nil || got != 1000 {
+		t.Errorf("echo %d, %v", got, err)
+	}
 	equal("mapped", mappedValue.put(), goldenMapped)
 	if got, err := parseMapped(unhex(t, goldenMapped)); err != nil || got != mappedValue {
 		t.Errorf("mapped %+v, %v", got, err)
@@ -65,6 +70,7 @@ func FuzzMessages(f *testing.F) {
 	f.Add(attachedValue.put())
 	f.Add(putMap(9))
 	f.Add(mappedValue.put())
+	f.Add(putEcho(64))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		check := func(err error, again func() []byte) {
@@ -80,5 +86,7 @@ func FuzzMessages(f *testing.F) {
 		check(err, m.put)
 		c, err := parseMap(b)
 		check(err, func() []byte { return putMap(c) })
+		n, err := parseEcho(b)
+		check(err, func() []byte { return putEcho(n) })
 	})
 }

@@ -23,8 +23,19 @@ type op C.struct_fab_op
 
 // set makes o an operation on the peer's memory at off of k.
 func (o *op) set(kind uint32, ctx uint64, flags uint32, k key, off uint64) {
-	o.ctx, o.raddr, o.rkey = C.uint64_t(ctx), C.uint64_t(k.addr+off), C.uint64_t(k.key)
-	o.kind, o.flags, o.iovs = C.uint32_t(kind), C.uint32_t(flags), 0
+	o.ctx, o.kind, o.flags = C.uint64_t(ctx), C.uint32_t(kind), C.uint32_t(flags)
+	o.iovs, o.rmas = 0, 0
+	o.at(k, off)
+}
+
+// at makes what piece appends go on at off of k.
+func (o *op) at(k key, off uint64) {
+	if o.rmas == C.FAB_IOVS {
+		panic("fabric: an operation on too many pieces")
+	}
+	r := &o.rma[o.rmas]
+	r.addr, r.len, r.key = C.uint64_t(k.addr+off), 0, C.uint64_t(k.key)
+	o.rmas++
 }
 
 // takes reports whether piece may be called with mem, if an operation has iovs
@@ -36,17 +47,18 @@ func (o *op) takes(mem []byte, iovs int) bool {
 
 // piece appends local memory, joined with the piece before it where it can be.
 func (o *op) piece(mem []byte) {
-	a := C.uint64_t(address(mem))
+	a, n := C.uint64_t(address(mem)), C.uint64_t(len(mem))
+	o.rma[o.rmas-1].len += n
 	if k := o.iovs; k > 0 {
 		if l := &o.iov[k-1]; l.addr+l.len == a {
-			l.len += C.uint64_t(len(mem))
+			l.len += n
 			return
 		}
 	}
 	if o.iovs == C.FAB_IOVS {
 		panic("fabric: an operation of too many pieces")
 	}
-	o.iov[o.iovs].addr, o.iov[o.iovs].len = a, C.uint64_t(len(mem))
+	o.iov[o.iovs].addr, o.iov[o.iovs].len = a, n
 	o.iovs++
 }
 

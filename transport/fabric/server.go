@@ -107,6 +107,15 @@ func (s *session) Extend(question []byte) ([]byte, error) {
 			return nil, fmt.Errorf("%w: %w", transport.ErrRefused, err)
 		}
 		return s.expose(chunk)
+	case askEcho:
+		n, err := parseEcho(question)
+		if err == nil && n > tcp.MaxExtend {
+			err = fmt.Errorf("%w: echo of %d bytes", errMessage, n)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", transport.ErrRefused, err)
+		}
+		return make([]byte, n), nil
 	}
 	return nil, fmt.Errorf("%w: question %d", transport.ErrRefused, question[0])
 }

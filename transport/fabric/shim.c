@@ -179,7 +179,13 @@ void fab_domain_caps(const struct fab_domain *d, struct fab_caps *out)
 	out->iovs = i->tx_attr->iov_limit < FAB_IOVS ? (int)i->tx_attr->iov_limit : FAB_IOVS;
 	if (out->iovs < 1)
 		out->iovs = 1;
+	out->rmas = i->tx_attr->rma_iov_limit < FAB_IOVS ? (int)i->tx_attr->rma_iov_limit : FAB_IOVS;
+	if (out->rmas < 1)
+		out->rmas = 1;
 	out->ordered = d->ordered;
+	// The interface promises no order within an operation. These two have it: the
+	// target takes the bytes off a stream, or out of shared memory, from first to last.
+	out->in_order = d->ordered && (strcmp(i->fabric_attr->prov_name, "shm") == 0 || strcmp(i->fabric_attr->prov_name, "tcp;ofi_rxm") == 0);
 	out->virt_addr = (i->domain_attr->mr_mode & FI_MR_VIRT_ADDR) != 0;
 	out->local_mr = (i->domain_attr->mr_mode & FI_MR_LOCAL) != 0;
 	out->tx_size = i->tx_attr->size < FAB_CQ ? (int)i->tx_attr->size : FAB_CQ;
@@ -362,19 +368,20 @@ static ssize_t post_one(struct fab_ep *e, const struct fab_op *op)
 {
 	struct iovec iov[FAB_IOVS];
 	void *desc[FAB_IOVS];
-	struct fi_rma_iov rma = {.addr = op->raddr, .key = op->rkey};
+	struct fi_rma_iov rma[FAB_IOVS];
 	struct fi_msg_rma msg = {
 		.msg_iov = iov, .desc = desc, .iov_count = op->iovs, .addr = e->peer,
-		.rma_iov = &rma, .rma_iov_count = 1, .context = (void *)(uintptr_t)op->ctx,
+		.rma_iov = rma, .rma_iov_count = op->rmas, .context = (void *)(uintptr_t)op->ctx,
 	};
-	if (op->iovs < 1 || op->iovs > FAB_IOVS)
+	if (op->iovs < 1 || op->iovs > FAB_IOVS || op->rmas < 1 || op->rmas > FAB_IOVS)
 		return -FI_EINVAL;
 	for (uint32_t i = 0; i < op->iovs; i++) {
 		iov[i].iov_base = (void *)(uintptr_t)op->iov[i].addr;
 		iov[i].iov_len = op->iov[i].len;
-		rma.len += op->iov[i].len;
 		desc[i] = describe(e->d, &op->iov[i]);
 	}
+	for (uint32_t i = 0; i < op->rmas; i++)
+		rma[i] = (struct fi_rma_iov){.addr = op->rma[i].addr, .len = op->rma[i].len, .key = op->rma[i].key};
 	if (op->kind == FAB_READ)
 		return fi_readmsg(e->ep, &msg, FI_COMPLETION);
 	return fi_writemsg(e->ep, &msg, FI_COMPLETION | (op->flags & FAB_DELIVERED ? FI_DELIVERY_COMPLETE : 0));

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 enum {
-	FAB_IOVS = 4,      // local pieces of an operation, at most
+	FAB_IOVS = 4,      // local pieces of an operation, at most, and remote ones
 	FAB_ADDR = 256,    // bytes of an endpoint's address, at most
 	FAB_LOCALS = 64,   // registered local regions of a domain, at most
 	FAB_CQ = 1024,     // operations that an endpoint may have in flight
@@ -34,7 +34,9 @@ struct fab_mr;
 
 struct fab_caps {
 	int iovs;         // local pieces of an operation, 1..FAB_IOVS
+	int rmas;         // remote pieces of an operation, 1..FAB_IOVS
 	int ordered;      // a write lands after those that were posted before it
+	int in_order;     // and its pieces in their order
 	int virt_addr;    // remote addresses are virtual ones, not offsets
 	int local_mr;     // local memory must be registered too
 	int tx_size;      // operations that may be in flight
@@ -46,17 +48,23 @@ struct fab_iov {
 	uint64_t len; // bytes
 };
 
-// One one-sided transfer between pieces of local memory and one piece of the
-// peer's.
+// A piece of the peer's memory.
+struct fab_rma {
+	uint64_t addr;
+	uint64_t len; // bytes
+	uint64_t key;
+};
+
+// One one-sided transfer between pieces of local memory and pieces of the peer's,
+// which are as long together.
 struct fab_op {
-	uint64_t ctx;   // comes back in fab_done
-	uint64_t raddr; // with key: the peer's memory
-	uint64_t rkey;
+	uint64_t ctx; // comes back in fab_done
 	uint32_t kind;
 	uint32_t flags;
 	uint32_t iovs;
-	uint32_t reserved;
+	uint32_t rmas;
 	struct fab_iov iov[FAB_IOVS];
+	struct fab_rma rma[FAB_IOVS];
 };
 
 // The end of one operation.

@@ -21,7 +21,7 @@ type slot struct {
 	pending int // operations without an end
 	bounce  int8
 	runs    []transport.Run
-	heads   []byte // scratch for the headers, in the order of the segments
+	heads   []byte // scratch for the headers, in the order of the segments; nil: for the link alone
 
 	// lent is the request that the link is given in place of req.
 	lent transport.Request
@@ -45,7 +45,9 @@ func ones(mask uint32) int { return bits.OnesCount32(mask) }
 func (s *slot) init(c *conn, i int) {
 	s.i, s.bounce = uint16(i), noBounce
 	s.runs = make([]transport.Run, 0, transport.MaxSegs)
-	s.heads = c.heads[i*headerScratch : (i+1)*headerScratch]
+	if end := (i + 1) * headerScratch; end <= len(c.heads) {
+		s.heads = c.heads[end-headerScratch : end]
+	}
 	s.lent.Done = func(*transport.Request) { c.linkDone(s) }
 }
 
@@ -69,6 +71,9 @@ func (c *conn) beginLocked(s *slot) {
 	s.runs = transport.AppendRuns(s.runs[:0], r.Segs)
 	if r.Op == transport.OpRead {
 		s.phase = phaseLast
+		if c.addWhole(s, opRead) {
+			return
+		}
 		c.addHeaders(s, opRead, 0)
 		c.addPages(s, opRead, 0)
 		return
@@ -79,6 +84,8 @@ func (c *conn) beginLocked(s *slot) {
 	switch {
 	case s.mask == 0:
 		c.addLast(s)
+	case c.addWhole(s, opWrite):
+		s.phase = phaseLast
 	case c.dom.caps.ordered:
 		c.addEmpty(s, 0)
 		c.addPages(s, opWrite, 0)
@@ -137,21 +144,51 @@ func (c *conn) addHeaders(s *slot, kind, flags uint32) {
 	}
 }
 
+// addWhole makes a request one operation, if it can be: its slots are one run, all
+// with pages, and the provider takes as many pieces at a time. A write empties the
+// slots with its first piece and ends with the headers, which needs a provider that
+// keeps to that order. On tcp a page of 4 KiB so takes one send instead of three.
+func (c *conn) addWhole(s *slot, kind uint32) bool {
+	k, beside := &c.dom.caps, 1 // pieces that are headers
+	if kind == opWrite {
+		beside = 2
+	}
+	if len(s.runs) != 1 || ones(s.mask) != len(s.req.Segs) || k.rmas < 1+beside || kind == opWrite && !k.inOrder {
+		return false
+	}
+	if n := s.pieces(); n+beside > k.iovs {
+		// What goes through a buffer anyway is one piece then.
+		if n <= k.iovs || !c.takeBounce(s, kind) {
+			return false
+		}
+	}
+	u, n := s.runs[0], int(s.runs[0].Count)*s.hdr
+	headers, pages := uint64(u.Start)*uint64(s.hdr), uint64(u.Start)*transport.PageSize
+	flags, first := uint32(0), s.heads[:n]
+	if kind == opWrite {
+		flags, first = delivered, c.empty[:n]
+	}
+	o := c.add(s, kind, flags, s.rem.headers, headers)
+	o.piece(first)
+	o.at(s.rem.pages, pages)
+	for i := range s.req.Segs {
+		o.piece(c.pageOf(s, i))
+	}
+	if kind == opWrite {
+		o.at(s.rem.headers, headers)
+		o.piece(s.heads[:n])
+	}
+	return true
+}
+
 // addPages adds the transfers between the request's pages and those at the
 // server: neighbouring slots join. Pages that lie in more pieces here than the
 // provider takes go through a bounce buffer, if one is free, else in several
 // operations.
 func (c *conn) addPages(s *slot, kind, flags uint32) {
 	segs := s.req.Segs
-	if s.bounce == noBounce && len(c.mu.spare) > 0 && s.scattered(c.dom.caps.iovs) {
-		k := len(c.mu.spare) - 1
-		s.bounce = c.mu.spare[k]
-		c.mu.spare = c.mu.spare[:k]
-		if kind == opWrite {
-			for i := range segs {
-				copy(c.bouncePage(s, i), segs[i].Page)
-			}
-		}
+	if s.bounce == noBounce && s.pieces() > c.dom.caps.iovs {
+		c.takeBounce(s, kind)
 	}
 	var o *op
 	for i := range segs {
@@ -159,10 +196,7 @@ func (c *conn) addPages(s *slot, kind, flags uint32) {
 			o = nil
 			continue
 		}
-		mem := segs[i].Page
-		if s.bounce != noBounce {
-			mem = c.bouncePage(s, i)
-		}
+		mem := c.pageOf(s, i)
 		if o != nil && (segs[i].Index != segs[i-1].Index+1 || segs[i].Index == 0 || !o.takes(mem, c.dom.caps.iovs)) {
 			o = nil
 		}
@@ -173,11 +207,11 @@ func (c *conn) addPages(s *slot, kind, flags uint32) {
 	}
 }
 
-// scattered reports whether the pages of some run of slots lie in more than
-// iovs pieces of memory.
-func (s *slot) scattered(iovs int) bool {
+// pieces is in how many pieces of memory the pages of one run of slots lie: of
+// the run that has the most.
+func (s *slot) pieces() int {
 	segs := s.req.Segs
-	n := 0
+	n, most := 0, 0
 	for i := range segs {
 		switch {
 		case segs[i].Page == nil:
@@ -187,11 +221,33 @@ func (s *slot) scattered(iovs int) bool {
 		case address(segs[i-1].Page)+transport.PageSize != address(segs[i].Page):
 			n++
 		}
-		if n > iovs {
-			return true
+		most = max(most, n)
+	}
+	return most
+}
+
+// takeBounce gives s a bounce buffer if one is free; for a write with its pages.
+func (c *conn) takeBounce(s *slot, kind uint32) bool {
+	k := len(c.mu.spare) - 1
+	if k < 0 {
+		return false
+	}
+	s.bounce = c.mu.spare[k]
+	c.mu.spare = c.mu.spare[:k]
+	if kind == opWrite {
+		for i := range s.req.Segs {
+			copy(c.bouncePage(s, i), s.req.Segs[i].Page)
 		}
 	}
-	return false
+	return true
+}
+
+// pageOf is the memory that a segment's page is moved to or from.
+func (c *conn) pageOf(s *slot, seg int) []byte {
+	if s.bounce != noBounce {
+		return c.bouncePage(s, seg)
+	}
+	return s.req.Segs[seg].Page
 }
 
 // bouncePage is the place of a segment's page in the slot's bounce buffer.

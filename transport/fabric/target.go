@@ -79,11 +79,11 @@ func (t *target) expose(chunk uint64, x transport.Exposed) (*exposed, error) {
 	if g := t.grants[chunk]; g != nil {
 		return g, nil
 	}
-	pages, err := t.d.grant(x.Pages, true, t.newKey())
+	pages, err := t.d.grant(x.Pages, !x.ReadOnly, t.newKey())
 	if err != nil {
 		return nil, err
 	}
-	headers, err := t.d.grant(x.Headers, true, t.newKey())
+	headers, err := t.d.grant(x.Headers, !x.ReadOnly, t.newKey())
 	if err != nil {
 		return nil, errors.Join(err, pages.close())
 	}
