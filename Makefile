@@ -125,6 +125,12 @@ fabric: fabric-ready ## test transport/fabric with libfabric, on the providers t
 	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 5m -run Fabric ./server
 	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 5m -race ./transport/fabric
 
+# All carriers by size, in turns, on this machine; some two minutes.
+.PHONY: fabric-plot
+fabric-plot: fabric-ready ## measure sockets, libfabric and our transports by size, draw them into docs/transport and print the bars
+	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 10m -run '^TestFigure$$' ./transport/fabric -figure $(CURDIR)/docs/transport
+	$(GO) run ./chaos/paper/cmd/transfer -dir docs/transport
+
 .PHONY: fabric-ready
 fabric-ready:
 	@missing=(); \

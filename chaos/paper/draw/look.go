@@ -25,6 +25,13 @@ var looks = map[string]look{
 	paper.DmpsTwo:    {color.RGBA{0, 158, 115, 255}, draw.SquareGlyph{}, "dmps, 2 servers"},
 	paper.DmpsMirror: {color.RGBA{213, 94, 0, 255}, draw.PyramidGlyph{}, "dmps, mirror:2"},
 	paper.DmpsRS:     {color.RGBA{204, 121, 167, 255}, draw.RingGlyph{}, "dmps, rs:2+1"},
+
+	paper.CarrierSockets: {color.RGBA{0, 0, 0, 255}, draw.CrossGlyph{}, paper.CarrierSockets},
+	paper.CarrierTCP:     {color.RGBA{0, 0, 0, 255}, draw.CircleGlyph{}, paper.CarrierTCP},
+	paper.CarrierRawTCP:  {color.RGBA{0, 114, 178, 255}, draw.CrossGlyph{}, paper.CarrierRawTCP},
+	paper.CarrierFabTCP:  {color.RGBA{0, 114, 178, 255}, draw.CircleGlyph{}, paper.CarrierFabTCP},
+	paper.CarrierRawShm:  {color.RGBA{213, 94, 0, 255}, draw.CrossGlyph{}, paper.CarrierRawShm},
+	paper.CarrierFabShm:  {color.RGBA{213, 94, 0, 255}, draw.CircleGlyph{}, paper.CarrierFabShm},
 }
 
 // others are the looks of what is no device, in the order in which it comes.

@@ -1,0 +1,76 @@
+package draw
+
+import (
+	"fmt"
+	"math"
+	"os"
+
+	"gonum.org/v1/plot"
+
+	"dmps/chaos/paper"
+)
+
+// Transfer draws figure paper.FigureTransfer of the folder data into dir: the
+// paper's figure 2 for today's carriers, and the round trip beside it. It returns
+// the names of the pictures.
+func Transfer(data, dir string) ([]string, error) {
+	d, err := paper.Load[paper.TransferRow](data, paper.FigureTransfer)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("drawing: %w", err)
+	}
+	var drawn []string
+	for _, f := range []struct {
+		name, title, way, y string
+		of                  func(paper.TransferRow) float64
+	}{
+		{"transfer-bandwidth", "Bandwidth by size, several transfers in flight", paper.Several, "bandwidth (MB/s)", func(r paper.TransferRow) float64 { return r.MBps() }},
+		{"transfer-roundtrip", "Round trip by size, one transfer at a time", paper.OneByOne, "median (us)", func(r paper.TransferRow) float64 { return r.P50 }},
+	} {
+		p := &picture{name: f.name, title: titled(f.title, d.Quick)}
+		for _, op := range []string{paper.Write, paper.Read} {
+			pl := panel(op, "bytes of a transfer", f.y)
+			sizes(pl)
+			if err := p.chart(pl, transferLines(d.Rows, op, f.way, f.of)); err != nil {
+				return drawn, err
+			}
+			logarithmic(pl, d.Rows, f.way, f.of)
+		}
+		if err := p.save(dir); err != nil {
+			return drawn, err
+		}
+		drawn = append(drawn, p.name)
+	}
+	return drawn, nil
+}
+
+// transferLines are the carriers; raw ones are dashed.
+func transferLines(rows []paper.TransferRow, op, way string, of func(paper.TransferRow) float64) []*series {
+	var lines []*series
+	for _, c := range paper.Carriers {
+		for _, r := range rows {
+			if r.Carrier == c && r.Op == op && r.Way == way {
+				s := find(&lines, c)
+				s.dashed = c == paper.CarrierSockets || c == paper.CarrierRawTCP || c == paper.CarrierRawShm
+				s.add(float64(r.Size), of(r))
+			}
+		}
+	}
+	return lines
+}
+
+// logarithmic makes the vertical axis one of powers of ten, the same in all panels
+// of a picture: what is ten times as fast is equally far away everywhere.
+func logarithmic(p *plot.Plot, rows []paper.TransferRow, way string, of func(paper.TransferRow) float64) {
+	lo, hi := math.Inf(1), 0.0
+	for _, r := range rows {
+		if v := of(r); r.Way == way && v > 0 {
+			lo, hi = min(lo, v), max(hi, v)
+		}
+	}
+	p.Y.Min, p.Y.Max = lo*0.9, hi*1.1
+	p.Y.Scale = plot.LogScale{}
+	p.Y.Tick.Marker = plot.LogTicks{Prec: -1}
+}
