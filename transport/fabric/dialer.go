@@ -63,7 +63,7 @@ func (d *Dialer) Counts() Counts { return Counts{d.oneSided.Load(), d.linked.Loa
 // Defaults of a Dialer; docs/transport.md has the measurements.
 const (
 	DefaultEager = 512 // where it could not be measured: headers alone
-	DefaultSpin  = 50 * time.Microsecond
+	DefaultSpin  = 100 * time.Microsecond
 )
 
 // domainKey: a domain is opened once for all sessions by one provider from one

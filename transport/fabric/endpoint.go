@@ -30,7 +30,9 @@ type endpoint struct {
 	sleeper *sleeper // nil: the provider has no descriptor
 	woken   atomic.Bool
 	asleep  atomic.Bool // woken alone is not enough
-	hits    int         // of late, looking again found something: 0..spinSteps. Of poll
+	serves  bool        // the peer does the operations: there are no ends here
+	busy    spinner     // of poll: for what the peer does
+	resting spinner     // and for wake
 
 	// Of sleep.
 	look  func() bool // awake
@@ -44,7 +46,7 @@ func (d *domain) endpoint() (*endpoint, error) {
 		return nil, fmt.Errorf("opening an endpoint of %s: %w", d.caps.provider, err)
 	}
 	e.ends = (*[pollEnds]C.struct_fab_done)(C.calloc(pollEnds, C.sizeof_struct_fab_done))
-	e.look, e.hits = e.awake, spinSteps
+	e.look = e.awake
 	if fd := int(C.fab_fd(e.c)); fd >= 0 {
 		var err error
 		if e.sleeper, err = newSleeper(fd); err != nil {
@@ -97,50 +99,62 @@ func (e *endpoint) ring(b *bell, listens bool) {
 // forever is no limit of a poll.
 const forever time.Duration = -1
 
-// spinSteps is how often the time to look again is halved when it was in vain:
-// where both ends share a core, looking keeps the other one from its work.
-const spinSteps = 4
-
 // lookEvery bounds how long a poll sleeps on a descriptor: whatever a provider
 // forgets to tell costs that, and not the session. (So found: a rest of data in
 // a socket, see fab_may_sleep, and one on its way out, see conn.Kick.)
 const lookEvery = 10 * time.Millisecond
 
 // poll makes progress and returns the number of ends, which end gives. When
-// there is none it looks again for spin, then sleeps, for wait at most. With idle
-// only wake ends the sleep. One goroutine at a time.
+// there is none it looks again for spin at most, then sleeps, for wait at most. With
+// idle only wake ends the sleep. One goroutine at a time.
 //
 // The looks are short calls, with other goroutines let in between: one that
 // Done made ready must not wait for the scheduler to notice a thread in C.
 func (e *endpoint) poll(spin, wait time.Duration, idle bool) (int, error) {
+	s := &e.busy
+	if idle {
+		s = &e.resting
+	}
+	spin = s.time(spin)
 	var from time.Time
 	for {
+		stirred := e.stirred()
 		if n, err := e.once(); n != 0 || err != nil {
 			if !from.IsZero() {
-				e.hits = min(e.hits+1, spinSteps) // looking again paid
+				s.found()
 			}
 			return n, err
 		}
 		if e.woken.Swap(false) {
+			if idle && !from.IsZero() {
+				s.found()
+			}
 			return 0, nil
 		}
 		now := time.Now()
-		if from.IsZero() {
+		if stirred && !from.IsZero() {
+			s.found()
+		}
+		if stirred || from.IsZero() {
 			from = now
 		}
-		if now.Sub(from) >= spin>>(spinSteps-e.hits) {
+		if now.Sub(from) >= spin {
 			break
 		}
 		runtime.Gosched()
-	}
-	if !idle {
-		e.hits = max(e.hits-1, 0)
 	}
 	e.asleep.Store(true) // from here on wake does more than set woken
 	defer e.asleep.Store(false)
 	if e.woken.Swap(false) {
 		return 0, nil
 	}
+	n, err := e.rest(wait, idle)
+	s.slept(time.Since(from))
+	return n, err
+}
+
+// rest is the sleep of poll.
+func (e *endpoint) rest(wait time.Duration, idle bool) (int, error) {
 	if e.sleeper != nil {
 		return e.sleep(wait, idle)
 	}
@@ -155,6 +169,10 @@ func (e *endpoint) poll(spin, wait time.Duration, idle bool) (int, error) {
 	e.woken.Store(false)
 	return looked(n)
 }
+
+// stirred reports whether the peer has sent something that the next look will meet:
+// all that an end that serves ever sees of its work.
+func (e *endpoint) stirred() bool { return e.serves && C.fab_stirred(e.c) != 0 }
 
 // once is one look, which does not wait.
 func (e *endpoint) once() (int, error) {
@@ -185,6 +203,10 @@ func (e *endpoint) sleep(wait time.Duration, idle bool) (int, error) {
 
 // awake is one look of sleep: it reports whether there is something to do.
 func (e *endpoint) awake() bool {
+	if e.stirred() {
+		e.found = C.fab_poll(e.c, &e.ends[0], pollEnds)
+		return true
+	}
 	for range awakeLooks {
 		if e.woken.Swap(false) {
 			return true

@@ -40,7 +40,7 @@ type Server struct {
 
 // DefaultServerSpin is Server.Spin where nothing is set. Longer takes CPU from
 // others on a machine of few cores, shorter costs wake-ups under load.
-const DefaultServerSpin = 20 * time.Microsecond
+const DefaultServerSpin = 50 * time.Microsecond
 
 func (s *Server) prepare() {
 	s.once.Do(func() {

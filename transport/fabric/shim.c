@@ -66,6 +66,8 @@ struct fab_ep {
 	int wake_fd; // an eventfd
 	_Atomic int woken;
 	_Atomic int asleep;
+	_Atomic int flight; // posted, without an end
+	unsigned looks;     // in vain, with something in flight
 };
 
 const char *fab_strerror(int err)
@@ -393,6 +395,7 @@ int fab_post(struct fab_ep *e, const struct fab_op *ops, int n)
 	ssize_t r = 0;
 	while (i < n && (r = post_one(e, &ops[i])) >= 0)
 		i++;
+	atomic_fetch_add(&e->flight, i);
 	if (i > 0 && e->bell && !e->listens)
 		ring(e->bell);
 	if (i == 0 && r < 0 && r != -FI_EAGAIN)
@@ -425,6 +428,7 @@ static int ends(struct fab_ep *e, struct fab_done *out, int max)
 	struct fi_cq_entry c[64];
 	ssize_t n = fi_cq_read(e->cq, c, max < 64 ? max : 64);
 	if (n > 0) {
+		atomic_fetch_sub(&e->flight, (int)n);
 		for (ssize_t i = 0; i < n; i++)
 			out[i] = (struct fab_done){.ctx = (uint64_t)(uintptr_t)c[i].op_context};
 		return (int)n;
@@ -433,6 +437,7 @@ static int ends(struct fab_ep *e, struct fab_done *out, int max)
 		struct fi_cq_err_entry f = {0};
 		n = fi_cq_readerr(e->cq, &f, 0);
 		if (n == 1) {
+			atomic_fetch_sub(&e->flight, 1);
 			out[0] = (struct fab_done){.ctx = (uint64_t)(uintptr_t)f.op_context, .err = f.err ? f.err : FI_EOTHER, .prov_err = f.prov_errno};
 			return 1;
 		}
@@ -440,9 +445,22 @@ static int ends(struct fab_ep *e, struct fab_done *out, int max)
 	return n == -FI_EAGAIN ? 0 : (int)n;
 }
 
+enum { RING_LOOKS = 16 }; // some microseconds
+
 int fab_poll(struct fab_ep *e, struct fab_done *out, int max)
 {
-	return ends(e, out, max);
+	int n = ends(e, out, max);
+	// A large transfer of shm goes to and fro several times. The end that listens
+	// does not sleep in between as long as this one looks.
+	if (n == 0 && e->bell && !e->listens && atomic_load(&e->flight) > 0 && ++e->looks % RING_LOOKS == 0)
+		ring(e->bell);
+	return n;
+}
+
+int fab_stirred(const struct fab_ep *e)
+{
+	struct pollfd p = {.fd = e->cq_fd, .events = POLLIN};
+	return e->cq_fd >= 0 && poll(&p, 1, 0) > 0;
 }
 
 int fab_fd(const struct fab_ep *e)

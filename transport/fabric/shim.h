@@ -98,8 +98,8 @@ int fab_ep_name(struct fab_ep *e, uint64_t out, size_t *len);
 // Sets the peer that the operations of e go to.
 int fab_ep_peer(struct fab_ep *e, uint64_t addr, size_t len);
 // Gives e, which has no descriptor, a bell: FAB_BELL bytes of zeros in memory that both peers have mapped,
-// 4-byte aligned. The one that does not listen rings it when it posts; the one
-// that listens sleeps on it. In fab_nap an end looks for spin_us, after it came or
+// 4-byte aligned. The one that does not listen rings it when it posts, and now and
+// then as long as it looks for ends; the one that listens sleeps on it. In fab_nap an end looks for spin_us, after it came or
 // was rung, before its first nap. The memory must stay until e is closed.
 void fab_ep_bell(struct fab_ep *e, uint64_t addr, int listens, int64_t spin_us);
 // Ends e. When it returns no operation touches local memory any more, and none
@@ -117,6 +117,9 @@ int fab_poll(struct fab_ep *e, struct fab_done *out, int max);
 // to be waited for after fab_may_sleep, which returns 0 when it will tell.
 int fab_fd(const struct fab_ep *e);
 int fab_may_sleep(struct fab_ep *e);
+// Reports whether the descriptor is readable now: the peer has sent something,
+// and the next fab_poll takes it. 0 without a descriptor.
+int fab_stirred(const struct fab_ep *e);
 // For an endpoint without one: fab_poll, and when that finds nothing naps until
 // it does, for wait_us at most; the end that listens sleeps until the bell.
 int fab_nap(struct fab_ep *e, struct fab_done *out, int max, int64_t wait_us);

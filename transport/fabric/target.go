@@ -51,6 +51,7 @@ func (t *target) open(a *attach) (err error) {
 	if t.ep, err = t.d.endpoint(); err != nil {
 		return err
 	}
+	t.ep.serves = true
 	if a.bell != "" {
 		b, err := openBell(a.bell)
 		if err != nil {
