@@ -74,6 +74,9 @@ type conn struct {
 		chunks map[uint64]*remote
 		ring   ring
 		posted int // operations without an end
+		// refused: the provider did not take all that waits. The session's goroutine
+		// tries again, after ends and every millisecond.
+		refused bool
 		linked bool
 		alarm  transport.Alarm
 	}
@@ -220,8 +223,12 @@ func (c *conn) Kick() {
 	c.mu.Lock()
 	linked := c.mu.linked
 	c.mu.linked = false
-	if c.mu.cause == nil && c.mu.ring.waiting() > 0 {
-		_ = c.postLocked() // its goroutine meets the failure as well
+	if c.mu.cause == nil && c.mu.ring.waiting() > 0 && !c.mu.refused {
+		// The session's goroutine posts as well, and while it looks for ends that
+		// is better: two threads in the provider wait for each other's locks.
+		if c.mu.posted == 0 || c.ep.sleeping() {
+			_ = c.postLocked() // its goroutine meets the failure as well
+		}
 		// Who sleeps on the queue must look at it after each post: tcp keeps
 		// the rest of what a full socket did not take without telling those
 		// that wait, and it then stayed for as long as they slept. Under the
@@ -238,6 +245,7 @@ func (c *conn) Kick() {
 func (c *conn) postLocked() error {
 	n, err := c.mu.ring.post(c.ep, c.dom.caps.inFlight-c.mu.posted)
 	c.mu.posted += n
+	c.mu.refused = c.mu.ring.waiting() > 0
 	return err
 }
 

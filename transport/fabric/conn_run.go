@@ -5,6 +5,7 @@ package fabric
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"dmps/transport"
@@ -91,6 +92,7 @@ func (c *conn) ends(n int) error {
 	}
 	if len(c.ended) > 0 {
 		c.linkIdle()
+		runtime.Gosched() // whoever was told goes first: what it asks for next is posted sooner
 	}
 	return err
 }

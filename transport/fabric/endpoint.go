@@ -243,6 +243,9 @@ func (e *endpoint) wake() {
 	}
 }
 
+// sleeping reports whether poll sleeps, or is about to.
+func (e *endpoint) sleeping() bool { return e.asleep.Load() }
+
 // close ends the endpoint. No other method may be under way.
 func (e *endpoint) close() error {
 	if e.sleeper != nil {
