@@ -77,8 +77,8 @@ type conn struct {
 		// refused: the provider did not take all that waits. The session's goroutine
 		// tries again, after ends and every millisecond.
 		refused bool
-		linked bool
-		alarm  transport.Alarm
+		linked  bool
+		alarm   transport.Alarm
 	}
 
 	ended []uint16 // of the session's goroutine

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // pollEnds is how many ends of operations one poll gives.
@@ -82,9 +84,10 @@ func (e *endpoint) connect(addr []byte) error {
 func (e *endpoint) sleeps() bool { return e.sleeper != nil }
 
 // bellSpin is how long the end that listens looks for more, after a ring, before
-// its first nap. Longer is slower when both ends are on one core: with 200 us a
-// transfer took 180, sched_yield(2) or not.
-const bellSpin = 20 * time.Microsecond
+// its first nap: as long as it takes to copy a transfer of 128 KiB, and some. Longer
+// is slower when both ends are on one core: with 200 us a transfer took 180,
+// sched_yield(2) or not.
+const bellSpin = 40 * time.Microsecond
 
 // ring makes b the bell of both ends. It is closed with the endpoint.
 func (e *endpoint) ring(b *bell, listens bool) {
@@ -104,6 +107,11 @@ const forever time.Duration = -1
 // a socket, see fab_may_sleep, and one on its way out, see conn.Kick.)
 const lookEvery = 10 * time.Millisecond
 
+// yieldLooks is after how many looks in vain the core is offered to other threads: to
+// the other end, where the system has put both on one core. It leaves them there as
+// long as both sleep often, and a transfer then took twenty times as long.
+const yieldLooks = 8
+
 // poll makes progress and returns the number of ends, which end gives. When
 // there is none it looks again for spin at most, then sleeps, for wait at most. With
 // idle only wake ends the sleep. One goroutine at a time.
@@ -117,7 +125,7 @@ func (e *endpoint) poll(spin, wait time.Duration, idle bool) (int, error) {
 	}
 	spin = s.time(spin)
 	var from time.Time
-	for {
+	for looks := 1; ; looks++ {
 		stirred := e.stirred()
 		if n, err := e.once(); n != 0 || err != nil {
 			if !from.IsZero() {
@@ -142,6 +150,9 @@ func (e *endpoint) poll(spin, wait time.Duration, idle bool) (int, error) {
 			break
 		}
 		runtime.Gosched()
+		if looks%yieldLooks == 0 {
+			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // never fails
+		}
 	}
 	e.asleep.Store(true) // from here on wake does more than set woken
 	defer e.asleep.Store(false)

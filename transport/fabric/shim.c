@@ -393,6 +393,10 @@ int fab_post(struct fab_ep *e, const struct fab_op *ops, int n)
 {
 	int i = 0;
 	ssize_t r = 0;
+	// Before, because shm copies while it posts: the end that listens is not to
+	// doze off meanwhile. And after, for what it may have looked for too early.
+	if (e->bell && !e->listens)
+		ring(e->bell);
 	while (i < n && (r = post_one(e, &ops[i])) >= 0)
 		i++;
 	atomic_fetch_add(&e->flight, i);
@@ -534,7 +538,7 @@ int fab_nap(struct fab_ep *e, struct fab_done *out, int max, int64_t wait_us)
 			sched_yield(); // on few cores the peer may wait for this one
 			continue;
 		}
-		if (e->bell && !e->listens)
+		if (e->bell && !e->listens && atomic_load(&e->flight) > 0)
 			ring(e->bell); // it may have missed what was to be done
 		nap(e, left < length ? left : length);
 		length = length * 2 < NAP_MAX_US ? length * 2 : NAP_MAX_US;

@@ -18,6 +18,13 @@ import (
 // its bytes and answered with one; a read is answered with its bytes.
 const socketHead = 8
 
+// turnOf is n bytes of buf, others each turn: requests that are in flight together
+// do not lie in the same memory either.
+func turnOf(buf []byte, turn, n int) []byte {
+	at := turn * n % (len(buf) / n * n)
+	return buf[at : at+n]
+}
+
 // serveSockets answers one connection.
 func serveSockets(l net.Listener) error {
 	c, err := l.Accept()
@@ -27,21 +34,20 @@ func serveSockets(l net.Listener) error {
 	defer c.Close()
 	var head [socketHead]byte
 	buf := make([]byte, fabric.RawBytes)
-	for {
+	for turn := 0; ; turn++ {
 		if _, err := io.ReadFull(c, head[:]); err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err
 		}
-		n := binary.LittleEndian.Uint32(head[4:])
-		answer := buf[:1]
+		mem := turnOf(buf, turn, int(binary.LittleEndian.Uint32(head[4:])))
+		answer := mem
 		if transport.Op(head[0]) == transport.OpWrite {
-			if _, err := io.ReadFull(c, buf[:n]); err != nil {
+			if _, err := io.ReadFull(c, mem); err != nil {
 				return err
 			}
-		} else {
-			answer = buf[:n]
+			answer = mem[:1]
 		}
 		if _, err := c.Write(answer); err != nil {
 			return err
@@ -49,17 +55,18 @@ func serveSockets(l net.Listener) error {
 	}
 }
 
-// socketMover is a socket, and nothing else: head and bytes are one write(2), an
-// answer is read by itself. What is alone is sent at once; with several in flight
-// a goroutine sends, so that the two ends do not wait for each other.
+// socketMover is a socket, and nothing else: head and bytes are one writev(2), an
+// answer is read by itself. With several in flight a goroutine sends, so that the
+// two ends do not wait for each other.
 type socketMover struct {
 	t    *testing.T
 	c    *child
 	nc   net.Conn
 	in   []byte // what comes
 	out  []byte
-	asks chan socketAsk
-	want []int // bytes of the answers that are to come
+	head [socketHead]byte
+	turn int // of answers
+	sent int
 }
 
 type socketAsk struct {
@@ -73,56 +80,55 @@ func newSockets(t *testing.T) mover {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &socketMover{t: t, c: c, nc: nc, in: make([]byte, fabric.RawBytes), out: make([]byte, socketHead+fabric.RawBytes), asks: make(chan socketAsk, 32)}
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		for a := range m.asks {
-			m.send(a)
-		}
-	}()
-	t.Cleanup(func() {
-		close(m.asks)
-		<-sent
-		nc.Close()
-	})
-	return m
+	t.Cleanup(func() { nc.Close() })
+	return &socketMover{t: t, c: c, nc: nc, in: make([]byte, fabric.RawBytes), out: make([]byte, fabric.RawBytes)}
 }
 
 // send fails when the connection does, which the one that waits for the answer
 // finds as well.
 func (m *socketMover) send(a socketAsk) {
-	m.out[0] = byte(a.op)
-	binary.LittleEndian.PutUint32(m.out[4:], uint32(a.size))
-	n := socketHead
+	m.head[0] = byte(a.op)
+	binary.LittleEndian.PutUint32(m.head[4:], uint32(a.size))
+	b := net.Buffers{m.head[:]}
 	if a.op == transport.OpWrite {
-		n += a.size
+		b = append(b, turnOf(m.out, m.sent, a.size))
 	}
-	_, _ = m.nc.Write(m.out[:n])
+	m.sent++
+	_, _ = b.WriteTo(m.nc)
 }
 
 func (m *socketMover) fit(_ transport.Op, size int) int { return size }
 
-func (m *socketMover) start(op transport.Op, size int) error {
-	answer := 1
-	if op == transport.OpRead {
-		answer = size
-	}
-	m.want = append(m.want, answer)
-	if len(m.want) > 1 {
-		m.asks <- socketAsk{op, size}
-		return nil
-	}
-	m.send(socketAsk{op, size}) // all before it were answered: the goroutine sends nothing
-	return nil
+func (m *socketMover) once(op transport.Op, size int) error {
+	m.send(socketAsk{op, size})
+	return m.end(op, size)
 }
 
-func (m *socketMover) kick() {}
+func (m *socketMover) several(op transport.Op, size, depth int, d time.Duration) (int, time.Duration, error) {
+	asks, sent := make(chan socketAsk, depth), make(chan struct{})
+	go func() {
+		defer close(sent)
+		for a := range asks {
+			m.send(a)
+		}
+	}()
+	defer func() {
+		close(asks)
+		<-sent
+	}()
+	return flow(depth, d, func() error {
+		asks <- socketAsk{op, size}
+		return nil
+	}, func() (int, error) { return 1, m.end(op, size) })
+}
 
-func (m *socketMover) end() (int, error) {
-	_, err := io.ReadFull(m.nc, m.in[:m.want[0]])
-	m.want = append(m.want[:0], m.want[1:]...)
-	return 1, err
+func (m *socketMover) end(op transport.Op, size int) error {
+	if op == transport.OpWrite {
+		size = 1
+	}
+	_, err := io.ReadFull(m.nc, turnOf(m.in, m.turn, size))
+	m.turn++
+	return err
 }
 
 func (m *socketMover) cpu() time.Duration { return m.c.cpu(m.t) }
