@@ -37,9 +37,11 @@ type endpoint struct {
 	resting spinner     // and for wake
 
 	// Of sleep.
-	look  func() bool // awake
-	idle  bool
-	found C.int
+	look   func() bool // awake
+	idle   bool
+	found  C.int
+	roused bool // something ended the sleep before its time
+	bored  bool // the sleep before ended without: looking again is not worth it
 }
 
 func (d *domain) endpoint() (*endpoint, error) {
@@ -123,30 +125,29 @@ func (e *endpoint) poll(spin, wait time.Duration, idle bool) (int, error) {
 	if idle {
 		s = &e.resting
 	}
-	spin = s.time(spin)
+	limit := s.time(spin)
+	if e.bored {
+		limit = 0 // an end that nobody uses looks a hundred times a second, and no longer
+	}
+	e.bored = false
 	var from time.Time
 	for looks := 1; ; looks++ {
 		stirred := e.stirred()
-		if n, err := e.once(); n != 0 || err != nil {
-			if !from.IsZero() {
-				s.found()
-			}
-			return n, err
-		}
-		if e.woken.Swap(false) {
-			if idle && !from.IsZero() {
-				s.found()
-			}
-			return 0, nil
-		}
-		now := time.Now()
-		if stirred && !from.IsZero() {
+		n, err := e.once()
+		woken := n == 0 && err == nil && e.woken.Swap(false)
+		if !from.IsZero() && (n != 0 || stirred || woken && idle) {
 			s.found()
 		}
-		if stirred || from.IsZero() {
+		if n != 0 || err != nil || woken {
+			return n, err
+		}
+		now := time.Now()
+		if stirred {
+			from, limit = now, s.time(spin)
+		} else if from.IsZero() {
 			from = now
 		}
-		if now.Sub(from) >= spin {
+		if now.Sub(from) >= limit {
 			break
 		}
 		runtime.Gosched()
@@ -160,7 +161,9 @@ func (e *endpoint) poll(spin, wait time.Duration, idle bool) (int, error) {
 		return 0, nil
 	}
 	n, err := e.rest(wait, idle)
-	s.slept(time.Since(from))
+	if e.bored = !e.roused; e.roused {
+		s.slept(time.Since(from))
+	}
 	return n, err
 }
 
@@ -177,7 +180,8 @@ func (e *endpoint) rest(wait time.Duration, idle bool) (int, error) {
 		us = -1
 	}
 	n := C.fab_nap(e.c, &e.ends[0], pollEnds, us)
-	e.woken.Store(false)
+	woken := e.woken.Swap(false)
+	e.roused = woken || n != 0
 	return looked(n)
 }
 
@@ -205,7 +209,7 @@ func (e *endpoint) sleep(wait time.Duration, idle bool) (int, error) {
 	if wait < 0 && !idle || wait > lookEvery {
 		wait = lookEvery
 	}
-	e.idle, e.found = idle, 0
+	e.idle, e.found, e.roused = idle, 0, false
 	if err := e.sleeper.wait(wait, e.look); err != nil {
 		return 0, err
 	}
@@ -214,6 +218,11 @@ func (e *endpoint) sleep(wait time.Duration, idle bool) (int, error) {
 
 // awake is one look of sleep: it reports whether there is something to do.
 func (e *endpoint) awake() bool {
+	e.roused = e.rouse()
+	return e.roused
+}
+
+func (e *endpoint) rouse() bool {
 	if e.stirred() {
 		e.found = C.fab_poll(e.c, &e.ends[0], pollEnds)
 		return true

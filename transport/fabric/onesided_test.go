@@ -52,12 +52,8 @@ func TestRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer x.Close()
-	stop, stopped := make(chan struct{}), make(chan struct{})
 	var n atomic.Int64
-	go func() {
-		defer close(stopped)
-		x.Write(chunk, 0xEE, stop, func() { n.Add(1) })
-	}()
+	defer writes(x, &n)()
 	for n.Load() < 20 {
 		time.Sleep(time.Millisecond)
 	}
@@ -84,8 +80,19 @@ func TestRelease(t *testing.T) {
 			t.Fatal("a write landed after the chunk was released")
 		}
 	}
-	close(stop)
-	<-stopped
+}
+
+// writes makes an intruder write, and counts what was reported as done.
+func writes(x *fabric.Intruder, n *atomic.Int64) (stop func()) {
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		x.Write(chunk, 0xEE, end, func() { n.Add(1) })
+	}()
+	return func() {
+		close(end)
+		<-ended
+	}
 }
 
 // A release waits for what is in flight there, and what comes after it goes over

@@ -85,15 +85,10 @@ func TestReaderCannotWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer x.Close()
-	stop, stopped := make(chan struct{}), make(chan struct{})
 	var landed atomic.Int64
-	go func() {
-		defer close(stopped)
-		x.Write(chunk, 0xEE, stop, func() { landed.Add(1) })
-	}()
+	stop := writes(x, &landed)
 	time.Sleep(50 * time.Millisecond)
-	close(stop)
-	<-stopped
+	stop()
 	u := newUser(t)
 	c := mappedReader(u, r.addr)
 	clear(u.mem)

@@ -27,11 +27,11 @@ var looks = map[string]look{
 	paper.DmpsRS:     {color.RGBA{204, 121, 167, 255}, draw.RingGlyph{}, "dmps, rs:2+1"},
 
 	paper.CarrierSockets: {color.RGBA{0, 0, 0, 255}, draw.CrossGlyph{}, paper.CarrierSockets},
-	paper.CarrierTCP:     {color.RGBA{0, 0, 0, 255}, draw.CircleGlyph{}, paper.CarrierTCP},
-	paper.CarrierRawTCP:  {color.RGBA{0, 114, 178, 255}, draw.CrossGlyph{}, paper.CarrierRawTCP},
-	paper.CarrierFabTCP:  {color.RGBA{0, 114, 178, 255}, draw.CircleGlyph{}, paper.CarrierFabTCP},
-	paper.CarrierRawShm:  {color.RGBA{213, 94, 0, 255}, draw.CrossGlyph{}, paper.CarrierRawShm},
-	paper.CarrierFabShm:  {color.RGBA{213, 94, 0, 255}, draw.CircleGlyph{}, paper.CarrierFabShm},
+	paper.CarrierTCP:     {color.RGBA{0, 0, 0, 255}, draw.CircleGlyph{}, "dmps tcp"},
+	paper.CarrierRawTCP:  {color.RGBA{0, 114, 178, 255}, draw.CrossGlyph{}, "raw fabric tcp"},
+	paper.CarrierFabTCP:  {color.RGBA{0, 114, 178, 255}, draw.CircleGlyph{}, "dmps fabric tcp"},
+	paper.CarrierRawShm:  {color.RGBA{213, 94, 0, 255}, draw.CrossGlyph{}, "raw fabric shm"},
+	paper.CarrierFabShm:  {color.RGBA{213, 94, 0, 255}, draw.CircleGlyph{}, "dmps fabric shm"},
 }
 
 // others are the looks of what is no device, in the order in which it comes.

@@ -1,0 +1,35 @@
+//go:build fabric && cgo
+
+package fabric_test
+
+import (
+	"testing"
+	"time"
+
+	"dmps/transport"
+)
+
+// A session that nobody uses costs next to nothing, on both sides, also after it was
+// busy.
+func TestIdle(t *testing.T) {
+	for _, p := range []string{"tcp", "shm"} {
+		t.Run(p, func(t *testing.T) {
+			c := startChild(t, childSpec{Provider: p, Window: 16, Memory: 16 << 20})
+			u := newUser(t)
+			conn := u.dial(c.addr, 1)
+			u.fill(1)
+			for range 100 {
+				u.do(conn, transport.OpWrite)
+			}
+			time.Sleep(100 * time.Millisecond)
+			const d = 500 * time.Millisecond
+			server, client := c.cpu(t), ownCPU()
+			time.Sleep(d)
+			server, client = c.cpu(t)-server, ownCPU()-client
+			t.Logf("in %v of rest: %v of a core's time at the server, %v at the client", d, server, client)
+			if limit := d / 20; server > limit || client > limit {
+				t.Errorf("more than %v", limit)
+			}
+		})
+	}
+}
