@@ -7,6 +7,14 @@ const (
 	ModuleDir = "/modules"
 )
 
+// RDMAAddr is the address of a guest's RDMA device, rxe0 (Spec.RDMA), and
+// RDMAEnv the variable that tells programs in the guest of it, by the name that
+// the tests of transport/fabric have for it.
+const (
+	RDMAAddr = "10.9.0.1"
+	RDMAEnv  = "DMPS_FABRIC_VERBS"
+)
+
 // GuestWord is on the kernel command line of every guest, and of no machine.
 const GuestWord = "dmps.guest=1"
 
@@ -23,4 +31,5 @@ type Job struct {
 	Env     []string          `json:"env,omitempty"`
 	Modules []string          `json:"modules"` // in order; may have parameters
 	Sysctl  map[string]string `json:"sysctl,omitempty"`
+	RDMA    bool              `json:"rdma,omitempty"` // make rxe0 at RDMAAddr
 }

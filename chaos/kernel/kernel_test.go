@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -72,6 +73,28 @@ func run(t *testing.T, spec Spec) {
 	t.Logf("%v", r.Took.Round(time.Second))
 }
 
+// linked is what BuildFabric built.
+type linked struct {
+	dmps, tests string
+	err         error
+}
+
+// files are those of a scenario, by path in the guest. It skips where they
+// cannot be built.
+func (l linked) files(t *testing.T, s scenario.Scenario) map[string]string {
+	t.Helper()
+	if errors.Is(l.err, ErrNoGuest) {
+		need(t, l.err)
+	}
+	if l.err != nil {
+		t.Fatal(l.err)
+	}
+	if s.Tests {
+		return map[string]string{"/bin/fabric.test": l.tests}
+	}
+	return map[string]string{"/bin/dmps": l.dmps}
+}
+
 // round is how often TestScenarios has begun in this process: with -count each
 // round has a seed of its own.
 var round uint64
@@ -85,14 +108,24 @@ func TestScenarios(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	fabric := sync.OnceValue(func() linked {
+		var l linked
+		l.dmps, l.tests, l.err = BuildFabric(t.Context(), dir)
+		return l
+	})
 	for _, s := range scenario.All() {
 		t.Run(s.Name, func(t *testing.T) {
 			if !*all && !slices.Contains(short, s.Name) {
 				t.Skip("a long one: -kernel-all")
 			}
 			spec := Spec{
-				Cache: *cache, Guest: guest, Files: map[string]string{"/bin/dmps": dmps}, Programs: s.Programs,
+				Cache: *cache, Guest: guest, Programs: s.Programs, RDMA: s.RDMA,
 				MemoryMiB: s.MemoryMiB, Timeout: s.Timeout, Console: t.Output(),
+			}
+			if s.RDMA {
+				spec.Linked = fabric().files(t, s)
+			} else {
+				spec.Files = map[string]string{"/bin/dmps": dmps}
 			}
 			if spec.MemoryMiB == 0 {
 				spec.MemoryMiB = 768

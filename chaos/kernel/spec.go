@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,15 +22,17 @@ import (
 // Spec is a guest and what it runs.
 type Spec struct {
 	Cache string // folder in which the kernel is kept between runs
-	Meta  string // kernel package; default image.Cloud
+	Meta  string // kernel package; default image.Cloud, with RDMA image.Full
 
 	Guest    string            // path of the program guest, for this guest's /init
 	Files    map[string]string // path in the guest -> path here
+	Linked   map[string]string // likewise: programs, which bring their libraries
 	Programs []string          // of this machine, with their libraries
 	Modules  []string          // "name parameter=value ..."
 	Sysctl   map[string]string // beyond DefaultSysctl
 	Argv     []string
 	Env      []string
+	RDMA     bool // soft RoCE: a device rxe0 at RDMAAddr
 
 	MemoryMiB int
 	CPUs      int
@@ -41,6 +44,10 @@ type Spec struct {
 
 // DefaultModules are those of every guest.
 var DefaultModules = []string{"nbd nbds_max=4", "ublk_drv", "virtio_blk", "ext4", "dummy", "veth", "sch_netem", "sch_tbf"}
+
+// rdmaModules are those of soft RoCE and of what programs open for it. Nothing
+// loads modules on demand in a guest: crc32 is what rxe asks for by name.
+var rdmaModules = []string{"crc32_generic", "rdma_rxe", "ib_uverbs", "rdma_ucm"}
 
 // DefaultSysctl is what a machine that swaps to dmps needs (docs/swap.md).
 var DefaultSysctl = map[string]string{
@@ -98,7 +105,11 @@ func (s *Spec) run(ctx context.Context, to io.Writer) (vm.Result, error) {
 		return vm.Result{}, fmt.Errorf("%w: %w (Debian: qemu-system-x86)", ErrNoGuest, err)
 	}
 	meta := s.Meta
-	if meta == "" {
+	switch {
+	case meta != "":
+	case s.RDMA:
+		meta = image.Full
+	default:
 		meta = image.Cloud
 	}
 	k, err := image.Fetch(ctx, s.Cache, meta)
@@ -115,6 +126,9 @@ func (s *Spec) run(ctx context.Context, to io.Writer) (vm.Result, error) {
 	defer os.RemoveAll(dir) // a rest of it does no harm
 	initrd := filepath.Join(dir, "initrd")
 	if err := s.write(k, initrd); err != nil {
+		if errors.Is(err, image.ErrUnavailable) {
+			err = fmt.Errorf("%w: %w", ErrNoGuest, err)
+		}
 		return vm.Result{}, err
 	}
 	console := &lastWords{to: to}
@@ -137,7 +151,11 @@ func (s *Spec) run(ctx context.Context, to io.Writer) (vm.Result, error) {
 func (s *Spec) write(k *image.Kernel, to string) error {
 	var names []string
 	params := make(map[string]string)
-	for _, line := range append(append([]string{}, DefaultModules...), s.Modules...) {
+	lines := slices.Concat(DefaultModules, s.Modules)
+	if s.RDMA {
+		lines = append(lines, rdmaModules...)
+	}
+	for _, line := range lines {
 		name, p, _ := strings.Cut(line, " ")
 		names = append(names, name)
 		params[name] = p
@@ -146,7 +164,7 @@ func (s *Spec) write(k *image.Kernel, to string) error {
 	if err != nil {
 		return err
 	}
-	job := Job{Argv: s.Argv, Env: s.Env, Sysctl: make(map[string]string)}
+	job := Job{Argv: s.Argv, Env: s.Env, Sysctl: make(map[string]string), RDMA: s.RDMA}
 	var rd image.Initrd
 	for _, m := range mods {
 		job.Modules = append(job.Modules, strings.TrimSpace(m.Name+" "+params[m.Name]))
@@ -155,6 +173,12 @@ func (s *Spec) write(k *image.Kernel, to string) error {
 	for _, set := range []map[string]string{DefaultSysctl, s.Sysctl} {
 		for name, v := range set {
 			job.Sysctl[name] = v
+		}
+	}
+	if s.RDMA {
+		job.Env = append(slices.Clone(job.Env), RDMAEnv+"="+RDMAAddr)
+		if err := rd.AddRDMA(); err != nil {
+			return err
 		}
 	}
 	b, err := json.MarshalIndent(job, "", "\t")
@@ -171,6 +195,11 @@ func (s *Spec) write(k *image.Kernel, to string) error {
 	}
 	for in, here := range s.Files {
 		if err := rd.AddHost(in, here); err != nil {
+			return err
+		}
+	}
+	for in, here := range s.Linked {
+		if err := rd.AddLinked(in, here); err != nil {
 			return err
 		}
 	}

@@ -37,6 +37,7 @@ func BenchmarkTransfers(b *testing.B) {
 	}{
 		{"tcp", "tcp", func() transport.Dialer { return new(tcp.Dialer) }},
 		{"fabric+tcp", "tcp", func() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: none, Spin: *spinFlag} }},
+		{"fabric+verbs", "verbs", func() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: none, Spin: *spinFlag} }},
 		{"fabric+shm", "shm", func() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: none, Spin: *spinFlag} }},
 	} {
 		b.Run(m.name, func(b *testing.B) {

@@ -56,9 +56,7 @@ type childIs struct {
 func startChild(t testing.TB, spec childSpec) *child {
 	t.Helper()
 	if !spec.Sockets {
-		if err := fabric.Available(spec.Provider, "127.0.0.1"); err != nil {
-			t.Skipf("no provider %s: %v", spec.Provider, err)
-		}
+		need(t, spec.Provider)
 	}
 	b, err := json.Marshal(spec)
 	if err != nil {
@@ -162,7 +160,7 @@ func serveChild(text string) {
 	log := slog.New(slog.DiscardHandler)
 	s, err := server.New(server.Config{ID: "a", Cluster: "c", Memory: spec.Memory, Window: spec.Window, Log: log})
 	die(err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", net.JoinHostPort(at(spec.Provider), "0"))
 	die(err)
 	front := &fabric.Server{Backend: s, Log: log, Providers: []string{spec.Provider}, Spin: spec.Spin}
 	served := make(chan error, 1)

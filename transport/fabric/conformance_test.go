@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,30 @@ import (
 	"dmps/transport/fabric"
 	"dmps/transport/transporttest"
 )
+
+// verbsAt names the IP address of an RDMA interface of this machine: without
+// it the tests of verbs skip themselves.
+const verbsAt = "DMPS_FABRIC_VERBS"
+
+// at is the address at which a provider is tested.
+func at(provider string) string {
+	if a := os.Getenv(verbsAt); provider == "verbs" && a != "" {
+		return a
+	}
+	return "127.0.0.1"
+}
+
+// need skips where a provider is not there, unless somebody said that it is.
+func need(t testing.TB, provider string) {
+	t.Helper()
+	err := fabric.Available(provider, at(provider))
+	if err != nil && provider == "verbs" && os.Getenv(verbsAt) != "" {
+		t.Fatalf("%s is set: %v", verbsAt, err)
+	}
+	if err != nil {
+		t.Skipf("no provider %s: %v", provider, err)
+	}
+}
 
 // rig is a memory server behind a fabric.Server.
 type rig struct {
@@ -27,9 +52,7 @@ type rig struct {
 // start starts one, for a provider that must be there.
 func start(t testing.TB, provider string, c server.Config, spin time.Duration) *rig {
 	t.Helper()
-	if err := fabric.Available(provider, "127.0.0.1"); err != nil {
-		t.Skipf("no provider %s: %v", provider, err)
-	}
+	need(t, provider)
 	if c.Memory == 0 {
 		c.Memory = 16 << 20
 	}
@@ -38,7 +61,7 @@ func start(t testing.TB, provider string, c server.Config, spin time.Duration) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", net.JoinHostPort(at(provider), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +100,7 @@ func inProcess(provider string, eager int) transporttest.Factory {
 		return transporttest.Medium{
 			NewDialer: func() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: eager} },
 			Addr:      r.addr, Cluster: "c", Incarnation: uint64(r.mem.Incarnation()),
-			Stall: r.stall, Allocs: true, Unverified: eager < transport.PageSize,
+			Stall: stall(provider, r.stall), Allocs: true, Unverified: eager < transport.PageSize,
 		}
 	}
 }
@@ -89,9 +112,18 @@ func apart(provider string, eager int) transporttest.Factory {
 		return transporttest.Medium{
 			NewDialer: func() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: eager} },
 			Addr:      c.addr, Cluster: "c", Incarnation: c.incarnation,
-			Stall: c.stall, Allocs: true, Unverified: eager < transport.PageSize,
+			Stall: stall(provider, c.stall), Allocs: true, Unverified: eager < transport.PageSize,
 		}
 	}
+}
+
+// stall is how a server is kept from answering: over verbs it cannot be. Its
+// memory is read and written without a thread of it.
+func stall(provider string, how func(bool)) func(bool) {
+	if provider == "verbs" {
+		return nil
+	}
+	return how
 }
 
 const (
@@ -106,6 +138,10 @@ func TestConformance(t *testing.T) {
 		"tcp,apart": apart("tcp", none),
 		"shm":       apart("shm", none),
 		"shm,eager": apart("shm", medium),
+
+		"verbs":       inProcess("verbs", none),
+		"verbs,eager": inProcess("verbs", medium),
+		"verbs,apart": apart("verbs", none),
 	} {
 		t.Run(name, func(t *testing.T) { transporttest.Run(t, f) })
 	}

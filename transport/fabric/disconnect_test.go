@@ -21,7 +21,7 @@ var disconnects = flag.Int("disconnects", 60, "TestDisconnects: how many session
 // no memory is touched after that, and the next session finds whole slots: what
 // was written, or what does not pass for it.
 func TestDisconnects(t *testing.T) {
-	for _, p := range []string{"tcp", "shm"} {
+	for _, p := range []string{"tcp", "shm", "verbs"} {
 		t.Run(p, func(t *testing.T) {
 			c := startChild(t, childSpec{Provider: p, Window: 16, Memory: 16 << 20})
 			seed := uint64(time.Now().UnixNano())

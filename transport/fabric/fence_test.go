@@ -115,7 +115,7 @@ func (u *user) fill(seq uint64) {
 // A client that pays no attention to its fence writes as fast as it can: from
 // the moment that the new session is accepted nothing of it lands.
 func TestFenceIgnored(t *testing.T) {
-	for _, p := range []string{"tcp", "shm"} {
+	for _, p := range []string{"tcp", "shm", "verbs"} {
 		t.Run(p, func(t *testing.T) {
 			c := startChild(t, childSpec{Provider: p, Window: 16, Memory: 16 << 20})
 			for epoch := uint64(1); epoch < 20; epoch++ {

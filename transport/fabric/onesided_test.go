@@ -14,10 +14,19 @@ import (
 	"dmps/transport/fabric"
 )
 
+// eachHere runs a test over each provider of which one process can be both ends.
+func eachHere(t *testing.T, test func(t *testing.T, provider string)) {
+	for _, p := range []string{"tcp", "verbs"} {
+		t.Run(p, func(t *testing.T) { test(t, p) })
+	}
+}
+
 // The server's session sees nothing of one-sided requests, and all of those
 // that are eager, in place, or for it to refuse.
-func TestOneSided(t *testing.T) {
-	r := start(t, "tcp", server.Config{Window: 16}, 0)
+func TestOneSided(t *testing.T) { eachHere(t, oneSided) }
+
+func oneSided(t *testing.T, provider string) {
+	r := start(t, provider, server.Config{Window: 16}, 0)
 	u := newUser(t)
 	c := u.dial(r.addr, 1)
 	u.fill(1)
@@ -45,8 +54,10 @@ func TestOneSided(t *testing.T) {
 
 // After a release the chunk's keys are good for nothing: the server gives the
 // memory to others while the session lasts.
-func TestRelease(t *testing.T) {
-	r := start(t, "tcp", server.Config{Window: 16}, 0)
+func TestRelease(t *testing.T) { eachHere(t, release) }
+
+func release(t *testing.T, provider string) {
+	r := start(t, provider, server.Config{Window: 16}, 0)
 	x, err := fabric.NewIntruder(t.Context(), r.addr, hello(1), chunk, spec)
 	if err != nil {
 		t.Fatal(err)
@@ -97,8 +108,10 @@ func writes(x *fabric.Intruder, n *atomic.Int64) (stop func()) {
 
 // A release waits for what is in flight there, and what comes after it goes over
 // the link.
-func TestReleaseInFlight(t *testing.T) {
-	r := start(t, "tcp", server.Config{Window: 16}, 0)
+func TestReleaseInFlight(t *testing.T) { eachHere(t, releaseInFlight) }
+
+func releaseInFlight(t *testing.T, provider string) {
+	r := start(t, provider, server.Config{Window: 16}, 0)
 	u := newUser(t)
 	c := u.dial(r.addr, 1)
 	for range 20 {

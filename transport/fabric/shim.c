@@ -123,6 +123,13 @@ void fab_init(void)
 	// answers to old reads into memory that its client has given up.
 	setenv("FI_SHM_DISABLE_CMA", "1", 1);
 	setenv("FI_OFI_RXM_ENABLE_PASSTHRU", "1", 1); // hints_for says why
+	// A closed registration must be gone: from its cache a key goes on to open
+	// memory that is somebody else's by then, and an address that was mapped anew
+	// (Go's munmap is not seen) is taken for the pages that were there before.
+	setenv("FI_MR_CACHE_MAX_COUNT", "0", 1);
+	// An endpoint has one peer. rxm makes its queues for as many as this, which
+	// is 256 otherwise: more than soft RoCE allows, and memory that is pinned.
+	setenv("FI_UNIVERSE_SIZE", "4", 1);
 	// With pollfd, which is what it may choose itself, rxm's descriptor does
 	// not tell that a full socket takes more.
 	setenv("FI_OFI_RXM_DEF_TCP_WAIT_OBJ", "fd", 1);

@@ -83,7 +83,13 @@ func prepare() (*kernel.Job, error) {
 	if err := unix.Sethostname([]byte("guest")); err != nil {
 		return nil, fmt.Errorf("naming the guest: %w", err)
 	}
-	return job, linkUp("lo")
+	if err := linkUp("lo"); err != nil {
+		return nil, err
+	}
+	if job.RDMA {
+		return job, softRoCE()
+	}
+	return job, nil
 }
 
 // lockMemory keeps what the caller touches out of swap space: what watches over

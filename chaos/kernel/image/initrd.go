@@ -75,7 +75,12 @@ func (i *Initrd) AddProgram(name string) error {
 	if err != nil {
 		return fmt.Errorf("a program for the guest: %w", err)
 	}
-	if err := i.AddHost("/bin/"+filepath.Base(name), from); err != nil {
+	return i.AddLinked("/bin/"+filepath.Base(name), from)
+}
+
+// AddLinked puts a program of this machine there, with its shared libraries.
+func (i *Initrd) AddLinked(name, from string) error {
+	if err := i.AddHost(name, from); err != nil {
 		return err
 	}
 	libs, err := libraries(from)
@@ -111,7 +116,7 @@ func libraries(program string) ([]string, error) {
 		return nil, fmt.Errorf("a program for the guest: %w", err)
 	}
 	defer f.Close() // read only
-	if f.Section(".interp") == nil {
+	if f.Section(".dynamic") == nil {
 		return nil, nil // static
 	}
 	out, err := exec.Command("ldd", program).Output()

@@ -26,6 +26,7 @@ type scheme struct {
 	m          int // how many may be lost at once
 	volumeMiB  int
 	serverMiB  int
+	provider   string // of one-sided transfers; empty: TCP
 }
 
 // Sized for guests: M servers may be lost and replaced twice.
@@ -74,9 +75,9 @@ func (c *cluster) startMeta() (err error) {
 // shares the machine with what swaps.
 func (c *cluster) startServer(i int) (err error) {
 	id := fmt.Sprintf("s%d", i)
-	c.servers[i], err = c.g.start(id, "", dmps, "--meta", metaURL, "server", "--id", id,
-		"--listen", fmt.Sprintf("127.0.0.1:%d", 7301+i), "--memory", strconv.Itoa(c.scheme.serverMiB)+"MiB",
-		"--protect", "--low-memory", "0", "--pressure", "0", "--care=false", "--heap-limit", "64MiB")
+	argv := []string{dmps, "--meta", metaURL, "server", "--id", id, "--memory", strconv.Itoa(c.scheme.serverMiB) + "MiB",
+		"--protect", "--low-memory", "0", "--pressure", "0", "--care=false", "--heap-limit", "64MiB"}
+	c.servers[i], err = c.g.start(id, "", append(argv, c.scheme.listen(7301+i)...)...)
 	c.lives[i]++
 	return err
 }

@@ -12,6 +12,11 @@ type Scenario struct {
 	MemoryMiB int           // of the guest; default 768
 	Timeout   time.Duration // of the guest; default 5 minutes
 	Programs  []string      // of the host, that it needs
+	// RDMA: the guest has soft RoCE, and dmps in it libfabric. RDMAEnv of package
+	// kernel is its address.
+	RDMA bool
+	// Tests: the tests of transport/fabric are at fabricTest.
+	Tests bool
 	// MustFail: it shows what happens without dmps, and fails if nothing does.
 	MustFail bool
 	Run      func(context.Context, *Guest) error
@@ -24,6 +29,10 @@ func All() []Scenario {
 		{Name: "control", MemoryMiB: 512, MustFail: true, Run: control},
 	}
 	all = append(all, Scenario{Name: "compare", MemoryMiB: 1024, Timeout: 15 * time.Minute, Run: compare})
+	all = append(all,
+		Scenario{Name: "conformance-verbs", MemoryMiB: 1024, Timeout: 8 * time.Minute, RDMA: true, Tests: true, Run: conformance},
+		Scenario{Name: "swap-verbs-rs21", MemoryMiB: 1024, RDMA: true, Run: killM("ublk", rs21.over("verbs"))},
+	)
 	for _, kind := range []string{"nbd", "ublk"} {
 		all = append(all,
 			Scenario{Name: "device-" + kind, Run: device(kind)},

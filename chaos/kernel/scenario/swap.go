@@ -144,6 +144,9 @@ func killM(device string, s scheme) func(context.Context, *Guest) error {
 		if err != nil {
 			return err
 		}
+		if err := w.carried(ctx); err != nil {
+			return err
+		}
 		for round := range 2 {
 			var which []int
 			for i := range s.m {
@@ -164,6 +167,9 @@ func killM(device string, s scheme) func(context.Context, *Guest) error {
 			}
 			fmt.Println("all redundancy is back")
 			if err := w.turn(ctx, 1); err != nil {
+				return err
+			}
+			if err := w.carried(ctx); err != nil {
 				return err
 			}
 		}

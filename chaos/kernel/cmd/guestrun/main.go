@@ -45,7 +45,8 @@ func run(ctx context.Context) (int, error) {
 	var files, programs, modules, disks list
 	s := kernel.Spec{Console: os.Stdout, Files: make(map[string]string), Env: []string{"TERM=dumb"}}
 	flag.StringVar(&s.Cache, "cache", "bin/kernel", "`folder` in which the kernel is kept")
-	flag.StringVar(&s.Meta, "kernel", image.Cloud, "Debian `package` of the kernel")
+	flag.StringVar(&s.Meta, "kernel", "", "Debian `package` of the kernel; default "+image.Cloud+", with -rdma "+image.Full)
+	flag.BoolVar(&s.RDMA, "rdma", false, "give the guest a soft RoCE device, rxe0 at "+kernel.RDMAAddr)
 	flag.IntVar(&s.MemoryMiB, "memory", 512, "memory of the guest in `MiB`")
 	flag.IntVar(&s.CPUs, "cpus", 2, "CPUs of the guest")
 	flag.DurationVar(&s.Timeout, "timeout", 5*time.Minute, "how long the guest may take")
@@ -68,7 +69,7 @@ func run(ctx context.Context) (int, error) {
 	s.Argv = flag.Args()
 	if _, err := os.Stat(s.Argv[0]); err == nil && strings.Contains(s.Argv[0], "/") {
 		in := "/bin/" + filepath.Base(s.Argv[0])
-		s.Files[in] = s.Argv[0]
+		s.Linked = map[string]string{in: s.Argv[0]}
 		s.Argv[0] = in
 	} else if !strings.HasPrefix(s.Argv[0], "/") {
 		s.Argv[0] = "/bin/" + s.Argv[0]
