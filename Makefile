@@ -95,8 +95,10 @@ RUN          ?=
 COUNT        ?= 1
 KERNEL       ?=
 KERNEL_CACHE ?= $(CURDIR)/bin/kernel
+# Whether RUN or KERNEL asks for scenarios with RDMA.
+VERBS = $(findstring -kernel-all,$(KERNEL))$(shell [ -z '$(RUN)' ] || printf '%s\n' conformance-verbs swap-verbs-rs21 | grep -E -m1 -e '$(RUN)')
 .PHONY: kernel
-kernel: kernel-ready ## swap to dmps in a QEMU guest and break it there: RUN=swap-nbd COUNT=20 KERNEL='-kernel-duration 10m'
+kernel: kernel-ready $(if $(VERBS),verbs-ready) ## swap to dmps in a QEMU guest and break it there: RUN=swap-nbd COUNT=20 KERNEL='-kernel-duration 10m'
 	DMPS_KERNEL=1 $(GO) test -v -count=$(COUNT) -timeout 12h $(if $(RUN),-run 'TestScenarios/($(RUN))') ./chaos/kernel \
 		-kernel-cache '$(KERNEL_CACHE)' $(if $(RUN),-kernel-all) $(KERNEL)
 
@@ -114,6 +116,15 @@ kernel-ready:
 	[ $${#missing[@]} -gt 0 ] || exit 0; \
 	echo "installing $${missing[*]}"; \
 	DEBIAN_FRONTEND=noninteractive "$${sudo[@]}" apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
+
+# Soft RoCE in a guest wants libfabric to build with, and libibverbs' driver.
+.PHONY: verbs-ready
+verbs-ready: fabric-ready
+	@ls /usr/lib/*/libibverbs/librxe-rdmav*.so >/dev/null 2>&1 && exit 0; \
+	sudo=(); [ "$$(id -u)" = 0 ] || sudo=(sudo); \
+	echo "installing ibverbs-providers"; \
+	"$${sudo[@]}" apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive "$${sudo[@]}" apt-get install -y -qq --no-install-recommends ibverbs-providers >/dev/null
 
 # One-sided transfers, built and tested with libfabric; see docs/transport.md.
 # Tests of providers that this machine lacks skip themselves and say so.

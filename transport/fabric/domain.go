@@ -35,6 +35,7 @@ type caps struct {
 	virtual  bool // remote addresses are virtual ones, not offsets
 	localMR  bool // local memory must be registered too
 	inFlight int  // operations of an endpoint
+	card     bool // the peer's transfers need no CPU of this process
 	provider string
 }
 
@@ -68,7 +69,7 @@ func openDomain(provider, host string) (*domain, error) {
 	C.fab_domain_caps(d.c, &k)
 	d.caps = caps{
 		iovs: int(k.iovs), rmas: int(k.rmas), ordered: k.ordered != 0, inOrder: k.in_order != 0, virtual: k.virt_addr != 0, localMR: k.local_mr != 0,
-		inFlight: int(k.tx_size), provider: C.GoString(&k.prov[0]),
+		inFlight: int(k.tx_size), card: provider == "verbs", provider: C.GoString(&k.prov[0]),
 	}
 	return d, nil
 }

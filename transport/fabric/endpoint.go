@@ -29,7 +29,8 @@ type endpoint struct {
 	ends *[pollEnds]C.struct_fab_done // C memory, of poll
 	bell *bell                        // nil: the provider needs none
 
-	sleeper *sleeper // nil: the provider has no descriptor
+	sleeper *sleeper      // nil: the provider has no descriptor
+	rest    time.Duration // bounds a sleep on it: lookEvery, restEvery
 	woken   atomic.Bool
 	asleep  atomic.Bool // woken alone is not enough
 	serves  bool        // the peer does the operations: there are no ends here
@@ -45,7 +46,7 @@ type endpoint struct {
 }
 
 func (d *domain) endpoint() (*endpoint, error) {
-	e := new(endpoint)
+	e := &endpoint{rest: lookEvery}
 	if err := failed(C.fab_ep_open(d.c, &e.c)); err != nil {
 		return nil, fmt.Errorf("opening an endpoint of %s: %w", d.caps.provider, err)
 	}
@@ -113,6 +114,11 @@ const lookEvery = 10 * time.Millisecond
 // the other end, where the system has put both on one core. It leaves them there as
 // long as both sleep often, and a transfer then took twenty times as long.
 const yieldLooks = 8
+
+// restEvery is lookEvery of an end that has nothing to do: that of a server whose
+// memory the network card reads and writes by itself. A look has a price, and a
+// server has a session for each client.
+const restEvery = time.Second
 
 // poll makes progress and returns the number of ends, which end gives. When
 // there is none it looks again for spin at most, then sleeps, for wait at most. With
@@ -206,8 +212,8 @@ const awakeLooks = 16
 
 // sleep waits on the descriptor.
 func (e *endpoint) sleep(wait time.Duration, idle bool) (int, error) {
-	if wait < 0 && !idle || wait > lookEvery {
-		wait = lookEvery
+	if wait < 0 && !idle || wait > e.rest {
+		wait = e.rest
 	}
 	e.idle, e.found, e.roused = idle, 0, false
 	if err := e.sleeper.wait(wait, e.look); err != nil {

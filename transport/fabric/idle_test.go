@@ -12,7 +12,7 @@ import (
 // A session that nobody uses costs next to nothing, on both sides, also after it was
 // busy.
 func TestIdle(t *testing.T) {
-	for _, p := range []string{"tcp", "shm"} {
+	for _, p := range []string{"tcp", "shm", "verbs"} {
 		t.Run(p, func(t *testing.T) {
 			c := startChild(t, childSpec{Provider: p, Window: 16, Memory: 16 << 20})
 			u := newUser(t)
@@ -27,7 +27,11 @@ func TestIdle(t *testing.T) {
 			time.Sleep(d)
 			server, client = c.cpu(t)-server, ownCPU()-client
 			t.Logf("in %v of rest: %v of a core's time at the server, %v at the client", d, server, client)
-			if limit := d / 20; server > limit || client > limit {
+			limit := d / 20
+			if p == "verbs" { // runs in emulated guests, where each look takes twenty times as long
+				limit = d / 4
+			}
+			if server > limit || client > limit {
 				t.Errorf("more than %v", limit)
 			}
 		})

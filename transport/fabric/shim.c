@@ -130,6 +130,9 @@ void fab_init(void)
 	// An endpoint has one peer. rxm makes its queues for as many as this, which
 	// is 256 otherwise: more than soft RoCE allows, and memory that is pinned.
 	setenv("FI_UNIVERSE_SIZE", "4", 1);
+	// Its buffers are for messages, which are not sent here: 32 MiB of pinned
+	// memory an endpoint with the 16 KiB that they have otherwise.
+	setenv("FI_OFI_RXM_BUFFER_SIZE", "512", 1);
 	// With pollfd, which is what it may choose itself, rxm's descriptor does
 	// not tell that a full socket takes more.
 	setenv("FI_OFI_RXM_DEF_TCP_WAIT_OBJ", "fd", 1);

@@ -52,6 +52,9 @@ func (t *target) open(a *attach) (err error) {
 		return err
 	}
 	t.ep.serves = true
+	if t.d.caps.card {
+		t.ep.rest = restEvery
+	}
 	if a.bell != "" {
 		b, err := openBell(a.bell)
 		if err != nil {
