@@ -46,8 +46,10 @@ func TestDisconnects(t *testing.T) {
 }
 
 func disconnect(t *testing.T, addr string, epoch uint64, rnd *rand.Rand, w *user) {
-	// Every few times a newer lease is what ends the session.
-	fence := rnd.IntN(4) == 0
+	// Every few times a newer lease is what ends the session, or a deadline.
+	how := rnd.IntN(4)
+	fence, deadline := how == 0, how == 1
+	var late atomic.Bool
 	conn := w.dial(addr, epoch)
 	w.do(conn, transport.OpRead)
 	for i, s := range w.segs { // as the session before has left them
@@ -67,11 +69,14 @@ func disconnect(t *testing.T, addr string, epoch uint64, rnd *rand.Rand, w *user
 		}
 		q.Done = func(q *transport.Request) {
 			// Again and again, until the session is over.
+			if late.Load() {
+				q.Deadline = time.Now()
+			}
 			if q.Err == nil && conn.Submit(q) == nil {
 				conn.Kick()
 				return
 			}
-			if q.Err != nil && !errors.Is(q.Err, transport.ErrClosed) {
+			if q.Err != nil && !errors.Is(q.Err, transport.ErrClosed) && !(deadline && errors.Is(q.Err, transport.ErrDeadline)) {
 				t.Errorf("request ended with %v", q.Err)
 			}
 			if over[i].Add(1) != 1 {
@@ -90,13 +95,16 @@ func disconnect(t *testing.T, addr string, epoch uint64, rnd *rand.Rand, w *user
 	}
 	conn.Kick()
 	time.Sleep(time.Duration(rnd.IntN(3000)) * time.Microsecond)
-	if fence {
+	switch {
+	case deadline:
+		late.Store(true)
+	case fence:
 		next, _, err := w.d.Dial(t.Context(), addr, hello(epoch+1), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer next.Close()
-	} else {
+	default:
 		conn.Abort(errors.New("abrupt"))
 	}
 	for range reqs {
@@ -107,6 +115,9 @@ func disconnect(t *testing.T, addr string, epoch uint64, rnd *rand.Rand, w *user
 		}
 	}
 	<-conn.Done()
+	if deadline && !errors.Is(conn.Err(), transport.ErrDeadline) {
+		t.Errorf("a late request ended the session with %v", conn.Err())
+	}
 	time.Sleep(time.Millisecond) // for what is not over
 	for i := range reqs {
 		for k := range reqs[i].Segs {
