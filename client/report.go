@@ -86,6 +86,11 @@ func carriersLocked(v *Volume, counters map[string]int64) {
 		if c, ok := p.conn().(transport.Carrier); ok {
 			counters["sessions_"+strings.ReplaceAll(c.Carrier(), "+", "_")]++
 		}
+		if c, ok := p.conn().(transport.Railed); ok {
+			up, all := c.Rails()
+			counters["rails"] += int64(up)
+			counters["rails_down"] += int64(all - up)
+		}
 	}
 }
 

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"dmps/raid"
 	"dmps/transport"
+	"dmps/transport/rails"
 	"dmps/transport/tcp"
 )
 
@@ -22,12 +24,14 @@ type Config struct {
 	// AllowSwappable starts the server even when its memory cannot be locked.
 	AllowSwappable bool
 
-	// Listen is host:port for clients. Other than loopback it needs
-	// InsecureNetwork: there is no authentication yet.
+	// Listen is host:port for clients, or several of them with commas between:
+	// one for each network interface, the one to prefer first. Other than loopback
+	// it needs InsecureNetwork: there is no authentication yet.
 	Listen          string
 	InsecureNetwork bool
-	// Advertise is the host:port that clients are told; the listener's own
-	// address when empty.
+	// Advertise is the host:port that clients are told, or several as in Listen;
+	// the listeners' own addresses when empty. Clients use all of them (package
+	// rails), so they must lead to this server.
 	Advertise string
 
 	// Scheme is that of the addresses which clients are told; empty: tcp. Front
@@ -110,9 +114,26 @@ func (c Config) withDefaults() (Config, error) {
 		c.Shortage.Look = lookAtHost
 	}
 	if c.Listen != "" {
-		errs = append(errs, checkListen(c.Listen, c.InsecureNetwork))
+		l, err := rails.Split(c.Listen)
+		errs = append(errs, err)
+		for _, a := range l {
+			errs = append(errs, checkListen(a, c.InsecureNetwork))
+		}
+	}
+	if c.Advertise != "" {
+		_, err := c.address(strings.Split(c.Advertise, ","))
+		errs = append(errs, err)
 	}
 	return c, errors.Join(errs...)
+}
+
+// address is what clients are told of the server at these host:port.
+func (c *Config) address(at []string) (string, error) {
+	var l []string
+	for _, a := range at {
+		l = append(l, c.Scheme+"://"+a)
+	}
+	return rails.Join(l)
 }
 
 // checkListen refuses addresses that others can reach.

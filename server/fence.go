@@ -14,6 +14,7 @@ import (
 type volume struct {
 	id       raid.VolumeID
 	epoch    uint64 // highest of an owner's hello
+	rails    uint64 // transport.Rail.Session of the owner that fenced last; 0: it has no rails
 	sessions map[*session]struct{}
 	opening  chan struct{} // holds one token: one owner is let in at a time
 }
@@ -53,7 +54,7 @@ func (s *Server) Open(ctx context.Context, h transport.Hello, stop func(error)) 
 	}
 	v.sessions[ss] = struct{}{}
 	s.m.sessions.Inc()
-	s.c.Log.Info("session begins", "client", h.Client, "volume", h.Volume, "epoch", h.Epoch, "mode", h.Mode)
+	s.c.Log.Info("session begins", "client", h.Client, "volume", h.Volume, "epoch", h.Epoch, "mode", h.Mode, "rail", h.Rail.Index)
 	return ss, w, nil
 }
 
@@ -82,8 +83,14 @@ func (s *Server) admit(h transport.Hello) error {
 
 func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), 64)], "?") }
 
-// fenceOlder raises the volume's epoch and ends its owner sessions. When it
-// returns nil, none of them can touch the arena any more.
+// fenceOlder raises the volume's epoch and ends its owner sessions; one that
+// joins its rails ends those of the same rail only. When it returns nil, none of
+// what it ended can touch the arena any more.
+//
+// A rail that is dialled again takes the same way: its client learns from the
+// welcome that writes which it had under way there landed before, or never will,
+// and may send them by another rail. Who is not of the session that fenced last
+// must not join: its hello may have been under way while that one was let in.
 func (s *Server) fenceOlder(ctx context.Context, v *volume, h transport.Hello) error {
 	s.mu.Lock()
 	if h.Epoch < v.epoch {
@@ -91,19 +98,29 @@ func (s *Server) fenceOlder(ctx context.Context, v *volume, h transport.Hello) e
 		return staleEpoch(h, v.epoch)
 	}
 	newer := h.Epoch > v.epoch
-	v.epoch = h.Epoch
+	join := h.Rail.Join
+	if join && (newer || h.Rail.Session == 0 || h.Rail.Session != v.rails) {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: the session that a rail was to join is over", transport.ErrClosed)
+	}
+	v.epoch, v.rails = h.Epoch, h.Rail.Session
 	var old []*session
 	for o := range v.sessions {
-		// A reader of an older layout has nothing to read any more either.
-		if o.hello.Mode == transport.ModeOwner || newer {
+		switch {
+		case join && o.hello.Rail.Index != h.Rail.Index:
+		case o.hello.Mode == transport.ModeOwner, newer:
+			// A reader of an older layout has nothing to read any more either.
 			old = append(old, o)
 		}
 	}
 	s.mu.Unlock()
 	for _, o := range old {
 		cause := fmt.Errorf("%w: a newer session of the same lease", transport.ErrClosed)
-		if newer {
+		switch {
+		case newer:
 			cause = staleEpoch(o.hello, h.Epoch)
+		case join:
+			cause = fmt.Errorf("%w: the rail was dialled again", transport.ErrClosed)
 		}
 		o.fence(cause)
 	}

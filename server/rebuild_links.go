@@ -108,7 +108,7 @@ func (l *links) get(ctx context.Context, key linkKey) (*link, error) {
 	defer cancel()
 	h := l.s.hello
 	h.Incarnation, h.Mode, h.Client = key.incarnation, transport.ModeReader, "rebuild at "+string(l.s.s.c.ID)
-	h.Client = clip(h.Client)
+	h.Client, h.Rail = clip(h.Client), transport.Rail{}
 	conn, w, err := l.s.s.c.Peers.Dial(ctx, key.addr, h, nil)
 	if err != nil {
 		return nil, fmt.Errorf("dialling a source: %w", err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -93,22 +94,9 @@ func New(c Config) (*Server, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	if c.Listen != "" {
-		l, err := net.Listen("tcp", c.Listen)
-		if err != nil {
-			cancel()
-			return nil, errors.Join(fmt.Errorf("listening for clients: %w", err), s.closeMemory(), s.m.unregister(c.Metrics))
-		}
-		s.addr = c.Scheme + "://" + l.Addr().String()
-		s.net = c.Front(s)
-		s.wg.Go(func() {
-			if err := s.net.Serve(l); err != nil {
-				c.Log.Error("no more sessions are accepted", "err", err)
-			}
-		})
-	}
-	if c.Advertise != "" {
-		s.addr = c.Scheme + "://" + c.Advertise
+	if err := s.listen(); err != nil {
+		cancel()
+		return nil, errors.Join(fmt.Errorf("listening for clients: %w", err), s.closeMemory(), s.m.unregister(c.Metrics))
 	}
 	if c.Registrar != nil {
 		s.wg.Go(func() { s.report(ctx) })
@@ -120,7 +108,50 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// Addr is the transport address that clients dial, such as tcp://host:port.
+// listen starts to serve c.Listen, and sets the address that clients are told.
+func (s *Server) listen() error {
+	var open []net.Listener
+	var at []string
+	fail := func(err error) error {
+		for _, l := range open {
+			l.Close()
+		}
+		return err
+	}
+	if s.c.Listen != "" {
+		for _, a := range strings.Split(s.c.Listen, ",") {
+			l, err := net.Listen("tcp", a)
+			if err != nil {
+				return fail(err)
+			}
+			open, at = append(open, l), append(at, l.Addr().String())
+		}
+	}
+	if s.c.Advertise != "" {
+		at = strings.Split(s.c.Advertise, ",")
+	}
+	if len(at) == 0 {
+		return nil
+	}
+	var err error
+	if s.addr, err = s.c.address(at); err != nil {
+		return fail(err)
+	}
+	if len(open) > 0 {
+		s.net = s.c.Front(s)
+	}
+	for _, l := range open {
+		s.wg.Go(func() {
+			if err := s.net.Serve(l); err != nil {
+				s.c.Log.Error("no more sessions are accepted", "addr", l.Addr().String(), "err", err)
+			}
+		})
+	}
+	return nil
+}
+
+// Addr is the transport address that clients dial, such as tcp://host:port; with
+// several interfaces all of them, as rails.Join makes it.
 func (s *Server) Addr() string { return s.addr }
 
 // Incarnation is random and names this life of the arena.

@@ -13,8 +13,12 @@ const (
 	MaxSegs  = 32
 )
 
-// Version of the protocol that this package speaks (docs/wire.md).
-const Version = 1
+// Version of the protocol that this package speaks (docs/wire.md); VersionRails
+// is spoken in sessions whose Hello names a Rail, and is the same otherwise.
+const (
+	Version      = 1
+	VersionRails = 2
+)
 
 // Sentinels: each is a decision of the caller.
 var (
@@ -162,6 +166,12 @@ type Carrier interface {
 	Carrier() string
 }
 
+// Railed is a Conn with several rails.
+type Railed interface {
+	// Rails is how many of them carry requests now, and how many there are.
+	Rails() (up, all int)
+}
+
 // ChunkSpec is the shape of a chunk.
 type ChunkSpec struct {
 	Slots       uint32
@@ -197,6 +207,26 @@ type Hello struct {
 	Mode        Mode
 	Client      string // for the server's log
 	Auth        []byte // reserved: no scheme is defined yet, must be empty
+	Rail        Rail   // of an owner whose session has several; else zero
+}
+
+// MaxRails is the most addresses of a server, and so the most rails of a session.
+const MaxRails = 8
+
+// Rail says which part of a larger session a Hello is for: an owner has one for
+// each address of the server (package rails). To the fence these are one. The zero
+// value is a session that is all there is.
+type Rail struct {
+	// Session is drawn at random for the larger session; 0: there is none.
+	Session uint64
+	Index   uint8 // of the rail, below MaxRails
+	// Join asks to be let in beside the other rails. The server does so if the
+	// last owner that it admitted without Join was of the same Session, under the
+	// same epoch, and ends that Session's older sessions with the same Index
+	// only, before it accepts: whoever is let in knows that nothing of these can
+	// land any more. Else it refuses with ErrClosed: the larger session is over.
+	// Without Join it is the first rail of its Session, and all others end.
+	Join bool
 }
 
 // Welcome is the server's answer.
@@ -206,8 +236,8 @@ type Welcome struct {
 	Window      int
 }
 
-// Dialer opens sessions over one medium. Implementations: tcp, fabric, mem, and
-// media for all of the network.
+// Dialer opens sessions over one medium. Implementations: tcp, fabric, mem,
+// rails over several addresses of a server, and media for all of the network.
 type Dialer interface {
 	// Register makes mem usable in Segs of every Conn of this Dialer. Call
 	// it once for each region, before Dial. The memory must not move or be

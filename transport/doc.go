@@ -5,8 +5,9 @@
 // a memory server gives to the server side of a medium. Media: package tcp,
 // package fabric (one-sided transfers over libfabric, with a build tag), and
 // package mem for tests. All pass the conformance suite of package
-// transporttest. Package media chooses one by the address. Package stream is
-// the socket engine under tcp.
+// transporttest. Package media chooses one by the address. Package rails makes
+// one session of several with the same server, package stream is the socket
+// engine under tcp.
 //
 // A [Request] moves up to [MaxSegs] slots of one chunk. Its memory belongs to
 // the Conn from Submit to Done, whatever happens to the session. Kick is the

@@ -8,16 +8,41 @@ import (
 	"dmps/server"
 	"dmps/transport"
 	"dmps/transport/fabric"
+	"dmps/transport/rails"
 )
 
 // medium is how a memory server serves its clients.
 type medium struct {
-	listen string // host:port
+	listen string // host:port, with commas between several
 	scheme string // empty: tcp
 	front  func(transport.Backend) server.Front
 }
 
-// serveBy takes --listen apart: host:port, or fabric+PROVIDER://host:port, which
+// serveByAll takes the values of --listen apart: an address for each network
+// interface, all of one medium.
+func serveByAll(listen []string, log *slog.Logger) (medium, error) {
+	var m medium
+	var at []string
+	for i, l := range listen {
+		o, err := serveBy(l, log)
+		if err != nil {
+			return m, err
+		}
+		if i > 0 && o.scheme != m.scheme {
+			return m, usageError("--listen: addresses of one server by the same provider, or all by TCP")
+		}
+		at = append(at, o.listen)
+		m = o
+	}
+	all, err := rails.Join(at)
+	if err != nil {
+		return m, usageError("--listen: %w", err)
+	}
+	m.listen = all
+	return m, nil
+}
+
+// serveBy takes one --listen apart: host:port, or fabric+PROVIDER://host:port, which
 // serves clients of tcp:// as well.
 func serveBy(listen string, log *slog.Logger) (medium, error) {
 	if !strings.Contains(listen, "://") {

@@ -21,8 +21,8 @@ import (
 type serverFlags struct {
 	role      roleFlags
 	id        string
-	listen    string
-	advertise string
+	listen    []string
+	advertise []string
 	memory    bytesize.Size
 	labels    map[string]string
 	metrics   string
@@ -50,11 +50,15 @@ degraded from then on.
 Labels say where the server is, so that members of a group do not share what can
 fail at once: host (by default this host's name), rack, zone.
 
+With several --listen, one for each network interface, clients spread their
+requests over all of them, and go on over the others while one is down.
+
 A volume that nobody has attached is rebuilt too: one of the servers takes a care
 lease on it, which any attach ends at once. --care-memory bounds what that may
 take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 		Example: `  dmps server --memory 8GiB --meta 127.0.0.1:7200
   dmps server --id s1 --memory 64GiB --listen 10.0.0.11:7301 --insecure-network --label rack=r1
+  dmps server --memory 64GiB --listen 10.0.0.11:7301 --listen 10.1.0.11:7301 --insecure-network
   dmps server list
   dmps server drain s3 --wait`,
 		Args: cobra.NoArgs,
@@ -65,8 +69,8 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 	f.role.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.id, "id", "", "`name` of the server, the same after every restart (default: the host's name)")
-	fl.StringVar(&f.listen, "listen", "127.0.0.1:7301", "`address` for clients: host:port, or fabric+PROVIDER://host:port for one-sided transfers too")
-	fl.StringVar(&f.advertise, "advertise", "", "`address` under which clients reach it (default: --listen)")
+	fl.StringSliceVar(&f.listen, "listen", []string{"127.0.0.1:7301"}, "`address` for clients: host:port, or fabric+PROVIDER://host:port for one-sided transfers too; once for each network interface, the best first")
+	fl.StringSliceVar(&f.advertise, "advertise", nil, "`address` under which clients reach it, host:port; once for each interface, clients use all (default: --listen)")
 	fl.Var(&f.memory, "memory", "how much memory to lend (required)")
 	fl.StringToStringVar(&f.labels, "label", nil, "where the server is: `KEY=VALUE`, for host, rack or zone; may be repeated")
 	fl.StringVar(&f.metrics, "metrics", "", "`address` of metrics and health over HTTP (default: none)")
@@ -130,7 +134,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	if err := settleHeap(ctx, heap, f.protect, serverReserve); err != nil {
 		return err
 	}
-	medium, err := serveBy(f.listen, log)
+	medium, err := serveByAll(f.listen, log)
 	if err != nil {
 		return err
 	}
@@ -138,7 +142,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	keeper := f.keeper(registrar, log)
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
-		Listen: medium.listen, Scheme: medium.scheme, Front: medium.front, Peers: &media.Dialer{Log: log}, InsecureNetwork: f.role.insecure, Advertise: f.advertise,
+		Listen: medium.listen, Scheme: medium.scheme, Front: medium.front, Peers: &media.Dialer{Log: log}, InsecureNetwork: f.role.insecure, Advertise: strings.Join(f.advertise, ","),
 		Labels: f.labels, RebuildRate: int64(f.rebuild), Shortage: short, Registrar: registrar, Metrics: adm.reg, Log: log,
 		Care: keeper.offer,
 	})
@@ -198,12 +202,14 @@ func (f *serverFlags) shortage() (server.Shortage, error) {
 
 // complete checks the flags and fills in what follows from the host.
 func (f *serverFlags) complete() error {
-	medium, err := serveBy(f.listen, nil)
+	medium, err := serveByAll(f.listen, nil)
 	if err != nil {
 		return err
 	}
-	if err := f.role.checkAddr("listen", medium.listen); err != nil {
-		return err
+	for _, addr := range strings.Split(medium.listen, ",") {
+		if err := f.role.checkAddr("listen", addr); err != nil {
+			return err
+		}
 	}
 	if f.metrics != "" {
 		if err := f.role.checkAddr("metrics", f.metrics); err != nil {

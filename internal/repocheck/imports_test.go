@@ -43,9 +43,15 @@ var rules = []rule{
 	},
 	{
 		dir:    "transport/media",
-		may:    []string{"=transport", "=transport/tcp", "=transport/fabric"},
+		may:    []string{"=transport", "=transport/tcp", "=transport/fabric", "=transport/rails"},
 		tests:  []string{"server", "raid"},
 		reason: "it chooses a medium by an address, and moves nothing itself",
+	},
+	{
+		dir:    "transport/rails",
+		may:    []string{"=transport"},
+		tests:  []string{"raid", "server", "transport"},
+		reason: "it makes one session of several, over any medium; its tests run against a real memory server, whose fence is half of it",
 	},
 	{
 		dir:    "transport/transporttest",

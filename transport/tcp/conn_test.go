@@ -29,7 +29,7 @@ func peer(t *testing.T, f func(net.Conn)) string {
 			t.Error(err)
 			return
 		}
-		if _, err := c.Write(encodeWelcome(transport.Welcome{Server: "s", Incarnation: 1, Window: 2})); err != nil {
+		if _, err := c.Write(encodeWelcome(transport.Welcome{Server: "s", Incarnation: 1, Window: 2}, transport.Version)); err != nil {
 			return
 		}
 		f(c)

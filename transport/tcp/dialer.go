@@ -64,7 +64,7 @@ func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle 
 	_, err = nc.Write(hello)
 	var w transport.Welcome
 	if err == nil {
-		w, err = decodeWelcome(nc)
+		w, err = decodeWelcome(nc, versionOf(h))
 	}
 	if !stop() && err == nil {
 		err = ctx.Err()

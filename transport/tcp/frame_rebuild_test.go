@@ -266,7 +266,7 @@ func TestRebuildCredit(t *testing.T) {
 	if _, err := nc.Write(hello); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := decodeWelcome(nc); err != nil {
+	if _, err := decodeWelcome(nc, transport.Version); err != nil {
 		t.Fatal(err)
 	}
 	for i := range uint32(transport.RebuildsInFlight) {

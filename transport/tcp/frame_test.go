@@ -98,18 +98,18 @@ func TestGoldenHandshake(t *testing.T) {
 	if got, err := decodeHello(bytes.NewReader(b)); err != nil || !cmp.Equal(got, helloValue) {
 		t.Errorf("hello %+v, %v", got, err)
 	}
-	b = encodeWelcome(welcomeValue)
+	b = encodeWelcome(welcomeValue, transport.Version)
 	if want := unhex(t, goldenWelcome); !bytes.Equal(b, want) {
 		t.Errorf("welcome\n%x\n%x", b, want)
 	}
-	if got, err := decodeWelcome(bytes.NewReader(b)); err != nil || got != welcomeValue {
+	if got, err := decodeWelcome(bytes.NewReader(b), transport.Version); err != nil || got != welcomeValue {
 		t.Errorf("welcome %+v, %v", got, err)
 	}
 	b = encodeRefusal(tagged{transport.ErrStaleEpoch})
 	if want := unhex(t, goldenRefusal); !bytes.Equal(b, want) {
 		t.Errorf("refusal\n%x\n%x", b, want)
 	}
-	if _, err := decodeWelcome(bytes.NewReader(b)); !errors.Is(err, transport.ErrStaleEpoch) || !strings.Contains(err.Error(), "<3") {
+	if _, err := decodeWelcome(bytes.NewReader(b), transport.Version); !errors.Is(err, transport.ErrStaleEpoch) || !strings.Contains(err.Error(), "<3") {
 		t.Errorf("refusal: %v", err)
 	}
 }
@@ -236,9 +236,9 @@ func FuzzWelcome(f *testing.F) {
 	f.Add(unhex(f, goldenWelcome))
 	f.Add(unhex(f, goldenRefusal))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		w, err := decodeWelcome(bytes.NewReader(b))
-		if err == nil && !bytes.Equal(encodeWelcome(w), b[:len(encodeWelcome(w))]) {
-			t.Fatalf("%x became %x", b, encodeWelcome(w))
+		w, err := decodeWelcome(bytes.NewReader(b), transport.Version)
+		if err == nil && !bytes.Equal(encodeWelcome(w, transport.Version), b[:len(encodeWelcome(w, transport.Version))]) {
+			t.Fatalf("%x became %x", b, encodeWelcome(w, transport.Version))
 		}
 	})
 }

@@ -27,10 +27,14 @@ func encodeHello(h transport.Hello) ([]byte, error) {
 	if len(h.Auth) != 0 {
 		return nil, errors.New("authentication data in hello: no scheme is defined")
 	}
+	version := versionOf(h)
+	if version == transport.VersionRails && (h.Rail.Index >= transport.MaxRails || h.Mode != transport.ModeOwner) {
+		return nil, fmt.Errorf("rail %d in hello, of at most %d of an owner", h.Rail.Index, transport.MaxRails)
+	}
 	b := append(make([]byte, 0, 256), magic...)
-	b = le.AppendUint16(b, transport.Version) // lowest
-	b = le.AppendUint16(b, transport.Version) // highest
-	b = le.AppendUint32(b, 0)                 // length, below
+	b = le.AppendUint16(b, version) // lowest: what the client needs
+	b = le.AppendUint16(b, version) // highest
+	b = le.AppendUint32(b, 0)       // length, below
 	b = le.AppendUint64(b, h.Volume)
 	b = le.AppendUint64(b, h.Epoch)
 	b = le.AppendUint64(b, h.Incarnation)
@@ -38,8 +42,27 @@ func encodeHello(h transport.Hello) ([]byte, error) {
 	b = appendString(b, h.Cluster)
 	b = appendString(b, h.Client)
 	b = le.AppendUint16(b, 0) // auth
+	if version == transport.VersionRails {
+		b = le.AppendUint64(b, h.Rail.Session)
+		b = append(b, h.Rail.Index, 0)
+		if h.Rail.Join {
+			b[len(b)-1] = railJoin
+		}
+	}
 	le.PutUint32(b[12:], uint32(len(b)-prefixSize))
 	return b, nil
+}
+
+// railJoin is the only flag of a rail.
+const railJoin = 1
+
+// versionOf is the version that a session needs. Those without rails speak the
+// first one, with servers of any age.
+func versionOf(h transport.Hello) uint16 {
+	if h.Rail != (transport.Rail{}) {
+		return transport.VersionRails
+	}
+	return transport.Version
 }
 
 func appendString(b []byte, s string) []byte {
@@ -90,8 +113,8 @@ func decodeHello(r io.Reader) (transport.Hello, error) {
 	if _, err := io.ReadFull(r, body); err != nil {
 		return h, fmt.Errorf("reading hello: %w", err)
 	}
-	if lo > transport.Version || hi < transport.Version {
-		return h, fmt.Errorf("%w: client speaks versions %d to %d, this server %d", transport.ErrRefused, lo, hi, transport.Version)
+	if lo > transport.VersionRails || hi < transport.Version || lo > hi {
+		return h, fmt.Errorf("%w: client speaks versions %d to %d, this server %d to %d", transport.ErrRefused, lo, hi, transport.Version, transport.VersionRails)
 	}
 	c := cursor{b: body}
 	h.Volume = le.Uint64(c.take(8))
@@ -101,21 +124,31 @@ func decodeHello(r io.Reader) (transport.Hello, error) {
 	h.Cluster = c.text(maxName)
 	h.Client = c.text(maxName)
 	auth := le.Uint16(c.take(2))
-	switch {
-	case c.bad || auth == 0 && len(c.b) != 0:
-		return h, fmt.Errorf("%w: hello", errFrame)
-	case auth != 0:
+	if !c.bad && auth != 0 {
 		return h, fmt.Errorf("%w: authentication is not supported", transport.ErrRefused)
+	}
+	var flags byte
+	if hi >= transport.VersionRails {
+		h.Rail.Session = le.Uint64(c.take(8))
+		h.Rail.Index = c.take(1)[0]
+		flags = c.take(1)[0]
+		h.Rail.Join = flags == railJoin
+	}
+	switch {
+	case c.bad || len(c.b) != 0:
+		return h, fmt.Errorf("%w: hello", errFrame)
 	case h.Mode > transport.ModeReader:
 		return h, fmt.Errorf("%w: unknown mode %d", transport.ErrRefused, h.Mode)
+	case hi >= transport.VersionRails && (h.Rail.Session == 0 || h.Rail.Index >= transport.MaxRails || flags > railJoin || h.Mode != transport.ModeOwner):
+		return h, fmt.Errorf("%w: rail of a hello", errFrame)
 	}
 	return h, nil
 }
 
-// encodeWelcome is the server's answer that admits.
-func encodeWelcome(w transport.Welcome) []byte {
+// encodeWelcome is the server's answer that admits, in the version of the session.
+func encodeWelcome(w transport.Welcome, version uint16) []byte {
 	b := append(make([]byte, 0, 256), magic...)
-	b = le.AppendUint16(b, transport.Version)
+	b = le.AppendUint16(b, version)
 	b = append(b, byte(transport.StatusOK), 0)
 	b = le.AppendUint32(b, 0)
 	b = le.AppendUint64(b, w.Incarnation)
@@ -146,8 +179,8 @@ type refusal struct {
 func (r *refusal) Error() string { return "memory server refused the session: " + r.text }
 func (r *refusal) Unwrap() error { return r.status.Err() }
 
-// decodeWelcome reads the server's answer.
-func decodeWelcome(r io.Reader) (transport.Welcome, error) {
+// decodeWelcome reads the server's answer to a hello of that version.
+func decodeWelcome(r io.Reader, asked uint16) (transport.Welcome, error) {
 	var w transport.Welcome
 	var p [prefixSize]byte
 	if _, err := io.ReadFull(r, p[:]); err != nil {
@@ -178,8 +211,8 @@ func decodeWelcome(r io.Reader) (transport.Welcome, error) {
 	if c.bad || len(c.b) != 0 || window < 1 || window > maxWindow {
 		return w, fmt.Errorf("%w: welcome", errFrame)
 	}
-	if version != transport.Version {
-		return w, fmt.Errorf("%w: server chose version %d, this client speaks %d", transport.ErrRefused, version, transport.Version)
+	if version != asked {
+		return w, fmt.Errorf("%w: server chose version %d, this client asked for %d", transport.ErrRefused, version, asked)
 	}
 	w.Window = int(window)
 	return w, nil

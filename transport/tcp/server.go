@@ -116,7 +116,7 @@ func (s *Server) session(c net.Conn) error {
 		return err
 	}
 	w.Window = min(w.Window, maxWindow)
-	return ss.run(b, w)
+	return ss.run(b, w, versionOf(h))
 }
 
 func (s *Server) add(c net.Conn) bool {

@@ -93,7 +93,7 @@ func (s *session) begin() error {
 }
 
 // run serves the session until it ends.
-func (s *session) run(b transport.Session, w transport.Welcome) error {
+func (s *session) run(b transport.Session, w transport.Welcome, version uint16) error {
 	s.b = b
 	s.rebuilds.begin()
 	defer s.w.Close()
@@ -107,7 +107,7 @@ func (s *session) run(b transport.Session, w transport.Welcome) error {
 	s.io.Runs = make([]transport.Run, 0, transport.MaxSegs)
 	s.io.Mem = make([][]byte, 0, transport.MaxSegs)
 	scratch := make([]byte, transport.MaxSegs*transport.MaxHeaderBytes)
-	_, err := s.c.Write(encodeWelcome(w))
+	_, err := s.c.Write(encodeWelcome(w, version))
 	if err == nil {
 		err = s.begin()
 	}
