@@ -98,8 +98,10 @@ func (s *Server) fenceOlder(ctx context.Context, v *volume, h transport.Hello) e
 		return staleEpoch(h, v.epoch)
 	}
 	newer := h.Epoch > v.epoch
-	join := h.Rail.Join
-	if join && (newer || h.Rail.Session == 0 || h.Rail.Session != v.rails) {
+	// Its first hello may come late, and by another address than the one that let
+	// it in first: it is no newer owner than itself.
+	join := h.Rail.Session != 0 && h.Rail.Session == v.rails && !newer
+	if h.Rail.Join && !join {
 		s.mu.Unlock()
 		return fmt.Errorf("%w: the session that a rail was to join is over", transport.ErrClosed)
 	}

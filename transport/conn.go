@@ -220,12 +220,12 @@ type Rail struct {
 	// Session is drawn at random for the larger session; 0: there is none.
 	Session uint64
 	Index   uint8 // of the rail, below MaxRails
-	// Join asks to be let in beside the other rails. The server does so if the
-	// last owner that it admitted without Join was of the same Session, under the
-	// same epoch, and ends that Session's older sessions with the same Index
-	// only, before it accepts: whoever is let in knows that nothing of these can
-	// land any more. Else it refuses with ErrClosed: the larger session is over.
-	// Without Join it is the first rail of its Session, and all others end.
+	// Join makes the server refuse with ErrClosed unless the last owner that it
+	// admitted was of the same Session, under the same epoch: else the larger
+	// session is over. Where it was, only the older sessions with the same Index
+	// are ended before this one is accepted: whoever is let in knows that nothing
+	// of these can land any more. The first rail comes without Join, and all others
+	// end.
 	Join bool
 }
 

@@ -30,8 +30,12 @@ const (
 	goldenGoaway  = `82 02 0000 00000000 05000000`
 	goldenHello   = `444d5053000d0a1a 0100 0100 24000000
 		0700000000000000 0300000000000000 efbeadde00000000 00 0200 6331 0300 626f62 0000`
-	goldenWelcome = `444d5053000d0a1a 0100 00 00 10000000 efbeadde00000000 00010000 0200 7339`
-	goldenRefusal = `444d5053000d0a1a 0100 02 00 1b000000 1900 7472616e73706f72743a207374616c652065706f6368203c33`
+	goldenWelcome   = `444d5053000d0a1a 0100 00 00 10000000 efbeadde00000000 00010000 0200 7339`
+	goldenRailHello = `444d5053000d0a1a 0200 0200 2e000000
+		0700000000000000 0300000000000000 efbeadde00000000 00 0200 6331 0300 626f62 0000
+		0807060504030201 03 01`
+	goldenRailWelcome = `444d5053000d0a1a 0200 00 00 10000000 efbeadde00000000 00010000 0200 7339`
+	goldenRefusal     = `444d5053000d0a1a 0100 02 00 1b000000 1900 7472616e73706f72743a207374616c652065706f6368203c33`
 )
 
 func TestGoldenFrames(t *testing.T) {
@@ -82,6 +86,74 @@ var (
 	welcomeValue = transport.Welcome{Server: "s9", Incarnation: 0xdeadbeef, Window: 256}
 )
 
+// railValue is the hello of a session's fourth rail.
+func railValue() transport.Hello {
+	h := helloValue
+	h.Rail = transport.Rail{Session: 0x0102030405060708, Index: 3, Join: true}
+	return h
+}
+
+func TestGoldenRail(t *testing.T) {
+	b, err := encodeHello(railValue())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := unhex(t, goldenRailHello); !bytes.Equal(b, want) {
+		t.Errorf("hello\n%x\n%x", b, want)
+	}
+	if got, err := decodeHello(bytes.NewReader(b)); err != nil || !cmp.Equal(got, railValue()) {
+		t.Errorf("hello %+v, %v", got, err)
+	}
+	for i := range b {
+		if _, err := decodeHello(bytes.NewReader(b[:i])); err == nil {
+			t.Errorf("%d of %d bytes were accepted", i, len(b))
+		}
+	}
+	w := encodeWelcome(welcomeValue, versionOf(railValue()))
+	if want := unhex(t, goldenRailWelcome); !bytes.Equal(w, want) {
+		t.Errorf("welcome\n%x\n%x", w, want)
+	}
+	if got, err := decodeWelcome(bytes.NewReader(w), transport.VersionRails); err != nil || got != welcomeValue {
+		t.Errorf("welcome %+v, %v", got, err)
+	}
+	// A server that does not know rails must not be taken for one that keeps to them.
+	if _, err := decodeWelcome(bytes.NewReader(unhex(t, goldenWelcome)), transport.VersionRails); !errors.Is(err, transport.ErrRefused) {
+		t.Errorf("a welcome of version 1: %v", err)
+	}
+	end := len(b)
+	for name, c := range map[string]struct {
+		at   int
+		with []byte
+		want error
+	}{
+		"no session":     {end - 10, make([]byte, 8), errFrame},
+		"index":          {end - 2, []byte{transport.MaxRails}, errFrame},
+		"flags":          {end - 1, []byte{2}, errFrame},
+		"a reader":       {40, []byte{1}, errFrame},
+		"authentication": {end - 12, []byte{1, 0}, transport.ErrRefused},
+		"version 1":      {8, []byte{1, 0, 1, 0}, errFrame}, // has more than that knows
+		"version 3":      {8, []byte{3, 0, 3, 0}, transport.ErrRefused},
+		"no range":       {8, []byte{2, 0, 1, 0}, transport.ErrRefused},
+	} {
+		b := bytes.Clone(b)
+		copy(b[c.at:], c.with)
+		if _, err := decodeHello(bytes.NewReader(b)); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, spoil := range []func(*transport.Hello){
+		func(h *transport.Hello) { h.Rail.Index = transport.MaxRails },
+		func(h *transport.Hello) { h.Mode = transport.ModeReader },
+		func(h *transport.Hello) { h.Rail.Session = 0 },
+	} {
+		h := railValue()
+		spoil(&h)
+		if _, err := encodeHello(h); err == nil {
+			t.Errorf("%+v was encoded", h.Rail)
+		}
+	}
+}
+
 type tagged struct{ error }
 
 func (tagged) Error() string   { return "transport: stale epoch <3" }
@@ -123,7 +195,7 @@ func TestHandshakeRefuses(t *testing.T) {
 	}{
 		"magic":          {0, []byte("HTTP"), errFrame},
 		"length":         {12, []byte{0, 0, 1, 0}, errFrame},
-		"newer client":   {8, []byte{2, 0, 9, 0}, transport.ErrRefused},
+		"newer client":   {8, []byte{3, 0, 9, 0}, transport.ErrRefused},
 		"older client":   {8, []byte{0, 0, 0, 0}, transport.ErrRefused},
 		"mode":           {40, []byte{9}, transport.ErrRefused},
 		"authentication": {len(good) - 2, []byte{1, 0}, transport.ErrRefused},
@@ -216,6 +288,7 @@ func FuzzOpen(f *testing.F) {
 
 func FuzzHello(f *testing.F) {
 	f.Add(unhex(f, goldenHello))
+	f.Add(unhex(f, goldenRailHello))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := decodeHello(bytes.NewReader(b))
 		if err != nil {

@@ -28,7 +28,7 @@ func encodeHello(h transport.Hello) ([]byte, error) {
 		return nil, errors.New("authentication data in hello: no scheme is defined")
 	}
 	version := versionOf(h)
-	if version == transport.VersionRails && (h.Rail.Index >= transport.MaxRails || h.Mode != transport.ModeOwner) {
+	if version == transport.VersionRails && (h.Rail.Session == 0 || h.Rail.Index >= transport.MaxRails || h.Mode != transport.ModeOwner) {
 		return nil, fmt.Errorf("rail %d in hello, of at most %d of an owner", h.Rail.Index, transport.MaxRails)
 	}
 	b := append(make([]byte, 0, 256), magic...)
