@@ -30,6 +30,9 @@ type Config struct {
 	// Scheme is that of the memory servers' addresses; empty: tcp. fabric+PROVIDER
 	// needs a Bin that was built for it.
 	Scheme string
+	// Rails is how many addresses each memory server has: the same port at
+	// 127.0.0.1, 127.0.0.2 and so on. 0: one.
+	Rails int
 
 	RoleArgs   []string // added to every role's command line
 	MetaArgs   []string // added to every metadata node's command line
@@ -37,8 +40,8 @@ type Config struct {
 	ClientArgs []string // added to the client's command line
 
 	// Front, when not nil, is asked for the address under which the others are to
-	// reach a role, where it listens at address: a proxy's. cluster.json names
-	// where the roles listen.
+	// reach a role, where it listens at address: a proxy's. It is asked for each
+	// address of a memory server. cluster.json names where the roles listen.
 	Front func(role, address string) (string, error)
 	// MetaDir, when not nil, gives the folder of a metadata node's state instead
 	// of one in Dir. It must be empty.

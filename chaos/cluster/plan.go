@@ -78,14 +78,22 @@ func (c *Config) plan(d *folder) (File, nbdclient.Addr, error) {
 	}
 	for i := range c.Servers {
 		id, addr := "server"+strconv.Itoa(i+1), take()
-		listen := addr
-		if c.Scheme != "" {
-			listen = c.Scheme + "://" + addr
-		}
-		argv := []string{"server", "--id", id, "--listen", listen, "--memory", c.ServerMemory.String(), "--meta", meta,
+		argv := []string{"server", "--id", id, "--memory", c.ServerMemory.String(), "--meta", meta,
 			"--low-memory", "0", "--pressure", "0"} // there is nowhere to move chunks to: all share this host
-		if fronted := front(id, addr); fronted != addr {
-			argv = append(argv, "--advertise", fronted)
+		var fronts []string
+		fronted := false
+		for n := range max(c.Rails, 1) {
+			at := strings.Replace(addr, "127.0.0.1:", fmt.Sprintf("127.0.0.%d:", n+1), 1)
+			listen := at
+			if c.Scheme != "" {
+				listen = c.Scheme + "://" + at
+			}
+			argv = append(argv, "--listen", listen)
+			fronts = append(fronts, front(id, at))
+			fronted = fronted || fronts[n] != at
+		}
+		if fronted {
+			argv = append(argv, "--advertise", strings.Join(fronts, ","))
 		}
 		r := role(id, append(argv, c.ServerArgs...)...)
 		r.Addr = addr

@@ -16,6 +16,7 @@ import (
 	"dmps/internal/bytesize"
 	"dmps/internal/nbdclient"
 	"dmps/raid"
+	"dmps/transport"
 	"dmps/transport/fabric"
 )
 
@@ -34,6 +35,7 @@ type devFlags struct {
 	grace    time.Duration
 	force    bool
 	scheme   string
+	rails    int
 }
 
 func (d *devFlags) add(cmd *cobra.Command) {
@@ -53,7 +55,8 @@ func (d *devFlags) add(cmd *cobra.Command) {
 	f.DurationVar(&d.grace, "grace", 0, "after so long a silent memory server is down, and its members are rebuilt on others (default 30s)")
 	f.BoolVar(&d.lock, "lock-memory", false, "fail when memory cannot be locked, as servers and clients do outside of dev")
 	f.StringVar(&d.scheme, "transport", "tcp", "how memory servers serve: tcp, or `fabric+PROVIDER` for one-sided transfers")
-	noCompletion(cmd, "meta", "servers", "server-memory", "volume", "arena", "transport")
+	f.IntVar(&d.rails, "rails", 1, "`number` of addresses of each memory server, at 127.0.0.1, 127.0.0.2 and so on: clients use all")
+	noCompletion(cmd, "meta", "servers", "server-memory", "volume", "arena", "transport", "rails")
 }
 
 // config is the cluster that the flags describe.
@@ -75,6 +78,9 @@ func (d *devFlags) config(a *app) (cluster.Config, error) {
 	} else if _, _, err := fabric.ParseAddress(scheme + "://127.0.0.1:0"); err != nil {
 		return cluster.Config{}, usageError("--transport: %w", err)
 	}
+	if d.rails < 1 || d.rails > transport.MaxRails {
+		return cluster.Config{}, usageError("--rails: 1 to %d", transport.MaxRails)
+	}
 	var server []string
 	client := []string{"--arena", d.arena.String()}
 	if !d.lock {
@@ -91,7 +97,7 @@ func (d *devFlags) config(a *app) (cluster.Config, error) {
 		MetaArgs: meta,
 		Bin:      bin, Dir: d.dir, Meta: d.meta, Servers: d.servers, ServerMemory: d.memory,
 		Redundancy: raid.Geometry(d.shape.redundancy), Layout: raid.LayoutKind(d.shape.layout), Size: d.shape.size,
-		Volume: d.volume, NBD: nbd, Scheme: scheme,
+		Volume: d.volume, NBD: nbd, Scheme: scheme, Rails: d.rails,
 		RoleArgs:   []string{"--log-level", strings.ToLower(a.logLevel.String()), "--log-format", a.logFormat.value},
 		ServerArgs: server, ClientArgs: client,
 		Force: d.force, Log: a.logger(),

@@ -47,6 +47,7 @@ func (c DevConfig) argv() []string {
 	add("--nbd", c.NBD)
 	add("--volume", c.Volume)
 	add("--grace", c.Grace)
+	add("--rails", os.Getenv("DMPS_E2E_RAILS"))
 	add("--transport", os.Getenv("DMPS_E2E_TRANSPORT")) // fabric+tcp, with a binary built for it
 	return argv
 }
