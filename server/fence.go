@@ -13,8 +13,9 @@ import (
 // the chunks are gone, for its epoch.
 type volume struct {
 	id       raid.VolumeID
-	epoch    uint64 // highest of an owner's hello
-	rails    uint64 // transport.Rail.Session of the owner that fenced last; 0: it has no rails
+	epoch    uint64                     // highest of an owner's hello
+	rails    uint64                     // transport.Rail.Session of the owner that fenced last; 0: it has no rails
+	attempts [transport.MaxRails]uint32 // the last that was heard of each of these rails
 	sessions map[*session]struct{}
 	opening  chan struct{} // holds one token: one owner is let in at a time
 }
@@ -75,6 +76,8 @@ func (s *Server) admit(h transport.Hello) error {
 		return fmt.Errorf("%w: this server does not belong to a cluster yet", transport.ErrRefused)
 	case h.Cluster != cluster:
 		return fmt.Errorf("%w: client of cluster %q, server of %q", transport.ErrRefused, clip(h.Cluster), cluster)
+	case int(h.Rail.Index) >= transport.MaxRails:
+		return fmt.Errorf("%w: rail %d of a session", transport.ErrRefused, h.Rail.Index)
 	case h.Incarnation != 0 && h.Incarnation != uint64(s.incarnation):
 		return fmt.Errorf("%w: the server was restarted and holds nothing of %x", transport.ErrIncarnation, h.Incarnation)
 	}
@@ -104,6 +107,17 @@ func (s *Server) fenceOlder(ctx context.Context, v *volume, h transport.Hello) e
 	if h.Rail.Join && !join {
 		s.mu.Unlock()
 		return fmt.Errorf("%w: the session that a rail was to join is over", transport.ErrClosed)
+	}
+	if !join {
+		clear(v.attempts[:])
+	}
+	if h.Rail.Session != 0 {
+		last := &v.attempts[h.Rail.Index]
+		if h.Rail.Attempt <= *last {
+			s.mu.Unlock()
+			return fmt.Errorf("%w: a later hello of this rail was here before", transport.ErrClosed)
+		}
+		*last = h.Rail.Attempt
 	}
 	v.epoch, v.rails = h.Epoch, h.Rail.Session
 	var old []*session

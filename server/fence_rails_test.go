@@ -13,9 +13,13 @@ import (
 // self, and who does not know of a newer owner does not get in.
 func TestFenceRails(t *testing.T) {
 	s := start(t, Config{Cluster: "c"})
+	attempt := uint32(0)
 	open := func(epoch uint64, r transport.Rail) (transport.Session, *bool, error) {
 		ended := new(bool)
 		var ss transport.Session
+		if attempt++; r.Session != 0 && r.Attempt == 0 {
+			r.Attempt = attempt
+		}
 		h := transport.Hello{Cluster: "c", Volume: 1, Epoch: epoch, Rail: r}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
@@ -61,6 +65,12 @@ func TestFenceRails(t *testing.T) {
 	again := must(1, transport.Rail{Session: x, Index: 1, Join: true})
 	check("a rail again", true, x1)
 	check("a rail again", false, x0, x2, again)
+	for late := uint32(1); late <= 3; late++ {
+		refused(1, transport.Rail{Session: x, Index: 1, Attempt: late, Join: true}, transport.ErrClosed)
+		refused(1, transport.Rail{Session: x, Index: 1, Attempt: late}, transport.ErrClosed)
+	}
+	refused(1, transport.Rail{Session: x, Index: transport.MaxRails, Join: true}, transport.ErrRefused)
+	check("hellos that were overtaken", false, x0, x2, again)
 	refused(2, transport.Rail{Session: x, Index: 1, Join: true}, transport.ErrClosed) // a newer epoch fences, it does not join
 	refused(1, transport.Rail{Session: y, Index: 1, Join: true}, transport.ErrClosed)
 	check("others that would join", false, x0, x2, again)

@@ -220,6 +220,9 @@ type Rail struct {
 	// Session is drawn at random for the larger session; 0: there is none.
 	Session uint64
 	Index   uint8 // of the rail, below MaxRails
+	// Attempt counts the dials of this rail, from 1 on: a hello that was under way
+	// for longer than a later one is refused.
+	Attempt uint32
 	// Join makes the server refuse with ErrClosed unless the last owner that it
 	// admitted was of the same Session, under the same epoch: else the larger
 	// session is over. Where it was, only the older sessions with the same Index

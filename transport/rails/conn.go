@@ -81,7 +81,7 @@ func newConn(d *Dialer, addrs []string, h transport.Hello, idle func()) *conn {
 	c.complete = c.completed
 	c.mu.chunks = make(map[uint64]transport.ChunkSpec)
 	for i, a := range addrs {
-		c.rails = append(c.rails, &rail{c: c, index: i, addr: a, suspected: make(chan struct{}, 1)})
+		c.rails = append(c.rails, &rail{c: c, index: i, addr: a, attempts: 1, suspected: make(chan struct{}, 1)})
 	}
 	return c
 }

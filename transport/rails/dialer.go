@@ -73,7 +73,7 @@ func (d *Dialer) Dial(ctx context.Context, addr string, h transport.Hello, idle 
 	var errs []error
 	for n := range addrs {
 		i := (at + n) % len(addrs)
-		h.Rail.Index = uint8(i)
+		h.Rail.Index, h.Rail.Attempt = uint8(i), 1
 		if h.Mode != transport.ModeOwner {
 			h.Rail = transport.Rail{}
 		}

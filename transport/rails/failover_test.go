@@ -185,13 +185,18 @@ func (l *load) end() {
 func TestFailover(t *testing.T) {
 	r := start(t, server.Config{}, true)
 	mem := mapMemory(t, 1<<20)
-	c := r.session(t, 1, mem)
+	failover(t, r, r.session(t, 1, mem), mem, 10, true)
+}
+
+func failover(t *testing.T, r *rig, c transport.Conn, mem []byte, rounds int, freeze bool) {
+	t.Helper()
 	l := startLoad(t, c, mem)
+	defer l.end() // before the memory goes
 	l.more(50)
-	for round := range 10 {
+	for round := range rounds {
 		k := r.link[round%2]
 		hurt, heal := k.cut, k.mend
-		if round/2%2 == 1 {
+		if freeze && round/2%2 == 1 {
 			hurt, heal = func() { k.freeze(true) }, func() { k.freeze(false) }
 		}
 		l.worst.Store(0)

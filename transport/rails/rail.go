@@ -19,6 +19,8 @@ type rail struct {
 	dirty     atomic.Bool   // something was submitted since the last Kick
 	suspected chan struct{} // one token: the watch found it silent
 
+	attempts uint32 // of its goroutine: dials, the one of Dial included
+
 	// Guarded by c.mu.
 	conn     transport.Conn // nil: there is none yet
 	up       bool           // requests may go there
@@ -154,7 +156,8 @@ func (c *conn) join(ra *rail, addr string, limit time.Duration) (transport.Conn,
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
 	defer cancel()
 	h := c.hello
-	h.Rail.Index, h.Rail.Join = uint8(ra.index), true
+	ra.attempts++
+	h.Rail.Index, h.Rail.Attempt, h.Rail.Join = uint8(ra.index), ra.attempts, true
 	in, _, err := c.d.Dialer.Dial(ctx, addr, h, c.idle)
 	switch {
 	case c.ctx.Err() != nil:

@@ -31,9 +31,9 @@ const (
 	goldenHello   = `444d5053000d0a1a 0100 0100 24000000
 		0700000000000000 0300000000000000 efbeadde00000000 00 0200 6331 0300 626f62 0000`
 	goldenWelcome   = `444d5053000d0a1a 0100 00 00 10000000 efbeadde00000000 00010000 0200 7339`
-	goldenRailHello = `444d5053000d0a1a 0200 0200 2e000000
+	goldenRailHello = `444d5053000d0a1a 0200 0200 32000000
 		0700000000000000 0300000000000000 efbeadde00000000 00 0200 6331 0300 626f62 0000
-		0807060504030201 03 01`
+		0807060504030201 05000000 03 01`
 	goldenRailWelcome = `444d5053000d0a1a 0200 00 00 10000000 efbeadde00000000 00010000 0200 7339`
 	goldenRefusal     = `444d5053000d0a1a 0100 02 00 1b000000 1900 7472616e73706f72743a207374616c652065706f6368203c33`
 )
@@ -89,7 +89,7 @@ var (
 // railValue is the hello of a session's fourth rail.
 func railValue() transport.Hello {
 	h := helloValue
-	h.Rail = transport.Rail{Session: 0x0102030405060708, Index: 3, Join: true}
+	h.Rail = transport.Rail{Session: 0x0102030405060708, Attempt: 5, Index: 3, Join: true}
 	return h
 }
 
@@ -126,11 +126,12 @@ func TestGoldenRail(t *testing.T) {
 		with []byte
 		want error
 	}{
-		"no session":     {end - 10, make([]byte, 8), errFrame},
+		"no session":     {end - 14, make([]byte, 8), errFrame},
+		"attempt":        {end - 6, make([]byte, 4), errFrame},
 		"index":          {end - 2, []byte{transport.MaxRails}, errFrame},
 		"flags":          {end - 1, []byte{2}, errFrame},
 		"a reader":       {40, []byte{1}, errFrame},
-		"authentication": {end - 12, []byte{1, 0}, transport.ErrRefused},
+		"authentication": {end - 16, []byte{1, 0}, transport.ErrRefused},
 		"version 1":      {8, []byte{1, 0, 1, 0}, errFrame}, // has more than that knows
 		"version 3":      {8, []byte{3, 0, 3, 0}, transport.ErrRefused},
 		"no range":       {8, []byte{2, 0, 1, 0}, transport.ErrRefused},
@@ -145,6 +146,7 @@ func TestGoldenRail(t *testing.T) {
 		func(h *transport.Hello) { h.Rail.Index = transport.MaxRails },
 		func(h *transport.Hello) { h.Mode = transport.ModeReader },
 		func(h *transport.Hello) { h.Rail.Session = 0 },
+		func(h *transport.Hello) { h.Rail.Attempt = 0 },
 	} {
 		h := railValue()
 		spoil(&h)

@@ -28,7 +28,7 @@ func encodeHello(h transport.Hello) ([]byte, error) {
 		return nil, errors.New("authentication data in hello: no scheme is defined")
 	}
 	version := versionOf(h)
-	if version == transport.VersionRails && (h.Rail.Session == 0 || h.Rail.Index >= transport.MaxRails || h.Mode != transport.ModeOwner) {
+	if version == transport.VersionRails && (h.Rail.Session == 0 || h.Rail.Attempt == 0 || h.Rail.Index >= transport.MaxRails || h.Mode != transport.ModeOwner) {
 		return nil, fmt.Errorf("rail %d in hello, of at most %d of an owner", h.Rail.Index, transport.MaxRails)
 	}
 	b := append(make([]byte, 0, 256), magic...)
@@ -44,6 +44,7 @@ func encodeHello(h transport.Hello) ([]byte, error) {
 	b = le.AppendUint16(b, 0) // auth
 	if version == transport.VersionRails {
 		b = le.AppendUint64(b, h.Rail.Session)
+		b = le.AppendUint32(b, h.Rail.Attempt)
 		b = append(b, h.Rail.Index, 0)
 		if h.Rail.Join {
 			b[len(b)-1] = railJoin
@@ -130,6 +131,7 @@ func decodeHello(r io.Reader) (transport.Hello, error) {
 	var flags byte
 	if hi >= transport.VersionRails {
 		h.Rail.Session = le.Uint64(c.take(8))
+		h.Rail.Attempt = le.Uint32(c.take(4))
 		h.Rail.Index = c.take(1)[0]
 		flags = c.take(1)[0]
 		h.Rail.Join = flags == railJoin
@@ -139,7 +141,7 @@ func decodeHello(r io.Reader) (transport.Hello, error) {
 		return h, fmt.Errorf("%w: hello", errFrame)
 	case h.Mode > transport.ModeReader:
 		return h, fmt.Errorf("%w: unknown mode %d", transport.ErrRefused, h.Mode)
-	case hi >= transport.VersionRails && (h.Rail.Session == 0 || h.Rail.Index >= transport.MaxRails || flags > railJoin || h.Mode != transport.ModeOwner):
+	case hi >= transport.VersionRails && (h.Rail.Session == 0 || h.Rail.Attempt == 0 || h.Rail.Index >= transport.MaxRails || flags > railJoin || h.Mode != transport.ModeOwner):
 		return h, fmt.Errorf("%w: rail of a hello", errFrame)
 	}
 	return h, nil
