@@ -32,7 +32,8 @@ type conn struct {
 		free    *flight
 		waiting list // given up by a rail that died, and without credit so far
 		alarm   transport.Alarm
-		resting bool // the watch rests
+		resting bool  // the watch rests
+		last    *rail // that a request was given to
 
 		chunks map[uint64]transport.ChunkSpec // open, as rails that come later are to open them
 	}
@@ -142,8 +143,14 @@ func (c *conn) Submit(r *transport.Request) error {
 	return nil
 }
 
+// spread is how many bytes more than the least a rail may have in flight and be
+// given the next request all the same, if it had the last one: what goes by one
+// rail in a row goes out and comes back with fewer system calls. Without that, 32
+// requests of 4 KiB at a time took twice as long over two rails as over one.
+const spread = 128 << 10
+
 // sendLocked submits f to the rail with the fewest bytes in flight that has
-// credit.
+// credit, or to the last one.
 func (c *conn) sendLocked(f *flight) error {
 	var full uint32
 	for {
@@ -158,6 +165,10 @@ func (c *conn) sendLocked(f *flight) error {
 			// will come to complete what waits.
 			return transport.ErrWindowFull
 		}
+		if o := c.mu.last; o != nil && o.up && full>>o.index&1 == 0 && o.bytes < least.bytes+spread {
+			least = o
+		}
+		c.mu.last = least
 		if err := least.conn.Submit(&f.req); err != nil {
 			full |= 1 << least.index
 			continue

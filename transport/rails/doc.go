@@ -1,7 +1,8 @@
 // Package rails makes one session of several with the same memory server, one
 // for each of its addresses: rails, as in multi-rail networks. Requests go to the
-// rail with the fewest bytes in flight; when a rail dies they go on over the
-// others, and it is dialled again in the background. Nobody above notices.
+// rail with the fewest bytes in flight, small ones some in a row; when a rail dies
+// they go on over the others, and it is dialled again in the background. Nobody
+// above notices.
 //
 // The hard part is a write on a rail that died: it may lie in a socket of the
 // server's, and land there after newer ones. It is neither completed nor sent
