@@ -132,16 +132,23 @@ func (c *conn) Submit(r *transport.Request) error {
 	}
 	f.req.Op, f.req.Chunk, f.req.Segs, f.req.Count, f.req.Done = r.Op, r.Chunk, r.Segs, r.Count, c.complete
 	f.bytes = size(r)
-	if err := c.sendLocked(f); err != nil {
+	err := c.sendLocked(f)
+	if err == transport.ErrWindowFull {
 		f.req.Segs = nil
 		return err
 	}
 	r.Err = nil
 	f.outer, c.mu.free = r, f.next
 	f.next = nil
+	if err != nil { // it waits for a rail, or for the session's end
+		c.mu.waiting.push(f)
+	}
 	c.mu.alarm.Set(r.Deadline)
 	return nil
 }
+
+// errNoRail: none is up. One is about to be, or the session is about to end.
+var errNoRail = errors.New("rails: no rail is up")
 
 // spread is how many bytes more than the least a rail may have in flight and be
 // given the next request all the same, if it had the last one: what goes by one
@@ -150,9 +157,10 @@ func (c *conn) Submit(r *transport.Request) error {
 const spread = 128 << 10
 
 // sendLocked submits f to the rail with the fewest bytes in flight that has
-// credit, or to the last one.
+// credit, or to the last one. Errors: ErrWindowFull, errNoRail.
 func (c *conn) sendLocked(f *flight) error {
 	var full uint32
+	err := errNoRail
 	for {
 		var least *rail
 		for i, ra := range c.rails {
@@ -161,15 +169,16 @@ func (c *conn) sendLocked(f *flight) error {
 			}
 		}
 		if least == nil {
-			// Also when all are down: either the session is about to end, or one
-			// will come to complete what waits.
-			return transport.ErrWindowFull
+			return err
 		}
 		if o := c.mu.last; o != nil && o.up && full>>o.index&1 == 0 && o.bytes < least.bytes+spread {
 			least = o
 		}
 		c.mu.last = least
-		if err := least.conn.Submit(&f.req); err != nil {
+		if e := least.conn.Submit(&f.req); e != nil {
+			if e == transport.ErrWindowFull {
+				err = e // something is in flight, whose end makes room
+			}
 			full |= 1 << least.index
 			continue
 		}

@@ -15,6 +15,7 @@ import (
 	"dmps/raid"
 	"dmps/server"
 	"dmps/transport"
+	"dmps/transport/rails"
 )
 
 const (
@@ -304,6 +305,54 @@ func TestAllRailsDown(t *testing.T) {
 	c2 := r.session(t, 1, mapMemory(t, 1<<20))
 	if up, all := c2.(transport.Railed).Rails(); up != 2 || all != 2 {
 		t.Errorf("a new session has %d of %d rails", up, all)
+	}
+}
+
+// A rail that was ended for its silence, and is being dialled again, keeps the
+// session when the other one dies meanwhile: the server is alive. What is submitted
+// then waits, and goes on with it.
+func TestLastRailIsOnItsWayBack(t *testing.T) {
+	r := start(t, server.Config{}, true)
+	mem := mapMemory(t, 1<<20)
+	c := r.session(t, 1, mem)
+	rest := mem
+	s, g := seg(&rest, 1), seg(&rest, 1)
+	for round := range 4 {
+		last := round % 2
+		r.link[last].freeze(true)
+		rails.Suspect(c, last)
+		upIs(t, c, 1)
+		r.link[1-last].cut()
+		upIs(t, c, 0)
+		fill(s, uint64(round)+1)
+		time.AfterFunc(50*time.Millisecond, func() { r.link[last].freeze(false) })
+		for _, q := range []*transport.Request{{Op: transport.OpWrite, Segs: []transport.Seg{s}}, {Op: transport.OpRead, Segs: []transport.Seg{g}}} {
+			q.Chunk = chunk
+			if err := do(t, c, q); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(s.Page, g.Page) {
+			t.Errorf("round %d: the page is not what was written", round)
+		}
+		r.link[1-last].mend()
+		if err := allUp(within(t), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// upIs waits until so many rails are up.
+func upIs(t *testing.T, c transport.Conn, want int) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		up, _ := c.(transport.Railed).Rails()
+		if up == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d rails are up, want %d", up, want)
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ type rail struct {
 	// Guarded by c.mu.
 	conn     transport.Conn // nil: there is none yet
 	up       bool           // requests may go there
+	back     bool           // it was ended by the watch, at a server that answered, and is dialled again
 	bytes    int64          // in flight
 	inFlight int            // requests and calls
 	calls    int            // those of them that may take a while
@@ -53,7 +54,7 @@ func (ra *rail) heardLocked(now time.Time) { ra.heard, ra.since, ra.evidence = n
 func (ra *rail) upLocked(in transport.Conn) {
 	ra.conn, ra.up, ra.bytes, ra.inFlight, ra.evidence = in, true, 0, 0, 0
 	ra.settled = make(chan struct{})
-	ra.heard, ra.calls = time.Now(), 0
+	ra.heard, ra.calls, ra.back = time.Now(), 0, false
 	select {
 	case <-ra.suspected: // that was the Conn before
 	default:
@@ -94,6 +95,13 @@ func (ra *rail) run(in transport.Conn) {
 			}
 			if err != nil {
 				in = nil
+				c.mu.Lock()
+				ra.back = false
+				none := !c.railsLocked()
+				c.mu.Unlock()
+				if none {
+					c.Abort(err)
+				}
 				if !said && c.ctx.Err() == nil {
 					c.d.log().Warn("a rail of a session is down", "server", c.server, "addr", ra.addr, "err", err)
 					said = true
@@ -117,6 +125,16 @@ func (ra *rail) run(in transport.Conn) {
 	}
 }
 
+// railsLocked reports whether a rail is up, or is about to be.
+func (c *conn) railsLocked() bool {
+	for _, ra := range c.rails {
+		if ra.up || ra.back {
+			return true
+		}
+	}
+	return false
+}
+
 // live returns when a Conn is over. It reports whether the server has ended its
 // side of it before.
 func (ra *rail) live(in transport.Conn) (ended bool) {
@@ -132,6 +150,10 @@ func (ra *rail) live(in transport.Conn) (ended bool) {
 		case <-ra.suspected:
 		}
 		if ended = ra.retire(in); ended {
+			// Not the last one to die, if the others do meanwhile.
+			c.mu.Lock()
+			ra.back = true
+			c.mu.Unlock()
 			in.Abort(fmt.Errorf("%w: the rail was silent, and others were not", transport.ErrClosed))
 			<-in.Done()
 			return true
@@ -259,18 +281,13 @@ func (ra *rail) fell(in transport.Conn, ended bool) transport.Conn {
 	cause := in.Err()
 	c.mu.Lock()
 	ra.up = false
-	others := 0
-	for _, o := range c.rails {
-		if o.up {
-			others++
-		}
-	}
+	some := c.railsLocked()
 	over := c.mu.cause
 	c.mu.Unlock()
 	switch {
 	case over != nil:
 		return nil
-	case errors.Is(cause, transport.ErrStaleEpoch), others == 0:
+	case errors.Is(cause, transport.ErrStaleEpoch), !some:
 		c.Abort(cause)
 		return nil
 	}
