@@ -30,7 +30,7 @@ type endpoint struct {
 	bell *bell                        // nil: the provider needs none
 
 	sleeper *sleeper      // nil: the provider has no descriptor
-	rest    time.Duration // bounds a sleep on it: lookEvery, restEvery
+	atMost  time.Duration // bounds a sleep on it: lookEvery, restEvery
 	woken   atomic.Bool
 	asleep  atomic.Bool // woken alone is not enough
 	serves  bool        // the peer does the operations: there are no ends here
@@ -46,7 +46,7 @@ type endpoint struct {
 }
 
 func (d *domain) endpoint() (*endpoint, error) {
-	e := &endpoint{rest: lookEvery}
+	e := &endpoint{atMost: lookEvery}
 	if err := failed(C.fab_ep_open(d.c, &e.c)); err != nil {
 		return nil, fmt.Errorf("opening an endpoint of %s: %w", d.caps.provider, err)
 	}
@@ -212,8 +212,8 @@ const awakeLooks = 16
 
 // sleep waits on the descriptor.
 func (e *endpoint) sleep(wait time.Duration, idle bool) (int, error) {
-	if wait < 0 && !idle || wait > e.rest {
-		wait = e.rest
+	if wait < 0 && !idle || wait > e.atMost {
+		wait = e.atMost
 	}
 	e.idle, e.found, e.roused = idle, 0, false
 	if err := e.sleeper.wait(wait, e.look); err != nil {

@@ -53,7 +53,7 @@ func (t *target) open(a *attach) (err error) {
 	}
 	t.ep.serves = true
 	if t.d.caps.card {
-		t.ep.rest = restEvery
+		t.ep.atMost = restEvery
 	}
 	if a.bell != "" {
 		b, err := openBell(a.bell)
