@@ -18,8 +18,11 @@
 // A write is done when its bytes are in the server's memory
 // (FI_DELIVERY_COMPLETE): the slots are emptied, then come the pages, then the
 // headers that vouch for them. With a provider that keeps the order of writes
-// (FI_ORDER_WAW) all are posted at once, else each part follows when the one
-// before has arrived.
+// (FI_ORDER_WAW) all are posted at once, where it can be as one operation
+// (conn.addWhole), else each part follows when the one before has arrived.
+//
+// A reader's session maps a chunk when it first reads there, to read only. When the
+// server wants the memory back it ends that session (package server, expose.go).
 //
 // The fence: each session has a domain (fi_domain(3)) of its own at the server,
 // with an endpoint and the registrations of the chunks that it has opened.
@@ -30,6 +33,6 @@
 // libfabric sees mapped memory only, never the Go heap. All C is in shim.c: one
 // call posts what waits, one call gives up to 64 completions.
 //
-// Read scheme.go, message.go, dialer.go, conn.go, slot.go, conn_run.go (client),
-// server.go, target.go (server), endpoint.go, sleeper.go, bell.go, shim.h.
+// Read scheme.go, message.go, dialer.go, eager.go, conn.go, slot.go, conn_run.go (client),
+// server.go, target.go (server), endpoint.go, spinner.go, sleeper.go, bell.go, shim.h.
 package fabric

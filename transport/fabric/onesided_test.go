@@ -25,7 +25,7 @@ func eachHere(t *testing.T, test func(t *testing.T, provider string)) {
 // that are eager, in place, or for it to refuse.
 func TestOneSided(t *testing.T) { eachHere(t, oneSided) }
 
-func oneSided(t *testing.T, provider string) {
+func onlyOneSided(t *testing.T, provider string) {
 	r := start(t, provider, server.Config{Window: 16}, 0)
 	u := newUser(t)
 	c := u.dial(r.addr, 1)
