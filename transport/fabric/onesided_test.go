@@ -23,7 +23,7 @@ func eachHere(t *testing.T, test func(t *testing.T, provider string)) {
 
 // The server's session sees nothing of one-sided requests, and all of those
 // that are eager, in place, or for it to refuse.
-func TestOneSided(t *testing.T) { eachHere(t, oneSided) }
+func TestOneSided(t *testing.T) { eachHere(t, onlyOneSided) }
 
 func onlyOneSided(t *testing.T, provider string) {
 	r := start(t, provider, server.Config{Window: 16}, 0)

@@ -84,7 +84,7 @@ func unthrottled(device string) error {
 // turn waits until the hog has been through its memory n more times.
 func (w *swapping) turn(ctx context.Context, n int) error {
 	from := w.hog.turns()
-	return until(ctx, 3*time.Minute, "the hog's next turns", func() error {
+	return until(ctx, 5*time.Minute, "the hog's next turns", func() error {
 		if err := errors.Join(w.hog.alive(), w.attach.alive(), w.g.kmsg.err(), w.inMemory()); err != nil {
 			return err
 		}
