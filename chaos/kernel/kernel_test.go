@@ -128,7 +128,7 @@ func TestScenarios(t *testing.T) {
 				spec.Files = map[string]string{"/bin/dmps": dmps}
 			}
 			if spec.MemoryMiB == 0 {
-				spec.MemoryMiB = 768
+				spec.MemoryMiB = 832
 			}
 			if spec.Timeout == 0 {
 				spec.Timeout = 5 * time.Minute

@@ -9,7 +9,7 @@ import (
 // Scenario is one thing that is tried in a guest.
 type Scenario struct {
 	Name      string
-	MemoryMiB int           // of the guest; default 768
+	MemoryMiB int           // of the guest; default 832
 	Timeout   time.Duration // of the guest; default 5 minutes
 	Programs  []string      // of the host, that it needs
 	// RDMA: the guest has soft RoCE, and dmps in it libfabric. RDMAEnv of package
@@ -38,7 +38,7 @@ func All() []Scenario {
 			Scenario{Name: "device-" + kind, Run: device(kind)},
 			Scenario{Name: "swap-" + kind + "-mirror2", Run: killM(kind, mirror2)},
 			Scenario{Name: "swap-" + kind + "-rs21", Run: killM(kind, rs21)},
-			Scenario{Name: "swap-" + kind + "-rs42", MemoryMiB: 1024, Run: killM(kind, rs42)},
+			Scenario{Name: "swap-" + kind + "-rs42", MemoryMiB: 1152, Run: killM(kind, rs42)},
 			Scenario{Name: "restart-" + kind, Run: restart(kind)},
 			Scenario{Name: "freeze-" + kind, Run: freeze(kind)},
 			Scenario{Name: "meta-gone-" + kind, Run: metaGone(kind)},
