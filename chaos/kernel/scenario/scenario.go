@@ -30,8 +30,8 @@ func All() []Scenario {
 	}
 	all = append(all, Scenario{Name: "compare", MemoryMiB: 1024, Timeout: 15 * time.Minute, Run: compare})
 	all = append(all,
-		Scenario{Name: "conformance-verbs", MemoryMiB: 1024, Timeout: 10 * time.Minute, RDMA: true, Tests: true, Run: conformance},
-		Scenario{Name: "swap-verbs-rs21", MemoryMiB: 1536, Timeout: 10 * time.Minute, RDMA: true, Run: killM("ublk", rs21.over("verbs"))},
+		Scenario{Name: "conformance-verbs", MemoryMiB: 1024, Timeout: 15 * time.Minute, RDMA: true, Tests: true, Run: conformance},
+		Scenario{Name: "swap-verbs-rs21", MemoryMiB: 1536, Timeout: 15 * time.Minute, RDMA: true, Run: killM("ublk", rs21.over("verbs"))},
 	)
 	for _, kind := range []string{"nbd", "ublk"} {
 		all = append(all,
