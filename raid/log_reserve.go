@@ -97,29 +97,23 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 	return true
 }
 
-// take moves p.Rows rows from free to reserved, next fit from the group's
-// hand: after a run of frees in order the rows are in order too, which makes
-// one contiguous transfer a member. The group has enough.
+// take moves p.Rows rows from free to reserved: the longer runs ahead of the
+// group's hand (takeRuns), the rest next fit from the hand. After a run of frees
+// in order the rows are in order too. The group has enough.
 func (l *Log) take(g *logGroup, p *Placement) {
 	n := 0
+	if g.nfree >= l.nrows/runShare {
+		n = g.takeRuns(p)
+	}
 	w := int(g.hand)
 	for n < p.Rows {
-		if w >= len(g.free) {
-			w = 0
-		}
-		for g.free[w] != 0 && n < p.Rows {
-			b := bits.TrailingZeros64(g.free[w])
-			g.free[w] &^= 1 << b
-			p.Index[n] = Index(w*64 + b)
-			n++
-		}
-		if n < p.Rows {
-			w++
+		if n = g.takeWord(w, 0, n, p); n < p.Rows {
+			w = g.next(w)
 		}
 	}
 	g.hand = uint32(w)
-	g.nfree -= uint32(n)
-	l.free -= uint64(n)
+	g.nfree -= uint32(p.Rows)
+	l.free -= uint64(p.Rows)
 }
 
 // Abandon gives up a placement whose write failed: its rows are free again when

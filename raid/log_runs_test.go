@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 )
 
 // runs counts the runs of consecutive rows in placements. Each is one operation
@@ -45,6 +46,16 @@ type ager struct {
 	moves  runs
 	pages  int // written for the user
 	moved  int
+
+	reserving time.Duration // spent in Reserve for the user's pages, and in reading the clock
+}
+
+// reserve is Reserve for the user's pages, timed.
+func (a *ager) reserve(n int) bool {
+	start := time.Now()
+	ok := a.log.Reserve(n, false, &a.p)
+	a.reserving += time.Since(start)
+	return ok
 }
 
 func newAger(tb testing.TB, g Geometry, groups int, rows uint32, fill int) *ager {
@@ -96,7 +107,7 @@ func (a *ager) write(next func() PageNo) {
 		a.items = append(a.items, Item{Kind: ItemPage, Page: next()})
 	}
 	pages := a.items
-	for !a.log.Reserve(len(pages), false, &a.p) {
+	for !a.reserve(len(pages)) {
 		a.items = make([]Item, 0, len(pages))
 		if !a.clean() {
 			a.tb.Fatal("no rows, and nothing to clean")
@@ -110,7 +121,8 @@ func (a *ager) write(next func() PageNo) {
 
 // BenchmarkRuns ages a volume with five times its pages and then measures how
 // long the runs of consecutive rows of its batches are, the operations a MiB
-// that a member gets (8 is the least) and the pages written a user's page.
+// that a member gets (8 is the least), what one Reserve takes and the pages
+// written a user's page.
 func BenchmarkRuns(b *testing.B) {
 	for _, g := range []Geometry{{1, 1}, {4, 2}} {
 		for _, fill := range []int{70, 80, 90} {
@@ -138,13 +150,14 @@ func BenchmarkRuns(b *testing.B) {
 					if err := a.log.Check(0); err != nil {
 						b.Fatal(err)
 					}
-					a.writes, a.moves, a.pages, a.moved = runs{}, runs{}, 0, 0
+					a.writes, a.moves, a.pages, a.moved, a.reserving = runs{}, runs{}, 0, 0, 0
 					for b.Loop() {
 						a.write(next)
 					}
 					w := &a.writes
 					b.ReportMetric(float64(w.rows)/float64(w.runs), "rows/run")
 					b.ReportMetric(float64(w.runs)*256/float64(w.rows), "ops/MiB")
+					b.ReportMetric(float64(a.reserving.Nanoseconds())/float64(b.N), "ns/reserve")
 					b.ReportMetric(1+float64(a.moved)/float64(a.pages), "WA")
 					b.Logf("runs of 1, 2-3, 4-7, 8-15, 16-31, 32 rows: %v in %d batches; moves %v in %d", w.hist, w.batches, a.moves.hist, a.moves.batches)
 				})
