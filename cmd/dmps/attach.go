@@ -212,7 +212,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		return errors.Join(err, meta.Detach(bye, layout.Volume, layout.Epoch))
 	}
 	// The page map is part of the heap.
-	if err := settleHeap(ctx, f.heap+bytesize.Size(client.MapBytes(layout.Pages)), locked, clientReserve); err != nil {
+	if err := settleHeap(ctx, f.heap+bytesize.Size(client.MapBytes(layout.Pages)), locked, clientReserve, log); err != nil {
 		return errors.Join(err, f.device.abandon(vol))
 	}
 	s := &attachment{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -27,8 +28,9 @@ const (
 // It would let the heap grow to a multiple of what lives, pages that a kernel
 // without memory had to find; and it would give back what is more than that, by a
 // call that for locked memory maps fresh pages in their place. Instead the heap is
-// collected when what was filled here is used up.
-func settleHeap(ctx context.Context, limit bytesize.Size, locked bool, reserve bytesize.Size) error {
+// collected when what was filled here is used up, and what is given back all the
+// same, because something else than the heap grew, is filled again.
+func settleHeap(ctx context.Context, limit bytesize.Size, locked bool, reserve bytesize.Size, log *slog.Logger) error {
 	debug.SetMemoryLimit(int64(limit))
 	if !locked {
 		return nil
@@ -45,20 +47,26 @@ func settleHeap(ctx context.Context, limit bytesize.Size, locked bool, reserve b
 	// with this goal, and of a heap that is full.
 	runtime.GC()
 	runtime.KeepAlive(filled)
-	h.since = readHeap().cycles
+	// What the scavenger gave back until then is filled once more.
+	s := readHeap()
+	if err := memlock.Populate(); err != nil {
+		return err
+	}
+	h.since, h.lacking = s.cycles, s.released
 	go func() {
 		defer debug.SetGCPercent(percent)
-		h.keep(ctx)
+		h.keep(ctx, log)
 	}()
 	return nil
 }
 
 // heapState is what Go has of the system, in bytes.
 type heapState struct {
-	mapped int64 // all, but for what was given back
-	heap   int64 // of that, for objects
-	live   int64 // objects that the last collection found alive
-	cycles int64 // collections so far
+	mapped   int64 // all, but for what was given back
+	released int64 // of the heap: given back, or not used yet
+	heap     int64 // of what is mapped, for objects
+	live     int64 // objects that the last collection found alive
+	cycles   int64 // collections so far
 }
 
 func readHeap() heapState {
@@ -73,7 +81,7 @@ func readHeap() heapState {
 	}
 	metrics.Read(s)
 	v := func(i int) int64 { return int64(s[i].Value.Uint64()) }
-	return heapState{mapped: v(0) - v(1), heap: v(2) + v(3) + v(4), live: v(5), cycles: v(6)}
+	return heapState{mapped: v(0) - v(1), released: v(1), heap: v(2) + v(3) + v(4), live: v(5), cycles: v(6)}
 }
 
 // heapLimit is the memory limit of a locked heap. Pure policy, but for keep.
@@ -82,6 +90,7 @@ type heapLimit struct {
 	step    int64 // by how much it is raised: the reserve
 	present int64
 	since   int64 // collections before what they found alive was without the reserve
+	lacking int64 // released when the heap was last filled
 }
 
 // Of a memory limit the collector leaves 3 % free, and the scavenger gives back
@@ -105,10 +114,17 @@ func (h *heapLimit) raise(s heapState) bool {
 	return true
 }
 
+// refill reports whether more of the heap was given back since it was last filled.
+func (h *heapLimit) refill(s heapState) bool {
+	more := s.released > h.lacking
+	h.lacking = s.released
+	return more
+}
+
 // heapLook is how often a locked heap is looked at.
 const heapLook = 5 * time.Second
 
-func (h *heapLimit) keep(ctx context.Context) {
+func (h *heapLimit) keep(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(heapLook)
 	defer tick.Stop()
 	for {
@@ -117,8 +133,14 @@ func (h *heapLimit) keep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if h.raise(readHeap()) {
+		s := readHeap()
+		if h.raise(s) {
 			debug.SetMemoryLimit(h.present)
+		}
+		if h.refill(s) {
+			if err := memlock.Populate(); err != nil {
+				log.Error("the heap may wait for memory: a part of it that was given back could not be filled again", "error", err)
+			}
 		}
 	}
 }

@@ -45,3 +45,17 @@ func TestHeapLimit(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// TestHeapRefill: a heap is filled again whenever more of it was given back, and
+// only then.
+func TestHeapRefill(t *testing.T) {
+	h := heapLimit{lacking: 100}
+	for i, c := range []struct {
+		released int64
+		want     bool
+	}{{100, false}, {90, false}, {95, true}, {95, false}, {300, true}} {
+		if got := h.refill(heapState{released: c.released}); got != c.want {
+			t.Errorf("%d: %d released: %v", i, c.released, got)
+		}
+	}
+}

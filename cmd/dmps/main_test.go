@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -19,6 +20,12 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Unsetenv(metaVariable)
+	if os.Getenv(lockedHeapVariable) != "" {
+		if err := loseHeap(); err != nil {
+			fmt.Println(err)
+		}
+		return
+	}
 	goleak.VerifyTestMain(m,
 		// Idle connections of http.DefaultClient, which status asks clients with.
 		goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"),

@@ -131,7 +131,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	if f.care {
 		heap += f.careMem
 	}
-	if err := settleHeap(ctx, heap, f.protect, serverReserve); err != nil {
+	if err := settleHeap(ctx, heap, f.protect, serverReserve, log); err != nil {
 		return err
 	}
 	medium, err := serveByAll(f.listen, log)

@@ -32,7 +32,7 @@ var ErrDenied = errors.New("memory cannot be locked")
 // Lock locks all present and future memory of the process, and fills the
 // mappings of the program itself and of the heap as it is now. Errors: ErrDenied.
 func Lock() error {
-	if err := mayLock(); err != nil {
+	if err := MayLock(); err != nil {
 		return fmt.Errorf("%w: %w", ErrDenied, err)
 	}
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
@@ -41,10 +41,10 @@ func Lock() error {
 	return Populate()
 }
 
-// mayLock asks whether all future memory can be locked too. With a limit, the
+// MayLock asks whether all memory, of the future too, can be locked. With a limit, the
 // call would succeed now and a mapping of the Go runtime fail later, which ends
 // the process.
-func mayLock() error {
+func MayLock() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
 		return fmt.Errorf("reading the limit: %w", err)

@@ -125,7 +125,7 @@ func runChild(t *testing.T, mode string) string {
 }
 
 func TestLockAndPopulate(t *testing.T) {
-	if err := mayLock(); err != nil {
+	if err := MayLock(); err != nil {
 		t.Skipf("this process may not lock its memory: %v", err)
 	}
 	if out := runChild(t, "lock"); out != "" {

@@ -13,14 +13,15 @@ import (
 type footprint struct {
 	resident, data int // VmRSS and VmData of proc_pid_status(5)
 	heap           int // what Go has taken from the system for its heap and the stacks in it
+	released       int // of that, given back or not used yet
 }
 
 func (f footprint) String() string {
-	return fmt.Sprintf("%d KiB resident, %d KiB of address space, %d KiB of heap", f.resident, f.data, f.heap)
+	return fmt.Sprintf("%d KiB resident, %d KiB of address space, %d KiB of heap, %d KiB of it given back", f.resident, f.data, f.heap, f.released)
 }
 
 func (f footprint) max(g footprint) footprint {
-	return footprint{max(f.resident, g.resident), max(f.data, g.data), max(f.heap, g.heap)}
+	return footprint{max(f.resident, g.resident), max(f.data, g.data), max(f.heap, g.heap), max(f.released, g.released)}
 }
 
 // slackKiB is what a thread's stack may take: Go starts one when it has need of
@@ -49,7 +50,9 @@ func (c *cluster) footprint(ctx context.Context) (footprint, error) {
 	}
 	// Stacks are cut from the heap and given back to it: only the sum says
 	// whether anything was taken from the kernel.
-	for _, name := range []string{"go_memstats_heap_sys_bytes ", "go_memstats_stack_inuse_bytes "} {
+	for name, into := range map[string]*int{
+		"go_memstats_heap_sys_bytes ": &f.heap, "go_memstats_stack_inuse_bytes ": &f.heap, "go_memstats_heap_released_bytes ": &f.released,
+	} {
 		v, err := field(string(text), name)
 		if err != nil {
 			return f, fmt.Errorf("the client's heap: %w", err)
@@ -58,7 +61,7 @@ func (c *cluster) footprint(ctx context.Context) (footprint, error) {
 		if err != nil {
 			return f, fmt.Errorf("the client's heap: %w", err)
 		}
-		f.heap += int(n) >> 10
+		*into += int(n) >> 10
 	}
 	return f, nil
 }

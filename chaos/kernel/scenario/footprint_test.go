@@ -22,11 +22,11 @@ func TestGrew(t *testing.T) {
 		want bool
 	}{
 		{before, false},
-		{footprint{900, 4000, 600}, false},
-		{footprint{1000 + slackKiB, 5000 + slackKiB, 700}, false},
-		{footprint{1001 + slackKiB, 5000, 700}, true},
-		{footprint{1000, 5001 + slackKiB, 700}, true},
-		{footprint{1000, 5000, 701}, true},
+		{footprint{900, 4000, 600, 0}, false},
+		{footprint{1000 + slackKiB, 5000 + slackKiB, 700, 0}, false},
+		{footprint{1001 + slackKiB, 5000, 700, 0}, true},
+		{footprint{1000, 5001 + slackKiB, 700, 0}, true},
+		{footprint{1000, 5000, 701, 500}, true},
 	} {
 		if got := c.now.grewFrom(before); got != c.want {
 			t.Errorf("%v from %v: %v", c.now, before, got)
