@@ -4,100 +4,20 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	devcluster "dmps/chaos/cluster"
 	"dmps/chaos/e2e/rig"
+	"dmps/chaos/netfault"
+	"dmps/chaos/plan"
 	"dmps/internal/bytesize"
 	"dmps/internal/nbdclient"
 	"dmps/raid"
 )
-
-// cables are the second network: every connection by it can be stopped at once,
-// without an end that anybody hears of.
-type cables struct {
-	wg sync.WaitGroup
-
-	mu     sync.Mutex
-	thaw   *sync.Cond
-	frozen bool
-	open   []interface{ Close() error }
-}
-
-// front puts one before a server's second address.
-func (k *cables) front(_, address string) (string, error) {
-	if !strings.HasPrefix(address, "127.0.0.2:") {
-		return address, nil
-	}
-	l, err := net.Listen("tcp", "127.0.0.2:0")
-	if err != nil {
-		return "", err
-	}
-	k.keep(l)
-	k.wg.Go(func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", address)
-			if err != nil {
-				in.Close()
-				continue
-			}
-			k.keep(in, out)
-			k.wg.Go(func() { k.pass(in, out) })
-			k.wg.Go(func() { k.pass(out, in) })
-		}
-	})
-	return l.Addr().String(), nil
-}
-
-func (k *cables) keep(c ...interface{ Close() error }) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.open = append(k.open, c...)
-}
-
-func (k *cables) pass(from, to net.Conn) {
-	defer from.Close()
-	defer to.Close()
-	b := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(b)
-		k.mu.Lock()
-		for k.frozen {
-			k.thaw.Wait()
-		}
-		k.mu.Unlock()
-		if _, werr := to.Write(b[:n]); err != nil || werr != nil {
-			return
-		}
-	}
-}
-
-func (k *cables) freeze(on bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.frozen = on
-	k.thaw.Broadcast()
-}
-
-func (k *cables) close() {
-	k.freeze(false)
-	k.mu.Lock()
-	for _, c := range k.open {
-		c.Close()
-	}
-	k.mu.Unlock()
-	k.wg.Wait()
-}
 
 // Every server has two addresses. One of the networks goes dark under fio's verified
 // load, twice: paging goes on by the other one, no server is suspected, and the rails
@@ -110,15 +30,21 @@ func TestFioVerifyWhileANetworkIsDark(t *testing.T) {
 	dir, err := os.MkdirTemp("", "e2e-")
 	must(t, err)
 	defer os.RemoveAll(dir)
-	k := &cables{}
-	k.thaw = sync.NewCond(&k.mu)
-	defer k.close()
+	n := netfault.New(nil)
+	defer func() { must(t, n.Close()) }()
+	second := plan.Link{A: "host", B: "second network"}
+	front := func(_, address string) (string, error) {
+		if !strings.HasPrefix(address, "127.0.0.2:") {
+			return address, nil
+		}
+		return n.Front(second.A, second.B, address)
+	}
 	ctx, cancel := context.WithTimeout(testCtx(t), time.Minute)
 	defer cancel()
 	cl, err := devcluster.Start(ctx, devcluster.Config{
 		Bin: dmpsBin, Dir: dir, Meta: 1, Servers: 6, ServerMemory: 256 * bytesize.MiB, Redundancy: raid.Geometry{K: 4, M: 2},
 		Size: 256 * bytesize.MiB, Volume: "swap0", NBD: nbdclient.Addr{Network: "unix", Address: filepath.Join(dir, "nbd.sock")},
-		Scheme: os.Getenv("DMPS_E2E_TRANSPORT"), Rails: 2, Front: k.front,
+		Scheme: os.Getenv("DMPS_E2E_TRANSPORT"), Rails: 2, Front: front,
 		ServerArgs: []string{"--allow-swappable"}, ClientArgs: []string{"--allow-swappable"},
 	})
 	must(t, err)
@@ -137,9 +63,10 @@ func TestFioVerifyWhileANetworkIsDark(t *testing.T) {
 	f := startFio(t, &cluster{Dev: &rig.Dev{Cluster: rig.Cluster{NBD: cl.File().NBD}}, t: t}, 8*time.Second)
 	for range 2 {
 		time.Sleep(time.Second)
-		k.freeze(true)
+		mend, err := n.Break(plan.Fault{Kind: plan.Cut, Link: second})
+		must(t, err)
 		c.await("a dark network", func(n map[string]int64) bool { return n["rails"] == 6 && n["rails_down"] == 6 })
-		k.freeze(false)
+		mend()
 		c.await("both networks", func(n map[string]int64) bool { return n["rails"] == 12 && n["rails_down"] == 0 })
 	}
 	f.flawless()

@@ -3,64 +3,18 @@ package main
 import (
 	"context"
 	"io"
-	"net"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"dmps/chaos/netfault"
+	"dmps/chaos/plan"
 	"dmps/client"
 	"dmps/internal/exitcode"
 	"dmps/meta/metaclient"
 )
-
-// cable leads connections to an address until it is cut.
-type cable struct {
-	ln net.Listener
-	mu sync.Mutex
-	up []net.Conn
-	wg sync.WaitGroup
-}
-
-func newCable(t *testing.T, to string) *cable {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cable{ln: ln}
-	c.wg.Go(func() {
-		for {
-			near, err := ln.Accept()
-			if err != nil {
-				return // it was cut
-			}
-			far, err := net.Dial("tcp", to)
-			if err != nil {
-				near.Close()
-				continue
-			}
-			c.mu.Lock()
-			c.up = append(c.up, near, far)
-			c.mu.Unlock()
-			c.wg.Go(func() { _, _ = io.Copy(near, far); near.Close() }) // ends with the cut
-			c.wg.Go(func() { _, _ = io.Copy(far, near); far.Close() })
-		}
-	})
-	t.Cleanup(c.cut)
-	return c
-}
-
-func (c *cable) cut() {
-	c.ln.Close()
-	c.mu.Lock()
-	for _, conn := range c.up {
-		conn.Close()
-	}
-	c.mu.Unlock()
-	c.wg.Wait()
-}
 
 // lines is what a command printed so far.
 type lines struct {
@@ -103,8 +57,13 @@ func TestWatchingGoesOn(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := newCable(t, u.Host)
-			m, err := metaclient.New([]string{"http://" + c.ln.Addr().String()}, metaclient.WithPatience(300*time.Millisecond))
+			n := netfault.New(nil)
+			defer n.Close()
+			front, err := n.Front("watcher", plan.AllMeta, u.Host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := metaclient.New([]string{"http://" + front}, metaclient.WithPatience(300*time.Millisecond))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,7 +86,9 @@ func TestWatchingGoesOn(t *testing.T) {
 				}
 			}
 			await("a picture", func() bool { return strings.Contains(out.String(), "healthy") })
-			c.cut()
+			if err := n.Close(); err != nil {
+				t.Fatal(err)
+			}
 			await("word of the silence", func() bool { return strings.Contains(errs.String(), "nobody tells") })
 			silent := time.Now() // longer than the next two questions take
 			await("going on", func() bool { return time.Since(silent) > 1500*time.Millisecond })
