@@ -29,7 +29,7 @@ func serveByAll(listen []string, log *slog.Logger) (medium, error) {
 			return m, err
 		}
 		if i > 0 && o.scheme != m.scheme {
-			return m, usageError("--listen: addresses of one server by the same provider, or all by TCP")
+			return m, usageError("--listen: addresses of one server by the same providers, or all by TCP")
 		}
 		at = append(at, o.listen)
 		m = o
@@ -42,8 +42,8 @@ func serveByAll(listen []string, log *slog.Logger) (medium, error) {
 	return m, nil
 }
 
-// serveBy takes one --listen apart: host:port, or fabric+PROVIDER://host:port, which
-// serves clients of tcp:// as well.
+// serveBy takes one --listen apart: host:port, or
+// fabric+PROVIDER[+PROVIDER...]://host:port, which serves clients of tcp:// as well.
 func serveBy(listen string, log *slog.Logger) (medium, error) {
 	if !strings.Contains(listen, "://") {
 		return medium{listen: listen}, nil
@@ -51,7 +51,7 @@ func serveBy(listen string, log *slog.Logger) (medium, error) {
 	if hostPort, ok := strings.CutPrefix(listen, "tcp://"); ok {
 		return medium{listen: hostPort}, nil
 	}
-	provider, hostPort, err := fabric.ParseAddress(listen)
+	by, hostPort, err := fabric.ParseAddress(listen)
 	if err != nil {
 		return medium{}, usageError("--listen: %w", err)
 	}
@@ -62,10 +62,12 @@ func serveBy(listen string, log *slog.Logger) (medium, error) {
 	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
 		host = "" // any
 	}
-	if err := fabric.Available(provider, host); err != nil {
-		return medium{}, usageError("--listen %s: %w", listen, err)
+	for _, provider := range by {
+		if err := fabric.Available(provider, host); err != nil {
+			return medium{}, usageError("--listen %s: %s: %w", listen, provider, err)
+		}
 	}
-	return medium{listen: hostPort, scheme: "fabric+" + provider, front: func(b transport.Backend) server.Front {
-		return &fabric.Server{Backend: b, Log: log, Providers: []string{provider}}
+	return medium{listen: hostPort, scheme: "fabric+" + strings.Join(by, "+"), front: func(b transport.Backend) server.Front {
+		return &fabric.Server{Backend: b, Log: log, Providers: by}
 	}}, nil
 }

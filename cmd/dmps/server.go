@@ -69,7 +69,7 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 	f.role.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.id, "id", "", "`name` of the server, the same after every restart (default: the host's name)")
-	fl.StringSliceVar(&f.listen, "listen", []string{"127.0.0.1:7301"}, "`address` for clients: host:port, or fabric+PROVIDER://host:port for one-sided transfers too; once for each network interface, the best first")
+	fl.StringSliceVar(&f.listen, "listen", []string{"127.0.0.1:7301"}, "`address` for clients: host:port, or fabric+PROVIDER[+PROVIDER...]://host:port for one-sided transfers too, by the first that a client has; once for each network interface, the best first")
 	fl.StringSliceVar(&f.advertise, "advertise", nil, "`address` under which clients reach it, host:port; once for each interface, clients use all (default: --listen)")
 	fl.Var(&f.memory, "memory", "how much memory to lend (required)")
 	fl.StringToStringVar(&f.labels, "label", nil, "where the server is: `KEY=VALUE`, for host, rack or zone; may be repeated")

@@ -45,7 +45,7 @@ func need(t testing.TB, provider string) {
 type rig struct {
 	mem   *server.Server
 	front *fabric.Server
-	gate  *gate
+	gate  *transporttest.Gate
 	addr  string
 }
 
@@ -65,7 +65,7 @@ func start(t testing.TB, provider string, c server.Config, spin time.Duration) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{mem: s, gate: &gate{Backend: s}, addr: "fabric+" + provider + "://" + l.Addr().String()}
+	r := &rig{mem: s, gate: &transporttest.Gate{Backend: s}, addr: "fabric+" + provider + "://" + l.Addr().String()}
 	r.front = &fabric.Server{Backend: r.gate, Log: c.Log, Providers: []string{provider}, Spin: spin}
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -88,7 +88,7 @@ func start(t testing.TB, provider string, c server.Config, spin time.Duration) *
 }
 
 func (r *rig) stall(on bool) {
-	r.gate.stall(on)
+	r.gate.Stall(on)
 	r.front.Stall(on)
 }
 
@@ -145,44 +145,4 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { transporttest.Run(t, f) })
 	}
-}
-
-// gate is a Backend that can be frozen.
-type gate struct {
-	transport.Backend
-	mu sync.RWMutex
-}
-
-func (g *gate) stall(on bool) {
-	if on {
-		g.mu.Lock()
-	} else {
-		g.mu.Unlock()
-	}
-}
-
-func (g *gate) Open(ctx context.Context, h transport.Hello, stop func(error)) (transport.Session, transport.Welcome, error) {
-	s, w, err := g.Backend.Open(ctx, h, stop)
-	if err != nil {
-		return nil, w, err
-	}
-	return &gated{s, s.(transport.Exposer), g}, w, nil
-}
-
-type gated struct {
-	transport.Session
-	transport.Exposer
-	g *gate
-}
-
-func (s *gated) BeginWrite(io *transport.SlotIO) error {
-	s.g.mu.RLock()
-	defer s.g.mu.RUnlock()
-	return s.Session.BeginWrite(io)
-}
-
-func (s *gated) BeginRead(io *transport.SlotIO) error {
-	s.g.mu.RLock()
-	defer s.g.mu.RUnlock()
-	return s.Session.BeginRead(io)
 }

@@ -91,8 +91,8 @@ type remote struct {
 	gone   chan struct{} // closed when flight falls to 0 after a release; nil: none
 }
 
-func newConn(d *Dialer, provider string, mode transport.Mode, idle func()) *conn {
-	c := &conn{d: d, provider: provider, reader: mode == transport.ModeReader, idle: idle, done: make(chan struct{}), eager: max(d.Eager, 0), spin: d.Spin}
+func newConn(d *Dialer, mode transport.Mode, idle func()) *conn {
+	c := &conn{d: d, reader: mode == transport.ModeReader, idle: idle, done: make(chan struct{}), eager: max(d.Eager, 0), spin: d.Spin}
 	if c.spin == 0 {
 		c.spin = DefaultSpin
 	}
@@ -151,6 +151,13 @@ func (c *conn) release() {
 		c.dom.putScratch(c.scratch)
 		c.scratch = nil
 	}
+}
+
+// reset is release, for another attempt to attach.
+func (c *conn) reset() {
+	c.release()
+	c.heads, c.empty, c.bounce, c.ended = nil, nil, nil, nil
+	c.mu.slots, c.mu.free, c.mu.spare, c.mu.posted, c.mu.refused = nil, nil, nil, 0, false
 }
 
 // Carrier implements transport.Carrier.

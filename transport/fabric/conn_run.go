@@ -165,7 +165,7 @@ func (c *conn) finish() {
 	<-c.link.Done()
 	c.mapping.Wait() // nobody starts one any more
 	c.linkIdle()
-	c.d.forget(c)
+	c.d.sessions.Remove(c)
 }
 
 // expire is the alarm's.

@@ -21,7 +21,8 @@ import (
 const Built = true
 
 // Dialer opens sessions with one-sided transfers. Addresses have the form
-// fabric+PROVIDER://host:port. The zero value is ready.
+// fabric+PROVIDER://host:port, or name several providers: then a session is by the
+// first that both sides have. The zero value is ready.
 type Dialer struct {
 	// Eager is the largest request, in bytes of pages and headers, that goes
 	// over the link, through the server's CPU; larger ones are one-sided. 0: what
@@ -38,16 +39,16 @@ type Dialer struct {
 	// before it sleeps; 0: DefaultSpin, negative: not at all.
 	Spin time.Duration
 
-	link    tcp.Dialer
-	regions transport.Regions
+	link     tcp.Dialer
+	regions  transport.Regions
+	sessions transport.Sessions[*conn]
 
 	mu struct {
 		sync.Mutex
 		mem     [][]byte // registered
 		closed  bool
 		domains map[domainKey]*domain
-		conns   map[*conn]struct{}
-		eager   map[string]int // what was measured, by address
+		eager   map[string]int // what was measured, by provider and address
 	}
 
 	oneSided, linked atomic.Uint64
@@ -111,12 +112,12 @@ func (d *Dialer) log() *slog.Logger {
 const dialTimeout = 10 * time.Second
 
 func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle func()) (transport.Conn, transport.Welcome, error) {
-	provider, hostPort, err := ParseAddress(addr)
+	by, hostPort, err := ParseAddress(addr)
 	if err != nil {
 		return nil, transport.Welcome{}, err
 	}
 	d.regions.Seal()
-	c := newConn(d, provider, h.Mode, idle)
+	c := newConn(d, h.Mode, idle)
 	link, w, err := d.link.Dial(ctx, "tcp://"+hostPort, h, c.linkIdle)
 	if err != nil {
 		return nil, w, err
@@ -124,16 +125,11 @@ func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle 
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	c.link, c.window = link.(tcp.Link), w.Window
-	err = c.attach(ctx, provider)
-	if err == nil {
-		err = c.setEager(ctx, addr)
-	}
-	if err != nil {
+	if err := c.attachBy(ctx, by, addr); err != nil {
 		select {
 		case <-link.Done():
 		default:
 			if ctx.Err() == nil && !d.Strict {
-				c.release()
 				d.log().Warn("no one-sided transfers with a server: its pages go over TCP", "addr", addr, "err", err)
 				return link, w, nil
 			}
@@ -141,16 +137,7 @@ func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle 
 		c.discard()
 		return nil, w, fmt.Errorf("setting up one-sided transfers: %w", err)
 	}
-	d.mu.Lock()
-	if d.mu.closed {
-		err = transport.ErrClosed
-	} else {
-		if d.mu.conns == nil {
-			d.mu.conns = make(map[*conn]struct{})
-		}
-		d.mu.conns[c] = struct{}{}
-	}
-	d.mu.Unlock()
+	err = d.sessions.Add(c)
 	go c.run()
 	if err != nil {
 		_ = c.Close()
@@ -186,24 +173,12 @@ func (d *Dialer) domain(k domainKey) (*domain, error) {
 	return o, nil
 }
 
-func (d *Dialer) forget(c *conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.mu.conns, c)
-}
-
 // Close ends every session and returns when all requests have completed.
 func (d *Dialer) Close() error {
 	d.mu.Lock()
 	d.mu.closed = true
-	var all []*conn
-	for c := range d.mu.conns {
-		all = append(all, c)
-	}
 	d.mu.Unlock()
-	for _, c := range all {
-		_ = c.Close()
-	}
+	d.sessions.Close()
 	errs := []error{d.link.Close()}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -212,6 +187,45 @@ func (d *Dialer) Close() error {
 	}
 	d.mu.domains = nil
 	return errors.Join(errs...)
+}
+
+// attachBy attaches by the first provider that both sides have and whose endpoints
+// reach each other. Each has its share of the time that ctx leaves.
+func (c *conn) attachBy(ctx context.Context, by []string, addr string) error {
+	var errs []error
+	for i, provider := range by {
+		err := c.attachIn(ctx, provider, addr, len(by)-i)
+		if err == nil {
+			if len(errs) > 0 {
+				c.d.log().Info("one-sided transfers with a server not by its first choice", "addr", addr, "provider", provider, "err", errors.Join(errs...))
+			}
+			return nil
+		}
+		c.reset()
+		errs = append(errs, fmt.Errorf("by %s: %w", provider, err))
+		select {
+		case <-ctx.Done():
+			return errors.Join(errs...)
+		case <-c.link.Done():
+			return errors.Join(errs...)
+		default:
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// attachIn attaches by one provider while so many are left to be tried.
+func (c *conn) attachIn(ctx context.Context, provider, addr string, left int) error {
+	if t, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(t)/time.Duration(left))
+		defer cancel()
+	}
+	c.provider = provider
+	if err := c.attach(ctx, provider); err != nil {
+		return err
+	}
+	return c.setEager(ctx, provider+" "+addr)
 }
 
 // attach opens the client's endpoint, has the server open its own, and tries
@@ -261,13 +275,14 @@ func (c *conn) attach(ctx context.Context, provider string) error {
 	return c.probe(ctx, &s)
 }
 
-// setEager measures what goes over the link, with the first session with a server.
-func (c *conn) setEager(ctx context.Context, addr string) error {
+// setEager measures what goes over the link, with the first session with a server
+// by a provider.
+func (c *conn) setEager(ctx context.Context, server string) error {
 	if c.d.Eager != 0 {
 		return nil
 	}
 	c.d.mu.Lock()
-	n, ok := c.d.mu.eager[addr]
+	n, ok := c.d.mu.eager[server]
 	c.d.mu.Unlock()
 	if !ok {
 		var err error
@@ -286,7 +301,7 @@ func (c *conn) setEager(ctx context.Context, addr string) error {
 		if c.d.mu.eager == nil {
 			c.d.mu.eager = make(map[string]int)
 		}
-		c.d.mu.eager[addr] = n
+		c.d.mu.eager[server] = n
 		c.d.mu.Unlock()
 	}
 	c.eager = n

@@ -32,18 +32,18 @@ type Intruder struct{ c *conn }
 
 // NewIntruder opens a session and a chunk.
 func NewIntruder(ctx context.Context, addr string, h transport.Hello, chunk uint64, spec transport.ChunkSpec) (*Intruder, error) {
-	provider, hostPort, err := ParseAddress(addr)
+	by, hostPort, err := ParseAddress(addr)
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(new(Dialer), "tcp", h.Mode, nil)
+	c := newConn(new(Dialer), h.Mode, nil)
 	link, w, err := c.d.link.Dial(ctx, "tcp://"+hostPort, h, nil)
 	if err != nil {
 		return nil, err
 	}
 	c.link, c.window = link.(tcp.Link), w.Window
 	x := &Intruder{c}
-	if err := c.attach(ctx, provider); err != nil {
+	if err := c.attachBy(ctx, by, addr); err != nil {
 		_ = x.Close()
 		return nil, err
 	}
@@ -127,4 +127,44 @@ func Mapped(c transport.Conn, chunk uint64) bool {
 	defer o.mu.Unlock()
 	m := o.mu.chunks[chunk]
 	return m != nil && m.slots > 0
+}
+
+// Reattach attaches a new session, takes its endpoint away, attaches again, opens a
+// chunk, whose keys it asks for, and attaches a third time: what became of that.
+func Reattach(ctx context.Context, addr string, h transport.Hello, chunk uint64, spec transport.ChunkSpec) (third error, err error) {
+	by, hostPort, err := ParseAddress(addr)
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(new(Dialer), h.Mode, nil)
+	link, w, err := c.d.link.Dial(ctx, "tcp://"+hostPort, h, nil)
+	if err != nil {
+		return nil, err
+	}
+	c.link, c.window = link.(tcp.Link), w.Window
+	defer c.d.Close()
+	defer c.discard()
+	for range 2 {
+		c.reset()
+		if err := c.attachBy(ctx, by, addr); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.OpenChunk(ctx, chunk, spec); err != nil {
+		return nil, err
+	}
+	if c.mu.chunks[chunk] == nil {
+		return nil, errors.New("the chunk has no keys")
+	}
+	again, err := c.dom.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	defer again.close()
+	a := attach{provider: by[0], host: "127.0.0.1"}
+	if a.addr, err = again.address(); err != nil {
+		return nil, err
+	}
+	_, third = c.link.Extend(ctx, a.put())
+	return third, nil
 }

@@ -3,10 +3,12 @@ package fabric
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 )
 
-// Schemes of addresses, by the short name of the provider: fabric+tcp://host:port.
+// Schemes of addresses, by the short names of the providers, the best first:
+// fabric+tcp://host:port, fabric+verbs+tcp://host:port.
 const schemePrefix = "fabric+"
 
 // providers are libfabric's names (fi_provider(7)) for ours.
@@ -17,22 +19,28 @@ var providers = map[string]string{
 	"efa":   "efa",
 }
 
-// IsAddress reports whether addr is one of this package: fabric+PROVIDER://...
+// IsAddress reports whether addr is one of this package: fabric+PROVIDER[+PROVIDER...]://...
 func IsAddress(addr string) bool { return strings.HasPrefix(addr, schemePrefix) }
 
-// ParseAddress takes fabric+PROVIDER://host:port apart. The host and port are
-// those of the link, a TCP socket.
-func ParseAddress(addr string) (provider, hostPort string, err error) {
+// ParseAddress takes fabric+PROVIDER[+PROVIDER...]://host:port apart. The host and
+// port are those of the link, a TCP socket.
+func ParseAddress(addr string) (by []string, hostPort string, err error) {
 	rest, ok := strings.CutPrefix(addr, schemePrefix)
-	provider, hostPort, found := strings.Cut(rest, "://")
+	names, hostPort, found := strings.Cut(rest, "://")
 	if !ok || !found {
-		return "", "", fmt.Errorf("address %q must be fabric+PROVIDER://host:port", addr)
+		return nil, "", fmt.Errorf("address %q must be fabric+PROVIDER://host:port", addr)
 	}
-	if providers[provider] == "" {
-		return "", "", fmt.Errorf("address %q: provider %q is none of tcp, shm, verbs, efa", addr, provider)
+	by = strings.Split(names, "+")
+	for i, name := range by {
+		if providers[name] == "" {
+			return nil, "", fmt.Errorf("address %q: provider %q is none of tcp, shm, verbs, efa", addr, name)
+		}
+		if slices.Contains(by[:i], name) {
+			return nil, "", fmt.Errorf("address %q: provider %q is there twice", addr, name)
+		}
 	}
 	if _, _, err := net.SplitHostPort(hostPort); err != nil {
-		return "", "", fmt.Errorf("address %q: %w", addr, err)
+		return nil, "", fmt.Errorf("address %q: %w", addr, err)
 	}
-	return provider, hostPort, nil
+	return by, hostPort, nil
 }

@@ -13,6 +13,10 @@ func TestParseAddress(t *testing.T) {
 		"fabric+shm://[::1]:7":     "shm [::1]:7",
 		"fabric+verbs://h:7":       "verbs h:7",
 		"fabric+efa://h:7":         "efa h:7",
+		"fabric+verbs+tcp://h:7":   "verbs+tcp h:7",
+		"fabric+tcp+tcp://h:7":     "",
+		"fabric+tcp+://h:7":        "",
+		"fabric+://h:7":            "",
 		"fabric+psm://h:7":         "",
 		"fabric+tcp://h":           "",
 		"fabric+tcp:h:7":           "",
@@ -20,8 +24,8 @@ func TestParseAddress(t *testing.T) {
 		"":                         "",
 	} {
 		p, h, err := ParseAddress(addr)
-		if (err == nil) != (want != "") || err == nil && p+" "+h != want {
-			t.Errorf("%q: %s %s, %v", addr, p, h, err)
+		if (err == nil) != (want != "") || err == nil && strings.Join(p, "+")+" "+h != want {
+			t.Errorf("%q: %q %s, %v", addr, p, h, err)
 		}
 		if IsAddress(addr) != strings.HasPrefix(addr, "fabric+") {
 			t.Errorf("%q: IsAddress is wrong", addr)

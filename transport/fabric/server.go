@@ -121,8 +121,17 @@ func (s *session) Extend(question []byte) ([]byte, error) {
 }
 
 func (s *session) attach(a *attach) ([]byte, error) {
-	if _, ok := s.Session.(transport.Exposer); !ok || s.target != nil || !slices.Contains(s.s.Providers, a.provider) {
+	if _, ok := s.Session.(transport.Exposer); !ok || !slices.Contains(s.s.Providers, a.provider) {
 		return nil, fmt.Errorf("%w: one-sided transfers by %q", transport.ErrRefused, a.provider)
+	}
+	// A client whose endpoint does not reach this one's tries another provider.
+	if t := s.target; t != nil {
+		if t.hasKeys() {
+			return nil, fmt.Errorf("%w: the session is attached and has keys", transport.ErrRefused)
+		}
+		if err := s.detach(); err != nil {
+			return nil, err
+		}
 	}
 	if net.ParseIP(a.host) == nil {
 		return nil, fmt.Errorf("%w: %q is no address of this server", transport.ErrRefused, a.host)
@@ -172,14 +181,20 @@ func (s *session) OpenChunk(chunk uint64, spec transport.ChunkSpec) error {
 // Whoever waits in Open for the end of this session, to let a newer one in,
 // waits for that.
 func (s *session) Close() {
-	if t := s.target; t != nil {
-		s.target = nil
-		s.s.end(t)
-		if err := t.close(); err != nil {
-			s.s.log().Error("one-sided transfers of a session did not end well", "err", err)
-		}
+	if err := s.detach(); err != nil {
+		s.s.log().Error("one-sided transfers of a session did not end well", "err", err)
 	}
 	s.Session.Close()
+}
+
+func (s *session) detach() error {
+	t := s.target
+	if t == nil {
+		return nil
+	}
+	s.target = nil
+	s.s.end(t)
+	return t.close()
 }
 
 func (s *Server) spin() time.Duration {

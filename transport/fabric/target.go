@@ -25,6 +25,11 @@ type target struct {
 
 	grants map[uint64]*exposed // by chunk; of the session's goroutine
 
+	mu struct {
+		sync.Mutex
+		keyed  bool  // the client has asked for a chunk's keys
+		failed error // why the endpoint is no use; before keyed
+	}
 	ending atomic.Bool
 	over   chan struct{} // closed when run has returned
 	busy   sync.Mutex    // held while the endpoint makes progress
@@ -80,6 +85,13 @@ func (t *target) newKey() uint64 { return random() >> 1 }
 
 // expose registers a chunk, once.
 func (t *target) expose(chunk uint64, x transport.Exposed) (*exposed, error) {
+	t.mu.Lock()
+	t.mu.keyed = true
+	err := t.mu.failed
+	t.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("the endpoint has failed: %w", err)
+	}
 	if g := t.grants[chunk]; g != nil {
 		return g, nil
 	}
@@ -125,10 +137,30 @@ func (t *target) run(stop func(error)) {
 		}
 		t.busy.Unlock()
 		if err != nil && !t.ending.Load() {
-			stop(fmt.Errorf("%w: %w", transport.ErrClosed, err))
+			if t.fail(err) {
+				stop(fmt.Errorf("%w: %w", transport.ErrClosed, err))
+			}
 			return
 		}
 	}
+}
+
+// fail reports whether the session ends with its endpoint. One without keys has moved
+// nothing: its client may have given it up, for another provider.
+func (t *target) fail(err error) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.mu.keyed {
+		t.mu.failed = err
+	}
+	return t.mu.keyed
+}
+
+// hasKeys reports whether the client has asked for the keys of a chunk.
+func (t *target) hasKeys() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.keyed
 }
 
 // stall returns when the endpoint makes no progress any more, until thaw.

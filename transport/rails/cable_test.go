@@ -3,6 +3,7 @@ package rails_test
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -12,6 +13,8 @@ type cable struct {
 	to string
 	l  net.Listener
 	wg sync.WaitGroup
+
+	passed atomic.Int64 // bytes, both ways
 
 	mu     sync.Mutex
 	thaw   *sync.Cond
@@ -74,6 +77,7 @@ func (k *cable) pass(from, to net.Conn) {
 			if _, err := to.Write(b[:n]); err != nil {
 				return
 			}
+			k.passed.Add(int64(n))
 		}
 		if err != nil {
 			return

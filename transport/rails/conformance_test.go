@@ -16,7 +16,7 @@ func TestConformanceTCP(t *testing.T) {
 		r := start(t, server.Config{Window: 8}, false)
 		return transporttest.Medium{
 			NewDialer: func() transport.Dialer { return newDialer() },
-			Addr:      r.addr, Cluster: "c", Incarnation: uint64(r.Incarnation()), Stall: r.gate.stall, Allocs: true,
+			Addr:      r.addr, Cluster: "c", Incarnation: uint64(r.Incarnation()), Stall: r.gate.Stall, Allocs: true,
 		}
 	})
 }

@@ -87,6 +87,10 @@ func newConn(d *Dialer, addrs []string, h transport.Hello, idle func()) *conn {
 	return c
 }
 
+// owner reports whether the session writes. The rails of a reader are sessions of
+// their own to the server.
+func (c *conn) owner() bool { return c.hello.Mode == transport.ModeOwner }
+
 func (c *conn) begin(first int, in transport.Conn, w transport.Welcome) {
 	c.server = w.Server
 	c.hello.Incarnation = w.Incarnation // the other addresses must lead to the same server
@@ -351,7 +355,7 @@ func (c *conn) finish() {
 		r.Done(r)
 	}
 	c.idle()
-	c.d.forget(c)
+	c.d.sessions.Remove(c)
 	close(c.done)
 }
 

@@ -15,8 +15,7 @@ import (
 )
 
 // Dialer opens sessions with servers of several addresses over another Dialer.
-// With one address it hands out that one's Conn. A reader has one rail, to the
-// first address that answers.
+// With one address it hands out that one's Conn.
 type Dialer struct {
 	// Dialer opens each rail, and is closed with this one.
 	transport.Dialer
@@ -25,11 +24,11 @@ type Dialer struct {
 	Retire func(addr string) string
 	Log    *slog.Logger // hears of rails that come and go; nil: slog.Default
 
+	sessions transport.Sessions[*conn]
+
 	mu struct {
 		sync.Mutex
-		closed bool
-		conns  map[*conn]struct{}
-		first  map[string]int // which address answered last, by the server's address
+		first map[string]int // which address answered last, by the server's address
 	}
 }
 
@@ -57,27 +56,23 @@ func (d *Dialer) Dial(ctx context.Context, addr string, h transport.Hello, idle 
 	if len(addrs) == 1 {
 		return d.Dialer.Dial(ctx, addr, h, idle)
 	}
-	var c *conn
-	if h.Mode == transport.ModeOwner {
-		for h.Rail.Session == 0 {
-			var b [8]byte
-			_, _ = rand.Read(b[:]) // never fails
-			h.Rail.Session = binary.LittleEndian.Uint64(b[:])
-		}
-		c = newConn(d, addrs, h, idle)
-		idle = c.idle
+	owner := h.Mode == transport.ModeOwner
+	for owner && h.Rail.Session == 0 {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails
+		h.Rail.Session = binary.LittleEndian.Uint64(b[:])
 	}
+	c := newConn(d, addrs, h, idle)
 	d.mu.Lock()
 	at := d.mu.first[addr]
 	d.mu.Unlock()
 	var errs []error
 	for n := range addrs {
 		i := (at + n) % len(addrs)
-		h.Rail.Index, h.Rail.Attempt = uint8(i), 1
-		if h.Mode != transport.ModeOwner {
-			h.Rail = transport.Rail{}
+		if owner {
+			h.Rail.Index, h.Rail.Attempt = uint8(i), 1
 		}
-		in, w, err := d.try(ctx, addrs[i], len(addrs)-n, h, idle)
+		in, w, err := d.try(ctx, addrs[i], len(addrs)-n, h, c.idle)
 		if err == nil {
 			d.mu.Lock()
 			if d.mu.first == nil {
@@ -85,9 +80,6 @@ func (d *Dialer) Dial(ctx context.Context, addr string, h transport.Hello, idle 
 			}
 			d.mu.first[addr] = i
 			d.mu.Unlock()
-			if c == nil {
-				return in, w, nil
-			}
 			if err := d.begin(c, i, in, w); err != nil {
 				return nil, transport.Welcome{}, err
 			}
@@ -126,40 +118,16 @@ func unreached(errs []error) error {
 
 // begin starts a session whose first rail is there.
 func (d *Dialer) begin(c *conn, i int, in transport.Conn, w transport.Welcome) error {
-	d.mu.Lock()
-	closed := d.mu.closed
-	if !closed {
-		if d.mu.conns == nil {
-			d.mu.conns = make(map[*conn]struct{})
-		}
-		d.mu.conns[c] = struct{}{}
-	}
-	d.mu.Unlock()
-	if closed {
+	if err := d.sessions.Add(c); err != nil {
 		_ = in.Close()
-		return transport.ErrClosed
+		return err
 	}
 	c.begin(i, in, w)
 	return nil
 }
 
-func (d *Dialer) forget(c *conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.mu.conns, c)
-}
-
 // Close implements transport.Dialer.
 func (d *Dialer) Close() error {
-	d.mu.Lock()
-	d.mu.closed = true
-	var all []*conn
-	for c := range d.mu.conns {
-		all = append(all, c)
-	}
-	d.mu.Unlock()
-	for _, c := range all {
-		_ = c.Close()
-	}
+	d.sessions.Close()
 	return d.Dialer.Close()
 }

@@ -13,6 +13,9 @@
 // see. Reads go elsewhere at once: the Conn that gave one up touches its memory no
 // more.
 //
+// The rails of a session that only reads are sessions of their own to the server, and
+// nothing of them has to be ended there.
+//
 // A rail that is silent while another one answers is ended the same way, first at
 // the server. One that cannot be ended, since the server as a whole is frozen, is
 // left alone, and whoever uses the session suspects the server, as without rails.

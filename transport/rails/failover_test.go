@@ -275,7 +275,7 @@ func TestAllRailsDown(t *testing.T) {
 	rest := mem
 	s := seg(&rest, 1)
 	fill(s, 1)
-	r.gate.stall(true)
+	r.gate.Stall(true)
 	done := make(chan struct{})
 	q := &transport.Request{Op: transport.OpWrite, Chunk: chunk, Segs: []transport.Seg{s}, Done: func(*transport.Request) { close(done) }}
 	if err := c.Submit(q); err != nil {
@@ -285,7 +285,7 @@ func TestAllRailsDown(t *testing.T) {
 	for _, k := range r.link {
 		k.cut()
 	}
-	r.gate.stall(false)
+	r.gate.Stall(false)
 	select {
 	case <-done:
 	case <-time.After(10 * time.Second):

@@ -14,6 +14,7 @@ import (
 	"dmps/transport"
 	"dmps/transport/rails"
 	"dmps/transport/tcp"
+	"dmps/transport/transporttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -22,12 +23,26 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type rig struct {
 	*server.Server
 	addr string
-	gate gate
+	gate transporttest.Gate
 	link []*cable
 }
 
-// start starts one. cables says whether there are cables, which copy.
+// front is what serves a rig by a medium: its addresses are scheme://host:port.
+type front interface {
+	Serve(net.Listener) error
+	Close() error
+}
+
+// start starts one, served over TCP. cables says whether there are cables, which
+// copy.
 func start(t testing.TB, c server.Config, cables bool) *rig {
+	t.Helper()
+	return startBehind(t, c, cables, "tcp", func(b transport.Backend, log *slog.Logger) front {
+		return &tcp.Server{Backend: b, Log: log}
+	})
+}
+
+func startBehind(t testing.TB, c server.Config, cables bool, scheme string, newFront func(transport.Backend, *slog.Logger) front) *rig {
 	t.Helper()
 	c.ID, c.Cluster, c.Log = "a", "c", slog.New(slog.DiscardHandler)
 	if c.Memory == 0 {
@@ -39,7 +54,7 @@ func start(t testing.TB, c server.Config, cables bool) *rig {
 	}
 	r := &rig{Server: s}
 	r.gate.Backend = s
-	front := &tcp.Server{Backend: &r.gate, Log: c.Log}
+	front := newFront(&r.gate, c.Log)
 	var wg sync.WaitGroup
 	var addrs []string
 	for range 2 {
@@ -58,7 +73,7 @@ func start(t testing.TB, c server.Config, cables bool) *rig {
 			r.link = append(r.link, k)
 			at = k.l.Addr().String()
 		}
-		addrs = append(addrs, "tcp://"+at)
+		addrs = append(addrs, scheme+"://"+at)
 	}
 	if r.addr, err = rails.Join(addrs); err != nil {
 		t.Fatal(err)
@@ -114,49 +129,4 @@ func allUp(ctx context.Context, c transport.Conn) error {
 		}
 	}
 	return nil
-}
-
-// gate is a Backend that can be frozen.
-type gate struct {
-	transport.Backend
-	mu sync.RWMutex
-}
-
-func (g *gate) stall(on bool) {
-	if on {
-		g.mu.Lock()
-	} else {
-		g.mu.Unlock()
-	}
-}
-
-func (g *gate) Open(ctx context.Context, h transport.Hello, stop func(error)) (transport.Session, transport.Welcome, error) {
-	s, w, err := g.Backend.Open(ctx, h, stop)
-	if h.Mode == transport.ModeReader {
-		w.Window *= 2 // has one rail, and the suite counts on as much as of two
-	}
-	return &gated{s, g}, w, err
-}
-
-type gated struct {
-	transport.Session
-	g *gate
-}
-
-func (s *gated) BeginWrite(io *transport.SlotIO) error {
-	s.g.mu.RLock()
-	defer s.g.mu.RUnlock()
-	return s.Session.BeginWrite(io)
-}
-
-func (s *gated) BeginRead(io *transport.SlotIO) error {
-	s.g.mu.RLock()
-	defer s.g.mu.RUnlock()
-	return s.Session.BeginRead(io)
-}
-
-func (s *gated) OpenChunk(chunk uint64, spec transport.ChunkSpec) error {
-	s.g.mu.RLock()
-	defer s.g.mu.RUnlock()
-	return s.Session.OpenChunk(chunk, spec)
 }

@@ -178,8 +178,10 @@ func (c *conn) join(ra *rail, addr string, limit time.Duration) (transport.Conn,
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
 	defer cancel()
 	h := c.hello
-	ra.attempts++
-	h.Rail.Index, h.Rail.Attempt, h.Rail.Join = uint8(ra.index), ra.attempts, true
+	if c.owner() {
+		ra.attempts++
+		h.Rail.Index, h.Rail.Attempt, h.Rail.Join = uint8(ra.index), ra.attempts, true
+	}
 	in, _, err := c.d.Dialer.Dial(ctx, addr, h, c.idle)
 	switch {
 	case c.ctx.Err() != nil:
@@ -236,8 +238,12 @@ func (c *conn) takeUp(ra *rail, in transport.Conn) error {
 }
 
 // retire has the server end the rail's session, by the address of another rail. It
-// reports whether that happened; not when the rail has ended by itself meanwhile.
+// reports whether that happened; not when the rail has ended by itself meanwhile. A
+// reader's, which leaves nothing behind, need not end there.
 func (ra *rail) retire(in transport.Conn) bool {
+	if !ra.c.owner() {
+		return true
+	}
 	for n := range ra.c.rails {
 		select {
 		case <-in.Done():
@@ -291,6 +297,7 @@ func (ra *rail) fell(in transport.Conn, ended bool) transport.Conn {
 		c.Abort(cause)
 		return nil
 	}
+	ended = ended || !c.owner() // nothing of a reader's can land
 	c.d.log().Warn("a rail of a session died: its requests go on over the others", "server", c.server, "addr", ra.addr, "cause", cause)
 	var next transport.Conn
 	for wait := redialFirst; !ended && c.ctx.Err() == nil; wait = min(2*wait, redialMost) {

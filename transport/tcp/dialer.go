@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"dmps/transport"
@@ -15,13 +14,8 @@ import (
 // Dialer opens sessions over TCP. Addresses have the form tcp://host:port.
 // The zero value is ready.
 type Dialer struct {
-	regions transport.Regions
-
-	mu struct {
-		sync.Mutex
-		closed bool
-		conns  map[*conn]struct{}
-	}
+	regions  transport.Regions
+	sessions transport.Sessions[*conn]
 }
 
 var _ transport.Dialer = (*Dialer)(nil)
@@ -78,17 +72,8 @@ func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle 
 		nc.Close()
 		return nil, none, err
 	}
-	c.gone = d.forget
-	d.mu.Lock()
-	if d.mu.closed {
-		err = transport.ErrClosed
-	} else {
-		if d.mu.conns == nil {
-			d.mu.conns = make(map[*conn]struct{})
-		}
-		d.mu.conns[c] = struct{}{}
-	}
-	d.mu.Unlock()
+	c.gone = d.sessions.Remove
+	err = d.sessions.Add(c)
 	go c.read()
 	if err != nil {
 		_ = c.Close()
@@ -97,23 +82,8 @@ func (d *Dialer) dial(ctx context.Context, addr string, h transport.Hello, idle 
 	return c, w, nil
 }
 
-func (d *Dialer) forget(c *conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.mu.conns, c)
-}
-
 // Close ends every session and returns when all requests have completed.
 func (d *Dialer) Close() error {
-	d.mu.Lock()
-	d.mu.closed = true
-	var all []*conn
-	for c := range d.mu.conns {
-		all = append(all, c)
-	}
-	d.mu.Unlock()
-	for _, c := range all {
-		_ = c.Close()
-	}
+	d.sessions.Close()
 	return nil
 }
