@@ -142,6 +142,10 @@ fabric-plot: fabric-ready ## measure sockets, libfabric and our transports by si
 	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 10m -run '^TestFigure$$' ./transport/fabric -figure $(CURDIR)/docs/transport
 	$(GO) run ./chaos/paper/cmd/transfer -dir docs/transport
 
+.PHONY: verbs-plot
+verbs-plot: fabric-ready ## the same for soft RoCE, in a QEMU guest
+	$(GO) run ./chaos/paper/cmd/transfer -dir docs/transport -guest bin/kernel
+
 .PHONY: fabric-ready
 fabric-ready:
 	@missing=(); \

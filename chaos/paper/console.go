@@ -1,4 +1,4 @@
-package host
+package paper
 
 import (
 	"bytes"
@@ -6,24 +6,29 @@ import (
 	"fmt"
 	"io"
 	"strings"
-
-	"dmps/chaos/paper"
-	"dmps/chaos/paper/bed"
+	"time"
 )
 
-// console takes what a guest prints: lines of a bed.Report are collected, all
-// else is passed on.
-type console struct {
-	figure string
-	rest   io.Writer
-
+// Console takes what a guest prints that measures a figure: lines of a Report are
+// collected, all else is passed on.
+type Console struct {
+	rest io.Writer
 	line []byte // begun
-	data paper.Data[json.RawMessage]
+	data Data[json.RawMessage]
 	done bool
 	err  error // the first line that could not be understood
 }
 
-func (c *console) Write(p []byte) (int, error) {
+// NewConsole begins a figure now, on this machine, which is the host.
+func NewConsole(figure string, quick bool, rest io.Writer) *Console {
+	c := &Console{rest: rest}
+	c.data.Figure, c.data.Quick, c.data.Started = figure, quick, time.Now().UTC().Truncate(time.Second)
+	c.data.Host, c.data.Load[0] = ThisMachine(), LoadAverage()
+	return c
+}
+
+// Write implements io.Writer. A line that cannot be understood is told by Result.
+func (c *Console) Write(p []byte) (int, error) {
 	for _, b := range p {
 		if b != '\n' {
 			c.line = append(c.line, b)
@@ -31,7 +36,7 @@ func (c *console) Write(p []byte) (int, error) {
 		}
 		line := strings.TrimRight(string(c.line), "\r")
 		c.line = c.line[:0]
-		rest, ours := strings.CutPrefix(line, bed.Prefix)
+		rest, ours := strings.CutPrefix(line, Prefix)
 		if !ours {
 			if _, err := fmt.Fprintln(c.rest, line); err != nil {
 				return 0, err
@@ -45,41 +50,43 @@ func (c *console) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (c *console) take(line string) error {
+func (c *Console) take(line string) error {
 	kind, line, _ := strings.Cut(line, " ")
 	figure, text, _ := strings.Cut(line, " ")
-	if figure != c.figure {
-		return fmt.Errorf("it is of figure %q, not %q", figure, c.figure)
+	if figure != c.data.Figure {
+		return fmt.Errorf("it is of figure %q, not %q", figure, c.data.Figure)
 	}
 	raw := json.RawMessage(bytes.Clone([]byte(text)))
 	if !json.Valid(raw) {
 		return fmt.Errorf("it is cut")
 	}
 	switch kind {
-	case bed.KindMachine:
+	case KindMachine:
 		return json.Unmarshal(raw, &c.data.Machine)
-	case bed.KindRow:
+	case KindRow:
 		c.data.Rows = append(c.data.Rows, raw)
 		return nil
-	case bed.KindNote:
+	case KindNote:
 		var note string
 		err := json.Unmarshal(raw, &note)
 		c.data.Notes = append(c.data.Notes, note)
 		return err
-	case bed.KindDone:
+	case KindDone:
 		c.done = true
 		return json.Unmarshal(raw, &c.data.Took)
 	}
 	return fmt.Errorf("there is no kind %q", kind)
 }
 
-// result is the figure, if it is complete.
-func (c *console) result() (paper.Data[json.RawMessage], error) {
+// Result is the figure, if it is complete, once the guest has ended.
+func (c *Console) Result(commit string) (Data[json.RawMessage], error) {
 	if c.err != nil {
 		return c.data, c.err
 	}
 	if !c.done {
 		return c.data, fmt.Errorf("the guest did not complete the figure")
 	}
+	c.data.Load[1] = LoadAverage()
+	c.data.Machine.Emulated, c.data.Machine.Commit = "QEMU, TCG", commit
 	return c.data, nil
 }

@@ -1,4 +1,4 @@
-package bed
+package paper
 
 import (
 	"encoding/json"

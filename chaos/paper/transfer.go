@@ -29,19 +29,34 @@ const (
 
 // Carriers, raw ones without anything of dmps around them.
 const (
-	CarrierSockets = "raw sockets"
-	CarrierRawTCP  = "raw libfabric, tcp"
-	CarrierRawShm  = "raw libfabric, shm"
-	CarrierTCP     = "dmps, tcp"
-	CarrierFabTCP  = "dmps, fabric+tcp"
-	CarrierFabShm  = "dmps, fabric+shm"
+	CarrierSockets  = "raw sockets"
+	CarrierRawTCP   = "raw libfabric, tcp"
+	CarrierRawShm   = "raw libfabric, shm"
+	CarrierRawVerbs = "raw libfabric, verbs"
+	CarrierTCP      = "dmps, tcp"
+	CarrierFabTCP   = "dmps, fabric+tcp"
+	CarrierFabShm   = "dmps, fabric+shm"
+	CarrierFabVerbs = "dmps, fabric+verbs"
 )
 
-// Carriers in the order in which they take turns.
-var Carriers = []string{CarrierSockets, CarrierTCP, CarrierRawTCP, CarrierFabTCP, CarrierRawShm, CarrierFabShm}
+// Raw reports whether a carrier has nothing of dmps around it.
+func Raw(carrier string) bool {
+	return carrier == CarrierSockets || carrier == CarrierRawTCP || carrier == CarrierRawShm || carrier == CarrierRawVerbs
+}
 
-// FigureTransfer is a figure of docs/transport, measured without a guest.
-const FigureTransfer = "transfer"
+// Carriers of a figure in the order in which they take turns.
+func Carriers(figure string) []string {
+	if figure == FigureVerbs {
+		return []string{CarrierSockets, CarrierTCP, CarrierRawVerbs, CarrierFabVerbs}
+	}
+	return []string{CarrierSockets, CarrierTCP, CarrierRawTCP, CarrierFabTCP, CarrierRawShm, CarrierFabShm}
+}
+
+// Figures of docs/transport.
+const (
+	FigureTransfer = "transfer"       // measured without a guest
+	FigureVerbs    = "transfer-verbs" // in a guest with soft RoCE
+)
 
 // Bar is a number that was asked for, and what was measured.
 type Bar struct {
@@ -94,10 +109,13 @@ func (b Bar) String() string {
 
 // TransferBars are those of the issue that the data can tell: bandwidth and round
 // trip against raw libfabric, what larger transfers bring, CPU of the server.
-func TransferBars(rows []TransferRow) []Bar {
+func TransferBars(figure string, rows []TransferRow) []Bar {
 	var bars []Bar
-	ours := map[string]string{CarrierFabTCP: CarrierRawTCP, CarrierFabShm: CarrierRawShm}
-	for _, c := range []string{CarrierFabTCP, CarrierFabShm} {
+	ours := map[string]string{CarrierFabTCP: CarrierRawTCP, CarrierFabShm: CarrierRawShm, CarrierFabVerbs: CarrierRawVerbs}
+	for _, c := range Carriers(figure) {
+		if ours[c] == "" {
+			continue
+		}
 		for _, op := range []string{Write, Read} {
 			large := func(carrier string, size int) cell { return cell{carrier, op, Several, size} }
 			one := func(carrier string, size int) cell { return cell{carrier, op, OneByOne, size} }
@@ -110,7 +128,10 @@ func TransferBars(rows []TransferRow) []Bar {
 			)
 		}
 	}
-	for _, c := range []string{CarrierTCP, CarrierFabTCP, CarrierFabShm} {
+	for _, c := range Carriers(figure) {
+		if Raw(c) {
+			continue
+		}
 		for _, op := range []string{Write, Read} {
 			for _, way := range []string{OneByOne, Several} {
 				b := Bar{What: fmt.Sprintf("%s, %s of 4 KiB %s: CPU of the server, us a page", c, op, way), Unjudged: true}

@@ -25,7 +25,7 @@ type rawMover struct {
 }
 
 func newRaw(t *testing.T, provider string) mover {
-	r, a, err := fabric.NewRaw(provider, false)
+	r, a, err := fabric.NewRaw(provider, at(provider), false)
 	if err != nil {
 		t.Skipf("no provider %s: %v", provider, err)
 	}

@@ -143,7 +143,7 @@ func serveChild(text string) {
 	is := func(x childIs) { die(json.NewEncoder(os.Stdout).Encode(x)) }
 	switch {
 	case spec.Raw != nil:
-		r, a, err := fabric.NewRaw(spec.Provider, true)
+		r, a, err := fabric.NewRaw(spec.Provider, at(spec.Provider), true)
 		die(err)
 		die(r.Connect(*spec.Raw))
 		is(childIs{Raw: a})

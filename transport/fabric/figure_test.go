@@ -3,8 +3,10 @@
 package fabric_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -16,7 +18,7 @@ import (
 )
 
 var (
-	figureDir    = flag.String("figure", "", "TestFigure: measure all carriers by size, and write transfer.json to this `folder`")
+	figureDir    = flag.String("figure", "", "TestFigure: measure all carriers by size, and write NAME.json to this `folder`; -: report to the console (paper.Report)")
 	figureRounds = flag.Int("figure-rounds", 5, "TestFigure: how often the carriers take turns")
 	figureSlice  = flag.Duration("figure-slice", 50*time.Millisecond, "TestFigure: how long one size is measured at a time")
 )
@@ -47,12 +49,19 @@ func figureSizes() []int {
 var carriers = map[string]func(t *testing.T) mover{
 	paper.CarrierSockets: newSockets,
 	paper.CarrierTCP: func(t *testing.T) mover {
-		return newRequests(t, "tcp", new(tcp.Dialer), "tcp")
+		provider := "tcp"
+		if os.Getenv(verbsAt) != "" {
+			provider = "verbs" // by its network, too
+		}
+		return newRequests(t, provider, new(tcp.Dialer), "tcp")
 	},
 	paper.CarrierRawTCP: func(t *testing.T) mover { return newRaw(t, "tcp") },
 	paper.CarrierFabTCP: func(t *testing.T) mover { return newRequests(t, "tcp", oneSided(), "fabric+tcp") },
 	paper.CarrierRawShm: func(t *testing.T) mover { return newRaw(t, "shm") },
 	paper.CarrierFabShm: func(t *testing.T) mover { return newRequests(t, "shm", oneSided(), "fabric+shm") },
+
+	paper.CarrierRawVerbs: func(t *testing.T) mover { return newRaw(t, "verbs") },
+	paper.CarrierFabVerbs: func(t *testing.T) mover { return newRequests(t, "verbs", oneSided(), "fabric+verbs") },
 }
 
 func oneSided() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: none} }
@@ -64,15 +73,19 @@ func TestFigure(t *testing.T) {
 	if *figureDir == "" {
 		rounds, slice, figure = 1, time.Millisecond, []int{4, 256, 4 << 10, 128 << 10, 1 << 20}
 	}
-	d := paper.Data[paper.TransferRow]{Figure: paper.FigureTransfer, Started: time.Now().UTC(), Machine: paper.ThisMachine()}
+	name := paper.FigureTransfer
+	if os.Getenv(verbsAt) != "" {
+		name = paper.FigureVerbs
+	}
+	d := paper.Data[paper.TransferRow]{Figure: name, Started: time.Now().UTC(), Machine: paper.ThisMachine()}
 	d.Host, d.Load[0] = d.Machine, paper.LoadAverage()
 	d.Notes = []string{
 		"two processes on one machine; all carriers of a round one after another, each with processes of its own",
-		"raw libfabric: one-sided, with the settings that dmps has for the provider, both ends look without a pause; sockets: one write and one read a message",
+		"raw libfabric: one-sided, with the settings that dmps has for the provider, both ends look without a pause (verbs: the target sleeps); sockets: one write and one read a message",
 		"dmps: below 4 KiB headers of 40 bytes alone, from 4 KiB on the bytes of pages, each with a header that is not counted, above 128 KiB requests of 128 KiB at once",
 	}
 	for round := range rounds {
-		for _, name := range paper.Carriers {
+		for _, name := range paper.Carriers(d.Figure) {
 			t.Run(fmt.Sprintf("%d/%s", round, name), func(t *testing.T) {
 				m := carriers[name](t)
 				for _, size := range figure {
@@ -95,9 +108,26 @@ func TestFigure(t *testing.T) {
 		return
 	}
 	d.Load[1], d.Took = paper.LoadAverage(), time.Since(d.Started).Seconds()
-	if err := d.Save(*figureDir); err != nil {
+	save := func() error { return d.Save(*figureDir) }
+	if *figureDir == "-" {
+		save = func() error { return report(d) }
+	}
+	if err := save(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// report says all of it on the console, from which another machine takes it.
+func report(d paper.Data[paper.TransferRow]) error {
+	r := paper.NewReport(os.Stdout, d.Figure)
+	err := r.Line(paper.KindMachine, d.Machine)
+	for _, n := range d.Notes {
+		err = errors.Join(err, r.Note("%s", n))
+	}
+	for _, row := range d.Rows {
+		err = errors.Join(err, r.Row(row))
+	}
+	return errors.Join(err, r.Line(paper.KindDone, d.Took))
 }
 
 // measureTransfers fills the row with what happens in about d.

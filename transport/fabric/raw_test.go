@@ -34,13 +34,14 @@ type RawAddress struct {
 	Addr, Key uint64
 }
 
-// NewRaw opens an end; the target lets the other one read and write its memory.
-func NewRaw(provider string, target bool) (*Raw, RawAddress, error) {
+// NewRaw opens an end at an address of this machine; the target lets the other one
+// read and write its memory.
+func NewRaw(provider, host string, target bool) (*Raw, RawAddress, error) {
 	var a RawAddress
 	r := new(Raw)
 	fail := func(err error) (*Raw, RawAddress, error) { return nil, a, errors.Join(err, r.Close()) }
 	var err error
-	if r.d, err = openDomain(provider, "127.0.0.1"); err != nil {
+	if r.d, err = openDomain(provider, host); err != nil {
 		return fail(err)
 	}
 	if r.ep, err = r.d.endpoint(); err != nil {
@@ -73,8 +74,12 @@ func (r *Raw) Connect(a RawAddress) error {
 	return r.ep.connect(a.Endpoint)
 }
 
-// Serve makes progress until in ends.
+// Serve makes progress until in ends. A card does without.
 func (r *Raw) Serve(in io.Reader) error {
+	if r.d.caps.card {
+		_, err := io.Copy(io.Discard, in)
+		return err
+	}
 	var over atomic.Bool
 	go func() {
 		_, _ = io.Copy(io.Discard, in)

@@ -23,12 +23,12 @@ type Bed struct {
 	Quick bool   // cut sizes and times down
 	Only  string // of the devices that a figure compares, this one alone; "" for all
 
-	report *Report
+	report *paper.Report
 	log    func(format string, a ...any) // progress, for people
 }
 
 // Run measures one figure and reports it.
-func (b *Bed) Run(ctx context.Context, figure string, r *Report) error {
+func (b *Bed) Run(ctx context.Context, figure string, r *paper.Report) error {
 	if err := kernel.InGuest(); err != nil {
 		return err
 	}
@@ -51,13 +51,13 @@ func (b *Bed) Run(ctx context.Context, figure string, r *Report) error {
 			return err
 		}
 	}
-	if err := r.Line(KindMachine, paper.ThisMachine()); err != nil {
+	if err := r.Line(paper.KindMachine, paper.ThisMachine()); err != nil {
 		return err
 	}
 	if err := f(ctx); err != nil {
 		return fmt.Errorf("figure %s: %w", figure, err)
 	}
-	return r.Line(KindDone, time.Since(start).Seconds())
+	return r.Line(paper.KindDone, time.Since(start).Seconds())
 }
 
 // quick gives n, or when sizes are cut down, small.

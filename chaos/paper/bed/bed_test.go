@@ -19,7 +19,7 @@ func TestRunRefuses(t *testing.T) {
 	var out bytes.Buffer
 	b := Bed{Dir: t.TempDir()}
 	for _, figure := range paper.Figures {
-		if err := b.Run(t.Context(), figure, NewReport(&out, figure)); !errors.Is(err, kernel.ErrNotInGuest) {
+		if err := b.Run(t.Context(), figure, paper.NewReport(&out, figure)); !errors.Is(err, kernel.ErrNotInGuest) {
 			t.Errorf("%s: %v", figure, err)
 		}
 	}

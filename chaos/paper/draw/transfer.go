@@ -10,11 +10,11 @@ import (
 	"dmps/chaos/paper"
 )
 
-// Transfer draws figure paper.FigureTransfer of the folder data into dir: the
-// paper's figure 2 for today's carriers, and the round trip beside it. It returns
-// the names of the pictures.
-func Transfer(data, dir string) ([]string, error) {
-	d, err := paper.Load[paper.TransferRow](data, paper.FigureTransfer)
+// Transfer draws figure paper.FigureTransfer or FigureVerbs of the folder data into
+// dir: the paper's figure 2 for today's carriers, and the round trip beside it. It
+// returns the names of the pictures.
+func Transfer(figure, data, dir string) ([]string, error) {
+	d, err := paper.Load[paper.TransferRow](data, figure)
 	if err != nil {
 		return nil, err
 	}
@@ -26,14 +26,14 @@ func Transfer(data, dir string) ([]string, error) {
 		name, title, way, y string
 		of                  func(paper.TransferRow) float64
 	}{
-		{"transfer-bandwidth", "Bandwidth by size, several transfers in flight", paper.Several, "bandwidth (MB/s)", func(r paper.TransferRow) float64 { return r.MBps() }},
-		{"transfer-roundtrip", "Round trip by size, one transfer at a time", paper.OneByOne, "median (us)", func(r paper.TransferRow) float64 { return r.P50 }},
+		{figure + "-bandwidth", "Bandwidth by size, several transfers in flight", paper.Several, "bandwidth (MB/s)", func(r paper.TransferRow) float64 { return r.MBps() }},
+		{figure + "-roundtrip", "Round trip by size, one transfer at a time", paper.OneByOne, "median (us)", func(r paper.TransferRow) float64 { return r.P50 }},
 	} {
 		p := &picture{name: f.name, title: titled(f.title, d.Quick)}
 		for _, op := range []string{paper.Write, paper.Read} {
 			pl := panel(op, "bytes of a transfer", f.y)
 			sizes(pl)
-			if err := p.chart(pl, transferLines(d.Rows, op, f.way, f.of)); err != nil {
+			if err := p.chart(pl, transferLines(figure, d.Rows, op, f.way, f.of)); err != nil {
 				return drawn, err
 			}
 			logarithmic(pl, d.Rows, f.way, f.of)
@@ -47,13 +47,13 @@ func Transfer(data, dir string) ([]string, error) {
 }
 
 // transferLines are the carriers; raw ones are dashed.
-func transferLines(rows []paper.TransferRow, op, way string, of func(paper.TransferRow) float64) []*series {
+func transferLines(figure string, rows []paper.TransferRow, op, way string, of func(paper.TransferRow) float64) []*series {
 	var lines []*series
-	for _, c := range paper.Carriers {
+	for _, c := range paper.Carriers(figure) {
 		for _, r := range rows {
 			if r.Carrier == c && r.Op == op && r.Way == way {
 				s := find(&lines, c)
-				s.dashed = c == paper.CarrierSockets || c == paper.CarrierRawTCP || c == paper.CarrierRawShm
+				s.dashed = paper.Raw(c)
 				s.add(float64(r.Size), of(r))
 			}
 		}

@@ -121,9 +121,7 @@ func (h *Host) Measure(ctx context.Context, figure string, limit time.Duration) 
 	if h.Quick {
 		quick = "1"
 	}
-	c := &console{figure: figure, rest: h.Out}
-	c.data.Figure, c.data.Quick, c.data.Started = figure, h.Quick, time.Now().UTC().Truncate(time.Second)
-	c.data.Load[0] = paper.LoadAverage()
+	c := paper.NewConsole(figure, h.Quick, h.Out)
 	s := kernel.Spec{
 		Cache: h.Cache, Guest: filepath.Join(h.build, "guest"),
 		Files:     map[string]string{"/bin/measure": filepath.Join(h.build, "measure"), "/bin/dmps": h.Dmps, memory: memory},
@@ -143,18 +141,15 @@ func (h *Host) Measure(ctx context.Context, figure string, limit time.Duration) 
 	if err != nil {
 		return fmt.Errorf("figure %s: %w", figure, err)
 	}
-	data, err := c.result()
+	data, err := c.Result(Commit(ctx))
 	if err != nil {
 		return fmt.Errorf("figure %s: %w", figure, err)
 	}
-	data.Host, data.Load[1] = paper.ThisMachine(), paper.LoadAverage()
-	data.Machine.Emulated = "QEMU, TCG"
-	data.Machine.Commit = commit(ctx)
 	return data.Save(h.Data)
 }
 
-// commit is what the tree is, "+changes" when it differs; "unknown" without git.
-func commit(ctx context.Context) string {
+// Commit is what the tree is, "+changes" when it differs; "unknown" without git.
+func Commit(ctx context.Context) string {
 	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--abbrev=12", "--dirty=+changes").Output()
 	if err != nil {
 		return "unknown"

@@ -45,7 +45,7 @@ func run(args []string) error {
 		if self, err := os.Executable(); err == nil {
 			b.Self = self
 		}
-		return b.Run(ctx, args[1], bed.NewReport(os.Stdout, args[1]))
+		return b.Run(ctx, args[1], paper.NewReport(os.Stdout, args[1]))
 	case "worker":
 		n, err := strconv.ParseInt(args[1], 10, 64)
 		if err != nil {
