@@ -92,8 +92,10 @@ func TestReaderFailover(t *testing.T) {
 		more(50)
 		k.mend()
 		k.freeze(false)
-		if err := allUp(within(t), reader); err != nil {
-			t.Fatal(err)
+		for _, o := range []transport.Conn{reader, c} {
+			if err := allUp(within(t), o); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	select {
