@@ -345,6 +345,13 @@ func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 		case !v.riskSince().IsZero():
 			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("%s has been at risk for %s", v.Name, span(now.Sub(v.riskSince())))))
 		}
+		if text, less := carriersOf(v.Report, r.Servers); text != "" {
+			colour := ""
+			if less {
+				colour = colourWarn
+			}
+			lines = append(lines, p.paint(colour, v.Name+" goes over "+text))
+		}
 		if v.Pending > 0 {
 			lines = append(lines, fmt.Sprintf("%s has %s on the way to other servers", v.Name, count(v.Pending, "member")))
 		}
