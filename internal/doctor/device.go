@@ -18,6 +18,7 @@ func servers(h *Host) []Finding {
 		return unknown(check, "/proc")
 	}
 	var here, bare []string
+	var all []Finding
 	for _, p := range ps {
 		if !flagged(p.args, "--memory") || !slices.Contains(p.args, "server") {
 			continue
@@ -25,11 +26,17 @@ func servers(h *Host) []Finding {
 		here = append(here, p.pid)
 		if !flagged(p.args, "--protect") {
 			bare = append(bare, p.pid)
+		} else if wrong := h.unprotected(p.pid); len(wrong) > 0 {
+			all = append(all, Finding{check, Failure, "process " + p.pid + ": " + strings.Join(wrong, ", "),
+				"what swaps to it waits for it, and it for what was swapped out of it", "start it again with the rights that are missing here, or run it elsewhere"})
 		}
+	}
+	if len(all) > 0 && len(bare) == 0 {
+		return all
 	}
 	switch {
 	case len(bare) > 0:
-		return []Finding{{check, Failure, "run here as process " + strings.Join(bare, ", "), "they wait for memory while the machine waits for them", "run them elsewhere, or with --protect"}}
+		return append(all, Finding{check, Failure, "run here as process " + strings.Join(bare, ", "), "they wait for memory while the machine waits for them", "run them elsewhere, or with --protect"})
 	case len(here) > 0:
 		return []Finding{{check, Warning, "run here, with --protect, as process " + strings.Join(here, ", "), "what is swapped to them stays in the memory of this machine", "run them elsewhere"}}
 	}
@@ -157,6 +164,34 @@ func queues(h *Host) []Finding {
 			continue
 		}
 		all = append(all, ok(check, "%s is set as it should be", dev)...)
+	}
+	return all
+}
+
+// throttling: the kernel must not make kswapd wait for the device while its reads
+// take long (blockdev.Unthrottle).
+func throttling(h *Host) []Finding {
+	const check = "throttling"
+	s, _ := h.text("/proc/swaps")
+	var all []Finding
+	for line := range strings.Lines(s) {
+		dev, _, _ := strings.Cut(line, " ")
+		name := path.Base(dev)
+		dir := "sys/block/" + name
+		if strings.HasPrefix(name, "nbd") {
+			if id, _ := h.text(dir + "/backend"); !strings.HasPrefix(id, "dmps/") {
+				continue
+			}
+		} else if !strings.HasPrefix(name, "ublkb") {
+			continue
+		}
+		switch n, found := h.number(dir + "/queue/wbt_lat_usec"); {
+		case found && n != 0:
+			all = append(all, Finding{check, Failure, fmt.Sprintf("%s: wbt_lat_usec is %d", dev, n),
+				"while reads take longer than that the kernel lets writes wait, and with them kswapd, whom everybody needs to have memory", "detach and attach again: attach turns it off"})
+		default:
+			all = append(all, ok(check, "writes to %s do not wait for its reads", dev)...)
+		}
 	}
 	return all
 }

@@ -41,7 +41,7 @@ func Examine(h *Host) []Finding {
 	for _, check := range []func(*Host) []Finding{
 		kernel, driver, capabilities, memlock, cgroups, realtime,
 		reserve, swappiness, readahead, zswap, programText,
-		servers, metadata, clients, spaces, queues,
+		servers, metadata, clients, spaces, queues, throttling,
 	} {
 		all = append(all, check(h)...)
 	}
