@@ -33,7 +33,7 @@ type endpoint struct {
 	atMost  time.Duration // bounds a sleep on it: lookEvery, restEvery
 	woken   atomic.Bool
 	asleep  atomic.Bool // woken alone is not enough
-	serves  bool        // the peer does the operations: there are no ends here
+	serves  bool        // the peer does the operations, by this end's CPU: there are no ends here
 	busy    spinner     // of poll: for what the peer does
 	resting spinner     // and for wake
 

@@ -21,18 +21,24 @@ func TestIdle(t *testing.T) {
 			for range 100 {
 				u.do(conn, transport.OpWrite)
 			}
-			time.Sleep(100 * time.Millisecond)
 			const d = 500 * time.Millisecond
-			server, client := c.cpu(t), ownCPU()
-			time.Sleep(d)
-			server, client = c.cpu(t)-server, ownCPU()-client
-			t.Logf("in %v of rest: %v of a core's time at the server, %v at the client", d, server, client)
 			limit := d / 20
 			if p == "verbs" { // runs in emulated guests, where each look takes twenty times as long
 				limit = d / 4
 			}
-			if server > limit || client > limit {
-				t.Errorf("more than %v", limit)
+			// Who looks for ever does it in each rest; a busy machine disturbs one.
+			for try := 1; ; try++ {
+				time.Sleep(100 * time.Millisecond)
+				server, client := c.cpu(t), ownCPU()
+				time.Sleep(d)
+				server, client = c.cpu(t)-server, ownCPU()-client
+				t.Logf("in %v of rest: %v of a core's time at the server, %v at the client", d, server, client)
+				if server <= limit && client <= limit {
+					break
+				}
+				if try == 3 {
+					t.Fatalf("more than %v", limit)
+				}
 			}
 		})
 	}

@@ -56,9 +56,12 @@ func (t *target) open(a *attach) (err error) {
 	if t.ep, err = t.d.endpoint(); err != nil {
 		return err
 	}
-	t.ep.serves = true
+	// A card's descriptor stays readable after an event until the end goes to sleep,
+	// whatever it looks at: an end that took that for work looked for ever.
 	if t.d.caps.card {
 		t.ep.atMost = restEvery
+	} else {
+		t.ep.serves = true
 	}
 	if a.bell != "" {
 		b, err := openBell(a.bell)
