@@ -38,7 +38,7 @@ func All() []Scenario {
 			Scenario{Name: "device-" + kind, Run: device(kind)},
 			Scenario{Name: "swap-" + kind + "-mirror2", Run: killM(kind, mirror2)},
 			Scenario{Name: "swap-" + kind + "-rs21", Run: killM(kind, rs21)},
-			Scenario{Name: "swap-" + kind + "-rs42", MemoryMiB: 1152, Run: killM(kind, rs42)},
+			Scenario{Name: "swap-" + kind + "-rs42", MemoryMiB: 1152, Timeout: 10 * time.Minute, Run: killM(kind, rs42)},
 			Scenario{Name: "restart-" + kind, Run: restart(kind)},
 			Scenario{Name: "freeze-" + kind, Run: freeze(kind)},
 			Scenario{Name: "meta-gone-" + kind, Run: metaGone(kind)},
