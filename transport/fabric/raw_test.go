@@ -74,19 +74,21 @@ func (r *Raw) Connect(a RawAddress) error {
 	return r.ep.connect(a.Endpoint)
 }
 
-// Serve makes progress until in ends. A card does without.
+// Serve makes progress until in ends. A card needs it for the connection only.
 func (r *Raw) Serve(in io.Reader) error {
-	if r.d.caps.card {
-		_, err := io.Copy(io.Discard, in)
-		return err
-	}
 	var over atomic.Bool
 	go func() {
 		_, _ = io.Copy(io.Discard, in)
 		over.Store(true)
 	}()
 	for !over.Load() {
-		if _, err := r.ep.once(); err != nil {
+		var err error
+		if r.d.caps.card {
+			_, err = r.ep.poll(0, lookEvery, false)
+		} else {
+			_, err = r.ep.once()
+		}
+		if err != nil {
 			return err
 		}
 	}
