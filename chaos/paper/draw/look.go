@@ -26,12 +26,14 @@ var looks = map[string]look{
 	paper.DmpsMirror: {color.RGBA{213, 94, 0, 255}, draw.PyramidGlyph{}, "dmps, mirror:2"},
 	paper.DmpsRS:     {color.RGBA{204, 121, 167, 255}, draw.RingGlyph{}, "dmps, rs:2+1"},
 
-	paper.CarrierSockets: {color.RGBA{0, 0, 0, 255}, draw.CrossGlyph{}, paper.CarrierSockets},
-	paper.CarrierTCP:     {color.RGBA{0, 0, 0, 255}, draw.CircleGlyph{}, "dmps tcp"},
-	paper.CarrierRawTCP:  {color.RGBA{0, 114, 178, 255}, draw.CrossGlyph{}, "raw fabric tcp"},
-	paper.CarrierFabTCP:  {color.RGBA{0, 114, 178, 255}, draw.CircleGlyph{}, "dmps fabric tcp"},
-	paper.CarrierRawShm:  {color.RGBA{213, 94, 0, 255}, draw.CrossGlyph{}, "raw fabric shm"},
-	paper.CarrierFabShm:  {color.RGBA{213, 94, 0, 255}, draw.CircleGlyph{}, "dmps fabric shm"},
+	paper.CarrierSockets:  {color.RGBA{0, 0, 0, 255}, draw.CrossGlyph{}, paper.CarrierSockets},
+	paper.CarrierTCP:      {color.RGBA{0, 0, 0, 255}, draw.CircleGlyph{}, "dmps tcp"},
+	paper.CarrierRawTCP:   {color.RGBA{0, 114, 178, 255}, draw.CrossGlyph{}, "raw fab. tcp"},
+	paper.CarrierFabTCP:   {color.RGBA{0, 114, 178, 255}, draw.CircleGlyph{}, "dmps fab. tcp"},
+	paper.CarrierRawShm:   {color.RGBA{213, 94, 0, 255}, draw.CrossGlyph{}, "raw fab. shm"},
+	paper.CarrierFabShm:   {color.RGBA{213, 94, 0, 255}, draw.CircleGlyph{}, "dmps fab. shm"},
+	paper.CarrierRawVerbs: {color.RGBA{0, 158, 115, 255}, draw.CrossGlyph{}, "raw fab. verbs"},
+	paper.CarrierFabVerbs: {color.RGBA{0, 158, 115, 255}, draw.CircleGlyph{}, "dmps fab. verbs"},
 }
 
 // others are the looks of what is no device, in the order in which it comes.

@@ -25,6 +25,7 @@ import (
 
 func main() {
 	dir := flag.String("dir", "docs/transport", "`folder` of what was measured, and for the pictures")
+	verbs := flag.Bool("verbs", false, "draw what was measured with -guest")
 	var g guest
 	flag.StringVar(&g.cache, "guest", "", "measure soft RoCE in a guest, whose kernel is kept in this `folder`")
 	flag.IntVar(&g.rounds, "rounds", 3, "with -guest: how often the carriers take turns")
@@ -34,8 +35,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	figure, err := paper.FigureTransfer, error(nil)
-	if g.cache != "" {
+	if g.cache != "" || *verbs {
 		figure = paper.FigureVerbs
+	}
+	if g.cache != "" {
 		err = g.measure(ctx, figure, *dir)
 	}
 	if err == nil {
