@@ -154,6 +154,8 @@ func TestParseCluster(t *testing.T) {
 }
 
 func TestDevArgv(t *testing.T) {
+	t.Setenv("DMPS_E2E_TRANSPORT", "")
+	t.Setenv("DMPS_E2E_RAILS", "")
 	argv := DevConfig{Bin: "/b", Dir: "/d", Servers: 6, Redundancy: "rs:4+2"}.argv()
 	if want := []string{"/b", "dev", "--dir", "/d", "--servers", "6", "--redundancy", "rs:4+2"}; !slices.Equal(argv, want) {
 		t.Errorf("got %q, want %q", argv, want)
