@@ -36,11 +36,14 @@ func (c *Console) Write(p []byte) (int, error) {
 		}
 		line := strings.TrimRight(string(c.line), "\r")
 		c.line = c.line[:0]
-		rest, ours := strings.CutPrefix(line, Prefix)
-		if !ours {
-			if _, err := fmt.Fprintln(c.rest, line); err != nil {
+		// The firmware leaves something at the beginning of the first line.
+		before, rest, ours := strings.Cut(line, Prefix)
+		if !ours || before != "" {
+			if _, err := fmt.Fprintln(c.rest, before); err != nil {
 				return 0, err
 			}
+		}
+		if !ours {
 			continue
 		}
 		if err := c.take(rest); err != nil && c.err == nil {

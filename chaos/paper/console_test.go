@@ -36,7 +36,8 @@ func TestConsole(t *testing.T) {
 	var rest bytes.Buffer
 	c := NewConsole(FigureDirect, false, &rest)
 	// In pieces, with what the kernel says between them.
-	for _, piece := range []string{"[ 0.1] hello\r\n", text[:7], text[7:40], text[40:], "bye\r\n"} {
+	// The firmware leaves an escape where the first line begins.
+	for _, piece := range []string{"[ 0.1] hello\r\n\x1bc\x1b[2J", text[:7], text[7:40], text[40:], "bye\r\n"} {
 		if _, err := io.WriteString(c, piece); err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +53,7 @@ func TestConsole(t *testing.T) {
 	if err := json.Unmarshal(d.Rows[0], &got); err != nil || got != row {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if rest.String() != "[ 0.1] hello\nbye\n" {
+	if rest.String() != "[ 0.1] hello\n\x1bc\x1b[2J\nbye\n" {
 		t.Errorf("passed on: %q", rest.String())
 	}
 }
