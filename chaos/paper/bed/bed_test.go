@@ -67,3 +67,17 @@ func TestBudget(t *testing.T) {
 		}
 	})
 }
+
+func TestUpIn(t *testing.T) {
+	for list, want := range map[string]int{
+		`[]`: 0,
+		`[{"id":"a","state":"up"},{"id":"b","state":"suspect"},{"id":"c","state":"up"}]`: 2,
+	} {
+		if n, err := upIn([]byte(list)); err != nil || n != want {
+			t.Errorf("%s: %d, %v", list, n, err)
+		}
+	}
+	if _, err := upIn([]byte("no servers")); err == nil {
+		t.Error("no list was taken for one")
+	}
+}

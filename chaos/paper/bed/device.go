@@ -2,8 +2,10 @@ package bed
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -155,19 +157,47 @@ func (b *Bed) dmps(ctx context.Context, name string, size int64, v volume) (d de
 	return d, p.attached(ctx, d.path)
 }
 
-// create makes the volume. The servers may not have told the metadata service yet
-// that they are there: it is asked again until they have.
+// create makes the volume, once the metadata service has heard of all servers: of
+// some of them it would take what there is.
 func (b *Bed) create(ctx context.Context, urls string, v volume, size int64) error {
 	for {
-		err := run(ctx, b.Dmps, "volume", "create", "paper", "--meta", urls, "--size", strconv.FormatInt(size, 10),
-			"--redundancy", v.redundancy, "--layout", v.layout, "--failure-domain", "server")
-		if err == nil || ctx.Err() != nil {
+		n, err := b.serversUp(ctx, urls)
+		if err != nil {
 			return err
+		}
+		if n == v.servers {
+			break
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return fmt.Errorf("%d of %d servers have registered: %w", n, v.servers, ctx.Err())
 		case <-time.After(300 * time.Millisecond): // asks again; nothing tells
 		}
 	}
+	return run(ctx, b.Dmps, "volume", "create", "paper", "--meta", urls, "--size", strconv.FormatInt(size, 10),
+		"--redundancy", v.redundancy, "--layout", v.layout, "--failure-domain", "server")
+}
+
+// serversUp counts the servers that can be given chunks.
+func (b *Bed) serversUp(ctx context.Context, urls string) (int, error) {
+	out, err := exec.CommandContext(ctx, b.Dmps, "server", "list", "--meta", urls, "--output", "json").Output()
+	if err != nil {
+		return 0, fmt.Errorf("asking for the servers: %w", err)
+	}
+	return upIn(out)
+}
+
+// upIn counts those that are up in what dmps server list --output json says.
+func upIn(list []byte) (int, error) {
+	var all []struct{ State string }
+	if err := json.Unmarshal(list, &all); err != nil {
+		return 0, fmt.Errorf("the list of servers: %w", err)
+	}
+	n := 0
+	for _, s := range all {
+		if s.State == "up" {
+			n++
+		}
+	}
+	return n, nil
 }
