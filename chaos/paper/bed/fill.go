@@ -17,7 +17,7 @@ var swapDevices = []string{paper.LocalDisk, paper.PlainNBD, paper.DmpsOne, paper
 const arrayLimit = 48 << 20
 
 // fillTime is how long one device may take.
-const fillTime = 150 * time.Second
+const fillTime = 240 * time.Second
 
 // fill measures arrays of 32-bit numbers, filled and read in order, first with
 // enough memory, then on each swap device.
