@@ -143,8 +143,8 @@ fabric-plot: fabric-ready ## measure sockets, libfabric and our transports by si
 	$(GO) run ./chaos/paper/cmd/transfer -dir docs/transport
 
 .PHONY: verbs-plot
-verbs-plot: fabric-ready ## the same for soft RoCE, in a QEMU guest
-	$(GO) run ./chaos/paper/cmd/transfer -dir docs/transport -guest bin/kernel
+verbs-plot: kernel-ready verbs-ready ## the same for soft RoCE, in a QEMU guest
+	$(GO) run ./chaos/paper/cmd/transfer -dir docs/transport -guest '$(KERNEL_CACHE)'
 
 .PHONY: fabric-ready
 fabric-ready:

@@ -100,54 +100,54 @@ func TestEachFault(t *testing.T) {
 	remove := func(name string) func(*Host, fstest.MapFS) {
 		return func(_ *Host, f fstest.MapFS) { delete(f, name) }
 	}
+	server := func(swapped string) func(*Host, fstest.MapFS) {
+		return func(h *Host, f fstest.MapFS) {
+			for name, text := range map[string]string{
+				"cmdline": "dmps\x00server\x00--memory\x001GiB\x00--protect\x00", "oom_score_adj": "-1000\n",
+				"status": "VmLck:\t 5 kB\nVmSwap:\t  " + swapped + " kB\n", "task/43/stat": stat(1572864, 2),
+			} {
+				set("proc/43/"+name, text)(h, f)
+			}
+		}
+	}
 	for name, c := range map[string]struct {
 		spoil func(*Host, fstest.MapFS)
 		check string
 		want  Verdict
 	}{
-		"old kernel":     {func(h *Host, _ fstest.MapFS) { h.Release = "5.4.0-100-generic" }, "kernel", Failure},
-		"strange kernel": {func(h *Host, _ fstest.MapFS) { h.Release = "custom" }, "kernel", Failure},
-		"no ublk yet":    {func(h *Host, _ fstest.MapFS) { h.Release, h.WantUblk = "6.4.0", true }, "kernel", Failure},
-		"no nbd":         {remove("sys/module/nbd/version"), "driver", Failure},
-		"no capability":  {func(h *Host, _ fstest.MapFS) { h.Capable = func(c uint) bool { return c != unix.CAP_SYS_RESOURCE } }, "rights", Failure},
-		"memlock":        {func(h *Host, _ fstest.MapFS) { h.Capable = func(c uint) bool { return c != unix.CAP_IPC_LOCK } }, "memlock", Failure},
-		"cgroup v1":      {set("proc/self/cgroup", "3:memory:/\n"), "cgroup", Warning},
-		"no realtime":    {set("proc/sys/kernel/sched_rt_runtime_us", "0\n"), "realtime", Failure},
-		"long slices":    {set("proc/sys/kernel/sched_rr_timeslice_ms", "100\n"), "realtime", Warning},
-		"small reserve":  {set("proc/sys/vm/min_free_kbytes", "11000\n"), "min_free_kbytes", Failure},
-		"unreadable":     {remove("proc/sys/vm/min_free_kbytes"), "min_free_kbytes", Warning},
-		"never swaps":    {set("proc/sys/vm/swappiness", "0\n"), "swappiness", Warning},
-		"much readahead": {set("proc/sys/vm/page-cluster", "7\n"), "page-cluster", Warning},
-		"zswap":          {set("sys/module/zswap/parameters/enabled", "Y\n"), "zswap", Warning},
-		"tmpfs":          {func(h *Host, _ fstest.MapFS) { h.Program = "/run/dmps" }, "program", Warning},
-		"server here":    {set("proc/43/cmdline", "dmps\x00server\x00--memory\x001GiB\x00"), "memory servers", Failure},
-		"protected server": {func(h *Host, f fstest.MapFS) {
-			set("proc/43/cmdline", "dmps\x00server\x00--memory\x001GiB\x00--protect\x00")(h, f)
-			set("proc/43/oom_score_adj", "-1000\n")(h, f)
-			set("proc/43/status", "VmLck:\t 5 kB\nVmSwap:\t  0 kB\n")(h, f)
-			set("proc/43/task/43/stat", stat(1572864, 2))(h, f)
-		}, "memory servers", Warning},
-		"server, swapped out": {func(h *Host, f fstest.MapFS) {
-			set("proc/43/cmdline", "dmps\x00server\x00--memory\x001GiB\x00--protect\x00")(h, f)
-			set("proc/43/oom_score_adj", "-1000\n")(h, f)
-			set("proc/43/status", "VmLck:\t 5 kB\nVmSwap:\t  36 kB\n")(h, f)
-			set("proc/43/task/43/stat", stat(1572864, 2))(h, f)
-		}, "memory servers", Failure},
-		"server, =":        {set("proc/43/cmdline", "dmps\x00server\x00--memory=1GiB\x00"), "memory servers", Failure},
-		"not protected, =": {set("proc/43/cmdline", "dmps\x00server\x00--memory=1GiB\x00--protect=false\x00"), "memory servers", Failure},
-		"meta here":        {set("proc/44/cmdline", "dmps\x00meta\x00--dir\x00/x\x00"), "metadata", Failure},
-		"no flusher":       {set("proc/42/task/43/stat", stat(0, 2)), "client", Failure},
-		"not first":        {set("proc/42/task/43/stat", stat(1572864, 0)), "client", Failure},
-		"never gives way":  {set("proc/42/task/43/stat", stat(1572864, 1)), "client", Failure},
-		"strange thread":   {set("proc/42/task/43/stat", "43 (x) S"), "client", Failure},
-		"OOM victim":       {set("proc/42/oom_score_adj", "0\n"), "client", Failure},
-		"not locked":       {set("proc/42/status", "VmLck:\t       0 kB\n"), "client", Failure},
-		"swapped out":      {set("proc/42/status", "VmLck:\t 5 kB\nVmSwap:\t  4 kB\n"), "client", Failure},
-		"equal priorities": {set("proc/swaps", "/dev/nbd0 partition 100 0 5\n/dev/sda2 partition 100 0 5\n"), "swap space", Failure},
-		"disk comes first": {set("proc/swaps", "/dev/nbd0 partition 100 0 -3\n/dev/sda2 partition 100 0 -2\n"), "swap space", Warning},
-		"cannot swap":      {remove("proc/swaps"), "swap space", Failure},
-		"deep queue":       {set("sys/block/nbd0/queue/nr_requests", "128\n"), "queue", Failure},
-		"throttled":        {set("sys/block/nbd0/queue/wbt_lat_usec", "2000\n"), "throttling", Failure},
+		"old kernel":          {func(h *Host, _ fstest.MapFS) { h.Release = "5.4.0-100-generic" }, "kernel", Failure},
+		"strange kernel":      {func(h *Host, _ fstest.MapFS) { h.Release = "custom" }, "kernel", Failure},
+		"no ublk yet":         {func(h *Host, _ fstest.MapFS) { h.Release, h.WantUblk = "6.4.0", true }, "kernel", Failure},
+		"no nbd":              {remove("sys/module/nbd/version"), "driver", Failure},
+		"no capability":       {func(h *Host, _ fstest.MapFS) { h.Capable = func(c uint) bool { return c != unix.CAP_SYS_RESOURCE } }, "rights", Failure},
+		"memlock":             {func(h *Host, _ fstest.MapFS) { h.Capable = func(c uint) bool { return c != unix.CAP_IPC_LOCK } }, "memlock", Failure},
+		"cgroup v1":           {set("proc/self/cgroup", "3:memory:/\n"), "cgroup", Warning},
+		"no realtime":         {set("proc/sys/kernel/sched_rt_runtime_us", "0\n"), "realtime", Failure},
+		"long slices":         {set("proc/sys/kernel/sched_rr_timeslice_ms", "100\n"), "realtime", Warning},
+		"small reserve":       {set("proc/sys/vm/min_free_kbytes", "11000\n"), "min_free_kbytes", Failure},
+		"unreadable":          {remove("proc/sys/vm/min_free_kbytes"), "min_free_kbytes", Warning},
+		"never swaps":         {set("proc/sys/vm/swappiness", "0\n"), "swappiness", Warning},
+		"much readahead":      {set("proc/sys/vm/page-cluster", "7\n"), "page-cluster", Warning},
+		"zswap":               {set("sys/module/zswap/parameters/enabled", "Y\n"), "zswap", Warning},
+		"tmpfs":               {func(h *Host, _ fstest.MapFS) { h.Program = "/run/dmps" }, "program", Warning},
+		"server here":         {set("proc/43/cmdline", "dmps\x00server\x00--memory\x001GiB\x00"), "memory servers", Failure},
+		"protected server":    {server("0"), "memory servers", Warning},
+		"server, swapped out": {server("36"), "memory servers", Failure},
+		"server, =":           {set("proc/43/cmdline", "dmps\x00server\x00--memory=1GiB\x00"), "memory servers", Failure},
+		"not protected, =":    {set("proc/43/cmdline", "dmps\x00server\x00--memory=1GiB\x00--protect=false\x00"), "memory servers", Failure},
+		"meta here":           {set("proc/44/cmdline", "dmps\x00meta\x00--dir\x00/x\x00"), "metadata", Failure},
+		"no flusher":          {set("proc/42/task/43/stat", stat(0, 2)), "client", Failure},
+		"not first":           {set("proc/42/task/43/stat", stat(1572864, 0)), "client", Failure},
+		"never gives way":     {set("proc/42/task/43/stat", stat(1572864, 1)), "client", Failure},
+		"strange thread":      {set("proc/42/task/43/stat", "43 (x) S"), "client", Failure},
+		"OOM victim":          {set("proc/42/oom_score_adj", "0\n"), "client", Failure},
+		"not locked":          {set("proc/42/status", "VmLck:\t       0 kB\n"), "client", Failure},
+		"swapped out":         {set("proc/42/status", "VmLck:\t 5 kB\nVmSwap:\t  4 kB\n"), "client", Failure},
+		"equal priorities":    {set("proc/swaps", "/dev/nbd0 partition 100 0 5\n/dev/sda2 partition 100 0 5\n"), "swap space", Failure},
+		"disk comes first":    {set("proc/swaps", "/dev/nbd0 partition 100 0 -3\n/dev/sda2 partition 100 0 -2\n"), "swap space", Warning},
+		"cannot swap":         {remove("proc/swaps"), "swap space", Failure},
+		"deep queue":          {set("sys/block/nbd0/queue/nr_requests", "128\n"), "queue", Failure},
+		"throttled":           {set("sys/block/nbd0/queue/wbt_lat_usec", "2000\n"), "throttling", Failure},
 		"ublk, throttled": {func(h *Host, f fstest.MapFS) {
 			set("proc/swaps", "Filename Type Size Used Priority\n/dev/ublkb0 partition 100 0 5\n")(h, f)
 			set("sys/block/ublkb0/queue/wbt_lat_usec", "2000\n")(h, f)

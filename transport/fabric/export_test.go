@@ -30,18 +30,27 @@ func (s *Server) Stall(on bool) {
 // becomes of its operations, does not keep it from writing on.
 type Intruder struct{ c *conn }
 
-// NewIntruder opens a session and a chunk.
-func NewIntruder(ctx context.Context, addr string, h transport.Hello, chunk uint64, spec transport.ChunkSpec) (*Intruder, error) {
+// linked is a session that has its link, and no endpoint yet.
+func linked(ctx context.Context, addr string, h transport.Hello) (c *conn, by []string, err error) {
 	by, hostPort, err := ParseAddress(addr)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c := newConn(new(Dialer), h.Mode, nil)
+	c = newConn(new(Dialer), h.Mode, nil)
 	link, w, err := c.d.link.Dial(ctx, "tcp://"+hostPort, h, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.link, c.window = link.(tcp.Link), w.Window
+	return c, by, nil
+}
+
+// NewIntruder opens a session and a chunk.
+func NewIntruder(ctx context.Context, addr string, h transport.Hello, chunk uint64, spec transport.ChunkSpec) (*Intruder, error) {
+	c, by, err := linked(ctx, addr, h)
 	if err != nil {
 		return nil, err
 	}
-	c.link, c.window = link.(tcp.Link), w.Window
 	x := &Intruder{c}
 	if err := c.attachBy(ctx, by, addr); err != nil {
 		_ = x.Close()
@@ -132,16 +141,10 @@ func Mapped(c transport.Conn, chunk uint64) bool {
 // Reattach attaches a new session, takes its endpoint away, attaches again, opens a
 // chunk, whose keys it asks for, and attaches a third time: what became of that.
 func Reattach(ctx context.Context, addr string, h transport.Hello, chunk uint64, spec transport.ChunkSpec) (third error, err error) {
-	by, hostPort, err := ParseAddress(addr)
+	c, by, err := linked(ctx, addr, h)
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(new(Dialer), h.Mode, nil)
-	link, w, err := c.d.link.Dial(ctx, "tcp://"+hostPort, h, nil)
-	if err != nil {
-		return nil, err
-	}
-	c.link, c.window = link.(tcp.Link), w.Window
 	defer c.d.Close()
 	defer c.discard()
 	for range 2 {

@@ -172,3 +172,18 @@ func ignoreFence(t *testing.T, addr string, epoch uint64) {
 		t.Error(err)
 	}
 }
+
+// writeAndRead writes all of its memory by a session, reads it back, and returns what
+// it wrote.
+func (u *user) writeAndRead(c transport.Conn) []byte {
+	u.t.Helper()
+	u.fill(1)
+	want := bytes.Clone(u.mem)
+	u.do(c, transport.OpWrite)
+	clear(u.mem)
+	u.do(c, transport.OpRead)
+	if !bytes.Equal(u.mem, want) {
+		u.t.Error("other bytes than written")
+	}
+	return want
+}

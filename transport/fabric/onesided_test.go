@@ -29,14 +29,7 @@ func onlyOneSided(t *testing.T, provider string) {
 	r := start(t, provider, server.Config{Window: 16}, 0)
 	u := newUser(t)
 	c := u.dial(r.addr, 1)
-	u.fill(1)
-	want := bytes.Clone(u.mem)
-	u.do(c, transport.OpWrite)
-	clear(u.mem)
-	u.do(c, transport.OpRead)
-	if !bytes.Equal(u.mem, want) {
-		t.Error("other bytes than written")
-	}
+	want := u.writeAndRead(c)
 	if s := r.mem.Stats(); s.Reads != 0 || s.Writes != 0 || s.Sessions != 1 {
 		t.Errorf("the server saw %d reads and %d writes in %d sessions", s.Reads, s.Writes, s.Sessions)
 	}

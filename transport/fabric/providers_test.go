@@ -3,7 +3,6 @@
 package fabric_test
 
 import (
-	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -22,14 +21,7 @@ func TestFirstProviderOfBoth(t *testing.T) {
 	if got := c.(transport.Carrier).Carrier(); got != "fabric+tcp" {
 		t.Errorf("carried by %s", got)
 	}
-	u.fill(1)
-	want := bytes.Clone(u.mem)
-	u.do(c, transport.OpWrite)
-	clear(u.mem)
-	u.do(c, transport.OpRead)
-	if !bytes.Equal(u.mem, want) {
-		t.Error("other bytes than written")
-	}
+	u.writeAndRead(c)
 	if n := u.d.Counts(); n.OneSided == 0 {
 		t.Errorf("%+v", n)
 	}

@@ -3,7 +3,7 @@
 // nothing else.
 //
 // Nouns: a Bed is the guest with what its image brought along; a device is one
-// of the things that are compared, attached while it is measured; a Report takes
+// of the things that are compared, attached while it is measured; a paper.Report takes
 // rows to the console, where package paper's runner finds them.
 //
 // The path of a figure: Bed.Run attaches device after device, runs the figure's

@@ -33,7 +33,6 @@ func main() {
 	flag.DurationVar(&g.limit, "limit", 15*time.Minute, "with -guest: how long the guest may take")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	figure, err := paper.FigureTransfer, error(nil)
 	if g.cache != "" || *verbs {
 		figure = paper.FigureVerbs
@@ -44,6 +43,7 @@ func main() {
 	if err == nil {
 		err = show(figure, *dir)
 	}
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "transfer:", err)
 		os.Exit(1)
