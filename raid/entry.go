@@ -35,6 +35,7 @@ type back uint32
 
 const (
 	backNote     back = 1 << 31
+	backDead          = backNote // filled, and dead from the beginning: no note lies in two slots
 	backUnfilled back = 1<<32 - 1
 )
 

@@ -11,7 +11,8 @@ import (
 type HeaderKind uint8
 
 const (
-	// KindEmpty is a slot that was never written: all bytes zero.
+	// KindEmpty is a slot that was never written, or whose header was erased: all
+	// bytes zero.
 	KindEmpty HeaderKind = iota
 	// KindPage is a page of the volume.
 	KindPage
@@ -24,26 +25,44 @@ const (
 	// KindParity is a parity slot of a row with K > 1; the header carries the
 	// row's table. (With K = 1 parity is a copy, header and all.)
 	KindParity
+	// KindView is a slot without a page in one of the two view rows of a group:
+	// it says which members belong to it (log_view.go). Its table is zero.
+	KindView
 )
 
 // Header is the head of a slot. It travels with the page and lies beside it
 // in the server's memory; it is what makes the page map soft state.
 //
-// Layout, little endian:
+// Layout of format 2, little endian:
 //
-//	 0  u8   kind
-//	 1  u8   fill value (KindFill)
-//	 2  u16  filled: which data columns of the row hold anything
-//	 4  u32  members: which members of the group the row was sent to
-//	 8  u64  page (KindNotes: undefined, zero)
-//	16  u64  seq
-//	24  u32  epoch, low 32 bits
-//	28  u32  crc32c of the 4096 bytes of the slot (0 for KindFill)
-//	32  u32  reserved, zero
-//	36  u32  crc32c of bytes 0..36 and of the row table
-//	40       row table (KindParity only): K entries of 16 bytes:
-//	         u64 page, u32 crc32c of that column's page, u8 kind, 3 x zero;
+//	 0  u8   format: 0xd2, or 0 in a slot that was never written
+//	 1  u8   kind
+//	 2  u8   fill value (KindFill)
+//	 3  u8   reserved, zero
+//	 4  u16  filled: which data columns of the row hold anything
+//	 6  u16  reserved, zero
+//	 8  u32  members: which members of the group the row was sent to;
+//	         KindView: which belong to it
+//	12  u32  volume, low 32 bits of its number
+//	16  u64  page (KindPage and KindFill; else zero)
+//	24  u64  seq
+//	32  u64  settled: every batch of this group up to this number is settled
+//	40  u32  group
+//	44  u32  index of the slot in its chunk
+//	48  u64  id of the key that the page is encrypted with (0: it is not)
+//	56  16B  authentication tag of the page (zero)
+//	72  u64  authentication tag of the header (zero)
+//	80  u32  crc32c of the 4096 bytes of the slot (0 for KindFill and KindView)
+//	84  u32  crc32c of bytes 0..84 and of the row table
+//	88       row table (parity columns with K > 1): K entries of 40 bytes:
+//	         u64 page, u32 crc32c of that column's page, u8 kind, 3 x zero,
+//	         16 bytes tag of the page, u64 tag of that column's header;
 //	         the kind is not KindEmpty if and only if filled has the column
+//
+// Keys and tags have their places for encryption by the client. Until that
+// exists they are zero, and a header in which they are not is refused.
+//
+// Format 1, which no release had, was 40 bytes long and began with its kind.
 type Header struct {
 	Kind    HeaderKind
 	Fill    byte
@@ -51,8 +70,17 @@ type Header struct {
 	Members uint32
 	Page    PageNo
 	Seq     Seq
-	Epoch   uint32
+	Settled Seq // see window
 	CRC     uint32
+	Site
+}
+
+// Site is where a slot lies. A header names its own, so that what a server
+// stored or read at another place shows.
+type Site struct {
+	Volume uint32 // low 32 bits of the VolumeID
+	Group  GroupID
+	Index  Index
 }
 
 // RowEntry is one data column in the table that parity slots carry.
@@ -64,11 +92,14 @@ type RowEntry struct {
 
 const (
 	// HeaderSize is the size of a header without row table, in bytes.
-	HeaderSize = 40
+	HeaderSize = 88
 	// RowEntrySize is the size of one entry of the row table, in bytes.
-	RowEntrySize = 16
+	RowEntrySize = 40
 	// MaxHeaderSize bounds every header, in bytes.
 	MaxHeaderSize = HeaderSize + MaxData*RowEntrySize
+
+	headerFormat = 0xd2
+	headerSum    = HeaderSize - 4 // where the checksum of the header lies
 )
 
 // HeaderBytes is the size of the headers of column c, in bytes.
@@ -83,10 +114,20 @@ func HeaderBytes(g Geometry, c Col) int {
 // cannot be used, read its row from other members.
 var ErrBadHeader = errors.New("bad slot header")
 
+// ErrHeaderFormat is a header that another version of dmps wrote. It is an
+// ErrBadHeader too.
+var ErrHeaderFormat = fmt.Errorf("%w: written by another version of dmps, which this one cannot read", ErrBadHeader)
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Checksum is the checksum of a page: CRC-32C (RFC 3720, appendix B.4).
 func Checksum(page []byte) uint32 { return crc32.Checksum(page, castagnoli) }
+
+// SameRow reports whether two headers say the same of their row: they belong to
+// one batch and lie in the same place. What is of each column may differ.
+func (h *Header) SameRow(o *Header) bool {
+	return h.Seq == o.Seq && h.Settled == o.Settled && h.Members == o.Members && h.Filled == o.Filled && h.Site == o.Site
+}
 
 // Put encodes h and table into dst, which must have the exact size. It does
 // not keep either.
@@ -95,25 +136,28 @@ func (h *Header) Put(dst []byte, table []RowEntry) {
 		panic(fmt.Sprintf("raid: header buffer of %d bytes for %d entries", len(dst), len(table)))
 	}
 	le := binary.LittleEndian
-	dst[0], dst[1] = byte(h.Kind), h.Fill
-	le.PutUint16(dst[2:], h.Filled)
-	le.PutUint32(dst[4:], h.Members)
-	le.PutUint64(dst[8:], uint64(h.Page))
-	le.PutUint64(dst[16:], uint64(h.Seq))
-	le.PutUint32(dst[24:], h.Epoch)
-	le.PutUint32(dst[28:], h.CRC)
-	le.PutUint32(dst[32:], 0)
+	clear(dst)
+	dst[0], dst[1], dst[2] = headerFormat, byte(h.Kind), h.Fill
+	le.PutUint16(dst[4:], h.Filled)
+	le.PutUint32(dst[8:], h.Members)
+	le.PutUint32(dst[12:], h.Volume)
+	le.PutUint64(dst[16:], uint64(h.Page))
+	le.PutUint64(dst[24:], uint64(h.Seq))
+	le.PutUint64(dst[32:], uint64(h.Settled))
+	le.PutUint32(dst[40:], uint32(h.Group))
+	le.PutUint32(dst[44:], uint32(h.Index))
+	le.PutUint32(dst[80:], h.CRC)
 	for i, e := range table {
 		b := dst[HeaderSize+i*RowEntrySize:][:RowEntrySize]
 		le.PutUint64(b, uint64(e.Page))
 		le.PutUint32(b[8:], e.CRC)
 		le.PutUint32(b[12:], uint32(e.Kind))
 	}
-	le.PutUint32(dst[36:], headerCRC(dst))
+	le.PutUint32(dst[headerSum:], headerCRC(dst))
 }
 
 func headerCRC(b []byte) uint32 {
-	c := crc32.Update(0, castagnoli, b[:36])
+	c := crc32.Update(0, castagnoli, b[:headerSum])
 	if len(b) > HeaderSize {
 		c = crc32.Update(c, castagnoli, b[HeaderSize:])
 	}
@@ -126,27 +170,41 @@ func ParseHeader(src []byte) (Header, error) {
 	if len(src) < HeaderSize || (len(src)-HeaderSize)%RowEntrySize != 0 || len(src) > MaxHeaderSize {
 		return Header{}, fmt.Errorf("%w: %d bytes", ErrBadHeader, len(src))
 	}
-	le := binary.LittleEndian
-	h := Header{
-		Kind:    HeaderKind(src[0]),
-		Fill:    src[1],
-		Filled:  le.Uint16(src[2:]),
-		Members: le.Uint32(src[4:]),
-		Page:    PageNo(le.Uint64(src[8:])),
-		Seq:     Seq(le.Uint64(src[16:])),
-		Epoch:   le.Uint32(src[24:]),
-		CRC:     le.Uint32(src[28:]),
-	}
-	if h.Kind == KindEmpty {
+	if src[0] == 0 {
 		for _, b := range src {
 			if b != 0 {
 				return Header{}, fmt.Errorf("%w: empty, but not zero", ErrBadHeader)
 			}
 		}
-		return h, nil
+		return Header{}, nil
 	}
-	if h.Kind > KindParity {
+	le := binary.LittleEndian
+	h := Header{
+		Kind:    HeaderKind(src[1]),
+		Fill:    src[2],
+		Filled:  le.Uint16(src[4:]),
+		Members: le.Uint32(src[8:]),
+		Page:    PageNo(le.Uint64(src[16:])),
+		Seq:     Seq(le.Uint64(src[24:])),
+		Settled: Seq(le.Uint64(src[32:])),
+		CRC:     le.Uint32(src[80:]),
+		Site:    Site{Volume: le.Uint32(src[12:]), Group: GroupID(le.Uint32(src[40:])), Index: Index(le.Uint32(src[44:]))},
+	}
+	if le.Uint32(src[headerSum:]) != headerCRC(src) {
+		return Header{}, fmt.Errorf("%w: checksum", ErrBadHeader)
+	}
+	// Sound, but is it ours? Another version may use what is zero here.
+	if src[0] != headerFormat || src[3] != 0 || src[6] != 0 || src[7] != 0 || !zero(src[48:80]) {
+		return Header{}, ErrHeaderFormat
+	}
+	if h.Kind == KindEmpty || h.Kind > KindView {
 		return Header{}, fmt.Errorf("%w: kind %d", ErrBadHeader, h.Kind)
+	}
+	if h.Kind == KindView {
+		if !zero(src[HeaderSize:]) {
+			return Header{}, fmt.Errorf("%w: a view, but with a row table", ErrBadHeader)
+		}
+		return h, nil
 	}
 	if h.Kind != KindParity && len(src) != HeaderSize {
 		return Header{}, fmt.Errorf("%w: kind %d with a row table", ErrBadHeader, h.Kind)
@@ -154,15 +212,12 @@ func ParseHeader(src []byte) (Header, error) {
 	if h.Kind == KindParity && len(src) == HeaderSize {
 		return Header{}, fmt.Errorf("%w: parity without a row table", ErrBadHeader)
 	}
-	if le.Uint32(src[36:]) != headerCRC(src) {
-		return Header{}, fmt.Errorf("%w: checksum", ErrBadHeader)
-	}
-	// Sound, but is it ours? Another version may use what is zero here.
-	if le.Uint32(src[32:]) != 0 {
-		return Header{}, fmt.Errorf("%w: reserved bytes are not zero", ErrBadHeader)
-	}
 	for i := range RowTable(src) {
-		kind := le.Uint32(src[HeaderSize+i*RowEntrySize+12:])
+		e := src[HeaderSize+i*RowEntrySize:][:RowEntrySize]
+		kind := le.Uint32(e[12:])
+		if !zero(e[16:]) {
+			return Header{}, ErrHeaderFormat
+		}
 		if kind != uint32(KindEmpty) && kind != uint32(KindPage) && kind != uint32(KindNotes) {
 			return Header{}, fmt.Errorf("%w: kind %#x in the row table", ErrBadHeader, kind)
 		}
@@ -171,6 +226,15 @@ func ParseHeader(src []byte) (Header, error) {
 		}
 	}
 	return h, nil
+}
+
+func zero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // RowTable is the number of entries in an encoded header that ParseHeader
@@ -188,5 +252,5 @@ func ParseRowEntry(src []byte, i int) RowEntry {
 // KindPage or KindNotes, is src.
 func entryOf(src []byte) RowEntry {
 	le := binary.LittleEndian
-	return RowEntry{Page: PageNo(le.Uint64(src[8:])), CRC: le.Uint32(src[28:]), Kind: HeaderKind(src[0])}
+	return RowEntry{Page: PageNo(le.Uint64(src[16:])), CRC: le.Uint32(src[80:]), Kind: HeaderKind(src[1])}
 }

@@ -24,20 +24,26 @@ import (
 //	          it; free after the second Advance that finds none of them
 //	doomed    its old headers must be erased before it is free (log_erase.go)
 //
+// The first viewRows rows of a group are none of these: they hold its view
+// (log_view.go).
+//
+// A Log is closed until Begin: what a recovery found is settled first.
+//
 // A Log is not safe for concurrent use.
 type Log struct {
 	g       Geometry
 	pages   uint64
 	nrows   uint32 // rows of a group = slots of a chunk
 	minAck  int
-	wave    int    // see waveBatches
+	volume  uint32 // Site.Volume of its headers
+	opened  bool   // Begin was called
 	guarded bool   // see GuardThin
 	fill    uint64 // percent; 0: no target
 	reserve uint64 // rows that only moves may take, so that the cleaner can always go on
 
 	fwd  []entry  // page -> where it is
 	rev  []back   // data slot -> what was written there; first slot of a limbo row: next limbo row + 1
-	tag  []uint16 // row -> TagOf the Seq that wrote it; every read checks it
+	tag  []uint32 // row -> TagOf the Seq that wrote it; every read checks it
 	live []uint8  // row -> data slots that the map points at; > 0: in use
 
 	groups  []logGroup
@@ -46,7 +52,8 @@ type Log struct {
 	used    uint64 // rows in use
 	doomed  uint64 // rows that wait to be erased
 	erasing uint64 // rows between TakeDoomed and Erased
-	trusted uint64 // rows in use that are on trust (log_trust.go)
+	voids   uint64 // rows that were given up and may still come back
+	unsure  uint64 // rows in use that too few members are known to have
 
 	notes    []noteState
 	noteFree NoteID // head of the list of free notes + 1
@@ -63,6 +70,7 @@ type Log struct {
 
 // logGroup is one group as the allocator sees it.
 type logGroup struct {
+	id    GroupID
 	free  []uint64 // bitmap of free rows
 	nfree uint32
 	hand  uint32 // word of free where the next reservation starts
@@ -90,9 +98,14 @@ type logGroup struct {
 	nstale  [MaxData + MaxParity]uint32
 	moved   uint32 // counts promotions: an erasure that was under way did not meet the new member
 
-	waves    groupWaves
-	trusted  []uint64 // rows in use that are on trust
-	ntrusted uint32
+	mark    Seq // up to where the recovery found the group settled
+	window  window
+	void    []uint64 // rows that were given up and are not erased yet: doomed, or being erased
+	nvoid   uint32
+	unsure  []uint64 // rows in use that too few members are known to have
+	nunsure uint32
+
+	view groupView
 }
 
 // noteState is one note page in use, or a free entry of the table.
@@ -115,15 +128,14 @@ type LogConfig struct {
 	Groups   int
 	Rows     uint32 // rows of every group
 	MinAck   int    // least members that a row may be written to; 0: K
+	Volume   uint32 // low 32 bits of the VolumeID, which headers carry
 
 	TargetFill int // percent of slots that are live, in rows in use (RowBound); 0: none
-
-	wave int // tests: another waveBatches; 0: that
 }
 
 // ConfigOf gives the sizes of a layout's log.
 func ConfigOf(l *Layout) LogConfig {
-	return LogConfig{Geometry: l.Geometry, Pages: l.Pages, Groups: len(l.Groups), Rows: l.ChunkSlots, MinAck: l.MinAck, TargetFill: l.TargetFill}
+	return LogConfig{Geometry: l.Geometry, Pages: l.Pages, Groups: len(l.Groups), Rows: l.ChunkSlots, MinAck: l.MinAck, Volume: uint32(l.Volume), TargetFill: l.TargetFill}
 }
 
 // NewLog makes the map of an empty volume: every page absent, every row free,
@@ -133,7 +145,7 @@ func NewLog(c LogConfig) (*Log, error) {
 		return nil, err
 	}
 	slots := uint64(c.Groups) * uint64(c.Rows) * uint64(c.Geometry.K)
-	if c.Pages == 0 || c.Groups < 1 || c.Rows == 0 || slots > MaxDataSlots || c.Pages > MaxPages {
+	if c.Pages == 0 || c.Groups < 1 || c.Rows <= viewRows || slots > MaxDataSlots || c.Pages > MaxPages {
 		return nil, fmt.Errorf("log of %d pages in %d groups of %d rows: out of range", c.Pages, c.Groups, c.Rows)
 	}
 	if c.TargetFill < 0 || c.TargetFill > 100 {
@@ -142,36 +154,34 @@ func NewLog(c LogConfig) (*Log, error) {
 	if c.MinAck == 0 {
 		c.MinAck = c.Geometry.K
 	}
-	if c.wave == 0 {
-		c.wave = waveBatches
-	}
 	rows := uint64(c.Groups) * uint64(c.Rows)
 	l := &Log{
-		g: c.Geometry, pages: c.Pages, nrows: c.Rows, minAck: c.MinAck, wave: c.wave, fill: uint64(c.TargetFill),
+		g: c.Geometry, pages: c.Pages, nrows: c.Rows, minAck: c.MinAck, volume: c.Volume, fill: uint64(c.TargetFill),
 		fwd:    make([]entry, c.Pages),
 		rev:    make([]back, slots),
-		tag:    make([]uint16, rows),
+		tag:    make([]uint32, rows),
 		live:   make([]uint8, rows),
 		groups: make([]logGroup, c.Groups),
 		notes:  make([]noteState, noteLimit(c.Pages)),
 	}
 	l.noteMax = len(l.notes)
-	l.reserve = min(cleanReserve, rows/16)
+	l.reserve = min(cleanReserve, (rows-viewRows*uint64(c.Groups))/16)
 	words := (int(c.Rows) + 63) / 64
 	for i := range l.groups {
 		g := &l.groups[i]
+		g.id = GroupID(i)
 		g.free = make([]uint64, words)
-		for r := range c.Rows {
+		for r := uint32(viewRows); r < c.Rows; r++ {
 			setBit(g.free, r)
 		}
-		g.nfree = c.Rows
+		g.nfree = c.Rows - viewRows
 		for m := range c.Geometry.Members() {
 			// Allocated now, so that the loss of a member allocates nothing.
 			g.missed[m] = make([]uint64, words)
 			g.stale[m] = make([]uint64, words)
 		}
 		g.partial, g.doomed = make([]uint64, words), make([]uint64, words)
-		g.waves.given, g.trusted = make([]uint64, words), make([]uint64, words)
+		g.void, g.unsure = make([]uint64, words), make([]uint64, words)
 	}
 	for i := len(l.notes) - 1; i >= 0; i-- {
 		l.notes[i].next = l.noteFree
@@ -183,10 +193,14 @@ func NewLog(c LogConfig) (*Log, error) {
 // FirstSeq is what a client under a lease of this epoch counts from. A recovery
 // knows the highest Seq only of the members that it can reach; a write of an
 // earlier lease that only an unreachable member has must not look newer when
-// that returns. 2^44 batches are five years of 100,000 a second.
+// that returns. 2^40 batches are 127 days of 100,000 a second; when they are used
+// up nothing is written until the volume is attached anew (Exhausted).
 func FirstSeq(e Epoch) Seq { return Seq(e) << epochShift }
 
-const epochShift = 44
+const epochShift = 40
+
+// Exhausted reports whether the numbers of this lease are used up.
+func (l *Log) Exhausted() bool { return l.seq&(1<<epochShift-1) >= 1<<epochShift-1<<10 }
 
 // cleanReserve is how many rows only the cleaner may take: two full batches
 // for each of the two that it may have in flight.
@@ -234,7 +248,7 @@ type Place struct {
 	Group GroupID
 	Index Index // row in the group, slot in every chunk
 	Col   Col
-	Tag   uint16 // TagOf the Seq in the header of an undamaged, current slot
+	Tag   uint32 // TagOf the Seq in the header of an undamaged, current slot
 }
 
 // Place translates a slot.
@@ -249,8 +263,14 @@ func (l *Log) Place(s Slot) Place {
 }
 
 // TagOf is what Place.Tag compares with in a header. The epoch is mixed in
-// (times 2^16 / golden ratio, odd), because counting starts anew in each.
-func TagOf(s Seq) uint16 { return uint16(s) + uint16(s>>epochShift)*0x9e37 }
+// (times 2^32 / golden ratio, odd), because counting starts anew in each.
+func TagOf(s Seq) uint32 { return uint32(s) + uint32(s>>epochShift)*0x9e3779b1 }
+
+// Site is what the header of row i of group g says of its place.
+func (l *Log) Site(g GroupID, i Index) Site { return Site{Volume: l.volume, Group: g, Index: i} }
+
+// rowOf is row for a group that is at hand.
+func (l *Log) rowOf(g *logGroup, i uint32) uint32 { return uint32(g.id)*l.nrows + i }
 
 func (l *Log) row(g GroupID, i Index) uint32 { return uint32(g)*l.nrows + uint32(i) }
 

@@ -93,7 +93,7 @@ func (l *Log) Check(reserved int) error {
 			bad("limbo list %d has %d rows, counted %d", i, l.limbo[i].n, n)
 		}
 	}
-	free, used, doomed, trusted, held := uint64(0), uint64(0), uint64(0), uint64(0), 0
+	free, used, doomed, unsure, voids, held := uint64(0), uint64(0), uint64(0), uint64(0), uint64(0), 0
 	for gi := range l.groups {
 		g := &l.groups[gi]
 		var hist [MaxData + 1]uint32
@@ -102,7 +102,7 @@ func (l *Log) Check(reserved int) error {
 		sets := map[uint32]uint32{}
 		missing := uint32(0)
 		nfree, ndoomed := uint32(0), uint32(0)
-		ngiven, ntrusted := uint32(0), uint32(0)
+		nvoid, nunsure := uint32(0), uint32(0)
 		for i := range l.nrows {
 			row := l.row(GroupID(gi), Index(i))
 			isFree := hasBit(g.free, i)
@@ -129,6 +129,10 @@ func (l *Log) Check(reserved int) error {
 			switch {
 			case states > 1:
 				bad("row %d is in several states: free %v limbo %v doomed %v live %d", row, isFree, limbo[row], hasBit(g.doomed, i), l.live[row])
+			case i < viewRows:
+				if states != 0 {
+					bad("row %d of group %d is for the view, and is in use or free", i, gi)
+				}
 			case states == 0:
 				held++
 			}
@@ -139,16 +143,16 @@ func (l *Log) Check(reserved int) error {
 			if hasBit(g.partial, i) && l.live[row] == 0 && !limbo[row] {
 				bad("row %d is to be erased when it dies, but is neither in use nor in limbo", row)
 			}
-			if hasBit(g.waves.given, i) {
-				ngiven++
+			if hasBit(g.void, i) {
+				nvoid++
 				if isFree || limbo[row] || l.live[row] > 0 {
 					bad("row %d was given up, but waits to be erased no more", row)
 				}
 			}
-			if hasBit(g.trusted, i) {
-				ntrusted++
-				if l.live[row] == 0 {
-					bad("row %d is on trust, but not in use", row)
+			if hasBit(g.unsure, i) {
+				nunsure++
+				if l.live[row] == 0 || l.opened {
+					bad("row %d is unsure, but not in use, or the log has begun", row)
 				}
 			}
 			for c := range l.g.Members() {
@@ -167,10 +171,12 @@ func (l *Log) Check(reserved int) error {
 			}
 		}
 		doomed += uint64(ndoomed)
-		trusted += uint64(ntrusted)
-		if ngiven != g.waves.ngiven || ntrusted != g.ntrusted {
-			bad("group %d: given up %d on trust %d, counted %d and %d", gi, g.waves.ngiven, g.ntrusted, ngiven, ntrusted)
+		unsure += uint64(nunsure)
+		voids += uint64(nvoid)
+		if nvoid != g.nvoid || nunsure != g.nunsure {
+			bad("group %d: void %d unsure %d, counted %d and %d", gi, g.nvoid, g.nunsure, nvoid, nunsure)
 		}
+		l.checkView(g, bad)
 		if ndoomed != g.ndoomed || nstale != g.nstale {
 			bad("group %d: doomed %d stale %v, counted %d %v", gi, g.ndoomed, g.nstale, ndoomed, nstale)
 		}
@@ -194,8 +200,8 @@ func (l *Log) Check(reserved int) error {
 			free += uint64(nfree)
 		}
 	}
-	if trusted != l.trusted {
-		bad("%d rows are on trust, counted %d", l.trusted, trusted)
+	if unsure != l.unsure || voids != l.voids {
+		bad("void %d unsure %d, counted %d and %d", l.voids, l.unsure, voids, unsure)
 	}
 	if free != l.free || used != l.used || doomed != l.doomed {
 		bad("free %d used %d doomed %d, counted %d, %d and %d", l.free, l.used, l.doomed, free, used, doomed)
@@ -246,5 +252,22 @@ func (l *Log) checkPending(gid GroupID, bad func(format string, a ...any)) {
 	}
 	if doubt != g.doubt {
 		bad("group %d: columns %#b are in doubt, noted %#b", gid, doubt, g.doubt)
+	}
+}
+
+// checkView looks at who belongs to a group, and at its window.
+func (l *Log) checkView(g *logGroup, bad func(format string, a ...any)) {
+	v := &g.view
+	if l.opened && (!v.own || v.members&^l.all() != 0 || v.copies&^l.all() != 0) {
+		bad("group %d: the log has begun with view %+v", g.id, *v)
+	}
+	w := &g.window
+	if w.n > 0 && w.batches[w.head].state == batchSettled {
+		bad("group %d: the oldest batch of the window is settled", g.id)
+	}
+	for k := 1; k < w.n; k++ {
+		if w.batches[(w.head+k)%windowBatches].seq <= w.batches[(w.head+k-1)%windowBatches].seq {
+			bad("group %d: the window is out of order", g.id)
+		}
 	}
 }

@@ -17,6 +17,8 @@ const (
 	ItemMove
 	// ItemNotes is a note page. Its records are committed with CommitFill.
 	ItemNotes
+	// ItemCopy is a copy of another page of its row (Placement.CopyOf). It is dead.
+	ItemCopy
 )
 
 // Item is one page of a batch.
@@ -43,8 +45,12 @@ func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 	if l.Unvouched(p, p.Second) != 0 {
 		panic("raid: commit of a row without a member that was vouched for")
 	}
+	if !l.MayCommit(p) || l.columns(p)*p.Rows > p.N {
+		panic("raid: commit of a row that too few members know of")
+	}
 	g := &l.groups[p.Group]
-	g.placed(p)
+	g.window.end(p.Seq, batchSettled)
+	g.settle()
 	for r := range p.Rows {
 		row := l.row(p.Group, p.Index[r])
 		l.tag[row] = TagOf(p.Seq)
@@ -80,6 +86,8 @@ func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 				l.enliven(row)
 				l.point(it.Page, storedEntry(s))
 			}
+		case ItemCopy:
+			l.rev[s] = backDead
 		case ItemNotes:
 			l.rev[s] = backNote | back(it.Note)
 			l.notes[it.Note].slot = s
@@ -161,7 +169,7 @@ func (l *Log) kill(s Slot) {
 		return
 	}
 	g.used--
-	l.distrust(g, Index(row%l.nrows))
+	l.unsureDied(g, Index(row%l.nrows))
 	l.notePartial(g, Index(row%l.nrows))
 	l.setMissed(g, row%l.nrows, ^uint32(0))
 	g.setPending(row%l.nrows, ^uint32(0))

@@ -3,33 +3,21 @@ package raid
 import "math/bits"
 
 // Rows that are dead keep their headers in the servers' memory until they are
-// written anew. Mostly that is of no concern, and erasing costs nothing:
+// written anew. Mostly that is of no concern, and erasing costs nothing: what such
+// a row names is answered otherwise, since the newer version that killed it, stored
+// or noted, has a higher Seq, and more than M members know of it.
 //
-//   - A row that was sent to all K+M members, and of which a recovery sees a
-//     header, is either contradicted by a member that can be read and does not
-//     have it, and dropped; or all who lack it are out, at most M, and K others
-//     name and decode all of it. So it is never a reason not to open. It does
-//     not matter who lost it since, or was replaced by an empty chunk: that one
-//     contradicts too.
-//   - What it names is answered otherwise: the newer version that killed it,
-//     stored or noted, has a higher Seq and outlives whatever M members can
-//     take along. When that newer version is degraded it outlives less; but then
-//     the volume says so until it is healed (Health).
+// Two kinds of dead rows are different, and are erased before they are free:
 //
-// Three kinds of dead rows are different, and are erased before they are free:
-//
+//   - Void rows: placements that were given up (Abandon), and rows that a recovery
+//     dropped because they were never answered. A recovery that took one in would
+//     undo what was answered or read since. Of a void row nothing may remain at
+//     any member of the group's view.
 //   - Partial rows: their headers name fewer than all members, since some were
-//     out when they were written, whether or not these were given them later.
-//     Who is not named contradicts nothing. When those members are back and M
-//     others are gone, more than M lack the row: a recovery cannot name its
-//     pages, and does not know that it is dead. Rows of which a slot was
-//     damaged are the same: damage does not contradict either.
-//   - Placements that were given up (Abandon). Somebody lacks them, who may be
-//     out; a recovery that takes them in kills what they were to replace, and
-//     that may have been answered last.
-//   - Rows that a recovery dropped since they were never answered. Somebody has
-//     read older versions of their pages since. Without the members that
-//     contradicted, the next recovery would bring the row back.
+//     out when they were written, whether or not these were given them later; or
+//     a slot of them was damaged. When those who were out are back and M others
+//     are gone, a recovery may not be able to name the row's pages, and does not
+//     know that it is dead: it would refuse to open.
 //
 // They go
 //
@@ -37,7 +25,9 @@ import "math/bits"
 //	doomed -> Doomed -> all members that are up are sent empty headers -> Erased -> free
 //
 // Who is out meanwhile keeps the header: stale. When that member is up again
-// the row is doomed once more, at once if it is free, else when it dies.
+// the row is doomed once more, at once if it is free, else when it dies. A member
+// that may keep a void row leaves the view first (TakeView), and is back in it
+// when it was erased there.
 // Pending members are treated alike, since they will be members; none is vouched
 // for while it may hold such a header of a dead row.
 
@@ -69,8 +59,8 @@ func (l *Log) TakeDoomed(e *Erasure) bool {
 		i := (int(e.Group) + 1 + k) % len(l.groups) // take turns
 		g := &l.groups[i]
 		up := g.up &^ g.lost
-		if g.ndoomed == 0 || up == 0 {
-			continue
+		if g.ndoomed == 0 || up == 0 || g.nvoid > 0 && l.opened && g.view.members&^up != 0 {
+			continue // void rows wait for a view without those who are out
 		}
 		e.Group, e.Members, e.Second, e.Rows, e.moved = GroupID(i), up, g.second(), 0, g.moved
 		for w := 0; w < len(g.doomed) && e.Rows < MaxBatchPages; w++ {
@@ -101,8 +91,9 @@ func (l *Log) Erased(e *Erasure, done, second uint32) {
 	if e.moved != g.moved {
 		done, second = 0, 0 // of one column it was another chunk that was erased: once more
 	}
+	in := g.view.members &^ g.lost
 	for _, i := range e.Index[:e.Rows] {
-		again := false
+		again := l.opened && hasBit(g.void, uint32(i)) && in&^done != 0
 		for c := range l.g.Members() {
 			switch bit := uint32(1) << c; {
 			case (done|g.lost)&bit != 0:
@@ -121,7 +112,7 @@ func (l *Log) Erased(e *Erasure, done, second uint32) {
 		if again {
 			l.doom(g, i)
 		} else {
-			g.waves.settled(i)
+			l.erasedVoid(g, i)
 			l.makeFree(g, i)
 		}
 	}

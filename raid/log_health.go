@@ -22,7 +22,10 @@ func (l *Log) SetUp(g GroupID, c Col, up bool) {
 // SetLost says that member c of group g holds nothing any more: its server is
 // gone for good or came back empty.
 func (l *Log) SetLost(g GroupID, c Col) {
-	l.setMask(g, func(gr *logGroup) { gr.lost |= 1 << c })
+	l.setMask(g, func(gr *logGroup) {
+		gr.lost |= 1 << c
+		gr.leaveView(c)
+	})
 }
 
 func (l *Log) setMask(g GroupID, change func(*logGroup)) {
@@ -49,10 +52,9 @@ func (l *Log) Writable() bool {
 
 // Health sums up what the volume can still bear.
 type Health struct {
-	DegradedGroups int    // groups with a member that is down or lost, with rows that a member misses, with old headers to erase, or with rows on trust
+	DegradedGroups int    // groups with a member that is down or lost, with rows that a member misses, with old headers to erase, or with rows that too few members have
 	DegradedRows   uint64 // rows in use that a member misses or has lost; down members count as present
 	LostPages      uint64 // live data pages and note pages that no set of members that may come back can give
-	Trusted        uint64 // rows that are to be moved before another crash (log_trust.go)
 	Unreachable    uint64 // rows in use that cannot be decoded from the members that are up
 	RedundancyLeft int    // members that the worst row can still lose, not counting those that are down: -1 when pages are gone
 }
@@ -61,11 +63,11 @@ type Health struct {
 // It walks rows only in groups where some row has fewer than K members up: what
 // is lost there is in the rows.
 func (l *Log) Health() Health {
-	h := Health{RedundancyLeft: l.g.M, Trusted: l.trusted}
+	h := Health{RedundancyLeft: l.g.M}
 	all := uint32(1)<<l.g.Members() - 1
 	for i := range l.groups {
 		g := &l.groups[i]
-		if g.up&^g.lost == all && g.tally.rows == 0 && g.ndoomed+g.erasing+g.ntrusted == 0 {
+		if g.in() == all && g.tally.rows == 0 && g.ndoomed+g.erasing+g.nunsure == 0 {
 			continue
 		}
 		h.DegradedGroups++

@@ -28,6 +28,7 @@ type logPending struct {
 	col     Col
 	up      bool
 	vouched bool
+	viewed  bool     // it holds the record of the group's view
 	missed  []uint64 // bitmap of rows in use that it does not have
 	nmissed uint32   // bits set in missed
 	stale   []uint64 // bitmap of rows that it may hold an old header of that matters (log_erase.go)
@@ -112,7 +113,7 @@ func (g *logGroup) doubtPending() {
 func (l *Log) MayVouch(g GroupID, c Col) bool {
 	gr := &l.groups[g]
 	p := gr.pendingAt(c)
-	if p == nil || !p.up || p.nmissed != 0 || l.staleDead(g, p) {
+	if p == nil || !p.up || !p.viewed || p.nmissed != 0 || l.staleDead(gr, p.stale, p.nstale) {
 		return false
 	}
 	others := 0
@@ -124,16 +125,17 @@ func (l *Log) MayVouch(g GroupID, c Col) bool {
 	return others < max(l.g.M, 1)
 }
 
-// staleDead reports whether p may hold an old header of a row that is not in
-// use. Where the row is, and has nothing in that column, the old header is below
-// the row's, and is erased when that dies; it may live for ever.
-func (l *Log) staleDead(g GroupID, p *logPending) bool {
-	if p.nstale == 0 {
+// staleDead reports whether a member that may hold old headers of these n rows may
+// hold one of a row that is not in use. Where the row is, and has nothing in that
+// column, the old header is below the row's, and is erased when that dies; it may
+// live for ever.
+func (l *Log) staleDead(g *logGroup, rows []uint64, n uint32) bool {
+	if n == 0 {
 		return false
 	}
-	for w, m := range p.stale {
+	for w, m := range rows {
 		for ; m != 0; m &= m - 1 {
-			if l.live[l.row(g, Index(w*64+bits.TrailingZeros64(m)))] == 0 {
+			if l.live[l.rowOf(g, uint32(w*64+bits.TrailingZeros64(m)))] == 0 {
 				return true
 			}
 		}
@@ -188,6 +190,13 @@ func (l *Log) Promote(g GroupID, c Col) {
 		}
 		gr.stale[c], gr.nstale[c] = p.stale, p.nstale
 		gr.moved++
+		if !p.vouched {
+			gr.leaveView(c)
+		}
+		gr.view.copies &^= 1 << c
+		if p.viewed {
+			gr.view.copies |= 1 << c & gr.view.members
+		}
 		gr.removePending(c)
 	})
 	if gr := &l.groups[g]; gr.up&(1<<c) != 0 {

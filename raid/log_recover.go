@@ -9,28 +9,27 @@ import (
 )
 
 // Recovery rebuilds the map of a volume from the slot headers, which lie
-// beside the pages in the servers' memory. The driver reads the headers of all
-// members that it can reach and gives them in, row by row, then the notes,
-// then calls Finish.
+// beside the pages in the servers' memory. The driver tells the log the view of
+// each group (SetView), reads the headers of the members that are in it and can
+// be reached, and gives them in, row by row, then the notes, then calls Finish.
 //
-// Which rows count: a row was answered only when every member that it was
-// sent to had it. When a reachable one of them does not have it, it was never
-// answered and is dropped, and erased afterwards (Log.TakeDoomed): to keep it would let go of an older version that
-// all members have for one that some have. When none of them contradicts, it
-// may have been answered and counts, even if it cannot be decoded: then its
-// pages answer EIO, unless their own member has them, until members return. To
-// drop it would bring back older versions. So what was written but not
-// answered may or may not be there.
+// Which rows count. A row that is not above the number up to which its group is
+// settled was answered, or taken in by an earlier recovery: it counts, whoever
+// lacks it, and who should have it and does not is damaged. When it cannot be
+// decoded its pages answer EIO, unless their own member has them, until members
+// return. To drop it would bring back older versions.
 //
-// A row that was never answered is taken in when the members that lack it
-// cannot be reached, and would be dropped by a later recovery that reaches them,
-// when older versions of its pages may be gone. So rows that may be such are on
-// trust, and the driver moves them at once (TrustVictims; log_trust.go). The
-// limit of this: when the client dies before they are moved (Trusted), and the
-// member that lacks one is read the next time. It may be that they cannot be
-// moved for long, when they cannot be decoded or there are no rows. After a
-// recovery without some members, compare what they hold when they return
-// (SetMissed), and heal.
+// Above that number nobody knows whether a row was answered, and either will do,
+// as long as it stays so. One that can be decoded counts. When too few members
+// are known to have it the driver moves it before the log begins (UnsureVictims),
+// so that the next recovery finds it too. One that cannot be decoded was never
+// answered when a member that it was sent to can be read and does not have it: it
+// is dropped, and erased before the log begins. What remains cannot be decided
+// without members that are away (Incomplete).
+//
+// The decision lasts: the view that the log begins with says that everything up
+// to now is settled. Until then no page is served, and no row is written over that
+// a row above the mark replaces.
 //
 // Of all rows that hold a page the one with the highest Seq counts; a note's
 // record counts with its own Seq. A page that was trimmed reads as zeros once
@@ -39,44 +38,81 @@ type Recovery struct {
 	l    *Log
 	seqs []Seq // page -> Seq of the entry; dropped by Finish
 
-	notes   []recoveredNote
-	recent  [][]recentBatch // group -> batches that may not have been settled, by Seq; dropped by Finish
-	torn    int
-	short   int
-	unnamed int
+	mark   []Seq       // group -> up to where it is settled, as far as is known
+	late   [][]lateRow // group -> rows above that
+	damage []damagedRow
+	notes  []recoveredNote
+
+	judged bool
+	state  Incomplete
+	void   int
 }
+
+// Incomplete is what a recovery could not tell from the members that were read.
+type Incomplete struct {
+	Undecodable int // rows that may have been answered, but cannot be decoded: EIO until members return
+	Unnamed     int // pages of such rows of which not even the number is known. Notes that cannot be read are unnamed too; the driver counts them
+	Doubtful    int // rows that were perhaps answered: whether they were only members tell that are away
+	Overrun     int // rows beyond what a client can have had under way that would be dropped
+	Foreign     int // rows with headers of another version of dmps
+}
+
+// Loss reports whether older versions of pages may be served, or pages be zeros
+// that are not: do not go on without the user's word.
+func (i Incomplete) Loss() bool { return i.Unnamed+i.Doubtful+i.Overrun > 0 }
 
 type recoveredNote struct {
 	slot Slot
 	seq  Seq
 }
 
+type lateRow struct {
+	index Index
+	h     RowHeaders
+}
+
+// damagedRow is a row that these members should have, and do not.
+type damagedRow struct {
+	group GroupID
+	index Index
+	lacks uint32
+}
+
+// lateRows is how many rows above the mark are kept before it is tried again
+// whether they still are.
+const lateRows = 4 * windowBatches * MaxBatchPages
+
 // NewRecovery starts the recovery of an empty log whose members' states are
 // set already.
 func NewRecovery(l *Log) *Recovery {
-	if l.used != 0 || l.mapped != 0 || l.filled != 0 {
+	if l.used != 0 || l.mapped != 0 || l.filled != 0 || l.opened {
 		panic("raid: recovery into a log that is in use")
 	}
-	return &Recovery{l: l, seqs: make([]Seq, l.pages), recent: make([][]recentBatch, len(l.groups))}
+	return &Recovery{l: l, seqs: make([]Seq, l.pages), mark: make([]Seq, len(l.groups)), late: make([][]lateRow, len(l.groups))}
 }
 
-// RowHeaders is what the headers of one row say, without the row tables.
+// RowHeaders is what the headers of one row say.
 type RowHeaders struct {
-	newest Header
-	avail  uint32 // members whose header was read
-	ok     uint32 // of them, those with a sound header that is not empty
-	broken uint32 // those whose header is damaged
-	have   uint32 // those whose header is of the newest Seq
-	stale  uint32 // those that have an older one, which names fewer than all members
+	newest  Header
+	settled Seq    // highest that a sound header says
+	avail   uint32 // members whose header was read
+	ok      uint32 // of them, those with a sound header that is not empty
+	broken  uint32 // those whose header is damaged, or of another place
+	have    uint32 // those whose header is of the newest Seq
+	stale   uint32 // those that have an older one, which names fewer than all members
+	foreign bool   // a header is of another version of dmps
+
+	known   uint16 // data columns whose entry is known
+	entries [MaxData]RowEntry
 }
 
-// Parse takes the headers of one row: headers[c] is that of member c, or nil
-// when the member cannot be read. It is the part of a recovery that needs no
+// Parse takes the headers of the row at site: headers[c] is that of member c, or
+// nil when the member cannot be read. It is the part of a recovery that needs no
 // Log, and so can run side by side.
-func (h *RowHeaders) Parse(g Geometry, headers [][]byte) {
+func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte) {
 	*h = RowHeaders{}
 	var (
-		seqs [MaxData + MaxParity]Seq
+		all  [MaxData + MaxParity]Header
 		thin uint32
 	)
 	for c, b := range headers {
@@ -88,12 +124,17 @@ func (h *RowHeaders) Parse(g Geometry, headers [][]byte) {
 		switch {
 		case err != nil:
 			h.broken |= 1 << c
+			h.foreign = h.foreign || errors.Is(err, ErrHeaderFormat)
 			continue
 		case p.Kind == KindEmpty:
 			continue
+		case p.Site != site || p.Kind != KindPage && p.Kind != KindNotes && p.Kind != KindParity:
+			h.broken |= 1 << c
+			continue
 		}
 		h.ok |= 1 << c
-		seqs[c] = p.Seq
+		h.settled = max(h.settled, p.Settled)
+		all[c] = p
 		if p.Members != uint32(1)<<g.Members()-1 {
 			thin |= 1 << c
 		}
@@ -102,11 +143,35 @@ func (h *RowHeaders) Parse(g Geometry, headers [][]byte) {
 		}
 	}
 	for c := range headers {
-		if h.ok&(1<<c) != 0 && seqs[c] == h.newest.Seq {
+		switch {
+		case h.ok&(1<<c) == 0 || all[c].Seq != h.newest.Seq:
+		case all[c].SameRow(&h.newest):
 			h.have |= 1 << c
+		default:
+			h.broken |= 1 << c
 		}
 	}
 	h.stale = h.ok &^ h.have & thin
+	for c := range g.K {
+		if h.newest.Filled&(1<<c) != 0 {
+			h.column(g, c, headers)
+		}
+	}
+}
+
+// column finds what data column c of the row holds: from its own member, else
+// from any parity member's table.
+func (h *RowHeaders) column(g Geometry, c int, headers [][]byte) {
+	from := h.have & (1<<c | 1<<g.Members() - 1<<g.K)
+	if from == 0 {
+		return
+	}
+	h.known |= 1 << c
+	if m := bits.TrailingZeros32(from); m == c || g.Mirror() {
+		h.entries[c] = entryOf(headers[m])
+	} else {
+		h.entries[c] = ParseRowEntry(headers[m], c)
+	}
 }
 
 // Row takes the headers of one row. Rows must be given in any order, each once.
@@ -115,51 +180,134 @@ func (r *Recovery) Row(g GroupID, i Index, headers [][]byte) error {
 		return fmt.Errorf("recovering row %d of group %d: %d headers for %d members", i, g, len(headers), r.l.g.Members())
 	}
 	var h RowHeaders
-	h.Parse(r.l.g, headers)
-	r.Parsed(g, i, &h, headers)
+	h.Parse(r.l.g, r.l.Site(g, i), headers)
+	r.Parsed(g, i, &h)
 	return nil
 }
 
 // Parsed is Row for headers that h has parsed.
-func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders, headers [][]byte) {
+func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders) {
+	if i < viewRows {
+		return
+	}
+	if h.foreign {
+		r.state.Foreign++
+	}
+	r.mark[g] = max(r.mark[g], h.settled, r.l.groups[g].view.settled)
 	if h.ok == 0 {
 		return
 	}
-	l := r.l
-	l.seq = max(l.seq, h.newest.Seq)
-	gr := &l.groups[g]
-	for m := h.stale; m != 0; m &= m - 1 {
-		l.setStale(gr, Col(bits.TrailingZeros32(m)), i, true) // was out when that row was erased
+	r.l.seq = max(r.l.seq, h.newest.Seq)
+	if h.newest.Seq <= r.mark[g] {
+		r.settled(g, i, h)
+		return
 	}
-	// Data columns that the row does not fill were not sent.
-	unfilled := (uint32(1)<<l.g.K - 1) &^ uint32(h.newest.Filled)
-	sent := h.newest.Members &^ unfilled
-	if h.avail&sent&^h.broken&^h.have != 0 {
-		r.torn++
-		r.saw(g, h.newest.Seq, i, false)
+	r.late[g] = append(r.late[g], lateRow{i, *h})
+	if n := len(r.late[g]); n >= lateRows && n&(n-1) == 0 {
+		r.retry(g)
+	}
+}
+
+// retry takes the rows of g that are not above the mark after all.
+func (r *Recovery) retry(g GroupID) {
+	kept := r.late[g][:0]
+	for k := range r.late[g] {
+		o := &r.late[g][k]
+		if o.h.newest.Seq <= r.mark[g] {
+			r.settled(g, o.index, &o.h)
+		} else {
+			kept = append(kept, *o)
+		}
+	}
+	r.late[g] = kept
+}
+
+// sent is the mask of members that the row was sent to, by what its header says.
+// Data columns that it does not fill were not sent.
+func (r *Recovery) sent(h *RowHeaders) uint32 {
+	return h.newest.Members &^ r.l.unfilledIn(h.newest.Filled)
+}
+
+// unfilledIn is the mask of data columns that a row does not fill.
+func (l *Log) unfilledIn(filled uint16) uint32 { return (uint32(1)<<l.g.K - 1) &^ uint32(filled) }
+
+func (r *Recovery) settled(g GroupID, i Index, h *RowHeaders) {
+	if lacks := h.avail & r.sent(h) &^ h.have; lacks != 0 {
+		r.damage = append(r.damage, damagedRow{g, i, lacks})
+	}
+	r.adopt(g, i, h)
+}
+
+// judge decides about the rows that are above their group's mark, when all have
+// been given in. Those that are dead without them are free before, so that there
+// is room to move to.
+func (r *Recovery) judge() {
+	if r.judged {
+		return
+	}
+	r.judged = true
+	for g := range r.late {
+		r.retry(GroupID(g))
+		r.l.groups[g].mark = r.mark[g]
+	}
+	r.l.advance()
+	r.l.advance()
+	for g := range r.late {
+		void := 0
+		for k := range r.late[g] {
+			o := &r.late[g][k]
+			if !r.unsettled(GroupID(g), o.index, &o.h) {
+				void++
+			}
+		}
+		r.void += void
+		r.state.Overrun += max(0, void-windowBatches*MaxBatchPages)
+	}
+	r.late = nil
+}
+
+// unsettled decides about a row; false: it was never answered.
+func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
+	l := r.l
+	gr := &l.groups[g]
+	known := l.durable(gr, h.have&gr.view.members)
+	decodable := l.CanDecode(h.have, h.newest.Filled)
+	if !decodable && h.avail&r.sent(h)&^h.broken&^h.have != 0 {
 		l.unfree(gr, i)
 		l.giveUp(gr, i)
-		return // was never answered: somebody who would have it does not
+		return false
 	}
-	if !l.CanDecode(h.have, h.newest.Filled) {
-		r.short++
+	r.adopt(g, i, h)
+	switch {
+	case known:
+	case !decodable:
+		r.state.Doubtful++
+	case l.live[l.row(g, i)] > 0:
+		setBit(gr.unsure, uint32(i))
+		gr.nunsure++
+		l.unsure++
 	}
-	// Members that could not be read count as having what was sent to them. One
-	// that is lost never contradicts.
-	r.saw(g, h.newest.Seq, i, sent&^h.avail&^gr.lost != 0)
-	r.adopt(g, i, h.newest, headers, h.have, h.have|unfilled|sent&^h.avail)
+	return true
 }
 
 // adopt takes a row in use for as long as one of its pages is the newest
 // version.
-func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, have, holders uint32) {
+func (r *Recovery) adopt(g GroupID, i Index, h *RowHeaders) {
 	l := r.l
 	gr := &l.groups[g]
 	row := l.row(g, i)
+	for m := h.stale; m != 0; m &= m - 1 {
+		l.setStale(gr, Col(bits.TrailingZeros32(m)), i, true) // was out when that row was erased
+	}
+	if !l.CanDecode(h.have, h.newest.Filled) {
+		r.state.Undecodable++
+	}
 	l.unfree(gr, i)
-	l.tag[row] = TagOf(h.Seq)
-	l.setMissed(gr, uint32(i), holders)
-	l.written(gr, i, h.Members, have)
+	l.tag[row] = TagOf(h.newest.Seq)
+	// Members that could not be read count as having what was sent to them, and
+	// are compared with the map when they can.
+	l.setMissed(gr, uint32(i), h.have|l.unfilledIn(h.newest.Filled)|r.sent(h)&^h.avail)
+	l.written(gr, i, h.newest.Members, h.have)
 	l.live[row] = 1
 	gr.hist[1]++
 	gr.used++
@@ -168,59 +316,42 @@ func (r *Recovery) adopt(g GroupID, i Index, h Header, headers [][]byte, have, h
 	for c := range l.g.K {
 		s := first + Slot(c)
 		l.rev[s] = backUnfilled
-		if h.Filled&(1<<c) == 0 {
+		if h.newest.Filled&(1<<c) == 0 {
 			continue
 		}
-		e, known := r.column(c, headers, have)
-		if !known {
-			r.unnamed++
-			l.rev[s] = backNote // filled, and dead for all that is known
+		if h.known&(1<<c) == 0 {
+			r.state.Unnamed++
+			l.rev[s] = backDead // for all that is known
 			continue
 		}
+		e := h.entries[c]
 		if e.Kind == KindNotes {
 			// Its records are read later; until Finish the slot counts as live.
-			l.rev[s] = backNote
+			l.rev[s] = backDead
 			l.enliven(row)
-			r.notes = append(r.notes, recoveredNote{slot: s, seq: h.Seq})
+			r.notes = append(r.notes, recoveredNote{slot: s, seq: h.newest.Seq})
 			continue
 		}
 		if uint64(e.Page) >= l.pages {
-			l.rev[s] = backNote // filled, and dead
+			l.rev[s] = backDead
 			continue
 		}
 		l.rev[s] = back(e.Page)
-		if r.seqs[e.Page] >= h.Seq {
+		if r.seqs[e.Page] >= h.newest.Seq {
 			continue
 		}
-		r.seqs[e.Page] = h.Seq
+		r.seqs[e.Page] = h.newest.Seq
 		l.enliven(row)
 		l.point(e.Page, storedEntry(s))
 	}
 	l.kill(first)
 }
 
-// column says what data column c of a row holds: from its own member, else
-// from any parity member's table.
-func (r *Recovery) column(c int, headers [][]byte, have uint32) (RowEntry, bool) {
-	if have&(1<<c) != 0 {
-		return entryOf(headers[c]), true
-	}
-	for m := r.l.g.K; m < r.l.g.Members(); m++ {
-		if have&(1<<m) == 0 {
-			continue
-		}
-		if r.l.g.Mirror() {
-			return entryOf(headers[m]), true
-		}
-		return ParseRowEntry(headers[m], c), true
-	}
-	return RowEntry{}, false
-}
-
 // Notes gives the slots of the note pages that were found, newest first. Read
 // each; hand all of them to Note in any order, then all of them to Bind in the
 // order given here.
 func (r *Recovery) Notes() []Slot {
+	r.judge()
 	slices.SortFunc(r.notes, func(a, b recoveredNote) int { return cmp.Compare(b.seq, a.seq) })
 	s := make([]Slot, len(r.notes))
 	for i := range r.notes {
@@ -308,22 +439,48 @@ func (l *Log) growNotes() (NoteID, bool) {
 	return l.NewNote(true)
 }
 
-// Incomplete reports what the members that were read could not tell. Rows may
-// have been answered, but cannot be decoded. Unnamed are those of their pages
-// of which not even the number is known: older versions of them may have been
-// recovered, so do not go on without the user's word. Notes in such rows that
-// cannot be read are unnamed too; the driver counts them.
-func (r *Recovery) Incomplete() (rows, unnamed int) { return r.short, r.unnamed }
+// Incomplete reports what the members that were read could not tell, once Notes was
+// called.
+func (r *Recovery) Incomplete() Incomplete { return r.state }
 
-// Finish ends the recovery. It reports how many rows were dropped because
-// they were never answered.
-func (r *Recovery) Finish() (torn int) {
+// Finish ends the recovery. It reports how many rows are dropped because they were
+// never answered. Before Begin they must be erased (TakeDoomed), what is unsure
+// moved (UnsureVictims), and each group have a view (TakeView).
+func (r *Recovery) Finish() (void int) {
+	r.judge()
 	for _, n := range r.notes {
 		r.l.kill(n.slot)
 	}
-	r.trust()
-	r.seqs = nil
-	return r.torn
+	r.seqs, r.notes = nil, nil
+	return r.void
+}
+
+// Damaged calls f for each member with the number of rows in use that it should
+// have had and did not.
+func (r *Recovery) Damaged(f func(g GroupID, c Col, rows int)) {
+	counts := make(map[GroupID]*[MaxData + MaxParity]int)
+	for _, d := range r.damage {
+		if r.l.live[r.l.row(d.group, d.index)] == 0 {
+			continue
+		}
+		n := counts[d.group]
+		if n == nil {
+			n = new([MaxData + MaxParity]int)
+			counts[d.group] = n
+		}
+		for m := d.lacks; m != 0; m &= m - 1 {
+			n[bits.TrailingZeros32(m)]++
+		}
+	}
+	for g := range r.l.groups {
+		if n := counts[GroupID(g)]; n != nil {
+			for c, rows := range n {
+				if rows > 0 {
+					f(GroupID(g), Col(c), rows)
+				}
+			}
+		}
+	}
 }
 
 // StartSeq makes sure that the next batch is numbered above s. The driver

@@ -9,6 +9,7 @@ func (l *Log) Replace(g GroupID, c Col) {
 	l.setMask(g, func(gr *logGroup) {
 		gr.up &^= 1 << c
 		gr.lost &^= 1 << c
+		gr.leaveView(c)
 	})
 	l.ForgetStale(g, c)
 	for i := range Index(l.nrows) {
@@ -24,7 +25,7 @@ func (l *Log) Missing(g GroupID, c Col) int { return int(l.groups[g].nmissed[c])
 // MissingRow is a row that a member has to be given.
 type MissingRow struct {
 	Index  Index
-	Tag    uint16 // of the batch that wrote it
+	Tag    uint32 // of the batch that wrote it
 	Filled uint16 // data columns that hold anything
 	Have   uint32 // members that hold it and are up
 }

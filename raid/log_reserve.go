@@ -11,17 +11,27 @@ type Placement struct {
 	Members uint32 // the members to write; the others of the group are down or lost
 	Named   uint32 // those of Members that the headers name: a recovery takes it that each of them has an answered row
 	Second  uint32 // columns whose pending member is written too
-	N       int    // pages
+	Settled Seq    // what the headers say of the batches before
+	Pages   int    // pages of the batch
+	N       int    // places that are filled: pages, and copies of them (CopyOf)
 	Rows    int    // ceil(N / K)
 	Index   [MaxBatchPages]Index
+}
 
-	wave uint8 // groupWaves.now when it was made
+// CopyOf is the page of the batch that lies in place i: i itself, or, in the places
+// from Pages on, the page in column 0 of the same row. A row that does not fill its
+// columns has such copies when too few members would know of it otherwise.
+func (p *Placement) CopyOf(i int) int {
+	if i < p.Pages {
+		return i
+	}
+	return i % p.Rows
 }
 
 // At is the place of page i of the batch.
 func (p *Placement) At(i int) (Col, Index) { return Col(i / p.Rows), p.Index[i%p.Rows] }
 
-// Column gives the range [from, to) of the batch's pages that column c holds.
+// Column gives the range [from, to) of the batch's places that column c holds.
 // The first of them is in row 0, the next in row 1, and so on.
 func (p *Placement) Column(c Col) (from, to int) {
 	return min(int(c)*p.Rows, p.N), min((int(c)+1)*p.Rows, p.N)
@@ -43,13 +53,14 @@ func (l *Log) MaxPages() int { return MaxBatchPages * l.g.K }
 // Reserve takes free rows for a batch of n pages, 1..MaxPages, and gives the
 // batch its Seq. It prefers groups with all members up, takes turns among
 // them, and falls back to the group with the most members up; there, at least
-// the minimum of members are. It may place fewer pages than asked (p.N): then
+// the minimum of members are. It may place fewer pages than asked (p.Pages): then
 // the group had no more rows. It reports false when no row can be had: clean,
 // or wait for members to come back.
 //
-// Only moves may take the last rows: the cleaner needs some to gain more.
+// Only moves may take the last rows: the cleaner needs some to gain more. And until
+// Begin there are only moves.
 func (l *Log) Reserve(n int, move bool, p *Placement) bool {
-	if l.free == 0 || (!move && l.free <= l.reserve) {
+	if l.free == 0 || (!move && l.free <= l.reserve) || l.Exhausted() {
 		return false
 	}
 	want := uint32(min(MaxBatchPages, (n+l.g.K-1)/l.g.K))
@@ -63,11 +74,11 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 			i -= len(l.groups)
 		}
 		g := &l.groups[i]
-		if g.nfree == 0 || !l.writable(g) || !l.mayPlace(g) {
+		if g.nfree == 0 || !l.writable(g) || !l.mayPlace(g, move) {
 			continue
 		}
 		// Columns in doubt are written, but not named: rather elsewhere.
-		up := bits.OnesCount32(g.up&^g.lost) + bits.OnesCount32(g.up&^g.lost&^g.doubt)
+		up := bits.OnesCount32(g.in()) + bits.OnesCount32(g.in()&^g.doubt)
 		have := min(g.nfree, want)
 		if up > bestUp || (up == bestUp && have > bestFree) {
 			best, bestUp, bestFree = i, up, have
@@ -85,16 +96,31 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 	}
 	g := &l.groups[best]
 	p.Group = GroupID(best)
-	p.Members = g.up &^ g.lost
+	p.Members = g.in()
 	p.Named = p.Members &^ g.doubt
 	p.Second = g.second()
 	p.Rows = int(bestFree)
-	p.N = min(n, p.Rows*l.g.K)
-	p.Rows = (p.N + l.g.K - 1) / l.g.K
+	p.Pages = min(n, p.Rows*l.g.K)
+	p.Rows = (p.Pages + l.g.K - 1) / l.g.K
+	p.N = max(p.Pages, p.Rows*l.columns(p))
+	p.Settled = l.settled(g)
 	p.Seq = l.NextSeq()
-	l.place(g, p)
+	g.window.push(p.Seq)
 	l.take(g, p)
 	return true
+}
+
+// columns is how many data columns every row of p has to fill, so that the members
+// that the headers name and that are sent something are more than M: those know
+// of the row. (Parity members are always sent something.) It is K where there are
+// not that many members: then see GuardThin.
+func (l *Log) columns(p *Placement) int {
+	parity := l.all() &^ (1<<l.g.K - 1)
+	n := p.Pages / p.Rows
+	for n < l.g.K && popcount(p.Named&(parity|(1<<n-1))) <= l.g.M {
+		n++
+	}
+	return n
 }
 
 // take moves p.Rows rows from free to reserved: the longer runs ahead of the
@@ -122,12 +148,8 @@ func (l *Log) take(g *logGroup, p *Placement) {
 // land in them later.
 func (l *Log) Abandon(p *Placement) {
 	g := &l.groups[p.Group]
-	g.placed(p)
+	g.window.end(p.Seq, batchVoid)
 	for _, i := range p.Index[:p.Rows] {
-		if l.g.M == 0 {
-			l.release(g, i) // no recovery goes without the member that lacks it
-			continue
-		}
 		l.giveUp(g, i)
 	}
 }
@@ -161,8 +183,8 @@ func (l *Log) unfree(g *logGroup, i Index) {
 
 // writable reports whether rows of g can be written at all.
 func (l *Log) writable(g *logGroup) bool {
-	up := g.up &^ g.lost
-	return bits.OnesCount32(up) >= l.minAck && bits.OnesCount32(up&^g.doubt) >= l.g.K && l.mayMiss(g, up&^g.doubt)
+	in := g.in()
+	return bits.OnesCount32(in) >= l.minAck && bits.OnesCount32(in&^g.doubt) >= l.g.K && l.durable(g, in&^g.doubt)
 }
 
 // bury puts a row whose last live slot died into limbo.
@@ -179,8 +201,15 @@ func (l *Log) Limbo() bool { return l.limbo[0].n+l.limbo[1].n != 0 }
 
 // Advance ends a read epoch: rows that died in the epoch before the current
 // one are free, those of the current one wait for the next Advance. Call it
-// when every read that was looked up before the previous Advance has ended.
+// when every read that was looked up before the previous Advance has ended. Until
+// Begin nothing is freed: what a recovery took in may not last.
 func (l *Log) Advance() {
+	if l.opened {
+		l.advance()
+	}
+}
+
+func (l *Log) advance() {
 	q := &l.limbo[1]
 	for q.head != 0 {
 		row := q.head - 1

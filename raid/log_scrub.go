@@ -3,7 +3,7 @@ package raid
 // UsedRow is a row in use, as it has to lie in its members.
 type UsedRow struct {
 	Index   Index
-	Tag     uint16 // of the batch that wrote it
+	Tag     uint32 // of the batch that wrote it
 	Filled  uint16 // data columns that hold anything
 	Holders uint32 // members that hold it, whether or not they can be reached
 }
@@ -26,7 +26,7 @@ func (l *Log) UsedRows(g GroupID, start Index, dst []UsedRow) ([]UsedRow, Index)
 
 // InUse reports whether row i of group g is in use and still the one that was
 // written with this tag.
-func (l *Log) InUse(g GroupID, i Index, tag uint16) bool {
+func (l *Log) InUse(g GroupID, i Index, tag uint32) bool {
 	row := l.row(g, i)
 	return l.live[row] > 0 && l.tag[row] == tag
 }

@@ -2,12 +2,14 @@ package raid
 
 import "math/bits"
 
-// A thin row is one that at most M members hold. Any K others may be all that a
-// later client reaches: when K <= M, none of those knows of the row, and an
-// older version of its pages would be served without a word; nor is a client
-// that was replaced fenced where it can still write such rows. So where the log
-// is guarded a thin row is written only while the absence of every member that
-// misses it is noted by somebody whom the next client asks first.
+// A thin row is one that at most M members know of. Any K others may be all that a
+// later client reaches: none of those knows of the row, and an older version of
+// its pages would be served without a word; nor is a client that was replaced
+// fenced where it can still write such rows. With K > M no row has to be thin: K
+// members are needed to write at all, and Reserve has more than M of them know of
+// it. With K <= M the log is guarded: a thin row is written only while the absence
+// of every member that misses it is noted by somebody whom the next client asks
+// first.
 
 // GuardThin has the log refuse thin rows that miss members whose absence is not
 // noted. Without redundancy by copies (K > M) it changes nothing.
@@ -30,7 +32,7 @@ func (l *Log) Unnoted(g GroupID) uint32 {
 	gr := &l.groups[g]
 	up := gr.up &^ gr.lost
 	named := up &^ gr.doubt // a column in doubt may have a member that does not get the rows
-	if bits.OnesCount32(up) < l.minAck || l.mayMiss(gr, named) {
+	if bits.OnesCount32(up) < l.minAck || l.durable(gr, named) {
 		return 0
 	}
 	return l.absent(named) &^ gr.noted
@@ -38,11 +40,6 @@ func (l *Log) Unnoted(g GroupID) uint32 {
 
 // MayCommit reports whether the rows of a placement may be answered, now that
 // its members have them: a note may have been taken back since Reserve.
-func (l *Log) MayCommit(p *Placement) bool { return l.mayMiss(&l.groups[p.Group], p.Named) }
+func (l *Log) MayCommit(p *Placement) bool { return l.durable(&l.groups[p.Group], p.Named) }
 
 func (l *Log) absent(members uint32) uint32 { return (uint32(1)<<l.g.Members() - 1) &^ members }
-
-// mayMiss reports whether rows of g may be held by these members alone.
-func (l *Log) mayMiss(g *logGroup, members uint32) bool {
-	return !l.guarded || bits.OnesCount32(members) > l.g.M || l.absent(members)&^g.noted == 0
-}

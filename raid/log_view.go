@@ -1,0 +1,219 @@
+package raid
+
+import "math/bits"
+
+// The view of a group is the set of members that belong to it: who is in it may
+// hold nothing but what the map knows of, dead rows that do not matter, and
+// batches that are not settled. A recovery believes only these; what others hold
+// is compared with the map before they are used. A member leaves the view when
+// it is out and may keep a batch that was given up, or was never read by this
+// client; it comes back when that is erased.
+//
+// The view is stored in the group itself: a header of KindView in one of the
+// first viewRows rows, at all members in it that are up, always more than M (or
+// with the others noted, GuardThin). So whoever can recover the group at all finds
+// it, and a client that was replaced cannot store a row at more than M members
+// without one that its successor has in its view, where it is refused.
+//
+//	TakeView -> the record is written to View.To -> Installed
+//
+// A record is written over the older one of two, so that the one in force stays
+// until its successor is. After a recovery the newest that was found may be at few
+// members, since its writer was lost: it is completed first.
+const viewRows = 2
+
+type groupView struct {
+	members uint32 // who belongs to the group
+	copies  uint32 // who is known to hold the record in force
+	seq     Seq    // of the record in force; 0: there is none
+	settled Seq    // in the record in force
+	slot    Index  // where it lies
+	taken   bool   // between TakeView and Installed
+	own     bool   // it was made in this life
+}
+
+// View is a record to be written: the header of slot Index of the group's chunks,
+// without a page, at each of the members in To and each pending member in Second.
+type View struct {
+	Group   GroupID
+	Index   Index
+	Seq     Seq
+	Settled Seq
+	Members uint32
+	To      uint32
+	Second  uint32
+}
+
+// ViewHeader is the record as it is stored.
+func (l *Log) ViewHeader(v *View) Header {
+	return Header{Kind: KindView, Members: v.Members, Seq: v.Seq, Settled: v.Settled, Site: l.Site(v.Group, v.Index)}
+}
+
+// in is the mask of members that rows are written to.
+func (g *logGroup) in() uint32 { return g.up &^ g.lost & g.view.members }
+
+// durable reports whether what these members of g have survives as much as rows
+// have to: more than M of them have it, or the others are noted.
+func (l *Log) durable(g *logGroup, members uint32) bool {
+	switch {
+	case bits.OnesCount32(members) > l.g.M:
+		return true
+	case l.g.K > l.g.M || members == 0:
+		return false
+	}
+	return !l.guarded || l.absent(members)&^g.noted == 0
+}
+
+// wanted is the view that g should have.
+func (l *Log) wanted(g *logGroup) uint32 {
+	up := g.up &^ g.lost &^ g.doubt
+	want := uint32(0)
+	for m := up; m != 0; m &= m - 1 {
+		if c := bits.TrailingZeros32(m); g.view.members&(1<<c) != 0 || !l.staleDead(g, g.stale[c], g.nstale[c]) {
+			want |= 1 << c
+		}
+	}
+	if g.nvoid == 0 && g.view.own {
+		want |= g.view.members &^ g.up &^ g.lost // out, and keeps nothing that matters
+	}
+	return want
+}
+
+// TakeView gives a record that has to be written, or false. One record of a group
+// is on its way at a time.
+func (l *Log) TakeView(v *View) bool {
+	for i := range l.groups {
+		if g := &l.groups[i]; !g.view.taken && (l.completeView(g, v) || l.nextView(g, v)) {
+			v.Group = GroupID(i)
+			g.view.taken = true
+			return true
+		}
+	}
+	return false
+}
+
+// completeView gives the record in force to those who lack it.
+func (l *Log) completeView(g *logGroup, v *View) bool {
+	r := &g.view
+	*v = View{Index: r.slot, Seq: r.seq, Settled: r.settled, Members: r.members, To: g.in() &^ r.copies}
+	for _, p := range g.pending {
+		if p.up && !p.viewed {
+			v.Second |= 1 << p.col
+		}
+	}
+	return r.seq != 0 && v.To|v.Second != 0
+}
+
+// nextView gives another record when the group should have one. What a recovery
+// found is settled first, under the view that it found.
+func (l *Log) nextView(g *logGroup, v *View) bool {
+	r := &g.view
+	want := l.wanted(g)
+	if r.own && want == r.members || !l.durable(g, want&g.up) || r.seq != 0 && !l.durable(g, r.copies) {
+		return false
+	}
+	if !l.opened && g.nvoid+g.nunsure > 0 {
+		return false
+	}
+	*v = View{Seq: l.NextSeq(), Settled: l.settled(g), Members: want, To: want & g.up, Second: g.second()}
+	if r.seq != 0 {
+		v.Index = r.slot ^ 1
+	}
+	if !l.opened {
+		v.Settled = v.Seq - 1
+	}
+	return true
+}
+
+// Installed ends the writing of a record that the members in done and the pending
+// members in second have. The condition of Abandon holds here too.
+func (l *Log) Installed(v *View, done, second uint32) {
+	l.setMask(v.Group, func(g *logGroup) {
+		r := &g.view
+		r.taken = false
+		done &= v.To
+		switch {
+		case v.Seq == r.seq:
+			r.copies |= done &^ g.lost & r.members
+		case done != v.To || !l.durable(g, done) || v.Members&^r.members&^g.up != 0:
+			return
+		default:
+			*r = groupView{members: v.Members &^ g.lost, copies: done &^ g.lost, seq: v.Seq, settled: v.Settled, slot: v.Index, own: true}
+			for _, p := range g.pending {
+				p.viewed = false
+			}
+		}
+		for _, p := range g.pending {
+			p.viewed = p.viewed || v.Second&second&(1<<p.col) != 0
+		}
+	})
+}
+
+// InView reports whether member c belongs to group g, and holds the record that
+// says so.
+func (l *Log) InView(g GroupID, c Col) bool {
+	r := &l.groups[g].view
+	return r.own && r.members&r.copies&(1<<c) != 0
+}
+
+// leaveView takes member c out: it is another chunk, or holds nothing any more.
+func (g *logGroup) leaveView(c Col) {
+	g.view.members &^= 1 << c
+	g.view.copies &^= 1 << c
+}
+
+// SetView tells the log of a recovery the view rows of group g: headers[i][c] is
+// that of row i at member c, or nil when the member cannot be read. It gives the
+// members that the recovery may believe, and false when no record was found.
+func (l *Log) SetView(g GroupID, headers [viewRows][][]byte) (believed uint32, found bool) {
+	gr := &l.groups[g]
+	for i := range headers {
+		for c, b := range headers[i] {
+			if b == nil {
+				continue
+			}
+			h, err := ParseHeader(b)
+			if err != nil || h.Kind != KindView || h.Site != l.Site(g, Index(i)) {
+				continue
+			}
+			l.seq = max(l.seq, h.Seq)
+			if h.Seq > gr.view.seq {
+				l.setMask(g, func(gr *logGroup) {
+					gr.view = groupView{members: h.Members & l.all(), seq: h.Seq, settled: h.Settled, slot: Index(i)}
+				})
+			}
+			if h.Seq == gr.view.seq {
+				gr.view.copies |= 1 << c
+			}
+		}
+	}
+	return gr.view.members, gr.view.seq != 0
+}
+
+// AcceptView has a group whose view is not known believe these members: who they
+// are is lost with more than M of them.
+func (l *Log) AcceptView(g GroupID, members uint32) {
+	l.setMask(g, func(gr *logGroup) { gr.view = groupView{members: members} })
+}
+
+// ViewRows is how many rows of a group hold its view.
+const ViewRows = viewRows
+
+// Unsettled reports what keeps the log from Begin: rows to be erased, rows to be
+// moved, and groups without a view of this client.
+func (l *Log) Unsettled() (void, unsure uint64, views int) {
+	for i := range l.groups {
+		if !l.groups[i].view.own {
+			views++
+		}
+	}
+	return l.voids, l.unsure, views
+}
+
+// Begin opens the log for page-outs. What it holds must be settled.
+func (l *Log) Begin() {
+	if void, unsure, views := l.Unsettled(); void+unsure != 0 || views != 0 {
+		panic("raid: a log that is not settled begins")
+	}
+	l.opened = true
+}
