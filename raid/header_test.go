@@ -19,8 +19,8 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-// goldenHeaders are headers and their bytes as they lie in servers' memory.
-// The checksums come from another implementation of CRC-32C.
+// goldenHeaders are headers of format 2 and their bytes as they lie in servers'
+// memory. They come from another implementation, checksums included.
 var goldenHeaders = []struct {
 	name  string
 	h     Header
@@ -30,30 +30,44 @@ var goldenHeaders = []struct {
 	{
 		name: "page",
 		h: Header{Kind: KindPage, Filled: 0x0f, Members: 0x3f, Page: 0x0102030405060708, Seq: 0x1112131415161718,
-			Epoch: 0x21222324, CRC: 0x31323334},
-		bytes: "01000f003f000000" + "0807060504030201" + "1817161514131211" + "24232221" + "34333231" + "00000000" + "2aff713c",
+			Settled: 0x1112131415161710, CRC: 0x31323334, Site: Site{Volume: 0x21222324, Group: 0x41424344, Index: 0x51525354}},
+		bytes: "d20100000f0000003f00000024232221" + "0807060504030201" + "1817161514131211" + "1017161514131211" +
+			"44434241" + "54535251" + zeros32 + "34333231" + "fd342e94",
 	},
 	{
-		name:  "fill",
-		h:     Header{Kind: KindFill, Fill: 0xaa, Filled: 1, Members: 1, Page: 9, Seq: 8, Epoch: 7},
-		bytes: "02aa010001000000" + "0900000000000000" + "0800000000000000" + "07000000" + "00000000" + "00000000" + "0318158d",
+		name: "fill",
+		h:    Header{Kind: KindFill, Fill: 0xaa, Filled: 1, Members: 1, Page: 9, Seq: 8, Site: Site{Volume: 7}},
+		bytes: "d202aa00010000000100000007000000" + "0900000000000000" + "0800000000000000" + "0000000000000000" +
+			"00000000" + "00000000" + zeros32 + "00000000" + "a7eddce0",
+	},
+	{
+		name: "view",
+		h:    Header{Kind: KindView, Members: 0x3d, Seq: 8, Settled: 7, Site: Site{Volume: 7, Group: 6, Index: 1}},
+		bytes: "d2050000000000003d00000007000000" + "0000000000000000" + "0800000000000000" + "0700000000000000" +
+			"06000000" + "01000000" + zeros32 + "00000000" + "1d5df2b6",
 	},
 	{
 		name: "parity",
-		h:    Header{Kind: KindParity, Filled: 0b1011, Members: 0x3f, Seq: 2, Epoch: 1, CRC: 0x55},
+		h:    Header{Kind: KindParity, Filled: 0b1011, Members: 0x3f, Seq: 2, Settled: 1, CRC: 0x55, Site: Site{Volume: 1, Group: 3, Index: 4}},
 		table: []RowEntry{
 			{Page: 0x0807060504030201, CRC: 0x0d0c0b0a, Kind: KindPage},
 			{CRC: 7, Kind: KindNotes},
 			{},
 			{Page: 3, CRC: 4, Kind: KindPage},
 		},
-		bytes: "04000b003f000000" + "0000000000000000" + "0200000000000000" + "01000000" + "55000000" + "00000000" + "e7dfdfbc" +
-			"0102030405060708" + "0a0b0c0d" + "01000000" +
-			"0000000000000000" + "07000000" + "03000000" +
-			"0000000000000000" + "00000000" + "00000000" +
-			"0300000000000000" + "04000000" + "01000000",
+		bytes: "d20400000b0000003f00000001000000" + "0000000000000000" + "0200000000000000" + "0100000000000000" +
+			"03000000" + "04000000" + zeros32 + "55000000" + "9366e503" +
+			"0102030405060708" + "0a0b0c0d" + "01000000" + zeros24 +
+			"0000000000000000" + "07000000" + "03000000" + zeros24 +
+			"0000000000000000" + "00000000" + "00000000" + zeros24 +
+			"0300000000000000" + "04000000" + "01000000" + zeros24,
 	},
 }
+
+const (
+	zeros24 = "000000000000000000000000000000000000000000000000"
+	zeros32 = zeros24 + "0000000000000000"
+)
 
 func encode(h Header, table []RowEntry) []byte {
 	b := bytes.Repeat([]byte{0xff}, HeaderSize+len(table)*RowEntrySize)
@@ -129,8 +143,13 @@ var anyHeader = rapid.Custom(func(t *rapid.T) Header {
 		Members: rapid.Uint32().Draw(t, "members"),
 		Page:    PageNo(rapid.Uint64().Draw(t, "page")),
 		Seq:     Seq(rapid.Uint64().Draw(t, "seq")),
-		Epoch:   rapid.Uint32().Draw(t, "epoch"),
+		Settled: Seq(rapid.Uint64().Draw(t, "settled")),
 		CRC:     rapid.Uint32().Draw(t, "crc"),
+		Site: Site{
+			Volume: rapid.Uint32().Draw(t, "volume"),
+			Group:  GroupID(rapid.Uint32().Draw(t, "group")),
+			Index:  Index(rapid.Uint32().Draw(t, "index")),
+		},
 	}
 })
 
@@ -187,35 +206,58 @@ func TestEmptyHeader(t *testing.T) {
 
 // seal makes the checksum of b right, whatever b holds.
 func seal(b []byte) []byte {
-	binary.LittleEndian.PutUint32(b[36:], headerCRC(b))
+	binary.LittleEndian.PutUint32(b[headerSum:], headerCRC(b))
 	return b
+}
+
+func set(b []byte, at int, v byte) []byte {
+	b[at] = v
+	return seal(b)
 }
 
 // What no writer of this version produces is refused even with a right
 // checksum.
 func TestHeaderRefusals(t *testing.T) {
 	page := func() []byte { return unhex(t, goldenHeaders[0].bytes) }
-	parity := func() []byte { return unhex(t, goldenHeaders[2].bytes) }
+	parity := func() []byte { return unhex(t, goldenHeaders[3].bytes) }
 	for name, b := range map[string][]byte{
 		"nothing":                   nil,
 		"one byte short":            page()[:HeaderSize-1],
 		"one byte long":             append(page(), 0),
 		"half an entry":             parity()[:HeaderSize+RowEntrySize/2],
 		"too long":                  make([]byte, MaxHeaderSize+RowEntrySize),
-		"unknown kind":              seal(append([]byte{byte(KindParity) + 1}, page()[1:]...)),
-		"empty, with a seq":         seal(append([]byte{byte(KindEmpty)}, page()[1:]...)),
+		"unknown kind":              set(page(), 1, byte(KindView)+1),
+		"empty, with a seq":         set(page(), 1, byte(KindEmpty)),
+		"another format":            set(page(), 0, headerFormat+1),
+		"empty of no format":        set(page(), 0, 0),
 		"page with a row table":     seal(append(page(), make([]byte, RowEntrySize)...)),
-		"parity without row table":  seal(append([]byte{byte(KindParity)}, page()[1:]...)),
+		"parity without row table":  set(page(), 1, byte(KindParity)),
+		"view with a row table":     set(parity(), 1, byte(KindView)),
 		"row table of another K":    parity()[:HeaderSize+3*RowEntrySize],
-		"reserved":                  seal(func() []byte { b := page(); b[33] = 1; return b }()),
-		"reserved in table":         seal(func() []byte { b := parity(); b[HeaderSize+13] = 1; return b }()),
-		"parity in table":           seal(func() []byte { b := parity(); b[HeaderSize+12] = byte(KindParity); return b }()),
-		"filled, but not in table":  seal(func() []byte { b := parity(); b[2] |= 1 << 2; return b }()),
-		"in table, but not filled":  seal(func() []byte { b := parity(); b[2] &^= 1 << 0; return b }()),
+		"reserved":                  set(page(), 3, 1),
+		"reserved beside filled":    set(page(), 7, 1),
+		"key id":                    set(page(), 48, 1),
+		"page tag":                  set(page(), 71, 1),
+		"header tag":                set(page(), 79, 1),
+		"reserved in table":         set(parity(), HeaderSize+13, 1),
+		"tag in table":              set(parity(), HeaderSize+16, 1),
+		"parity in table":           set(parity(), HeaderSize+12, byte(KindParity)),
+		"filled, but not in table":  set(parity(), 4, 0b1111),
+		"in table, but not filled":  set(parity(), 4, 0b1010),
 		"checksum over header only": func() []byte { b := parity(); b[HeaderSize] ^= 1; return b }(),
 	} {
 		if h, err := ParseHeader(b); !errors.Is(err, ErrBadHeader) {
 			t.Errorf("%s: %+v, %v", name, h, err)
+		}
+	}
+}
+
+// A header of a later version is told from one that was damaged.
+func TestHeaderOfAnotherFormat(t *testing.T) {
+	for _, at := range []int{0, 3, 6, 48} {
+		b := unhex(t, goldenHeaders[0].bytes)
+		if _, err := ParseHeader(set(b, at, b[at]+1)); !errors.Is(err, ErrHeaderFormat) {
+			t.Errorf("byte %d: %v", at, err)
 		}
 	}
 }
@@ -238,8 +280,8 @@ func TestHeaderBytes(t *testing.T) {
 		{Geometry{K: 1}, 0, HeaderSize},
 		{Geometry{K: 1, M: 2}, 2, HeaderSize}, // a copy, header and all
 		{Geometry{K: 4, M: 2}, 3, HeaderSize},
-		{Geometry{K: 4, M: 2}, 4, HeaderSize + 64},
-		{Geometry{K: 4, M: 2}, 5, HeaderSize + 64},
+		{Geometry{K: 4, M: 2}, 4, HeaderSize + 160},
+		{Geometry{K: 4, M: 2}, 5, HeaderSize + 160},
 		{Geometry{K: MaxData, M: MaxParity}, MaxData, MaxHeaderSize},
 	} {
 		if got := HeaderBytes(test.g, test.c); got != test.want {
@@ -249,7 +291,7 @@ func TestHeaderBytes(t *testing.T) {
 }
 
 func TestHeaderDoesNotAllocate(t *testing.T) {
-	h, table := goldenHeaders[2].h, goldenHeaders[2].table
+	h, table := goldenHeaders[3].h, goldenHeaders[3].table
 	b := make([]byte, HeaderSize+len(table)*RowEntrySize)
 	if n := testing.AllocsPerRun(100, func() {
 		h.Put(b, table)
@@ -298,7 +340,7 @@ func fuzzHeader(t *testing.T, b []byte) {
 }
 
 func BenchmarkHeaderPut(b *testing.B) {
-	h, table := goldenHeaders[2].h, goldenHeaders[2].table
+	h, table := goldenHeaders[3].h, goldenHeaders[3].table
 	buf := make([]byte, HeaderSize+len(table)*RowEntrySize)
 	for b.Loop() {
 		h.Put(buf, table)
@@ -306,7 +348,7 @@ func BenchmarkHeaderPut(b *testing.B) {
 }
 
 func BenchmarkParseHeader(b *testing.B) {
-	buf := encode(goldenHeaders[2].h, goldenHeaders[2].table)
+	buf := encode(goldenHeaders[3].h, goldenHeaders[3].table)
 	for b.Loop() {
 		if _, err := ParseHeader(buf); err != nil {
 			b.Fatal(err)

@@ -96,7 +96,7 @@ type logGroup struct {
 	erasing uint32                        // rows between TakeDoomed and Erased
 	stale   [MaxData + MaxParity][]uint64 // rows that this member may hold an old header of that matters
 	nstale  [MaxData + MaxParity]uint32
-	moved   uint32 // counts promotions: an erasure that was under way did not meet the new member
+	moved   uint32 // counts members that were replaced: what was under way did not meet the new one
 
 	mark    Seq // up to where the recovery found the group settled
 	window  window

@@ -30,7 +30,7 @@ func newChurn(t testing.TB, g Geometry, groups int, rows uint32, fill int) *chur
 			log.SetUp(GroupID(i), Col(c), true)
 		}
 	}
-	return &churn{log: log, rnd: newRand(uint64(fill))}
+	return &churn{log: begin(log), rnd: newRand(uint64(fill))}
 }
 
 // write writes the pages in batches of up to n, cleaning when the log asks
@@ -132,7 +132,7 @@ func TestCleanerNeverStuckProperty(t *testing.T) {
 				log.SetUp(GroupID(i), Col(c), true)
 			}
 		}
-		c := &churn{log: log, rnd: newRand(rapid.Uint64().Draw(t, "seed"))}
+		c := &churn{log: begin(log), rnd: newRand(rapid.Uint64().Draw(t, "seed"))}
 		if err := c.write(c.all(), batch); err != nil {
 			t.Fatal(err)
 		}
@@ -193,7 +193,7 @@ func TestBoundProperty(t *testing.T) {
 				log.SetUp(GroupID(i), Col(c), true)
 			}
 		}
-		c := &churn{log: log, rnd: newRand(rapid.Uint64().Draw(t, "seed"))}
+		c := &churn{log: begin(log), rnd: newRand(rapid.Uint64().Draw(t, "seed"))}
 		// Much of it once, some of it often: as sparse as it gets.
 		for range rapid.IntRange(1, 4).Draw(t, "waves") {
 			n := rapid.IntRange(1, int(log.pages)).Draw(t, "pages")

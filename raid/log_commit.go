@@ -39,7 +39,7 @@ func (l *Log) Commit(p *Placement, items []Item, wrote uint32) {
 	if len(items) != p.N {
 		panic("raid: commit of another number of pages than was placed")
 	}
-	if n := popcount(wrote); n < l.minAck || wrote&p.Named != p.Named {
+	if n := popcount(wrote); n < l.MinAck() || wrote&p.Named != p.Named {
 		panic("raid: commit of a row that too few members have")
 	}
 	if l.Unvouched(p, p.Second) != 0 {

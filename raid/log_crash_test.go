@@ -17,9 +17,9 @@ func (s *sim) stepCrash() {
 }
 
 // stepCrashes loses the client in mid-batch while a member that lacks the batch
-// is away. The next client moves what it had to take on trust, and goes on, so
-// that what the batch replaced is overwritten. Then the member is back, and the
-// client is lost at once, before that is filled.
+// is away. The next client goes on, so that what the batch replaced is
+// overwritten. Then the member is back, and the client is lost at once, before
+// that is filled.
 func (s *sim) stepCrashes() {
 	op := s.drawOp()
 	g, c := op.p.Group, Col(rapid.IntRange(0, s.cfg.Geometry.Members()-1).Draw(s.t, "member"))
@@ -39,14 +39,6 @@ func (s *sim) stepCrashes() {
 	}
 	s.crash()
 	s.stepQuiet()
-	for s.log.Trusted() > 0 {
-		before := s.log.Trusted()
-		s.stepTrust()
-		s.stepQuiet()
-		if s.log.Trusted() == before {
-			s.t.Skip("the rows on trust cannot be moved now")
-		}
-	}
 	for range rapid.IntRange(0, 4).Draw(s.t, "batches") {
 		s.stepWrite()
 		s.stepQuiet()
@@ -63,17 +55,14 @@ func (s *sim) stepCrashes() {
 }
 
 func (s *sim) crash() {
-	if s.doubt() {
-		s.t.Skip("beyond the limit that Recovery documents: a row on trust is not moved yet")
-	}
 	// The metadata service may have believed what it was told of pending
 	// members, and the client did not come to hear of that.
 	after := make([][]*simMember, len(s.members))
 	for g := range s.members {
 		after[g] = slices.Clone(s.members[g])
 		for c, m := range after[g] {
-			if m.filling && m.up && s.log.Missing(GroupID(g), Col(c)) == 0 && rapid.Bool().Draw(s.t, "reported") {
-				m.filling = false
+			if rapid.Bool().Draw(s.t, "reported") {
+				s.claim(GroupID(g), Col(c), m)
 			}
 		}
 		for c, pd := range s.pending[g] {
@@ -82,16 +71,71 @@ func (s *sim) crash() {
 			}
 		}
 	}
-	if !s.recoverable(after) {
-		s.t.Skip("some rows cannot be read now")
+	strict := s.recoverable(after, func(m *simMember) bool { return m.up })
+	if !strict && !s.recoverable(after, func(m *simMember) bool { return !m.lost }) {
+		s.t.Skip("too much is gone")
 	}
-	if s.sure && s.log.Doomed() == 0 && !s.log.Limbo() {
-		for p := range s.pages {
-			pg := &s.pages[p]
-			pg.maybe, pg.old = pg.maybe[pg.old:], 0
+	forgets := strict && s.forget1(after)
+	clean := strict && !forgets && len(s.ops) == 0 && s.log.Doomed() == 0 && !s.log.Limbo()
+	s.endLife(after)
+	for first := true; ; first = false {
+		s.newLog()
+		if s.recover() && (s.settleLog() || clean) {
+			break
+		}
+		if first && clean {
+			s.t.Fatalf("the recovery refuses, although every row in use can be read: %+v", s.state)
+		}
+		s.views, s.erasures, s.ops = nil, nil, nil
+		if !s.oneBack() {
+			s.t.Fatalf("the recovery refuses, although all members are there: %+v", s.state)
 		}
 	}
-	clean := len(s.ops) == 0 && s.log.Doomed() == 0 && !s.log.Limbo()
+	if rapid.IntRange(0, 3).Draw(s.t, "again") == 0 {
+		s.endLife(s.members) // at once
+		for s.newLog(); !s.recover() || !s.settleLog(); s.newLog() {
+			s.views, s.erasures, s.ops = nil, nil, nil
+			if !s.oneBack() {
+				s.t.Fatalf("the recovery refuses, although all members are there: %+v", s.state)
+			}
+		}
+	}
+	s.useAll()
+	for p := range s.pages {
+		s.settle(PageNo(p))
+	}
+	for g := range s.pending {
+		for c, pd := range s.pending[g] {
+			if pd != nil {
+				s.log.AddPending(GroupID(g), Col(c))
+				pd.old = true
+				if pd.up {
+					s.usePending(GroupID(g), Col(c), pd)
+				}
+			}
+		}
+	}
+}
+
+// forget1 has a member's memory turn to zeros under its server, sometimes, if the
+// others can do without it.
+func (s *sim) forget1(after [][]*simMember) bool {
+	if rapid.IntRange(0, 5).Draw(s.t, "forget") > 0 {
+		return false
+	}
+	g, c, _ := s.drawMember()
+	m := after[g][c]
+	slots := m.slots
+	m.slots = make([]simSlot, s.cfg.Rows)
+	if m.lost || !s.recoverable(after, func(m *simMember) bool { return m.up }) {
+		m.slots = slots
+		return false
+	}
+	return true
+}
+
+// endLife ends a client's life: what it had on its way lands or not.
+func (s *sim) endLife(after [][]*simMember) {
 	for _, op := range s.ops {
 		s.forget(op)
 	}
@@ -100,6 +144,17 @@ func (s *sim) crash() {
 			// One that is down may get it now; its sessions have ended when it returns.
 			if e.todo&(1<<c) != 0 && !e.to[c].lost {
 				s.eraseAt(e, c, int(s.rnd.Uint32N(uint32(e.Rows+1))))
+			}
+		}
+	}
+	for _, v := range s.views {
+		for c := range Col(s.cfg.Geometry.Members()) {
+			switch {
+			case v.todo&(1<<c) == 0:
+			case s.rnd.Uint32N(3) == 0:
+				s.putView(v, v.to[c])
+			case s.rnd.Uint32N(3) == 0 && !v.to[c].lost:
+				v.to[c].slots[v.Index] = simSlot{} // begun, and not ended
 			}
 		}
 	}
@@ -124,52 +179,45 @@ func (s *sim) crash() {
 		}
 	}
 	s.ghosts = append(s.ghosts, s.ops...)
-	s.ops, s.reads, s.erasures, s.advances = nil, nil, nil, 0
-	s.newLog()
-	unnamed := s.recover()
-	if clean && unnamed > 0 {
-		s.t.Fatalf("the recovery does not know %d pages of rows, although every row in use can be read", unnamed)
-	}
-	for p := range s.pages {
-		s.settle(PageNo(p))
-		s.pages[p].old = len(s.pages[p].maybe)
-	}
-	s.doubt()
-	for g := range s.pending {
-		for c, pd := range s.pending[g] {
-			if pd != nil {
-				s.log.AddPending(GroupID(g), Col(c))
-				pd.old = true
-				if pd.up {
-					s.usePending(GroupID(g), Col(c), pd)
-				}
-			}
-		}
-	}
+	s.ops, s.reads, s.erasures, s.views, s.advances = nil, nil, nil, nil, 0
 }
 
-// recoverable reports whether enough members are up, when they are these, to
-// read the headers of every group and every row in use.
-func (s *sim) recoverable(members [][]*simMember) bool {
+// oneBack brings a member back that the last recovery could not read.
+func (s *sim) oneBack() bool {
+	for g := range s.members {
+		for c, m := range s.members[g] {
+			if m.up || m.lost {
+				continue
+			}
+			for _, op := range s.ghosts {
+				if op.p.Group == GroupID(g) {
+					s.arrive(op, Col(c), m)
+				}
+			}
+			m.up = true
+			return true
+		}
+	}
+	return false
+}
+
+// recoverable reports whether the members of each group that are there are enough
+// to read its headers and every row in use, as far as a recovery believes them.
+func (s *sim) recoverable(members [][]*simMember, there func(*simMember) bool) bool {
 	was := s.members
 	s.members = members
 	defer func() { s.members = was }()
 	for g := range GroupID(s.cfg.Groups) {
-		up := 0
-		filling := uint32(0)
-		for c, m := range members[g] {
-			switch {
-			case m.filling:
-				filling |= 1 << c
-			case m.up:
-				up++
-			}
-		}
-		if up < s.cfg.Geometry.K {
+		believed := s.believed(g, there)
+		if popcount(believed) < s.cfg.Geometry.K {
 			return false
 		}
-		for i := range Index(s.cfg.Rows) {
-			if s.log.live[s.log.row(g, i)] > 0 && !s.log.CanDecode(s.holders(g, i, true)&^filling, s.log.FilledCols(g, i)) {
+		for i := Index(viewRows); i < Index(s.cfg.Rows); i++ {
+			if s.log.live[s.log.row(g, i)] > 0 {
+				if !s.log.CanDecode(s.holders(g, i, false)&believed, s.log.FilledCols(g, i)) {
+					return false
+				}
+			} else if !s.harmless(g, i, believed) {
 				return false
 			}
 		}
@@ -177,75 +225,72 @@ func (s *sim) recoverable(members [][]*simMember) bool {
 	return true
 }
 
-// filling is the mask of members of group g that are replacements and do not
-// hold everything yet.
-func (s *sim) filling(g GroupID) uint32 {
-	var mask uint32
+// harmless reports whether a recovery from these members does not refuse to open
+// because of row i, which is dead: it can decode what a partial row holds.
+func (s *sim) harmless(g GroupID, i Index, believed uint32) bool {
+	var h RowHeaders
+	headers := make([][]byte, s.cfg.Geometry.Members())
 	for c, m := range s.members[g] {
-		if m.filling {
-			mask |= 1 << c
+		if believed&(1<<c) != 0 && m.slots[i].header != nil {
+			headers[c] = m.slots[i].header
+		}
+	}
+	h.Parse(s.cfg.Geometry, s.log.Site(g, i), headers)
+	return h.newest.Members == s.log.all() || s.log.CanDecode(h.have, h.newest.Filled)
+}
+
+// believed is the mask of members of group g that are there and that a recovery
+// believes. The record of the view that is on its way counts as missing.
+func (s *sim) believed(g GroupID, there func(*simMember) bool) uint32 {
+	mask := s.log.groups[g].view.members
+	for _, v := range s.views {
+		if v.Group == g && v.Seq != s.log.groups[g].view.seq {
+			mask &= v.Members
+		}
+	}
+	for c, m := range s.members[g] {
+		if m.filling || !there(m) {
+			mask &^= 1 << c
 		}
 	}
 	return mask
 }
 
-func (s *sim) anyUnsure() bool {
-	for g := range s.members {
-		for _, m := range s.members[g] {
-			if m.unsure {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// doubt reports whether a row in use was sent to a member that the recovery
-// could not reach, and never arrived there. Such a row must be on trust, unless
-// that member is being filled: then no recovery asks it before it has the row.
-// Damage contradicts nothing.
-func (s *sim) doubt() (doubt bool) {
-	for g := range GroupID(s.cfg.Groups) {
-		for i := range Index(s.cfg.Rows) {
-			if s.log.live[s.log.row(g, i)] == 0 {
-				continue
-			}
-			claimed := s.log.Holders(g, i) &^ s.unfilled(g, i)
-			lacks := claimed &^ s.holders(g, i, false) &^ s.filling(g) &^ s.damaged(g, i)
-			if lacks == 0 {
-				continue
-			}
-			if !hasBit(s.log.groups[g].trusted, uint32(i)) {
-				s.t.Fatalf("row %d of group %d is not on trust, but members %#b lack it", i, g, lacks)
-			}
-			doubt = true
-		}
-	}
-	return doubt
-}
-
-// damaged is the mask of members whose header of a row is not sound.
-func (s *sim) damaged(g GroupID, i Index) (mask uint32) {
-	for c, m := range s.members[g] {
-		if b := m.slots[i].header; b != nil {
-			if _, err := ParseHeader(b); err != nil {
-				mask |= 1 << c
-			}
-		}
-	}
-	return mask
-}
-
-func (s *sim) recover() (unnamed int) {
+// recover rebuilds the map. It reports false when a client would refuse to go on.
+func (s *sim) recover() bool {
 	r := NewRecovery(s.log)
+	s.state = Incomplete{}
 	g := s.cfg.Geometry
+	for gid := range s.members {
+		var rows [viewRows][][]byte
+		for i := range rows {
+			rows[i] = make([][]byte, g.Members())
+			for c, m := range s.members[gid] {
+				if m.up && !m.filling {
+					rows[i][c] = m.slots[i].header
+				}
+			}
+		}
+		believed, found := s.log.SetView(GroupID(gid), rows)
+		n := 0
+		for c, m := range s.members[gid] {
+			m.unsure = !m.up || m.filling || believed&(1<<c) == 0
+			if m.unsure {
+				s.log.SetUp(GroupID(gid), Col(c), false)
+			} else {
+				n++
+			}
+		}
+		if !found || n < g.K {
+			return false
+		}
+	}
 	for _, row := range s.rnd.Perm(s.cfg.Groups * int(s.cfg.Rows)) {
 		gid, i := GroupID(row/int(s.cfg.Rows)), Index(row%int(s.cfg.Rows))
 		headers := make([][]byte, g.Members())
 		newest := Seq(0)
 		for c := range headers {
 			m := s.members[gid][c]
-			m.unsure = !m.up || m.filling
 			if m.unsure {
 				continue
 			}
@@ -281,40 +326,48 @@ func (s *sim) recover() (unnamed int) {
 			}
 		}
 	}
-	_, unnamed = r.Incomplete()
+	s.state = r.Incomplete()
+	s.state.Unnamed += len(slots) - len(notes)
 	r.Finish()
-	s.sure = !s.anyUnsure()
+	return !s.state.Loss()
+}
+
+// useAll takes the members into use that the recovery did not read.
+func (s *sim) useAll() {
 	for g := range s.members {
 		for c, m := range s.members[g] {
-			if m.up && m.filling {
+			if m.up && m.unsure {
 				m.up = false
 				s.comeUp(GroupID(g), Col(c), m)
 			}
 		}
 	}
-	return unnamed
 }
 
 // settle takes what a recovery decided about page p: the last answered write,
-// or one that was not answered.
+// or one that was not answered. What it decided against never comes back.
 func (s *sim) settle(p PageNo) {
 	pg := &s.pages[p]
-	pg.busy, pg.eio = false, false
+	pg.busy = false
 	got, ok := s.read(p)
-	if !ok {
-		if pg.eio = len(pg.maybe) > 0; !pg.eio {
-			s.t.Fatalf("page %d is EIO after recovery, although its row can be read: %s", p, s.where(p))
-		}
+	if pg.eio = !ok; ok {
+		s.decide(p, got)
 		return
 	}
-	if bytes.Equal(got, s.content(p, pg.want)) {
-		return
+	at := s.log.Place(s.log.Lookup(p).Slot)
+	if have := s.holders(at.Group, at.Index, true); s.log.CanDecode(have, s.log.FilledCols(at.Group, at.Index)) {
+		s.t.Fatalf("page %d is EIO after recovery, although its row can be read: %s", p, s.where(p))
 	}
-	for i, v := range pg.maybe {
+}
+
+// decide holds page p to what it reads as from now on.
+func (s *sim) decide(p PageNo, got []byte) {
+	pg := &s.pages[p]
+	for _, v := range append(pg.maybe, pg.want) {
 		if bytes.Equal(got, s.content(p, v)) {
-			pg.maybe[i], pg.want = pg.want, v
+			*pg = simPage{want: v, busy: pg.busy}
 			return
 		}
 	}
-	s.t.Fatalf("page %d reads neither as %+v nor as %+v after recovery: %s", p, pg.want, pg.maybe, s.where(p))
+	s.t.Fatalf("page %d reads neither as %+v nor as any of %+v after recovery: %s", p, pg.want, pg.maybe, s.where(p))
 }

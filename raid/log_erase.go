@@ -59,7 +59,7 @@ func (l *Log) TakeDoomed(e *Erasure) bool {
 		i := (int(e.Group) + 1 + k) % len(l.groups) // take turns
 		g := &l.groups[i]
 		up := g.up &^ g.lost
-		if g.ndoomed == 0 || up == 0 || g.nvoid > 0 && l.opened && g.view.members&^up != 0 {
+		if g.ndoomed == 0 || up == 0 || g.nvoid > 0 && l.opened && g.view.members&^(up&^g.doubt) != 0 {
 			continue // void rows wait for a view without those who are out
 		}
 		e.Group, e.Members, e.Second, e.Rows, e.moved = GroupID(i), up, g.second(), 0, g.moved
@@ -107,7 +107,7 @@ func (l *Log) Erased(e *Erasure, done, second uint32) {
 		for _, p := range g.pending {
 			erased := second&(1<<p.col) != 0
 			p.setStale(i, !erased)
-			again = again || !erased && p.up
+			again = again || !erased && (p.up || l.opened && p.vouched && hasBit(g.void, uint32(i)))
 		}
 		if again {
 			l.doom(g, i)

@@ -117,7 +117,7 @@ func (s *sim) eraseAt(e *simErasure, c Col, rows int) {
 // before it is used.
 func (s *sim) compare(g GroupID, c Col, m *simMember) {
 	s.endReads(g, c)
-	for i := range Index(s.cfg.Rows) {
+	for i := Index(viewRows); i < Index(s.cfg.Rows); i++ {
 		var h Header
 		var err error
 		if b := m.slots[i].header; b != nil {
@@ -162,10 +162,16 @@ func (s *sim) stepReplace() {
 			e.todo &^= 1 << c
 		}
 	}
+	for _, v := range s.views {
+		if v.Group == g {
+			v.todo &^= 1 << c
+		}
+	}
 	s.endReads(g, c)
 	m = &simMember{slots: make([]simSlot, s.cfg.Rows), filling: true}
 	s.members[g][c] = m
 	s.log.Replace(g, c)
+	s.log.SetNoted(g, c, true)
 	s.comeUp(g, c, m)
 }
 
@@ -198,7 +204,15 @@ func (s *sim) stepRestore() {
 		m.slots[r.Index] = op.out[w.c][k]
 		s.log.Restored(w.g, w.c, r)
 	}
-	m.filling = m.filling && s.log.Missing(w.g, w.c) > 0
+	s.claim(w.g, w.c, m)
+}
+
+// claim tells the metadata service that a member holds everything, if it does.
+func (s *sim) claim(g GroupID, c Col, m *simMember) {
+	if m.filling && m.up && s.log.Missing(g, c) == 0 && s.log.InView(g, c) {
+		m.filling = false
+		s.log.SetNoted(g, c, false)
+	}
 }
 
 // Which dead rows are erased, by whom, and when they are free.
@@ -212,7 +226,12 @@ func TestWhichRowsAreErased(t *testing.T) {
 		for c := range Col(4) {
 			l.SetUp(0, c, up&(1<<c) != 0)
 		}
-		return l
+		return begin(l)
+	}
+	// up brings a member back, and into the view.
+	up := func(l *Log, c Col) {
+		l.SetUp(0, c, true)
+		views(l)
 	}
 	write := func(t *testing.T, l *Log, page PageNo) {
 		t.Helper()
@@ -220,7 +239,12 @@ func TestWhichRowsAreErased(t *testing.T) {
 		if !l.Reserve(1, true, &p) {
 			t.Fatal("no rows")
 		}
-		l.Commit(&p, []Item{{Page: page}}, p.Members)
+		items := make([]Item, p.N)
+		for i := range items {
+			items[i] = Item{Kind: ItemCopy}
+		}
+		items[0] = Item{Page: page}
+		l.Commit(&p, items, p.Members)
 		l.Advance()
 		l.Advance()
 	}
@@ -236,8 +260,8 @@ func TestWhichRowsAreErased(t *testing.T) {
 	erase := func(t *testing.T, l *Log, members, done uint32) {
 		t.Helper()
 		var e Erasure
-		if !l.TakeDoomed(&e) || e.Members != members || e.Rows != 1 || e.Index[0] != 0 {
-			t.Fatalf("%+v is to be erased, not row 0 at %#b", e, members)
+		if !l.TakeDoomed(&e) || e.Members != members || e.Rows != 1 || e.Index[0] != viewRows {
+			t.Fatalf("%+v is to be erased, not the first row at %#b", e, members)
 		}
 		if err := l.Check(0); err != nil {
 			t.Fatal(err)
@@ -248,24 +272,24 @@ func TestWhichRowsAreErased(t *testing.T) {
 		l := newLog(t, all)
 		write(t, l, 1)
 		write(t, l, 1)
-		expect(t, l, 0, 7)
+		expect(t, l, 0, 5)
 		l.SetUp(0, 3, false) // what dies while one is down is no other case
 		write(t, l, 2)
 		write(t, l, 1)
-		expect(t, l, 0, 6)
+		expect(t, l, 0, 4)
 	})
-	t.Run("a thin one", func(t *testing.T) {
+	t.Run("a partial one", func(t *testing.T) {
 		l := newLog(t, 0b0111)
 		write(t, l, 1)
-		l.SetUp(0, 3, true)
-		l.Restored(0, 3, MissingRow{Index: 0, Tag: l.tag[0]}) // its headers still name three
+		up(l, 3)
+		l.Restored(0, 3, MissingRow{Index: viewRows, Tag: l.tag[viewRows]}) // its headers still name three
 		write(t, l, 1)
-		expect(t, l, 1, 6)
+		expect(t, l, 1, 4)
 		if h := l.Health(); h.DegradedGroups != 1 || h.RedundancyLeft != 2 {
 			t.Fatalf("%+v", h)
 		}
 		erase(t, l, all, all)
-		expect(t, l, 0, 7)
+		expect(t, l, 0, 5)
 		if h := l.Health(); h.DegradedGroups != 0 {
 			t.Fatalf("%+v", h)
 		}
@@ -275,70 +299,116 @@ func TestWhichRowsAreErased(t *testing.T) {
 		var p Placement
 		l.Reserve(1, true, &p)
 		l.Abandon(&p)
-		expect(t, l, 1, 7)
-		l.SetUp(0, 3, true)
-		l.Reserve(1, true, &p) // row 1, at all: who lacks it may be out at the next recovery
+		expect(t, l, 1, 5)
+		if l.Sure() {
+			t.Fatal("what was given up can come back")
+		}
+		up(l, 3)
+		l.Reserve(1, true, &p)
+		if p.Settled != p.Seq-2 {
+			// The view has taken a number between them.
+			if p.Settled >= p.Seq-1 {
+				t.Fatalf("batch %d says that all up to %d is settled", p.Seq, p.Settled)
+			}
+		}
 		l.Abandon(&p)
-		expect(t, l, 2, 6)
+		expect(t, l, 2, 4)
 		var e Erasure
 		if !l.TakeDoomed(&e) || e.Rows != 2 {
 			t.Fatalf("%+v", e)
 		}
 		l.Erased(&e, all, 0)
-		expect(t, l, 0, 8)
+		expect(t, l, 0, 6)
+		if !l.Sure() {
+			t.Fatal("nothing can come back any more")
+		}
+	})
+	t.Run("one that was given up waits for a view without who is out", func(t *testing.T) {
+		l := newLog(t, all)
+		var p Placement
+		l.Reserve(1, true, &p)
+		l.Abandon(&p)
+		l.SetUp(0, 0, false)
+		var e Erasure
+		if l.TakeDoomed(&e) {
+			t.Fatalf("%+v, although member 0 may keep it, and a recovery would believe that", e)
+		}
+		views(l)
+		erase(t, l, 0b1110, 0b1110)
+		expect(t, l, 0, 6)
+		l.SetUp(0, 0, true)
+		if views(l); l.InView(0, 0) {
+			t.Fatal("member 0 is in the view before what it may keep is erased")
+		}
+		erase(t, l, all, all)
+		if views(l); !l.InView(0, 0) {
+			t.Fatal("member 0 keeps nothing, and is not in the view")
+		}
+		expect(t, l, 0, 6)
 	})
 	t.Run("a damaged one", func(t *testing.T) {
 		l := newLog(t, all)
 		write(t, l, 1)
-		l.SetMissed(0, 0, 2)
+		l.SetMissed(0, viewRows, 2)
 		write(t, l, 1)
-		expect(t, l, 1, 6)
+		expect(t, l, 1, 4)
 	})
 	t.Run("a member fails meanwhile, and is back before the end", func(t *testing.T) {
 		l := newLog(t, 0b0111)
 		write(t, l, 1)
 		write(t, l, 1)
 		erase(t, l, 0b0111, 0b0110)
-		expect(t, l, 1, 6)
+		expect(t, l, 1, 4)
 	})
 	t.Run("a member is down, and comes back", func(t *testing.T) {
 		l := newLog(t, 0b0111)
 		write(t, l, 1)
 		l.SetUp(0, 0, false)
-		l.SetUp(0, 3, true)
+		up(l, 3)
 		write(t, l, 1)
 		erase(t, l, 0b1110, 0b1110)
-		expect(t, l, 0, 7)
+		expect(t, l, 0, 5)
 		l.SetUp(0, 0, true)
-		expect(t, l, 1, 6)
+		expect(t, l, 1, 4)
 		erase(t, l, all, all)
-		expect(t, l, 0, 7)
+		expect(t, l, 0, 5)
 	})
 	t.Run("a member is down, and lost", func(t *testing.T) {
 		l := newLog(t, 0b0111)
 		write(t, l, 1)
 		l.SetUp(0, 0, false)
-		l.SetUp(0, 3, true)
+		up(l, 3)
 		write(t, l, 1)
 		erase(t, l, 0b1110, 0b1110)
 		l.SetLost(0, 0)
 		l.Replace(0, 0)
-		l.SetUp(0, 0, true)
-		expect(t, l, 0, 7)
+		up(l, 0)
+		expect(t, l, 0, 5)
 	})
 	t.Run("one that was never answered", func(t *testing.T) {
-		l := newLog(t, all)
-		r := NewRecovery(l)
-		h := rowHeaders(7, 0b11, all)
-		h[3] = empty(3)
-		if err := r.Row(0, 0, h); err != nil {
+		l, err := NewLog(LogConfig{Geometry: recoveryGeometry, Groups: 1, Rows: 8, Pages: 12})
+		if err != nil {
 			t.Fatal(err)
 		}
-		if torn := r.Finish(); torn != 1 {
-			t.Fatalf("%d rows were dropped", torn)
+		for c := range Col(4) {
+			l.SetUp(0, c, true)
 		}
-		expect(t, l, 1, 7)
+		l.AcceptView(0, all)
+		r := NewRecovery(l)
+		h := rowHeaders(2, 7, 0b11, all)
+		h[1], h[2], h[3] = empty(1), empty(2), empty(3)
+		if err := r.Row(0, 2, h); err != nil {
+			t.Fatal(err)
+		}
+		if void := r.Finish(); void != 1 {
+			t.Fatalf("%d rows were dropped", void)
+		}
+		expect(t, l, 1, 5)
+		if views(l); l.InView(0, 0) {
+			t.Fatal("a view was made before that row was erased")
+		}
 		erase(t, l, all, all)
-		expect(t, l, 0, 8)
+		begin(l)
+		expect(t, l, 0, 6)
 	})
 }

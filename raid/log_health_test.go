@@ -7,7 +7,7 @@ import (
 
 // healthByRows is Health without what it keeps count of.
 func healthByRows(l *Log) Health {
-	h := Health{RedundancyLeft: l.g.M, Trusted: l.trusted}
+	h := Health{RedundancyLeft: l.g.M}
 	all := uint32(1)<<l.g.Members() - 1
 	for i := range l.groups {
 		g := &l.groups[i]
@@ -15,7 +15,7 @@ func healthByRows(l *Log) Health {
 		for _, n := range g.nmissed {
 			missed = missed || n > 0
 		}
-		if g.up&^g.lost == all && !missed && g.ndoomed+g.erasing+g.ntrusted == 0 {
+		if g.in() == all && !missed && g.ndoomed+g.erasing+g.nunsure == 0 {
 			continue
 		}
 		h.DegradedGroups++
@@ -41,6 +41,7 @@ func filledLog(t testing.TB, g Geometry, groups int, rows uint32) *Log {
 			l.SetUp(gr, c, true)
 		}
 	}
+	begin(l)
 	items := make([]Item, l.MaxPages())
 	var p Placement
 	for page := PageNo(0); l.Reserve(l.MaxPages(), false, &p); page += PageNo(p.N) {

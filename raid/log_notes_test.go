@@ -15,6 +15,7 @@ func TestNotesAreMerged(t *testing.T) {
 			l.SetUp(g, c, true)
 		}
 	}
+	begin(l)
 	rnd := newRand(1)
 	held := make([][]PageNo, len(l.notes)) // what the note page of each note names
 	put := func(move bool, named []PageNo, from []NoteID) bool {

@@ -159,9 +159,15 @@ func (s *sim) stepPromote() {
 			e.failed |= 1 << c
 		}
 	}
+	for _, v := range s.views {
+		if v.Group == g {
+			v.todo &^= 1 << c
+		}
+	}
 	pd.more, pd.filling = true, lost
 	s.members[g][c], s.pending[g][c] = pd, nil
 	s.log.Promote(g, c)
+	s.log.SetNoted(g, c, lost)
 	s.reads = slices.DeleteFunc(s.reads, func(r simRead) bool { return r.place.Group == g && r.place.Col == c })
 }
 
@@ -248,6 +254,7 @@ func TestPending(t *testing.T) {
 	for c := range Col(3) {
 		l.SetUp(0, c, true)
 	}
+	begin(l)
 	write := func(from, n int, lag uint32) {
 		t.Helper()
 		for n > 0 {
@@ -277,6 +284,7 @@ func TestPending(t *testing.T) {
 		t.Fatalf("a move degrades the group: %+v", h)
 	}
 	l.SetPendingUp(0, 1, true)
+	views(l)
 	write(100, 20, 0)    // is written to it too
 	write(120, 20, 1<<1) // fails there
 	if n := l.PendingMissing(0, 1); n != before+10 {
@@ -315,6 +323,7 @@ func TestPending(t *testing.T) {
 		t.Fatalf("%d rows of a batch that was given up are erased, %d have headers that name fewer than all", n, p.Rows)
 	}
 	l.SetPendingUp(0, 1, true)
+	views(l)
 	if !l.Reserve(2, false, &p) || p.Named != 7 || p.Second != 2 || l.Unvouched(&p, 0) != 2 {
 		t.Fatalf("%+v", p)
 	}
@@ -340,6 +349,7 @@ func TestVouchWithOldHeadersInUse(t *testing.T) {
 	for c := range Col(3) {
 		l.SetUp(0, c, true)
 	}
+	begin(l)
 	write := func(from, n int) {
 		t.Helper()
 		var p Placement
@@ -377,6 +387,7 @@ func TestVouchWithOldHeadersInUse(t *testing.T) {
 	}
 	write(300, 4)
 	l.SetPendingUp(0, 1, true)
+	views(l)
 	if l.MayVouch(0, 1) {
 		t.Fatal("it misses rows")
 	}

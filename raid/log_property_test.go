@@ -31,7 +31,9 @@ func TestLogProperty(t *testing.T) {
 			"quiet":   step((*sim).stepQuiet),
 			"clean":   step(func(s *sim) { s.stepMove(s.log.Victims(nil)) }),
 			"heal":    step((*sim).stepHeal),
-			"trust":   step((*sim).stepTrust),
+			"note":    step((*sim).stepNote),
+			"view":    step((*sim).stepView),
+			"viewed":  step((*sim).stepViewed),
 			"notes":   step((*sim).stepMoveNotes),
 			"read":    step((*sim).stepRead),
 			"ended":   step((*sim).stepReadEnd),
@@ -145,8 +147,16 @@ func (s *sim) stepQuiet() {
 	for _, e := range slices.Clone(s.erasures) {
 		s.finishErasure(e)
 	}
-	for s.startErasure() {
-		s.finishErasure(s.erasures[len(s.erasures)-1])
+	for range 2 {
+		for _, v := range slices.Clone(s.views) {
+			s.finishView(v)
+		}
+		for s.startView() {
+			s.finishView(s.views[len(s.views)-1])
+		}
+		for s.startErasure() {
+			s.finishErasure(s.erasures[len(s.erasures)-1])
+		}
 	}
 }
 
@@ -171,13 +181,14 @@ func (s *sim) finish(op *simOp) {
 	}
 	wrote := s.finishSecond(op)
 	s.ops = slices.DeleteFunc(s.ops, func(o *simOp) bool { return o == op })
-	if !op.failed {
+	if !op.failed && s.log.MayCommit(&op.p) {
 		s.commit(op, wrote)
 		return
 	}
 	s.abandon(op)
 	if !op.move && !op.noted && rapid.Bool().Draw(s.t, "place again") {
-		again := &simOp{items: op.items, values: op.values, pages: op.pages}
+		n := op.p.Pages
+		again := &simOp{items: op.items[:n], values: op.values[:n], pages: op.pages[:n]}
 		if s.launch(again) {
 			s.finish(again)
 		}
@@ -186,6 +197,17 @@ func (s *sim) finish(op *simOp) {
 
 // stepMove is the cleaner: it moves what lives in slots to new rows.
 func (s *sim) stepMove(slots []Slot) {
+	op := s.move(slots)
+	if op == nil {
+		s.t.Skip("nothing to move, or no rows")
+	}
+	if rapid.Bool().Draw(s.t, "at once") {
+		s.finish(op)
+	}
+}
+
+// move starts to move what lives in slots; nil: nothing does, or there are no rows.
+func (s *sim) move(slots []Slot) *simOp {
 	op := &simOp{move: true}
 	var records []simRecord
 	for _, slot := range slots {
@@ -234,15 +256,10 @@ func (s *sim) stepMove(slots []Slot) {
 		op.pages[0], op.pages[n] = op.pages[n], op.pages[0]
 		op.values[0], op.values[n] = op.values[n], op.values[0]
 	}
-	if len(op.items) == 0 {
-		s.t.Skip("nothing to move")
+	if len(op.items) == 0 || !s.launch(op) {
+		return nil
 	}
-	if !s.launch(op) {
-		s.t.Skip("no rows")
-	}
-	if rapid.Bool().Draw(s.t, "at once") {
-		s.finish(op)
-	}
+	return op
 }
 
 // stepMoveNotes moves note pages, as the cleaner does when their rows are
@@ -267,15 +284,6 @@ func (s *sim) stepHeal() {
 		s.t.Skip("nothing to heal")
 	}
 	s.stepMove(s.log.HealVictims(nil))
-}
-
-// stepTrust moves rows that the last recovery took in on trust.
-func (s *sim) stepTrust() {
-	if s.log.Trusted() == 0 {
-		s.t.Skip("none are on trust")
-	}
-	slots, _ := s.log.TrustVictims(nil)
-	s.stepMove(slots)
 }
 
 // stepRead starts a page-in that ends some time later.
@@ -354,6 +362,11 @@ func (s *sim) down(g GroupID, c Col, m *simMember) {
 			e.failed |= 1 << c
 		}
 	}
+	for _, v := range s.views {
+		if v.Group == g && v.todo&(1<<c) != 0 && v.to[c] == m {
+			v.failed |= 1 << c
+		}
+	}
 }
 
 // stepUp brings a member back. What was on its way lands before the new
@@ -388,6 +401,14 @@ func (s *sim) stepUp() {
 		if e.Group == g && e.todo&(1<<c) != 0 && e.to[c] == m {
 			s.eraseAt(e, c, int(s.rnd.Uint32N(uint32(e.Rows+1))))
 			e.todo &^= 1 << c
+		}
+	}
+	for _, v := range s.views {
+		if v.Group == g && v.todo&(1<<c) != 0 && v.to[c] == m {
+			if s.rnd.Uint32N(2) == 0 {
+				s.putView(v, m)
+			}
+			v.todo &^= 1 << c
 		}
 	}
 	s.comeUp(g, c, m)
@@ -445,8 +466,8 @@ func (s *sim) stepLose() {
 // stepDamage breaks the header of a slot that is in use, which a scrub finds.
 func (s *sim) stepDamage() {
 	g, c, m := s.drawMember()
-	i := Index(rapid.Uint32Range(0, s.cfg.Rows-1).Draw(s.t, "row"))
-	have := s.holders(g, i, true) &^ s.filling(g)
+	i := Index(rapid.Uint32Range(viewRows, s.cfg.Rows-1).Draw(s.t, "row"))
+	have := s.holders(g, i, true) & s.believed(g, func(m *simMember) bool { return m.up })
 	if s.log.live[s.log.row(g, i)] == 0 || have&(1<<c) == 0 || !s.log.CanDecode(have&^(1<<c), s.log.FilledCols(g, i)) {
 		s.t.Skip("not in use, or too precious")
 	}
@@ -490,6 +511,13 @@ func (s *sim) check() {
 		}
 	}
 	s.checkPending()
+	if s.log.Sure() {
+		for p := range s.pages {
+			if !s.pages[p].eio {
+				s.pages[p].maybe = nil // what was given up never comes back
+			}
+		}
+	}
 	h := s.log.Health()
 	if h.LostPages != lost {
 		s.t.Fatalf("%d pages are lost, health says %+v", lost, h)

@@ -4,11 +4,13 @@ import "testing"
 
 var recoveryGeometry = Geometry{K: 2, M: 2}
 
-// rowHeaders are the headers of a row that was sent to members, with a page in
-// each filled column: page 10 in column 0, page 11 in column 1.
-func rowHeaders(seq Seq, filled uint16, members uint32) [][]byte {
+// rowHeaders are the headers of row i that was sent to members, with a page in
+// each filled column: page 10 in column 0, page 11 in column 1. They say that
+// all before 5 is settled.
+func rowHeaders(i Index, seq Seq, filled uint16, members uint32) [][]byte {
 	headers := make([][]byte, recoveryGeometry.Members())
 	table := make([]RowEntry, recoveryGeometry.K)
+	h := site(Header{Filled: filled, Members: members, Seq: seq, Settled: min(seq-1, 5)}, i)
 	for c := range headers {
 		headers[c] = make([]byte, HeaderBytes(recoveryGeometry, Col(c)))
 	}
@@ -18,12 +20,14 @@ func rowHeaders(seq Seq, filled uint16, members uint32) [][]byte {
 		}
 		table[c] = RowEntry{Page: PageNo(10 + c), Kind: KindPage}
 		if members&(1<<c) != 0 {
-			headers[c] = encode(Header{Kind: KindPage, Filled: filled, Members: members, Page: PageNo(10 + c), Seq: seq}, nil)
+			h.Kind, h.Page = KindPage, PageNo(10+c)
+			headers[c] = encode(h, nil)
 		}
 	}
+	h.Kind, h.Page = KindParity, 0
 	for c := recoveryGeometry.K; c < len(headers); c++ {
 		if members&(1<<c) != 0 {
-			headers[c] = encode(Header{Kind: KindParity, Filled: filled, Members: members, Seq: seq}, table)
+			headers[c] = encode(h, table)
 		}
 	}
 	return headers
@@ -31,95 +35,142 @@ func rowHeaders(seq Seq, filled uint16, members uint32) [][]byte {
 
 func empty(c Col) []byte { return make([]byte, HeaderBytes(recoveryGeometry, c)) }
 
+// recoverTwo recovers a log of two rows with the same pages: row 4 of batch 5,
+// which all members have, and row 3 with headers h.
+func recoverTwo(t *testing.T, h [][]byte, settled Seq) (*Log, *Recovery) {
+	t.Helper()
+	l, err := NewLog(LogConfig{Geometry: recoveryGeometry, Groups: 1, Rows: 8, Pages: 12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c := range Col(recoveryGeometry.Members()) {
+		l.SetUp(0, c, h[c] != nil)
+	}
+	l.GuardThin()
+	l.AcceptView(0, l.all())
+	l.groups[0].view.settled = settled
+	r := NewRecovery(l)
+	for i, headers := range map[Index][][]byte{3: h, 4: rowHeaders(4, 5, 0b11, 0b1111)} {
+		if err := r.Row(0, i, headers); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return l, r
+}
+
 // What a recovery makes of one row, older versions of whose pages are in
-// another that all members have.
+// another that all members have: when the row may not be settled, and when it is.
 func TestRecoveryOfOneRow(t *testing.T) {
 	damage := func(b []byte) []byte {
 		b[10] ^= 1
 		return b
 	}
 	const (
-		old  = Slot(0)     // row 0
+		old  = Slot(4 * 2) // row 4
 		here = Slot(3 * 2) // row 3
 	)
-	for _, test := range []struct {
-		name     string
-		filled   uint16
-		members  uint32
-		change   func(h [][]byte)
+	type outcome struct {
 		p10, p11 Slot
 		holders  uint32
-		torn     int
-		short    int
-		unnamed  int
+		void     int
+		unsure   uint64
+		state    Incomplete
+	}
+	for _, test := range []struct {
+		name    string
+		filled  uint16
+		members uint32
+		change  func(h [][]byte)
+		fresh   outcome // perhaps not settled
+		settled outcome
 	}{
-		{name: "whole", filled: 0b11, members: 0b1111, p10: here, p11: here + 1, holders: 0b1111},
-		{name: "half filled: column 1 was not sent", filled: 0b01, members: 0b1111, p10: here, p11: old + 1, holders: 0b1111},
-		{name: "a member did not get it", filled: 0b11, members: 0b1111,
-			change: func(h [][]byte) { h[3] = empty(3) }, p10: old, p11: old + 1, torn: 1},
-		{name: "a member did not get it, another cannot be read", filled: 0b11, members: 0b1111,
-			change: func(h [][]byte) { h[0], h[3] = nil, empty(3) }, p10: old, p11: old + 1, torn: 1},
+		{name: "whole", filled: 0b11, members: 0b1111,
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b1111},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b1111}},
+		{name: "half filled: column 1 was not sent", filled: 0b01, members: 0b1111,
+			fresh:   outcome{p10: here, p11: old + 1, holders: 0b1111},
+			settled: outcome{p10: here, p11: old + 1, holders: 0b1111}},
+		{name: "a member does not have it", filled: 0b11, members: 0b1111,
+			change:  func(h [][]byte) { h[3] = empty(3) },
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b0111},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b0111}},
+		{name: "two members do not have it", filled: 0b11, members: 0b1111,
+			change:  func(h [][]byte) { h[0], h[3] = empty(0), empty(3) },
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b0110, unsure: 1},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b0110}},
+		{name: "three members do not have it", filled: 0b11, members: 0b1111,
+			change:  func(h [][]byte) { h[0], h[1], h[3] = empty(0), empty(1), empty(3) },
+			fresh:   outcome{p10: old, p11: old + 1, void: 1},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b0100, state: Incomplete{Undecodable: 1}}},
+		{name: "a member does not have it, two cannot be read", filled: 0b11, members: 0b1111,
+			change:  func(h [][]byte) { h[0], h[1], h[3] = nil, nil, empty(3) },
+			fresh:   outcome{p10: old, p11: old + 1, void: 1},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b0111, state: Incomplete{Undecodable: 1}}},
+		{name: "one has an older row in its place", filled: 0b11, members: 0b1111,
+			change:  func(h [][]byte) { h[1] = rowHeaders(3, 4, 0b11, 0b1111)[1] },
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b1101},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b1101}},
+		{name: "a slot of another place", filled: 0b11, members: 0b1111,
+			change:  func(h [][]byte) { h[1] = rowHeaders(6, 9, 0b11, 0b1111)[1] },
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b1101},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b1101}},
 		{name: "a member cannot be read", filled: 0b11, members: 0b1111,
-			change: func(h [][]byte) { h[1] = nil }, p10: here, p11: here + 1, holders: 0b1111},
-		{name: "all data members cannot be read", filled: 0b11, members: 0b1111,
-			change: func(h [][]byte) { h[0], h[1] = nil, nil }, p10: here, p11: here + 1, holders: 0b1111},
+			change:  func(h [][]byte) { h[1] = nil },
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b1111},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b1111}},
+		{name: "two members cannot be read", filled: 0b11, members: 0b1111,
+			change:  func(h [][]byte) { h[0], h[1] = nil, nil },
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b1111, unsure: 1},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b1111}},
 		{name: "a member was down when it was written", filled: 0b11, members: 0b1101,
-			p10: here, p11: here + 1, holders: 0b1101},
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b1101},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b1101}},
 		{name: "a header is damaged", filled: 0b11, members: 0b1111,
-			change: func(h [][]byte) { damage(h[0]) }, p10: here, p11: here + 1, holders: 0b1110},
-		{name: "a data member is left, of a row that may have been answered", filled: 0b11, members: 0b1111,
-			change: func(h [][]byte) { h[1], h[2], h[3] = nil, nil, nil }, p10: here, p11: old + 1, holders: 0b1111, short: 1, unnamed: 1},
+			change:  func(h [][]byte) { damage(h[0]) },
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b1110},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b1110}},
+		{name: "a data member is left", filled: 0b11, members: 0b1111,
+			change:  func(h [][]byte) { h[1], h[2], h[3] = nil, nil, nil },
+			fresh:   outcome{p10: here, p11: old + 1, holders: 0b1111, state: Incomplete{Undecodable: 1, Unnamed: 1, Doubtful: 1}},
+			settled: outcome{p10: here, p11: old + 1, holders: 0b1111, state: Incomplete{Undecodable: 1, Unnamed: 1}}},
 		{name: "a parity member is left", filled: 0b11, members: 0b1111,
-			change: func(h [][]byte) { h[0], h[1], h[2] = nil, nil, nil }, p10: here, p11: here + 1, holders: 0b1111, short: 1},
+			change:  func(h [][]byte) { h[0], h[1], h[2] = nil, nil, nil },
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b1111, state: Incomplete{Undecodable: 1, Doubtful: 1}},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b1111, state: Incomplete{Undecodable: 1}}},
 		{name: "degraded, and short of another member", filled: 0b11, members: 0b0111,
-			change: func(h [][]byte) { h[0], h[2] = nil, nil }, p10: old, p11: here + 1, holders: 0b0111, short: 1, unnamed: 1},
+			change:  func(h [][]byte) { h[0], h[2] = nil, nil },
+			fresh:   outcome{p10: old, p11: here + 1, holders: 0b0111, state: Incomplete{Undecodable: 1, Unnamed: 1, Doubtful: 1}},
+			settled: outcome{p10: old, p11: here + 1, holders: 0b0111, state: Incomplete{Undecodable: 1, Unnamed: 1}}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			l, err := NewLog(LogConfig{Geometry: recoveryGeometry, Groups: 1, Rows: 8, Pages: 12})
-			if err != nil {
-				t.Fatal(err)
-			}
-			h := rowHeaders(7, test.filled, test.members)
-			if test.change != nil {
-				test.change(h)
-			}
-			for c := range Col(recoveryGeometry.Members()) {
-				l.SetUp(0, c, h[c] != nil)
-			}
-			r := NewRecovery(l)
-			if err := r.Row(0, 3, h); err != nil {
-				t.Fatal(err)
-			}
-			if err := r.Row(0, 0, rowHeaders(5, 0b11, 0b1111)); err != nil {
-				t.Fatal(err)
-			}
-			short, unnamed := r.Incomplete()
-			if torn := r.Finish(); torn != test.torn || short != test.short || unnamed != test.unnamed {
-				t.Errorf("torn %d short %d unnamed %d, want %d %d %d", torn, short, unnamed, test.torn, test.short, test.unnamed)
-			}
-			for p, want := range map[PageNo]Slot{10: test.p10, 11: test.p11} {
-				if e := l.Lookup(p); e.Kind != Stored || e.Slot != want {
-					t.Errorf("page %d: %+v, want slot %d", p, e, want)
+		for _, c := range []struct {
+			name    string
+			settled Seq
+			want    outcome
+		}{{"fresh", 6, test.fresh}, {"settled", 7, test.settled}} {
+			t.Run(c.name+"/"+test.name, func(t *testing.T) {
+				h := rowHeaders(3, 7, test.filled, test.members)
+				if test.change != nil {
+					test.change(h)
 				}
-			}
-			if test.torn == 0 {
-				if got := l.Holders(0, 3); got != test.holders {
-					t.Errorf("holders %#b, want %#b", got, test.holders)
+				l, r := recoverTwo(t, h, c.settled)
+				r.Notes()
+				got := outcome{holders: l.Holders(0, 3), state: r.Incomplete()}
+				if got.void = r.Finish(); got.void > 0 {
+					got.holders = 0
 				}
-				if got := l.FilledCols(0, 3); got != test.filled {
-					t.Errorf("filled %#b, want %#b", got, test.filled)
+				got.unsure = l.unsure
+				got.p10, got.p11 = l.Lookup(10).Slot, l.Lookup(11).Slot
+				if got != c.want {
+					t.Errorf("got  %+v\nwant %+v", got, c.want)
 				}
-				if tag := l.Place(here).Tag; tag != TagOf(7) {
-					t.Errorf("tag %d, want %d", tag, TagOf(7))
+				if got.void == 0 && (l.FilledCols(0, 3) != test.filled || l.Place(here).Tag != TagOf(7)) {
+					t.Errorf("filled %#b, tag %d", l.FilledCols(0, 3), l.Place(here).Tag)
 				}
-			}
-			if err := l.Check(0); err != nil {
-				t.Error(err)
-			}
-			if s := l.NextSeq(); s != 8 {
-				t.Errorf("the next batch has number %d", s)
-			}
-		})
+				if err := l.Check(0); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 	}
 }
 
@@ -149,15 +200,15 @@ func TestRecoveryRefusals(t *testing.T) {
 // A recovery may find more note pages than the table was made for.
 func TestRecoveryGrowsNotes(t *testing.T) {
 	const pages, rows = 3000, 2000
-	l, err := NewLog(LogConfig{Geometry: Geometry{K: 1}, Groups: 1, Rows: rows, Pages: pages})
+	l, err := NewLog(LogConfig{Geometry: Geometry{K: 1}, Groups: 1, Rows: rows + viewRows, Pages: pages})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.SetUp(0, 0, true)
 	r := NewRecovery(l)
 	for i := range Index(rows) {
-		h := encode(Header{Kind: KindNotes, Filled: 1, Members: 1, Seq: Seq(i + 1)}, nil)
-		if err := r.Row(0, i, [][]byte{h}); err != nil {
+		h := encode(site(Header{Kind: KindNotes, Filled: 1, Members: 1, Seq: Seq(i + 1), Settled: rows}, i+viewRows), nil)
+		if err := r.Row(0, i+viewRows, [][]byte{h}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -168,6 +219,7 @@ func TestRecoveryGrowsNotes(t *testing.T) {
 	note := func(s Slot) []byte { // note s has page s, and page 2999, which the newest wins
 		page := make([]byte, PageSize)
 		n := NewNotes(page)
+		s -= viewRows
 		n.Append(NoteRecord{Start: PageNo(s), Count: 1, Fill: byte(s), Seq: Seq(s + 1)})
 		n.Append(NoteRecord{Start: pages - 1, Count: 1, Fill: byte(s + 1), Seq: Seq(s + 1)})
 		return page
@@ -208,6 +260,7 @@ func TestNoteTableFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.SetUp(0, 0, true)
+	begin(l)
 	put := func(page PageNo) bool {
 		id, ok := l.NewNote(false)
 		if !ok {

@@ -10,6 +10,7 @@ func (l *Log) Replace(g GroupID, c Col) {
 		gr.up &^= 1 << c
 		gr.lost &^= 1 << c
 		gr.leaveView(c)
+		gr.moved++
 	})
 	l.ForgetStale(g, c)
 	for i := range Index(l.nrows) {

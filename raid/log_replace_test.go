@@ -15,6 +15,7 @@ func TestReplaceIsFilled(t *testing.T) {
 			l.SetUp(gr, c, true)
 		}
 	}
+	begin(l)
 	write := func(from, n int) {
 		for n > 0 {
 			var p Placement
@@ -40,6 +41,7 @@ func TestReplaceIsFilled(t *testing.T) {
 		t.Fatal("an empty chunk misses nothing")
 	}
 	l.SetUp(0, 1, true)
+	views(l)
 	write(231, 30) // has these from the start
 
 	seen := map[Index]bool{}

@@ -184,7 +184,7 @@ func (l *Log) unfree(g *logGroup, i Index) {
 // writable reports whether rows of g can be written at all.
 func (l *Log) writable(g *logGroup) bool {
 	in := g.in()
-	return bits.OnesCount32(in) >= l.minAck && bits.OnesCount32(in&^g.doubt) >= l.g.K && l.durable(g, in&^g.doubt)
+	return bits.OnesCount32(in) >= l.MinAck() && bits.OnesCount32(in&^g.doubt) >= l.g.K && l.durable(g, in&^g.doubt)
 }
 
 // bury puts a row whose last live slot died into limbo.

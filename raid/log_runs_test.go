@@ -69,7 +69,7 @@ func newAger(tb testing.TB, g Geometry, groups int, rows uint32, fill int) *ager
 			l.SetUp(GroupID(gi), Col(c), true)
 		}
 	}
-	return &ager{tb: tb, log: l}
+	return &ager{tb: tb, log: begin(l)}
 }
 
 func (a *ager) commit() {

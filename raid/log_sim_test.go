@@ -29,11 +29,12 @@ type sim struct {
 
 	ops      []*simOp
 	erasures []*simErasure
+	views    []*simView
 	ghosts   []*simOp // of earlier lives, or over: may still land on members that were down ever since
 	reads    []simRead
 	advances int // read epochs ended
 	lives    int
-	sure     bool // the last recovery saw all members: what it dropped never comes back
+	state    Incomplete // of the last recovery
 }
 
 // simMember is the memory that one server lends.
@@ -59,7 +60,6 @@ type value struct {
 type simPage struct {
 	want  value   // the last answered write
 	maybe []value // unanswered writes since: a recovery may bring them back
-	old   int     // of them: those that the last recovery has decided about
 	busy  bool    // a page-out or a trim of it is in flight
 	eio   bool    // a recovery could not decide
 }
@@ -107,9 +107,8 @@ func newSim(t *rapid.T, g Geometry) *sim {
 		Groups:   rapid.IntRange(1, 3).Draw(t, "groups"),
 		Rows:     uint32(rapid.IntRange(30, 140).Draw(t, "rows")), // bitmaps of one to three words
 		MinAck:   rapid.IntRange(g.K, min(g.K+1, g.Members())).Draw(t, "min ack"),
-		wave:     rapid.SampledFrom([]int{1, 2, 5, 20}).Draw(t, "wave"),
 	}
-	s.cfg.Pages = uint64(s.cfg.Groups) * uint64(s.cfg.Rows) * uint64(g.K) * 6 / 10
+	s.cfg.Pages = uint64(s.cfg.Groups) * uint64(s.cfg.Rows-viewRows) * uint64(g.K) * 6 / 10
 	s.pages = make([]simPage, s.cfg.Pages)
 	s.members = make([][]*simMember, s.cfg.Groups)
 	s.pending = make([][]*simMember, s.cfg.Groups)
@@ -128,6 +127,7 @@ func newSim(t *rapid.T, g Geometry) *sim {
 		t.Fatal(err)
 	}
 	s.newLog()
+	s.settleLog()
 	return s
 }
 
@@ -138,11 +138,12 @@ func (s *sim) newLog() {
 	if s.log, err = NewLog(s.cfg); err != nil {
 		s.t.Fatal(err)
 	}
-	s.log.StartSeq(FirstSeq(Epoch(s.lives)))
+	s.log.GuardThin()
 	for g := range s.members {
 		for c := range s.members[g] {
 			m := s.members[g][c]
 			s.log.SetUp(GroupID(g), Col(c), m.up && !m.filling)
+			s.log.SetNoted(GroupID(g), Col(c), m.lost || m.filling)
 			if m.lost {
 				s.log.SetLost(GroupID(g), Col(c))
 			}
@@ -194,8 +195,11 @@ func (s *sim) launch(op *simOp) bool {
 		}
 		return false
 	}
-	n := op.p.N
+	n := op.p.Pages
 	op.items, op.values, op.pages = op.items[:n], op.values[:n], op.pages[:n]
+	for i := n; i < op.p.N; i++ {
+		op.add(Item{Kind: ItemCopy}, value{}, op.pages[op.p.CopyOf(i)])
+	}
 	op.adv = s.advances
 	op.todo, op.todo2 = op.p.Members, op.p.Second
 	for c := range s.cfg.Geometry.Members() {
@@ -231,8 +235,9 @@ func (s *sim) encode(op *simOp) {
 	for c := range g.Members() {
 		op.out[c] = make([]simSlot, op.p.Rows)
 	}
-	head := Header{Members: op.p.Named, Seq: op.p.Seq, Epoch: uint32(s.lives)}
+	head := Header{Members: op.p.Named, Seq: op.p.Seq, Settled: op.p.Settled}
 	for r := range op.p.Rows {
+		head.Site = s.log.Site(op.p.Group, op.p.Index[r])
 		data, table := make([][]byte, g.K), make([]RowEntry, g.K)
 		for c := range g.K {
 			i := c*op.p.Rows + r
@@ -243,8 +248,9 @@ func (s *sim) encode(op *simOp) {
 				s.t.Fatalf("page %d of %d in %d rows is at %d/%d", i, op.p.N, op.p.Rows, col, at)
 			}
 			h := head
-			h.Kind, h.Page, h.Filled, h.CRC = KindPage, op.items[i].Page, op.p.FilledCols(r), Checksum(op.pages[i])
-			if op.items[i].Kind == ItemNotes {
+			it := op.items[op.p.CopyOf(i)]
+			h.Kind, h.Page, h.Filled, h.CRC = KindPage, it.Page, op.p.FilledCols(r), Checksum(op.pages[i])
+			if it.Kind == ItemNotes {
 				h.Kind, h.Page = KindNotes, 0
 			}
 			data[c] = op.pages[i]
@@ -332,9 +338,13 @@ func (s *sim) forget(op *simOp) {
 	if op.move {
 		for _, it := range op.items {
 			if it.Kind == ItemMove {
-				// The same value; but if the row was sent to K members only,
-				// and a recovery misses one of them, EIO is the right answer.
+				// The same value; but if the row cannot be decoded EIO is the right answer.
 				s.pages[it.Page].maybe = append(s.pages[it.Page].maybe, s.pages[it.Page].want)
+			}
+		}
+		for _, r := range op.records {
+			for p := r.Start; p < r.Start+PageNo(r.Count); p++ {
+				s.pages[p].maybe = append(s.pages[p].maybe, s.pages[p].want)
 			}
 		}
 		return
@@ -410,10 +420,13 @@ func (s *sim) read(p PageNo) ([]byte, bool) {
 // verify reads a page and compares it with the oracle.
 func (s *sim) verify(p PageNo) {
 	pg := &s.pages[p]
+	got, ok := s.read(p)
 	if pg.eio {
+		if ok {
+			s.decide(p, got)
+		}
 		return
 	}
-	got, ok := s.read(p)
 	if !ok {
 		at := s.log.Place(s.log.Lookup(p).Slot)
 		have := s.holders(at.Group, at.Index, true)

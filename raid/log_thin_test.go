@@ -24,6 +24,10 @@ func TestThinRows(t *testing.T) {
 		}
 		l.GuardThin()
 		for m := range c.g.Members() {
+			l.SetUp(0, Col(m), true)
+		}
+		begin(l)
+		for m := range c.g.Members() {
 			l.SetUp(0, Col(m), m >= c.out)
 		}
 		out := uint32(1)<<c.out - 1

@@ -42,6 +42,8 @@ type View struct {
 	Members uint32
 	To      uint32
 	Second  uint32
+
+	moved uint32 // logGroup.moved when it was taken
 }
 
 // ViewHeader is the record as it is stored.
@@ -64,17 +66,19 @@ func (l *Log) durable(g *logGroup, members uint32) bool {
 	return !l.guarded || l.absent(members)&^g.noted == 0
 }
 
-// wanted is the view that g should have.
+// wanted is the view that g should have. While there are void rows it is without
+// members that may keep some: those that are out, and columns in doubt.
 func (l *Log) wanted(g *logGroup) uint32 {
-	up := g.up &^ g.lost &^ g.doubt
-	want := uint32(0)
-	for m := up; m != 0; m &= m - 1 {
-		if c := bits.TrailingZeros32(m); g.view.members&(1<<c) != 0 || !l.staleDead(g, g.stale[c], g.nstale[c]) {
+	want := g.up &^ g.lost & g.view.members
+	if g.nvoid > 0 {
+		want &^= g.doubt
+	} else if g.view.own {
+		want |= g.view.members &^ g.up &^ g.lost
+	}
+	for m := g.up &^ g.lost &^ g.view.members &^ g.doubt; m != 0; m &= m - 1 {
+		if c := bits.TrailingZeros32(m); !l.staleDead(g, g.stale[c], g.nstale[c]) {
 			want |= 1 << c
 		}
-	}
-	if g.nvoid == 0 && g.view.own {
-		want |= g.view.members &^ g.up &^ g.lost // out, and keeps nothing that matters
 	}
 	return want
 }
@@ -84,7 +88,7 @@ func (l *Log) wanted(g *logGroup) uint32 {
 func (l *Log) TakeView(v *View) bool {
 	for i := range l.groups {
 		if g := &l.groups[i]; !g.view.taken && (l.completeView(g, v) || l.nextView(g, v)) {
-			v.Group = GroupID(i)
+			v.Group, v.moved = GroupID(i), g.moved
 			g.view.taken = true
 			return true
 		}
@@ -109,10 +113,14 @@ func (l *Log) completeView(g *logGroup, v *View) bool {
 func (l *Log) nextView(g *logGroup, v *View) bool {
 	r := &g.view
 	want := l.wanted(g)
-	if r.own && want == r.members || !l.durable(g, want&g.up) || r.seq != 0 && !l.durable(g, r.copies) {
+	switch {
+	case r.own && want == r.members:
 		return false
-	}
-	if !l.opened && g.nvoid+g.nunsure > 0 {
+	case popcount(want&g.up) < l.g.K || !l.durable(g, want&g.up):
+		return false // nobody could recover the group from these
+	case r.seq != 0 && !l.durable(g, r.copies):
+		return false // the older record may be the one in force
+	case !l.opened && g.nvoid+g.nunsure > 0:
 		return false
 	}
 	*v = View{Seq: l.NextSeq(), Settled: l.settled(g), Members: want, To: want & g.up, Second: g.second()}
@@ -132,6 +140,9 @@ func (l *Log) Installed(v *View, done, second uint32) {
 		r := &g.view
 		r.taken = false
 		done &= v.To
+		if v.moved != g.moved {
+			done, second = 0, 0 // of one column it was another chunk that got it: once more
+		}
 		switch {
 		case v.Seq == r.seq:
 			r.copies |= done &^ g.lost & r.members
@@ -215,5 +226,19 @@ func (l *Log) Begin() {
 	if void, unsure, views := l.Unsettled(); void+unsure != 0 || views != 0 {
 		panic("raid: a log that is not settled begins")
 	}
-	l.opened = true
+	l.opened, l.free = true, 0
+	for i := range l.groups {
+		if g := &l.groups[i]; l.writable(g) {
+			l.free += uint64(g.nfree)
+		}
+	}
+}
+
+// MinAck is the least members that a row is written to. Until Begin there are only
+// moves, of pages that fewer may have.
+func (l *Log) MinAck() int {
+	if l.opened {
+		return l.minAck
+	}
+	return l.g.K
 }
