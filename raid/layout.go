@@ -92,9 +92,19 @@ type Layout struct {
 // HeaderBytes is the size of one slot header in this column's chunks.
 func (l *Layout) HeaderBytes(c Col) int { return HeaderBytes(l.Geometry, c) }
 
-// DataSlots is the number of data slots of the volume.
-func (l *Layout) DataSlots() uint64 {
+// slots is the number of slots in all data columns.
+func (l *Layout) slots() uint64 {
 	return uint64(len(l.Groups)) * uint64(l.ChunkSlots) * uint64(l.Geometry.K)
+}
+
+// DataSlots is the number of slots that can hold pages of the volume: in a log not
+// those of the view rows.
+func (l *Layout) DataSlots() uint64 {
+	n := l.slots()
+	if l.Kind == LayoutLog {
+		n -= uint64(len(l.Groups)) * uint64(min(l.ChunkSlots, ViewRows)) * uint64(l.Geometry.K)
+	}
+	return n
 }
 
 // Validate reports everything that is wrong with a layout.
@@ -113,12 +123,13 @@ func (l *Layout) Validate() error {
 	if l.Pages == 0 || l.Pages > MaxPages {
 		add("volume of %d pages: must be 1 to %d", l.Pages, uint64(MaxPages))
 	}
-	if l.ChunkSlots == 0 || len(l.Groups) == 0 {
+	if l.ChunkSlots == 0 || len(l.Groups) == 0 || l.Kind == LayoutLog && l.ChunkSlots <= ViewRows {
 		add("volume has no slots")
 	}
-	if n := l.DataSlots(); n > MaxDataSlots {
+	// The map counts the slots of view rows too.
+	if n := l.slots(); n > MaxDataSlots {
 		add("volume has %d data slots, at most %d", n, uint64(MaxDataSlots))
-	} else if n < l.Pages {
+	} else if n := l.DataSlots(); n < l.Pages {
 		add("volume of %d pages has only %d data slots", l.Pages, n)
 	}
 	if l.MinAck < l.Geometry.K || l.MinAck > l.Geometry.Members() {

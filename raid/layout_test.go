@@ -22,8 +22,15 @@ func TestLayoutSizes(t *testing.T) {
 	if err := l.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if n := l.DataSlots(); n != 80 {
+	if n := l.DataSlots(); n != 64 { // 4 groups of 10 rows, 2 of them for the view
 		t.Errorf("%d data slots", n)
+	}
+	inPlace := &Layout{Kind: LayoutStriped, Geometry: Geometry{K: 1}, Pages: 40, ChunkSlots: 10, MinAck: 1, Groups: make([]Group, 4)}
+	for i := range inPlace.Groups {
+		inPlace.Groups[i] = Group{ID: GroupID(i), Members: []Member{{Server: "s", Chunk: ChunkID(i + 1)}}}
+	}
+	if err := inPlace.Validate(); err != nil || inPlace.DataSlots() != 40 {
+		t.Errorf("in place %d data slots, %v", inPlace.DataSlots(), err)
 	}
 	if d, p := l.HeaderBytes(1), l.HeaderBytes(2); d != HeaderSize || p != HeaderSize+2*RowEntrySize {
 		t.Errorf("headers of %d and %d bytes", d, p)
@@ -44,7 +51,10 @@ func TestLayoutValidate(t *testing.T) {
 		{"no slots", func(l *Layout) { l.ChunkSlots = 0 }},
 		{"no slots", func(l *Layout) { l.Groups = nil }},
 		{"data slots, at most", func(l *Layout) { l.ChunkSlots = 1 << 30 }},
-		{"only 80 data slots", func(l *Layout) { l.Pages = 81 }},
+		{"only 64 data slots", func(l *Layout) { l.Pages = 65 }},
+		{"no slots", func(l *Layout) { l.ChunkSlots = ViewRows }},
+		{"only 0 data slots", func(l *Layout) { l.ChunkSlots = 1 }},
+		{"4294967296 data slots, at most", func(l *Layout) { l.ChunkSlots = 1 << 29 }},
 		{"min ack 1", func(l *Layout) { l.MinAck = 1 }},
 		{"min ack 4", func(l *Layout) { l.MinAck = 4 }},
 		{"group 3 stands at place 2", func(l *Layout) { l.Groups[2].ID = 3 }},

@@ -111,7 +111,7 @@ func BenchmarkSession(b *testing.B) {
 						q := &transport.Request{Op: op, Chunk: 1, Done: func(q *transport.Request) { done <- q }}
 						for k := range pages {
 							g := transport.Seg{Index: uint32(i*pages + k), Header: take(raid.HeaderSize), Page: take(raid.PageSize)}
-							h := raid.Header{Kind: raid.KindPage, CRC: raid.Checksum(g.Page)}
+							h := raid.Header{Kind: raid.KindPage, CRC: raid.Checksum(g.Page), Site: raid.Site{Volume: 1, Index: raid.Index(g.Index)}}
 							h.Put(g.Header, nil)
 							q.Segs = append(q.Segs, g)
 						}

@@ -49,7 +49,7 @@ func newRebuildBatch(r *rebuild) *rebuildBatch {
 func (b *rebuildBatch) run(ctx context.Context, from, to int) error {
 	b.rows = b.rows[:to-from]
 	for i := range b.rows {
-		b.rows[i].begin(from+i, b.r.spec.Rows[from+i])
+		b.rows[i].begin(from+i, b.r.spec.Rows[from+i], b.r.session.volume.id)
 	}
 	if b.r.spec.Verify {
 		if err := b.verifyOwn(ctx); err != nil {

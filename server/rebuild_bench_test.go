@@ -103,7 +103,7 @@ func benchmarkRebuild(b *testing.B, g raid.Geometry, col int, verify bool) {
 	data, parity := make([][]byte, g.K), make([][]byte, g.M)
 	table := make([]raid.RowEntry, g.K)
 	filled := uint16(1)<<g.K - 1
-	h := raid.Header{Kind: raid.KindPage, Filled: filled, Members: 1<<g.Members() - 1, Page: 5, Seq: 9, CRC: raid.Checksum(page)}
+	h := raid.Header{Kind: raid.KindPage, Filled: filled, Members: 1<<g.Members() - 1, Page: 5, Seq: 9, CRC: raid.Checksum(page), Site: raid.Site{Volume: 1}}
 	for i := range data {
 		data[i] = page
 		table[i] = raid.RowEntry{Page: 5, CRC: h.CRC, Kind: raid.KindPage}
@@ -136,18 +136,23 @@ func benchmarkRebuild(b *testing.B, g raid.Geometry, col int, verify bool) {
 			seg := transport.Seg{Header: mem[o : o+size], Page: mem[k*raid.PageSize : (k+1)*raid.PageSize]}
 			if i < g.K || g.Mirror() {
 				copy(seg.Page, page)
-				h.Put(seg.Header, nil)
 			} else {
 				copy(seg.Page, parity[i-g.K])
-				p := h
-				p.Kind, p.Page, p.CRC = raid.KindParity, 0, raid.Checksum(seg.Page)
-				p.Put(seg.Header, table)
 			}
 			q.Segs = append(q.Segs, seg)
 		}
 		for from := uint32(0); from < slots; from += 32 {
 			for k := range q.Segs {
-				q.Segs[k].Index = from + uint32(k)
+				seg := &q.Segs[k]
+				seg.Index = from + uint32(k)
+				h.Index = raid.Index(seg.Index)
+				if i < g.K || g.Mirror() {
+					h.Put(seg.Header, nil)
+					continue
+				}
+				p := h
+				p.Kind, p.Page, p.CRC = raid.KindParity, 0, raid.Checksum(seg.Page)
+				p.Put(seg.Header, table)
 			}
 			if err := c.Submit(q); err != nil {
 				b.Fatal(err)

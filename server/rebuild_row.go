@@ -13,7 +13,8 @@ import (
 type rebuildRow struct {
 	i    int // in the request
 	spec transport.RebuildRow
-	done bool // stored, or given up
+	vol  uint32 // Site.Volume of every header
+	done bool   // stored, or given up
 
 	set uint32 // columns to make it from
 	got uint32 // columns that were read and are sound by themselves
@@ -36,8 +37,8 @@ type rebuildRow struct {
 
 // begin makes w another row. What is by column counts only where got or being
 // read, and is 2 KiB that need no clearing.
-func (w *rebuildRow) begin(i int, spec transport.RebuildRow) {
-	w.i, w.spec, w.done = i, spec, false
+func (w *rebuildRow) begin(i int, spec transport.RebuildRow, v raid.VolumeID) {
+	w.i, w.spec, w.vol, w.done = i, spec, uint32(v), false
 	w.set, w.got, w.bad, w.why, w.whyCol, w.used, w.suspects, w.asked = 0, 0, 0, 0, 0, 0, 0, 0
 }
 
@@ -76,11 +77,13 @@ func (w *rebuildRow) inspect(g raid.Geometry, col raid.Col) {
 	w.head[col] = h
 }
 
-// sound judges a slot by itself: its header, which must be of this row and of
-// the column's kind, and its page, unless that is nil. 0: nothing is wrong.
+// sound judges a slot by itself: its header, which must be of this row, name
+// this place and be of the column's kind, and its page, unless that is nil. 0:
+// nothing is wrong. Of which group it is, agree asks.
 func (w *rebuildRow) sound(g raid.Geometry, col raid.Col, head, page []byte) (raid.Header, transport.RebuildReason) {
 	h, err := raid.ParseHeader(head)
-	ok := err == nil && raid.TagOf(h.Seq) == w.spec.Tag && h.Filled == w.spec.Filled
+	ok := err == nil && raid.TagOf(h.Seq) == w.spec.Tag && h.Filled == w.spec.Filled &&
+		uint32(h.Index) == w.spec.Index && h.Volume == w.vol
 	if !g.Mirror() && int(col) >= g.K {
 		ok = ok && h.Kind == raid.KindParity
 	} else {
@@ -101,7 +104,7 @@ func (w *rebuildRow) sound(g raid.Geometry, col raid.Col, head, page []byte) (ra
 func (w *rebuildRow) agree(g raid.Geometry, sources []*pullSource) bool {
 	same := func(a, b raid.Col) bool {
 		x, y := &w.head[a], &w.head[b]
-		return x.Seq == y.Seq && x.Epoch == y.Epoch && x.Members == y.Members && w.sameTable(g, a, b)
+		return x.SameRow(y) && w.sameTable(g, a, b)
 	}
 	best, most := raid.Col(0), -1
 	for _, o := range sources {

@@ -34,7 +34,7 @@ func newMirror(t *testing.T, c Config) *mirror {
 	if err := d.Register(reg); err != nil {
 		t.Fatal(err)
 	}
-	h := raid.Header{Kind: raid.KindPage, Filled: 1, Members: 7, Page: 5, Seq: 9, CRC: raid.Checksum(reg[:raid.PageSize])}
+	h := raid.Header{Kind: raid.KindPage, Filled: 1, Members: 7, Page: 5, Seq: 9, CRC: raid.Checksum(reg[:raid.PageSize]), Site: raid.Site{Volume: 1}}
 	for i := range 3 {
 		sc := c
 		if i != 2 {
@@ -62,6 +62,7 @@ func newMirror(t *testing.T, c Config) *mirror {
 			q := &transport.Request{Op: transport.OpWrite, Chunk: uint64(i), Done: func(*transport.Request) { close(done) }}
 			for k := range 32 {
 				head := reg[32*raid.PageSize+k*raid.HeaderSize:][:raid.HeaderSize]
+				h.Index = raid.Index(from + k)
 				h.Put(head, nil)
 				q.Segs = append(q.Segs, transport.Seg{Index: uint32(from + k), Header: head, Page: reg[k*raid.PageSize : (k+1)*raid.PageSize]})
 			}
@@ -136,6 +137,56 @@ func TestRebuildRate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A slot whose header names another place is neither a source nor right, whatever
+// else it says.
+func TestRebuildMisplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMirror(t, Config{})
+		misplace := func(server, chunk int, slot uint32, f func(*raid.Header)) {
+			t.Helper()
+			c := m.servers[server].lookup(raid.ChunkID(chunk))
+			h, err := raid.ParseHeader(c.head(slot))
+			if err != nil {
+				t.Fatal(err)
+			}
+			f(&h)
+			head := make([]byte, raid.HeaderSize)
+			h.Put(head, nil)
+			c.put(slot, head, c.page(slot))
+		}
+		for i := range 2 {
+			misplace(i, i, 5, func(h *raid.Header) { h.Index = 6 })
+			misplace(i, i, 7, func(h *raid.Header) { h.Volume = 2 })
+		}
+		misplace(0, 0, 9, func(h *raid.Header) { h.Index = 8 }) // the other has it
+		rebuild := func(want ...transport.RebuildFailure) {
+			t.Helper()
+			if res, err := m.target.Rebuild(t.Context(), &m.spec); err != nil || !slices.Equal(res.Failed, want) {
+				t.Fatal(res.Failed, err)
+			}
+		}
+		rebuild(transport.RebuildFailure{Row: 5, Reason: transport.RebuildHeader, Col: 1}, transport.RebuildFailure{Row: 7, Reason: transport.RebuildHeader, Col: 1})
+		for i := range 2 {
+			misplace(i, i, 5, func(h *raid.Header) { h.Index = 5 })
+			misplace(i, i, 7, func(h *raid.Header) { h.Volume = 1 })
+		}
+		misplace(0, 0, 9, func(h *raid.Header) { h.Index = 9 })
+		rebuild()
+		m.spec.Verify = true
+		rebuild()
+		misplace(2, 2, 3, func(h *raid.Header) { h.Index = 4 })
+		misplace(2, 2, 4, func(h *raid.Header) { h.Volume = 0 })
+		misplace(2, 2, 6, func(h *raid.Header) { h.Group = 1 })
+		misplace(0, 0, 8, func(h *raid.Header) { h.Index = 4 })
+		rebuild(
+			transport.RebuildFailure{Row: 3, Reason: transport.RebuildHeader, Col: 2},
+			transport.RebuildFailure{Row: 4, Reason: transport.RebuildHeader, Col: 2},
+			transport.RebuildFailure{Row: 6, Reason: transport.RebuildMismatch, Col: 2},
+			transport.RebuildFailure{Row: 8, Reason: transport.RebuildHeader, Col: 0},
+		)
+	})
 }
 
 // Sessions with sources are kept between requests, and closed when idle.

@@ -111,7 +111,7 @@ func (b *rebuildBatch) differing(w *rebuildRow, own, made []byte) uint32 {
 	}
 	x, err := raid.ParseHeader(own)
 	y, err2 := raid.ParseHeader(made)
-	if err != nil || err2 != nil || x.Seq != y.Seq || x.Epoch != y.Epoch || x.Members != y.Members {
+	if err != nil || err2 != nil || !x.SameRow(&y) {
 		return 0 // all data against own
 	}
 	var set uint32
@@ -149,7 +149,7 @@ func (b *rebuildBatch) witnessed(w *rebuildRow) bool {
 		}
 		x, err := raid.ParseHeader(own)
 		y, err2 := raid.ParseHeader(witness)
-		same = err == nil && err2 == nil && x.Seq == y.Seq && x.Epoch == y.Epoch && x.Members == y.Members &&
+		same = err == nil && err2 == nil && x.SameRow(&y) &&
 			bytes.Equal(own[raid.HeaderSize:], witness[raid.HeaderSize:])
 	})
 	return same

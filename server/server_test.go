@@ -105,7 +105,7 @@ func TestClientVanishes(t *testing.T) {
 			g := transport.Seg{Index: 2, Header: mem[:raid.HeaderSize], Page: mem[4096:8192]}
 			q := &transport.Request{Op: op, Chunk: 1, Segs: []transport.Seg{g}, Done: func(*transport.Request) { close(done) }}
 			if op == transport.OpWrite {
-				h := raid.Header{Kind: raid.KindPage, Page: 9, CRC: raid.Checksum(g.Page)}
+				h := raid.Header{Kind: raid.KindPage, Page: 9, CRC: raid.Checksum(g.Page), Site: raid.Site{Volume: 1, Index: 2}}
 				h.Put(g.Header, nil)
 			}
 			if err := c.Submit(q); err != nil {
@@ -155,13 +155,13 @@ func TestClientVanishes(t *testing.T) {
 
 // halfWrite is a hello and half of a write to slot 2 of chunk 1.
 func halfWrite() []byte {
-	b := []byte("DMPS\x00\r\n\x1a\x01\x00\x01\x00\x20\x00\x00\x00" +
+	b := []byte("DMPS\x00\r\n\x1a\x03\x00\x03\x00\x20\x00\x00\x00" +
 		"\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
 		"\x01\x00c\x00\x00\x00\x00")
-	b = append(b, "\x02\x01\x28\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00"+
+	b = append(b, "\x02\x01\x58\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00"+
 		"\x02\x00\x00\x00\x01\x00\x00\x00"...)
 	page := bytes.Repeat([]byte{8}, 4096)
-	h := raid.Header{Kind: raid.KindPage, Page: 9, Seq: 2, CRC: raid.Checksum(page)}
+	h := raid.Header{Kind: raid.KindPage, Page: 9, Seq: 2, CRC: raid.Checksum(page), Site: raid.Site{Volume: 1, Index: 2}}
 	head := make([]byte, raid.HeaderSize)
 	h.Put(head, nil)
 	return append(append(b, head...), page[:2000]...)
@@ -172,7 +172,7 @@ func TestMalformed(t *testing.T) {
 	s := start(t, Config{Cluster: "c", Listen: "127.0.0.1:0"})
 	_, c, _ := client(t, s, 1)
 	hello := halfWrite()[:48]
-	for _, junk := range []string{"GET / HTTP/1.0\r\n\r\n", "DMPS\x00\r\n\x1a\x01\x00\x01\x00\xff\xff\xff\xff",
+	for _, junk := range []string{"GET / HTTP/1.0\r\n\r\n", "DMPS\x00\r\n\x1a\x03\x00\x03\x00\xff\xff\xff\xff",
 		string(hello) + strings.Repeat("\xff", 24), string(hello) + strings.Repeat("\x00", 24)} {
 		if strings.HasPrefix(junk, string(hello)) {
 			b := []byte(junk)

@@ -163,7 +163,7 @@ func (s *session) CommitWrite(io *transport.SlotIO) error {
 				staged += raid.PageSize
 			}
 			seg++
-			if err := verify(head, page, has); err != nil {
+			if err := s.verify(i, head, page, has); err != nil {
 				s.s.m.refusedPages.Inc()
 				if first == nil {
 					first = fmt.Errorf("slot %d of chunk %d: %w", i, c.id, err)
@@ -184,11 +184,15 @@ func (s *session) CommitWrite(io *transport.SlotIO) error {
 	return first
 }
 
-// verify reports whether a slot may get this header with this page.
-func verify(head, page []byte, has bool) error {
+// verify reports whether slot i of a chunk may get this header with this page. One
+// that names another place, or another volume, was sent where it does not belong.
+func (s *session) verify(i uint32, head, page []byte, has bool) error {
 	h, err := raid.ParseHeader(head)
 	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrChecksum, err)
+	}
+	if h.Kind != raid.KindEmpty && (uint32(h.Index) != i || h.Volume != uint32(s.volume.id)) {
+		return fmt.Errorf("%w: the header is that of slot %d of group %d of volume %d", transport.ErrChecksum, h.Index, h.Group, h.Volume)
 	}
 	if has && raid.Checksum(page) != h.CRC {
 		return fmt.Errorf("%w: page %d, sequence %d", transport.ErrChecksum, h.Page, h.Seq)

@@ -79,7 +79,7 @@ type Run struct {
 }
 
 // MaxHeaderBytes bounds the size of a slot's header, in bytes.
-const MaxHeaderBytes = 512
+const MaxHeaderBytes = 1024
 
 // SlotIO is one transfer as a Backend sees it. The medium keeps and reuses it.
 type SlotIO struct {

@@ -14,10 +14,11 @@ const (
 )
 
 // Version of the protocol that this package speaks (docs/wire.md); VersionRails
-// is spoken in sessions whose Hello names a Rail, and is the same otherwise.
+// is spoken in sessions whose Hello names a Rail, and is the same otherwise. 1 and
+// 2 were the same with slot headers of format 1, and are not spoken any more.
 const (
-	Version      = 1
-	VersionRails = 2
+	Version      = 3
+	VersionRails = 4
 )
 
 // Sentinels: each is a decision of the caller.
@@ -43,7 +44,7 @@ var (
 	// ErrNoMemory: the server's arena is full.
 	ErrNoMemory = errors.New("transport: server out of memory")
 	// ErrChecksum: the server refused a page whose bytes do not match the
-	// header. It stored nothing usable there: the slot reads as empty, or, in a
+	// header, or a header that names another slot or volume. It stored nothing usable there: the slot reads as empty, or, in a
 	// chunk that is InPlace, as it was before. The request's other segments
 	// were stored. A one-sided write (package fabric) never ends so: what is
 	// damaged shows when it is read.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Limits of a rebuild request. They bound its frame to 18 KiB.
+// Limits of a rebuild request. They bound its frame to 22 KiB.
 const (
 	// MaxRebuildRows is the most rows of one request: 4 MiB of slots.
 	MaxRebuildRows = 1024
@@ -68,7 +68,7 @@ type RebuildSource struct {
 // verified.
 type RebuildRow struct {
 	Index  uint32 // slot, in every chunk of the group
-	Tag    uint16 // raid.TagOf the sequence of the row, which every header must have
+	Tag    uint32 // raid.TagOf the sequence of the row, which every header must have
 	Filled uint16 // data columns that hold anything: as in the row's headers
 	Have   uint32 // columns of Sources that hold this row
 }

@@ -70,7 +70,7 @@ func garbage(rng *rand.ChaCha8, greeting []byte) [][]byte {
 	// Behind the magic of the transport: absurd lengths, and a well-formed hello of another
 	// cluster's client whose epoch is newer than any (docs/wire.md).
 	for _, h := range []string{
-		"010001 00ffffffff", "0100010000040000", "ffff00002a000000", "0100010024000000" + "0100000000000000" + "ffffffffffffff7f" +
+		"030003 00ffffffff", "0300030000040000", "ffff00002a000000", "0300030024000000" + "0100000000000000" + "ffffffffffffff7f" +
 			"0000000000000000" + "00" + "0200" + "6331" + "0300" + "626f62" + "0000",
 	} {
 		b, err := hex.DecodeString("444d5053000d0a1a" + strings.ReplaceAll(h, " ", ""))

@@ -114,7 +114,7 @@ func staleRound(h *Holder, direct string, epoch uint64, n int) (refused, landed 
 		page := s.mem[i*raid.PageSize:][:raid.PageSize]
 		hdr := s.mem[n*raid.PageSize+i*raid.HeaderSize:][:raid.HeaderSize]
 		if op == transport.OpWrite {
-			h := raid.Header{Kind: raid.KindPage, Filled: 1, Members: 1, Page: raid.PageNo(i), Seq: raid.FirstSeq(raid.Epoch(epoch)), Epoch: uint32(epoch), CRC: raid.Checksum(page)}
+			h := raid.Header{Kind: raid.KindPage, Filled: 1, Members: 1, Page: raid.PageNo(i), Seq: raid.FirstSeq(raid.Epoch(epoch)), CRC: raid.Checksum(page), Site: raid.Site{Volume: 1, Index: raid.Index(i)}}
 			h.Put(hdr, nil)
 		}
 		return s.conn.Submit(&transport.Request{

@@ -46,8 +46,8 @@ func chooseSlots(data, want uint64) uint32 {
 
 // sizeLog gives the chunk size and the number of groups of a log: data slots
 // for every page at the target fill, and spare groups beyond them, so that at
-// full size rows can be written while the cleaner works. chunkSlots 0 is
-// chosen here.
+// full size rows can be written while the cleaner works. The first rows of a group
+// hold its view, and no pages. chunkSlots 0 is chosen here.
 func sizeLog(pages uint64, g raid.Geometry, fill int, chunkSlots uint32) (slots uint32, groups uint64) {
 	data := ceilDiv(pages*100, uint64(fill))
 	k := uint64(g.K)
@@ -55,7 +55,7 @@ func sizeLog(pages uint64, g raid.Geometry, fill int, chunkSlots uint32) (slots 
 	if slots == 0 {
 		slots = chooseSlots(data, wantGroups*k)
 	}
-	groups = ceilDiv(data, k*uint64(slots))
+	groups = ceilDiv(data, k*uint64(slots-raid.ViewRows))
 	return slots, groups + spareGroups(groups)
 }
 

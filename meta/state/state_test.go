@@ -321,16 +321,18 @@ func TestSizes(t *testing.T) {
 		groups uint64
 	}{
 		{1, raid.Geometry{K: 1}, 256, 1 + 1},
-		{1 << 30 / 4096, raid.Geometry{K: 4, M: 2}, 4096, 20 + 1},              // 1 GiB: chunks of 16 MiB
-		{1 << 40 / 4096, raid.Geometry{K: 4, M: 2}, 16384, 5120 + 1 + 5120/32}, // 1 TiB: chunks of 64 MiB
-		{1 << 30 / 4096, raid.Geometry{K: 1, M: 2}, 16384, 20 + 1},
+		{1 << 30 / 4096, raid.Geometry{K: 4, M: 2}, 4096, 21 + 1},              // 1 GiB: chunks of 16 MiB; 20 without view rows
+		{1 << 40 / 4096, raid.Geometry{K: 4, M: 2}, 16384, 5121 + 1 + 5121/32}, // 1 TiB: chunks of 64 MiB; 5120 likewise
+		{1 << 30 / 4096, raid.Geometry{K: 1, M: 2}, 16384, 21 + 1},
+		{254 * 80 / 100, raid.Geometry{K: 1, M: 1}, 256, 1 + 1}, // all of a group but its view rows
+		{254*80/100 + 1, raid.Geometry{K: 1, M: 1}, 256, 2 + 1},
 	} {
 		slots, groups := sizeLog(c.pages, c.g, 80, 0)
 		if slots != c.slots || groups != c.groups {
 			t.Errorf("%d pages %v: %d slots, %d groups, want %d, %d", c.pages, c.g, slots, groups, c.slots, c.groups)
 		}
 	}
-	if n := ChunkBytes(raid.Geometry{K: 4, M: 2}, 256, 5); n != 256*4096+7*4096 { // 256 headers of 104 bytes
+	if n := ChunkBytes(raid.Geometry{K: 4, M: 2}, 256, 5); n != 256*4096+16*4096 { // 256 headers of 248 bytes
 		t.Errorf("parity chunk of %d bytes", n)
 	}
 }

@@ -87,7 +87,7 @@ func benchOne(b *testing.B, c *child, conn transport.Conn, arena []byte, op tran
 		for k := range pages {
 			g := transport.Seg{Index: uint32(i*pages + k), Header: heads[:raid.HeaderSize:raid.HeaderSize], Page: take(raid.PageSize)}
 			heads = heads[raid.HeaderSize:]
-			h := raid.Header{Kind: raid.KindPage, CRC: raid.Checksum(g.Page)}
+			h := raid.Header{Kind: raid.KindPage, CRC: raid.Checksum(g.Page), Site: raid.Site{Volume: 1, Index: raid.Index(g.Index)}}
 			h.Put(g.Header, nil)
 			q.Segs = append(q.Segs, g)
 		}

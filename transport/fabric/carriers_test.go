@@ -112,8 +112,9 @@ func newRequests(t *testing.T, provider string, d transport.Dialer, scheme strin
 	for i := range m.pages {
 		m.pages[i] = byte(i % transport.PageSize * 7 >> 3)
 	}
-	h := raid.Header{Kind: raid.KindPage, Seq: 1, CRC: raid.Checksum(m.pages[:transport.PageSize])}
+	h := raid.Header{Kind: raid.KindPage, Seq: 1, CRC: raid.Checksum(m.pages[:transport.PageSize]), Site: raid.Site{Volume: 1}}
 	for i := range figureSlots {
+		h.Index = raid.Index(i)
 		h.Put(m.heads[i*raid.HeaderSize:][:raid.HeaderSize], nil)
 	}
 	if err := d.Register(mem); err != nil {

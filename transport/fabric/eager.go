@@ -10,7 +10,7 @@ import (
 // eagerSizes are the sizes of requests, in bytes, at which the two ways to a server
 // are compared: one header, and some. A request with a page is larger than all of
 // them: it is one-sided, to spare the server's CPU, also where that takes longer.
-var eagerSizes = [...]int{64, 512}
+var eagerSizes = [...]int{128, 512}
 
 const (
 	eagerTries  = 5 // round trips each way at each size

@@ -17,7 +17,7 @@ func TestEagerOf(t *testing.T) {
 	}{
 		"a card":                     {times{30, 31}, times{3, 4}, 0},
 		"software":                   {times{15, 16}, times{25, 30}, 512},
-		"the link for one header":    {times{15, 40}, times{25, 30}, 64},
+		"the link for one header":    {times{15, 40}, times{25, 30}, 128},
 		"as fast: spare the server":  {times{15, 16}, times{15, 16}, 0},
 		"the link for many, somehow": {times{30, 16}, times{25, 30}, 512},
 	} {

@@ -107,7 +107,7 @@ func (u *user) fill(seq uint64) {
 		for k := range s.Page {
 			s.Page[k] = byte(uint64(k) + seq*7 + uint64(i))
 		}
-		h := raid.Header{Kind: raid.KindPage, Page: raid.PageNo(i), Seq: raid.Seq(seq), CRC: raid.Checksum(s.Page)}
+		h := raid.Header{Kind: raid.KindPage, Page: raid.PageNo(i), Seq: raid.Seq(seq), CRC: raid.Checksum(s.Page), Site: raid.Site{Volume: 1, Index: raid.Index(s.Index)}}
 		h.Put(s.Header, nil)
 	}
 }

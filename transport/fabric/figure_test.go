@@ -82,7 +82,7 @@ func TestFigure(t *testing.T) {
 	d.Notes = []string{
 		"two processes on one machine; all carriers of a round one after another, each with processes of its own",
 		"raw libfabric: one-sided, with the settings that dmps has for the provider, both ends look without a pause (verbs: the target sleeps); sockets: one write and one read a message",
-		"dmps: below 4 KiB headers of 40 bytes alone, from 4 KiB on the bytes of pages, each with a header that is not counted, above 128 KiB requests of 128 KiB at once",
+		"dmps: below 4 KiB headers of 88 bytes alone, from 4 KiB on the bytes of pages, each with a header that is not counted, above 128 KiB requests of 128 KiB at once",
 	}
 	for round := range rounds {
 		for _, name := range paper.Carriers(d.Figure) {

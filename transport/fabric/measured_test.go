@@ -168,7 +168,7 @@ func (u paged) operations(c transport.Conn, op transport.Op, slots []uint32, at 
 	for i, slot := range slots {
 		g := transport.Seg{Index: slot, Page: u.page(at[i]), Header: u.head(i)}
 		if op == transport.OpWrite {
-			h := raid.Header{Kind: raid.KindPage, Page: raid.PageNo(slot), Seq: 1, CRC: raid.Checksum(g.Page)}
+			h := raid.Header{Kind: raid.KindPage, Page: raid.PageNo(slot), Seq: 1, CRC: raid.Checksum(g.Page), Site: raid.Site{Volume: 1, Index: raid.Index(slot)}}
 			h.Put(g.Header, nil)
 		}
 		q.Segs = append(q.Segs, g)

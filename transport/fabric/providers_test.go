@@ -41,7 +41,7 @@ func TestAttachAgain(t *testing.T) { eachHere(t, attachAgain) }
 func attachAgain(t *testing.T, provider string) {
 	r := start(t, provider, server.Config{Window: 16}, 0)
 	for epoch := range uint64(5) {
-		third, err := fabric.Reattach(t.Context(), r.addr, transport.Hello{Cluster: "c", Volume: 7, Epoch: 1 + epoch}, 70, transport.ChunkSpec{Slots: 8, HeaderBytes: 40})
+		third, err := fabric.Reattach(t.Context(), r.addr, transport.Hello{Cluster: "c", Volume: 7, Epoch: 1 + epoch}, 70, transport.ChunkSpec{Slots: 8, HeaderBytes: 88})
 		if err != nil {
 			t.Fatal(err)
 		}

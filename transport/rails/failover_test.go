@@ -82,7 +82,7 @@ func fill(s transport.Seg, seq uint64) {
 	for i := 0; i < len(s.Page); i += 8 {
 		binary.LittleEndian.PutUint64(s.Page[i:], seq*slots+uint64(s.Index))
 	}
-	h := raid.Header{Kind: raid.KindPage, Page: raid.PageNo(s.Index), Seq: raid.Seq(seq), CRC: raid.Checksum(s.Page)}
+	h := raid.Header{Kind: raid.KindPage, Page: raid.PageNo(s.Index), Seq: raid.Seq(seq), CRC: raid.Checksum(s.Page), Site: raid.Site{Volume: volume, Index: raid.Index(s.Index)}}
 	h.Put(s.Header, nil)
 }
 

@@ -10,7 +10,7 @@ import (
 // MaxBytes is the most that one call of Writer.Bytes can give, in bytes.
 const MaxBytes = blockSize
 
-const blockSize = 16 << 10
+const blockSize = 32 << 10
 
 // block is staging memory for small bytes.
 type block struct {

@@ -89,7 +89,7 @@ func TestMadServer(t *testing.T) {
 			ended := make(chan error, 2)
 			q := &transport.Request{
 				Op: transport.OpRead, Chunk: 1, Done: func(q *transport.Request) { ended <- q.Err },
-				Segs: []transport.Seg{{Header: mem[:40], Page: mem[4096:]}},
+				Segs: []transport.Seg{{Header: mem[:88], Page: mem[4096:]}},
 			}
 			if err := conn.Submit(q); errors.Is(err, transport.ErrClosed) {
 				ended <- err // the server was faster
@@ -143,10 +143,10 @@ func TestAnswerBeforeQuestion(t *testing.T) {
 	c := tc.(*conn)
 	q := &transport.Request{
 		Op: transport.OpWrite, Chunk: 1, Deadline: time.Now().Add(2 * time.Second),
-		Segs: []transport.Seg{{Header: mem[:40], Page: mem[4096:]}},
+		Segs: []transport.Seg{{Header: mem[:88], Page: mem[4096:]}},
 	}
 	q.Done = func(q *transport.Request) {
-		if q.Err == nil && c.w.Taken() < 24+8+40+4096 {
+		if q.Err == nil && c.w.Taken() < 24+8+88+4096 {
 			t.Error("completed with its page not sent")
 		}
 		ended <- q.Err

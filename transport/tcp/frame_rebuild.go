@@ -4,18 +4,25 @@ import (
 	"fmt"
 
 	"dmps/transport"
+	"dmps/transport/stream"
 )
 
 const (
 	rebuildHead       = 16
 	rebuildSourceHead = 20 // and the address
-	rebuildRowSize    = 12
+	rebuildRowSize    = 16
 	maxRebuildSources = transport.MaxRebuildMembers * (rebuildSourceHead + transport.MaxRebuildAddr) // bytes
 	rebuildReplyHead  = 16
 	rebuildFailSize   = 4
 	maxRebuildReply   = rebuildReplyHead + transport.MaxRebuildRows*rebuildFailSize
 
 	rebuildVerify = 1 // flag
+)
+
+// A Writer gives a request's headers, and the rows of a rebuild, in one piece.
+var (
+	_ [stream.MaxBytes - transport.MaxSegs*transport.MaxHeaderBytes]struct{}
+	_ [stream.MaxBytes - transport.MaxRebuildRows*rebuildRowSize]struct{}
 )
 
 // rebuildSourcesSize is the size of the encoded sources of s, in bytes.
@@ -51,9 +58,10 @@ func putRebuildRows(b []byte, rows []transport.RebuildRow) {
 	for i := range rows {
 		r, b := &rows[i], b[i*rebuildRowSize:]
 		le.PutUint32(b, r.Index)
-		le.PutUint16(b[4:], r.Tag)
-		le.PutUint16(b[6:], r.Filled)
-		le.PutUint32(b[8:], r.Have)
+		le.PutUint32(b[4:], r.Tag)
+		le.PutUint16(b[8:], r.Filled)
+		le.PutUint16(b[10:], 0)
+		le.PutUint32(b[12:], r.Have)
 	}
 }
 
@@ -98,14 +106,17 @@ func parseRebuildSources(b []byte, n int) ([]transport.RebuildSource, error) {
 }
 
 // parseRebuildRows decodes all rows in b.
-func parseRebuildRows(b []byte) []transport.RebuildRow {
+func parseRebuildRows(b []byte) ([]transport.RebuildRow, error) {
 	l := make([]transport.RebuildRow, 0, len(b)/rebuildRowSize)
 	for ; len(b) >= rebuildRowSize; b = b[rebuildRowSize:] {
+		if le.Uint16(b[10:]) != 0 {
+			return nil, fmt.Errorf("%w: row %d of a rebuild", errFrame, len(l))
+		}
 		l = append(l, transport.RebuildRow{
-			Index: le.Uint32(b), Tag: le.Uint16(b[4:]), Filled: le.Uint16(b[6:]), Have: le.Uint32(b[8:]),
+			Index: le.Uint32(b), Tag: le.Uint32(b[4:]), Filled: le.Uint16(b[8:]), Have: le.Uint32(b[12:]),
 		})
 	}
-	return l
+	return l, nil
 }
 
 func rebuildReplySize(r *transport.RebuildResult) int {

@@ -19,15 +19,15 @@ const (
 		02 01 00 00 42000000 00e1f50500000000
 		0d00000000000000 6500000000000000 01 00 0d00 7463703a2f2f 613a37333031 35
 		0e00000000000000 6600000000000000 02 00 0d00 7463703a2f2f 623a37333031 36
-		09000000 3412 0300 06000000
-		0a000000 3412 0100 04000000`
-	goldenRebuilt = `81 00 0000 05000300 14000000 2820000000000000 0000000000000000 0100 02 02`
+		09000000 78563412 0300 0000 06000000
+		0a000000 78563412 0100 0000 04000000`
+	goldenRebuilt = `81 00 0000 05000300 14000000 0021000000000000 0000000000000000 0100 02 02`
 
 	goldenVerify = `05 00 0000 06000300 0807060504030201 02000000 00000000
 		02 01 00 01 00000000 00e1f50500000000
-		09000000 3412 0300 00000000
-		0a000000 3412 0100 00000000`
-	goldenVerified = `81 00 0000 06000300 14000000 0000000000000000 5020000000000000 0000 04 00`
+		09000000 78563412 0300 0000 00000000
+		0a000000 78563412 0100 0000 00000000`
+	goldenVerified = `81 00 0000 06000300 14000000 0000000000000000 b020000000000000 0000 04 00`
 )
 
 var rebuildValue = transport.RebuildSpec{
@@ -37,16 +37,16 @@ var rebuildValue = transport.RebuildSpec{
 		{Addr: "tcp://b:73016", Incarnation: 14, Chunk: 102, Col: 2},
 	},
 	Rows: []transport.RebuildRow{
-		{Index: 9, Tag: 0x1234, Filled: 3, Have: 6},
-		{Index: 10, Tag: 0x1234, Filled: 1, Have: 4},
+		{Index: 9, Tag: 0x12345678, Filled: 3, Have: 6},
+		{Index: 10, Tag: 0x12345678, Filled: 1, Have: 4},
 	},
 }
 
 var verifyValue = transport.RebuildSpec{
 	Chunk: 0x0102030405060708, K: 2, M: 1, Col: 0, Verify: true, RateBytes: 100e6,
 	Rows: []transport.RebuildRow{
-		{Index: 9, Tag: 0x1234, Filled: 3},
-		{Index: 10, Tag: 0x1234, Filled: 1},
+		{Index: 9, Tag: 0x12345678, Filled: 3},
+		{Index: 10, Tag: 0x12345678, Filled: 1},
 	},
 }
 
@@ -80,7 +80,9 @@ func decodeRebuild(b []byte) (*transport.RebuildSpec, uint32, error) {
 	if s.Sources, err = parseRebuildSources(b[:n], int(q.runs)); err != nil {
 		return nil, 0, err
 	}
-	s.Rows = parseRebuildRows(b[n : n+int(q.segs)*rebuildRowSize])
+	if s.Rows, err = parseRebuildRows(b[n : n+int(q.segs)*rebuildRowSize]); err != nil {
+		return nil, 0, err
+	}
 	return &s, q.id, s.Validate()
 }
 
@@ -92,10 +94,10 @@ func TestGoldenRebuild(t *testing.T) {
 		request, rebuilt string
 	}{
 		{rebuildValue, 0x30005, transport.RebuildResult{
-			Pulled: 8232, Failed: []transport.RebuildFailure{{Row: 1, Reason: transport.RebuildUnreachable, Col: 2}},
+			Pulled: 8448, Failed: []transport.RebuildFailure{{Row: 1, Reason: transport.RebuildUnreachable, Col: 2}},
 		}, goldenRebuild, goldenRebuilt},
 		{verifyValue, 0x30006, transport.RebuildResult{
-			Checked: 8272, Failed: []transport.RebuildFailure{{Row: 0, Reason: transport.RebuildChecksum}},
+			Checked: 8368, Failed: []transport.RebuildFailure{{Row: 0, Reason: transport.RebuildChecksum}},
 		}, goldenVerify, goldenVerified},
 	} {
 		b := encodeRebuild(&c.spec, c.id)
@@ -132,6 +134,11 @@ func TestGoldenRebuild(t *testing.T) {
 	if _, err := parseRebuildReply(twice, 2, 3); !errors.Is(err, errFrame) {
 		t.Errorf("a row twice: %v", err)
 	}
+	reserved := encodeRebuild(&verifyValue, 1)
+	reserved[len(reserved)-6] = 1
+	if _, _, err := decodeRebuild(reserved); !errors.Is(err, errFrame) {
+		t.Errorf("a reserved byte of a row: %v", err)
+	}
 }
 
 // The largest request and answer fit into what both sides reserve.
@@ -148,7 +155,7 @@ func TestLargestRebuild(t *testing.T) {
 	if err != nil || !cmp.Equal(*got, s) {
 		t.Fatal(err)
 	}
-	if len(b) > 18<<10 {
+	if len(b) > 22<<10 {
 		t.Errorf("%d bytes", len(b))
 	}
 	s.Rows = append(s.Rows, s.Rows[0])

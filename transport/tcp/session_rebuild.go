@@ -64,7 +64,9 @@ func (s *session) rebuildSpec(q *request) (*transport.RebuildSpec, error) {
 	if b, err = s.r.Next(int(q.segs) * rebuildRowSize); err != nil {
 		return nil, err
 	}
-	spec.Rows = parseRebuildRows(b)
+	if spec.Rows, err = parseRebuildRows(b); err != nil {
+		return nil, err
+	}
 	if err := spec.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errFrame, err)
 	}

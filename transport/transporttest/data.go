@@ -58,7 +58,7 @@ func testHeaderOnly(t *testing.T, m Medium) {
 	r := newRig(t, m)
 	c := r.session()
 	w := r.request(transport.OpWrite, 1, 1, 2, 3)
-	h := raid.Header{Kind: raid.KindFill, Fill: 9, Page: 2, Seq: 5}
+	h := raid.Header{Kind: raid.KindFill, Fill: 9, Page: 2, Seq: 5, Site: site(2)}
 	h.Put(w.Segs[1].Header, nil)
 	w.Segs[1].Page = nil
 	if err := r.do(c, w); err != nil {
@@ -192,11 +192,11 @@ func testReadHeaders(t *testing.T, m Medium) {
 	}
 	// The largest: far more than a stage holds.
 	const many = transport.MaxHeadersBytes / raid.HeaderSize
-	if err := c.OpenChunk(ctx(t), chunk+1, transport.ChunkSpec{Slots: 1500, HeaderBytes: raid.HeaderSize}); err != nil {
+	if err := c.OpenChunk(ctx(t), chunk+1, transport.ChunkSpec{Slots: many, HeaderBytes: raid.HeaderSize}); err != nil {
 		t.Fatal(err)
 	}
-	q = &transport.Request{Op: transport.OpReadHeaders, Chunk: chunk + 1, Count: 1500, Segs: []transport.Seg{{Header: r.take(1500 * raid.HeaderSize)}}}
-	if err := r.do(c, q); err != nil || many < 1500 {
+	q = &transport.Request{Op: transport.OpReadHeaders, Chunk: chunk + 1, Count: many, Segs: []transport.Seg{{Header: r.take(many * raid.HeaderSize)}}}
+	if err := r.do(c, q); err != nil {
 		t.Error(err)
 	}
 }
@@ -250,6 +250,116 @@ func testUnverified(r *rig, c transport.Conn, w *transport.Request) {
 			r.t.Errorf("slot %d: sound is %v, not %v", s.Index, got, good)
 		}
 	}
+}
+
+// A header that names another slot or volume than it is sent to is not stored.
+func testMisdirected(t *testing.T, m Medium) {
+	for _, inPlace := range []bool{false, true} {
+		if m.Unverified && !inPlace {
+			continue
+		}
+		r := newRig(t, m)
+		c := r.dial(r.hello(1), nil)
+		s := spec
+		s.InPlace = inPlace
+		id := uint64(chunk)
+		if inPlace {
+			id++
+		}
+		if err := c.OpenChunk(ctx(t), id, s); err != nil {
+			t.Fatal(err)
+		}
+		w, g := r.request(transport.OpWrite, 1, 4, 9), r.request(transport.OpRead, 0, 4, 9)
+		w.Chunk, g.Chunk = id, id
+		if err := r.do(c, w); err != nil {
+			t.Fatal(err)
+		}
+		for name, f := range map[string]func(*raid.Header){
+			"another slot":           func(h *raid.Header) { h.Index = 4 },
+			"another volume":         func(h *raid.Header) { h.Volume++ },
+			"another slot, no page":  func(h *raid.Header) { h.Kind, h.Index = raid.KindFill, 8 },
+			"another slot of a view": func(h *raid.Header) { h.Kind, h.Index = raid.KindView, 8 },
+		} {
+			bad := r.request(transport.OpWrite, 2, 4, 9)
+			bad.Chunk = id
+			kind := raid.KindPage
+			if err := change(bad.Segs[1].Header, func(h *raid.Header) { f(h); kind = h.Kind }); err != nil {
+				t.Fatal(err)
+			}
+			if kind != raid.KindPage {
+				bad.Segs[1].Page = nil
+			}
+			if err := r.do(c, bad); !errors.Is(err, transport.ErrChecksum) {
+				t.Errorf("in place %v, %s: %v", inPlace, name, err)
+			}
+			if err := r.do(c, g); err != nil {
+				t.Fatal(err)
+			}
+			same := bytes.Equal(g.Segs[1].Header, w.Segs[1].Header) && bytes.Equal(g.Segs[1].Page, w.Segs[1].Page)
+			h, err := raid.ParseHeader(g.Segs[1].Header)
+			if empty := err == nil && h.Kind == raid.KindEmpty; inPlace && kind == raid.KindPage && !same || !inPlace && !empty {
+				t.Errorf("in place %v, %s: the slot holds %+v, %v", inPlace, name, h, err)
+			}
+			if !bytes.Equal(g.Segs[0].Header, bad.Segs[0].Header) {
+				t.Errorf("in place %v, %s: the other slot of the request was not stored", inPlace, name)
+			}
+		}
+	}
+}
+
+// A view is a header without a page.
+func testView(t *testing.T, m Medium) {
+	r := newRig(t, m)
+	c := r.session()
+	w := r.request(transport.OpWrite, 1, 0, 1)
+	for i := range w.Segs {
+		h := raid.Header{Kind: raid.KindView, Members: 5, Seq: 9, Settled: 8, Site: site(uint32(i))}
+		h.Put(w.Segs[i].Header, nil)
+		w.Segs[i].Page = nil
+	}
+	if err := r.do(c, w); err != nil {
+		t.Fatal(err)
+	}
+	g := r.request(transport.OpRead, 0, 0, 1)
+	g.Segs[0].Page, g.Segs[1].Page = nil, nil
+	if err := r.do(c, g); err != nil {
+		t.Fatal(err)
+	}
+	r.same(g, w)
+}
+
+// A request is as large as one can be: the parity slots of sixteen columns.
+func testLargestHeaders(t *testing.T, m Medium) {
+	r := newRig(t, m)
+	c := r.dial(r.hello(1), nil)
+	s := spec
+	s.HeaderBytes = raid.MaxHeaderSize
+	if err := c.OpenChunk(ctx(t), chunk, s); err != nil {
+		t.Fatal(err)
+	}
+	var reqs [2]*transport.Request
+	for i, op := range []transport.Op{transport.OpWrite, transport.OpRead} {
+		q := &transport.Request{Op: op, Chunk: chunk}
+		for x := range uint32(transport.MaxSegs) {
+			q.Segs = append(q.Segs, transport.Seg{Index: 2 * x, Header: r.take(raid.MaxHeaderSize), Page: r.take(transport.PageSize)})
+		}
+		reqs[i] = q
+	}
+	table := make([]raid.RowEntry, raid.MaxData)
+	for i, g := range reqs[0].Segs {
+		g.Page[i] = 1
+		h := raid.Header{Kind: raid.KindParity, Filled: 1<<raid.MaxData - 1, Seq: 9, CRC: raid.Checksum(g.Page), Site: site(g.Index)}
+		for k := range table {
+			table[k] = raid.RowEntry{Page: raid.PageNo(i + k), CRC: uint32(i * k), Kind: raid.KindPage}
+		}
+		h.Put(g.Header, table)
+	}
+	for _, q := range reqs {
+		if err := r.do(c, q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.same(reqs[1], reqs[0])
 }
 
 // A refused write leaves the old page of a chunk that is overwritten in place.

@@ -75,7 +75,7 @@ func newCodec(t *testing.T, f GroupFactory, g raid.Geometry, n int) *codec {
 		filled := uint16(1)<<(1+rnd.IntN(g.K)) - 1
 		index := uint32(r + r/40) // runs with gaps
 		seq := raid.Seq(r/7 + 1<<40)
-		c.encode(rnd, seq, filled)
+		c.encode(rnd, index, seq, filled)
 		c.rows = append(c.rows, transport.RebuildRow{Index: index, Tag: raid.TagOf(seq), Filled: filled})
 	}
 	for col := range g.Members() {
@@ -100,13 +100,14 @@ func (c *codec) open(col int, chunk uint64) {
 }
 
 // encode appends a row as client/batch.go makes it.
-func (c *codec) encode(rnd *rand.Rand, seq raid.Seq, filled uint16) {
+func (c *codec) encode(rnd *rand.Rand, index uint32, seq raid.Seq, filled uint16) {
 	g := c.geo
 	coder, err := raid.NewCoder(g)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	members := uint32(1)<<g.Members() - 1
+	row := raid.Header{Filled: filled, Members: uint32(1)<<g.Members() - 1, Seq: seq, Settled: seq - 3, Site: site(index)}
+	row.Group = 5
 	table := make([]raid.RowEntry, g.K)
 	data, parity := make([][]byte, g.K), make([][]byte, g.M)
 	for d := range g.K {
@@ -116,10 +117,8 @@ func (c *codec) encode(rnd *rand.Rand, seq raid.Seq, filled uint16) {
 			for i := 0; i < len(data[d]); i += 8 {
 				data[d][i], data[d][i+3] = byte(rnd.Uint32()), byte(rnd.Uint32())
 			}
-			h := raid.Header{
-				Kind: raid.KindPage, Filled: filled, Members: members, Page: raid.PageNo(rnd.Uint32()),
-				Seq: seq, Epoch: groupEpoch, CRC: raid.Checksum(data[d]),
-			}
+			h := row
+			h.Kind, h.Page, h.CRC = raid.KindPage, raid.PageNo(rnd.Uint32()), raid.Checksum(data[d])
 			if rnd.IntN(10) == 0 {
 				h.Kind, h.Page = raid.KindNotes, 0
 			}
@@ -139,10 +138,8 @@ func (c *codec) encode(rnd *rand.Rand, seq raid.Seq, filled uint16) {
 		if g.Mirror() {
 			copy(head, c.heads[0][len(c.heads[0])-1])
 		} else {
-			h := raid.Header{
-				Kind: raid.KindParity, Filled: filled, Members: members,
-				Seq: seq, Epoch: groupEpoch, CRC: raid.Checksum(parity[p]),
-			}
+			h := row
+			h.Kind, h.CRC = raid.KindParity, raid.Checksum(parity[p])
 			h.Put(head, table)
 		}
 		c.heads[col], c.pages[col] = append(c.heads[col], head), append(c.pages[col], parity[p])

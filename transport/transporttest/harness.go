@@ -142,8 +142,25 @@ func fill(s transport.Seg, page, seq uint64) {
 	for i := range s.Page {
 		s.Page[i] = byte(uint64(i)*3 + page*5 + seq*11)
 	}
-	h := raid.Header{Kind: raid.KindPage, Page: raid.PageNo(page), Seq: raid.Seq(seq), CRC: raid.Checksum(s.Page)}
+	h := raid.Header{Kind: raid.KindPage, Page: raid.PageNo(page), Seq: raid.Seq(seq), CRC: raid.Checksum(s.Page), Site: site(s.Index)}
 	h.Put(s.Header, nil)
+}
+
+func site(index uint32) raid.Site { return raid.Site{Volume: volume, Index: raid.Index(index)} }
+
+// change encodes a header anew, with its table.
+func change(head []byte, f func(*raid.Header)) error {
+	h, err := raid.ParseHeader(head)
+	if err != nil {
+		return err
+	}
+	f(&h)
+	var table []raid.RowEntry
+	for i := range raid.RowTable(head) {
+		table = append(table, raid.ParseRowEntry(head, i))
+	}
+	h.Put(head, table)
+	return nil
 }
 
 // do submits q and waits for its end.

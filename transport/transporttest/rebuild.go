@@ -70,6 +70,16 @@ func (c *codec) compare(spec *transport.RebuildSpec, res transport.RebuildResult
 	}
 }
 
+// headAt is the header of a row in a column, as it would be in another slot.
+func (c *codec) headAt(col, row int, index uint32) []byte {
+	c.t.Helper()
+	head := slices.Clone(c.heads[col][row])
+	if err := change(head, func(h *raid.Header) { h.Index = raid.Index(index) }); err != nil {
+		c.t.Fatal(err)
+	}
+	return head
+}
+
 func (c *codec) row(index uint32) int {
 	return slices.IndexFunc(c.rows, func(r transport.RebuildRow) bool { return r.Index == index })
 }
@@ -201,8 +211,7 @@ func testRebuildWrongTag(t *testing.T, f GroupFactory) {
 	// The preferred source missed a row: it has an older one there.
 	full := slices.IndexFunc(c.rows, func(r transport.RebuildRow) bool { return r.Filled == 15 })
 	other := slices.IndexFunc(c.rows, func(r transport.RebuildRow) bool { return r.Filled == 15 && r.Tag != c.rows[full].Tag })
-	c.heads[0][full], c.heads[0][other] = c.heads[0][other], c.heads[0][full]
-	c.pages[0][full], c.pages[0][other] = c.pages[0][other], c.pages[0][full]
+	c.heads[0][full], c.pages[0][full] = c.headAt(0, other, c.rows[full].Index), c.pages[0][other]
 	c.write(0, groupChunk, []int{full})
 	c.replace(2)
 	if fails := c.rebuilt(c.spec(2, 0)); fails != nil {
@@ -221,27 +230,15 @@ func testRebuildWrongTag(t *testing.T, f GroupFactory) {
 func testRebuildMismatch(t *testing.T, f GroupFactory) {
 	c := newCodec(t, f, rs42, 80)
 	row := slices.IndexFunc(c.rows, func(r transport.RebuildRow) bool { return r.Filled == 15 })
-	forge := func(col int, change func(*raid.Header)) {
-		q := c.request(transport.OpWrite, col, groupChunk+uint64(col), []int{row})
-		h, err := raid.ParseHeader(q.Segs[0].Header)
-		if err != nil {
-			t.Fatal(err)
-		}
-		q.Segs[0].Page[9]++
-		h.CRC = raid.Checksum(q.Segs[0].Page)
-		change(&h)
-		h.Put(q.Segs[0].Header, nil)
-		if err := c.do(c.conns[col], q); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for name, change := range map[string]func(*raid.Header){
-		"sequence of the same tag": func(h *raid.Header) { h.Seq += 1 << 16 },
+		"sequence of the same tag": func(h *raid.Header) { h.Seq += 1 << 32 },
 		"members":                  func(h *raid.Header) { h.Members = 7 },
+		"settled":                  func(h *raid.Header) { h.Settled++ },
+		"group":                    func(h *raid.Header) { h.Group++ },
 		"page":                     func(h *raid.Header) { h.Page++ },
 		"checksum":                 func(*raid.Header) {},
 	} {
-		forge(0, change)
+		c.forge(0, row, change)
 		if fails := c.rebuilt(c.spec(2, 0)); fails != nil {
 			t.Errorf("%s: %v", name, fails)
 		}
@@ -403,7 +400,7 @@ func testRebuildFencedUnderLoad(t *testing.T, f GroupFactory) {
 		c.conns[0] = conn
 		w := c.request(transport.OpWrite, 0, targetChunk, first)
 		for i, r := range second {
-			copy(w.Segs[i].Header, c.heads[0][r])
+			copy(w.Segs[i].Header, c.headAt(0, r, w.Segs[i].Index))
 			copy(w.Segs[i].Page, c.pages[0][r])
 		}
 		if err := c.do(conn, w); err != nil {
@@ -417,7 +414,7 @@ func testRebuildFencedUnderLoad(t *testing.T, f GroupFactory) {
 			t.Fatal(err)
 		}
 		for i, r := range second {
-			if !slices.Equal(g.Segs[i].Header, c.heads[0][r]) || !slices.Equal(g.Segs[i].Page, c.pages[0][r]) {
+			if !slices.Equal(g.Segs[i].Header, c.headAt(0, r, g.Segs[i].Index)) || !slices.Equal(g.Segs[i].Page, c.pages[0][r]) {
 				t.Fatalf("epoch %d: a slot of the new owner was overwritten", epoch)
 			}
 		}
@@ -465,7 +462,7 @@ func testRebuildNewer(t *testing.T, f GroupFactory) {
 	all := c.all(0)
 	row, newer := all[0], all[len(all)-1]
 	q := c.request(transport.OpWrite, 0, targetChunk, []int{row})
-	copy(q.Segs[0].Header, c.heads[0][newer])
+	copy(q.Segs[0].Header, c.headAt(0, newer, c.rows[row].Index))
 	copy(q.Segs[0].Page, c.pages[0][newer])
 	if err := c.do(c.conns[0], q); err != nil {
 		t.Fatal(err)
@@ -475,7 +472,7 @@ func testRebuildNewer(t *testing.T, f GroupFactory) {
 	if res, err := c.conns[0].Rebuild(ctx(t), s); err != nil || !slices.Equal(res.Failed, want) {
 		t.Fatal(res, err)
 	}
-	c.heads[0][row], c.pages[0][row] = c.heads[0][newer], c.pages[0][newer]
+	c.heads[0][row], c.pages[0][row] = c.headAt(0, newer, c.rows[row].Index), c.pages[0][newer]
 	c.compare(s, transport.RebuildResult{})
 }
 

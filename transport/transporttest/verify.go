@@ -166,21 +166,17 @@ func testVerify(t *testing.T, f GroupFactory) {
 }
 
 // forge stores something sound in a slot that is not what the row makes it.
-func (c *codec) forge(col, row int, change func(*raid.Header)) {
+func (c *codec) forge(col, row int, f func(*raid.Header)) {
 	c.t.Helper()
 	q := c.request(transport.OpWrite, col, groupChunk+uint64(col), []int{row})
-	h, err := raid.ParseHeader(q.Segs[0].Header)
+	q.Segs[0].Page[9]++
+	err := change(q.Segs[0].Header, func(h *raid.Header) {
+		h.CRC = raid.Checksum(q.Segs[0].Page)
+		f(h)
+	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	q.Segs[0].Page[9]++
-	h.CRC = raid.Checksum(q.Segs[0].Page)
-	change(&h)
-	var table []raid.RowEntry
-	for i := range raid.RowTable(q.Segs[0].Header) {
-		table = append(table, raid.ParseRowEntry(q.Segs[0].Header, i))
-	}
-	h.Put(q.Segs[0].Header, table)
 	if err := c.do(c.conns[col], q); err != nil {
 		c.t.Fatal(err)
 	}
@@ -201,8 +197,10 @@ func testVerifyRow(t *testing.T, f GroupFactory) {
 	// Its own slot.
 	for name, change := range map[string]func(*raid.Header){
 		"parity of something else": func(*raid.Header) {},
-		"sequence of the same tag": func(h *raid.Header) { h.Seq += 1 << 16 },
+		"sequence of the same tag": func(h *raid.Header) { h.Seq += 1 << 32 },
 		"members":                  func(h *raid.Header) { h.Members = 7 },
+		"settled":                  func(h *raid.Header) { h.Settled++ },
+		"group":                    func(h *raid.Header) { h.Group++ },
 	} {
 		c.forge(4, row, change)
 		check(name, 0, transport.RebuildMismatch, 4)
@@ -220,7 +218,7 @@ func testVerifyRow(t *testing.T, f GroupFactory) {
 	c.forge(1, row, func(*raid.Header) {})
 	check("data, and a witness", 0, transport.RebuildMismatch, 1)
 	check("data, and no witness", 1<<5, transport.RebuildMismatch, 4)
-	c.forge(1, row, func(h *raid.Header) { h.Seq += 1 << 16 })
+	c.forge(1, row, func(h *raid.Header) { h.Seq += 1 << 32 })
 	check("data of another sequence", 0, transport.RebuildHeader, 1)
 	c.write(1, groupChunk+1, []int{row})
 	c.group.Servers[1].Damage(groupChunk+1, c.rows[row].Index, false)
