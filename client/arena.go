@@ -272,17 +272,37 @@ func freeBufs(bufs []*Buf) {
 }
 
 // constants are 256 pages of one byte value each: what same-filled pages are
-// answered with. They are never written to after this and never freed.
-type constants struct{ bufs [256]Buf }
+// answered with. Nobody counts who reads them, so all volumes of the process share
+// them, and they are never written to after this and never unmapped.
+type constants struct {
+	mem  []byte
+	bufs [256]Buf
+}
 
-func newConstants(mem []*Buf) *constants {
+var makeConstants = sync.OnceValues(func() (*constants, error) {
 	c := &constants{}
+	mem, err := unix.Mmap(-1, 0, len(c.bufs)*raid.PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return nil, fmt.Errorf("mapping the constant pages: %w", err)
+	}
+	c.mem = mem
 	for v := range c.bufs {
 		b := &c.bufs[v]
-		b.Page = mem[v].Page
-		for i := range b.Page {
-			b.Page[i] = byte(v)
-		}
+		b.Page = mem[v*raid.PageSize:][:raid.PageSize:raid.PageSize]
+		fillPage(b.Page, byte(v))
 	}
-	return c
+	return c, nil
+})
+
+// theConstants makes the constants at the first call. Whether they must be locked
+// is for each volume to say.
+func theConstants(swappable bool) (*constants, error) {
+	c, err := makeConstants()
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Mlock(c.mem); err != nil && !swappable {
+		return nil, fmt.Errorf("locking the constant pages: %w", err)
+	}
+	return c, nil
 }

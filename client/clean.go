@@ -100,7 +100,7 @@ func (v *Volume) startCleanLocked(a *after) bool {
 	}
 	var ok bool
 	if len(c.slots) > 0 {
-		c.op.Bufs, ok = v.scratch.tryGet(len(c.slots), c.op.Bufs[:0])
+		c.op.Bufs, ok = v.moves.tryGet(len(c.slots), c.op.Bufs[:0])
 	}
 	if !ok {
 		c.next = v.mu.cleanIdle

@@ -98,7 +98,7 @@ func (v *Volume) fenced() bool {
 func (v *Volume) unmap() error {
 	err := v.cfg.Dialer.Close()
 	// A page-in that was hedged is answered with a scratch buffer.
-	held := v.user.size - v.user.available() + v.scratch.size - v.scratch.available()
+	held := v.buffersHeld()
 	if held != 0 {
 		return errors.Join(err, fmt.Errorf("closing volume %s: a front end still holds %d page buffers", v.layout.Name, held))
 	}
@@ -106,6 +106,14 @@ func (v *Volume) unmap() error {
 		err = errors.Join(err, unix.Munmap(v.recoverMem))
 	}
 	return errors.Join(err, v.arena.close())
+}
+
+// buffersHeld counts the page buffers that are in somebody's hands.
+func (v *Volume) buffersHeld() (n int) {
+	for _, p := range []*pool{v.user, v.scratch, v.merges, v.moves} {
+		n += p.size - p.available()
+	}
+	return n
 }
 
 // drainDead completes transfers that never got out, after the last pump.

@@ -123,14 +123,17 @@ func (c *Config) userBufs() int {
 	return max(n, MaxOpPages) // any single request can be served
 }
 
-// scratchBufs is the number of buffers for the client's own work.
-func (c *Config) scratchBufs() int {
-	k := c.Layout.Geometry.K
-	n := cleanBatches * raid.MaxBatchPages * k // pages that the cleaner moves
-	n += 8 * raid.MaxBatchPages * k            // eight runs being reconstructed
-	n += 64                                    // old content for sub-page writes
-	return n
-}
+// Buffers for the client's own work. What waits for one kind of it may need
+// another kind to get on, so each has its own.
+
+// scratchBufs is for eight runs being reconstructed.
+func (c *Config) scratchBufs() int { return 8 * raid.MaxBatchPages * c.Layout.Geometry.K }
+
+// mergeBufs is for the old content of sub-page writes.
+func (c *Config) mergeBufs() int { return 64 }
+
+// moveBufs is for the pages that the cleaner moves.
+func (c *Config) moveBufs() int { return cleanBatches * raid.MaxBatchPages * c.Layout.Geometry.K }
 
 // batchBufs is the number of buffers that batches own: parity and one page of
 // notes each.

@@ -173,7 +173,7 @@ func TestCloseAnswersEverything(t *testing.T) {
 				if how == "fence" {
 					closeTest(t, v)
 				}
-				if n := v.user.size - v.user.available() + v.scratch.size - v.scratch.available(); n != 0 {
+				if n := v.buffersHeld(); n != 0 {
 					t.Errorf("%d buffers are lost", n)
 				}
 			})

@@ -405,7 +405,7 @@ func (p *faultPlan) join(wg *sync.WaitGroup, v *Volume) {
 		a := v.lock()
 		m := &v.mu
 		state := fmt.Sprintf("ops %d queue %d trims %d blocked %d held %d edges %d active %d flying %d cleaners %d pending %d stalled %v mergers %v rescues %v starved %d",
-			m.ops, m.queue.n, m.trims.n, m.blocked.n, m.held.n, m.heldEdges.n, len(m.active), m.flying, m.cleaners, m.pending.n, m.stalled != nil, m.mergers != nil, m.rescues != nil, m.starved)
+			m.ops, m.queue.n, m.trims.n, m.blocked.n, m.held.n, m.heldEdges.n, len(m.active), m.flying, m.cleaners, m.pending.n, m.stalled != nil, m.mergers != nil, m.rescues.head != nil, m.starved)
 		v.unlock(a)
 		panic("an operation hangs: " + state)
 	}

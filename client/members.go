@@ -273,7 +273,7 @@ func (v *Volume) failAll(err error) {
 // trim held. So it goes round until nothing waits.
 func (v *Volume) failWaitingLocked(err error, a *after) {
 	m := &v.mu
-	for m.queue.n > 0 || m.trims.n > 0 || m.stalled != nil || m.rescues != nil || m.mergers != nil ||
+	for m.queue.n > 0 || m.trims.n > 0 || m.stalled != nil || m.rescues.head != nil || m.mergers != nil ||
 		m.blocked.n > 0 || m.held.n > 0 || m.heldEdges.n > 0 {
 		for g := range m.groupQ {
 			v.failGroupLocked(raid.GroupID(g), err, a)
@@ -292,8 +292,8 @@ func (v *Volume) failWaitingLocked(err error, a *after) {
 
 // failRescuesLocked answers the units of rescues that wait for buffers.
 func (v *Volume) failRescuesLocked(err error, a *after) {
-	q := v.mu.rescues
-	v.mu.rescues = nil
+	q := v.mu.rescues.head
+	v.mu.rescues = rescueList{}
 	for q != nil {
 		next := q.next
 		for i, u := range q.units[:q.n] {
@@ -308,7 +308,7 @@ func (v *Volume) failRescuesLocked(err error, a *after) {
 
 // retryMergersLocked starts fetching old content that had no buffer before.
 func (v *Volume) retryMergersLocked(a *after) {
-	if v.mu.rescues != nil {
+	if v.mu.rescues.head != nil {
 		v.retryRescuesLocked(a)
 	}
 	u := v.mu.mergers
@@ -320,7 +320,7 @@ func (v *Volume) retryMergersLocked(a *after) {
 	for u != nil {
 		next := u.next
 		u.next = nil
-		if bufs, ok := v.scratch.tryGet(1, a.scratch[:0]); ok {
+		if bufs, ok := v.merges.tryGet(1, a.scratch[:0]); ok {
 			u.buf = bufs[0]
 			r.route(u)
 		} else {

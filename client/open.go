@@ -62,6 +62,10 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		v.abandon(err)
 		return nil, fmt.Errorf("opening volume %s: registering the page buffers: %w", l.Name, err)
 	}
+	if err := cfg.Dialer.Register(v.consts.mem); err != nil {
+		v.abandon(err)
+		return nil, fmt.Errorf("opening volume %s: registering the constant pages: %w", l.Name, err)
+	}
 	if v.mu.log != nil && !l.FirstEpoch {
 		if err := v.mapRecovery(); err != nil {
 			v.abandon(err)
@@ -117,9 +121,8 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 }
 
 func (v *Volume) makeArena() error {
-	consts := 256
-	user, scratch, batches := v.cfg.userBufs(), v.cfg.scratchBufs(), v.cfg.batchBufs()
-	a, err := newArena(user+scratch+batches+consts, v.cfg.AllowSwappable)
+	c := &v.cfg
+	a, err := newArena(c.userBufs()+c.scratchBufs()+c.mergeBufs()+c.moveBufs()+c.batchBufs(), c.AllowSwappable)
 	if err != nil {
 		return err
 	}
@@ -127,12 +130,13 @@ func (v *Volume) makeArena() error {
 		v.log.Warn("page buffers are not locked: never swap to this volume from this machine")
 	}
 	v.arena = a
-	v.user = a.pool(user)
-	v.scratch = a.pool(scratch)
-	own := a.pool(batches)
-	c := a.pool(consts)
-	v.consts = newConstants(c.free)
-	v.mu.pending = newPending(user)
+	v.user = a.pool(c.userBufs())
+	v.scratch, v.merges, v.moves = a.pool(c.scratchBufs()), a.pool(c.mergeBufs()), a.pool(c.moveBufs())
+	own := a.pool(c.batchBufs())
+	if v.consts, err = theConstants(c.AllowSwappable); err != nil {
+		return errors.Join(err, a.close())
+	}
+	v.mu.pending = newPending(c.userBufs())
 	for range maxBatches + cleanBatches {
 		v.mu.batches = newBatch(v.geo, own, v.mu.batches)
 		v.batches = append(v.batches, v.mu.batches)

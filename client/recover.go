@@ -146,17 +146,11 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 	w := v.geo.Members()
 	wait := make([]chan error, w)
 	up := 0
-	partly := v.cfg.AcceptLoss && v.witnesses(g) < v.geo.K
+	asked := v.membersToRead(g)
 	for c := range raid.Col(w) {
-		m := v.member(g, c)
+		m := asked[c]
 		have[c] = false
-		// A member that is being rebuilt lacks rows that were answered: it is
-		// no witness against them.
-		if m.peer == nil || m.ref.rebuilding && !partly {
-			continue
-		}
-		if m.ref.empty.Load() || !v.isUp(m.peer) {
-			m.ref.unread.Store(true)
+		if m.peer == nil {
 			continue
 		}
 		x := v.xfers.get()
@@ -175,7 +169,7 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 			continue
 		}
 		if err := <-ch; err != nil {
-			v.member(g, raid.Col(c)).ref.unread.Store(true)
+			asked[c].ref.unread.Store(true)
 			v.log.Warn("a member dropped out of the recovery", "group", g, "member", c, "err", err)
 			continue
 		}
@@ -188,22 +182,41 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 	return nil
 }
 
-// witnesses counts the members of g that are up and hold all that was answered.
-// With fewer than K of them something may be gone; who accepts that is served
-// what the others have.
-func (v *Volume) witnesses(g raid.GroupID) (n int) {
+// membersToRead is whom of group g a recovery asks, as they are now: a chunk that
+// turns out to be gone leaves the volume at any time. Whoever should be asked and
+// cannot be is marked as unread.
+func (v *Volume) membersToRead(g raid.GroupID) (asked [raid.MaxData + raid.MaxParity]member) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	witnesses := 0 // they are up and hold all that was answered
 	for c := range raid.Col(v.geo.Members()) {
-		if m := v.member(g, c); m.peer != nil && !m.ref.rebuilding && !m.ref.empty.Load() && v.isUp(m.peer) {
-			n++
+		m := v.member(g, c)
+		if m.peer == nil {
+			continue
+		}
+		if m.ref.empty.Load() || m.peer.state != peerUp {
+			if !m.ref.rebuilding {
+				m.ref.unread.Store(true)
+			}
+			continue
+		}
+		asked[c] = *m
+		if !m.ref.rebuilding {
+			witnesses++
 		}
 	}
-	return n
-}
-
-func (v *Volume) isUp(p *peer) bool {
-	a := v.lock()
-	defer v.unlock(a)
-	return p.state == peerUp
+	// A member that is being rebuilt lacks rows that were answered: it is no
+	// witness against them. With fewer than K others something may be gone; who
+	// accepts that is served what all have.
+	if v.cfg.AcceptLoss && witnesses < v.geo.K {
+		return asked
+	}
+	for c := range asked {
+		if m := &asked[c]; m.peer != nil && m.ref.rebuilding {
+			*m = member{}
+		}
+	}
+	return asked
 }
 
 // recoverNotes reads the note pages and replays their records. It tells how many
@@ -227,7 +240,7 @@ func (v *Volume) recoverNotes(rec *raid.Recovery) (lost int, err error) {
 
 // replayNotes hands the notes in slots that can be read to step.
 func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) error) (lost int, err error) {
-	bufs, ok := v.scratch.tryGet(len(slots), nil)
+	bufs, ok := v.moves.tryGet(len(slots), nil)
 	if !ok {
 		return 0, errTooMany
 	}

@@ -102,20 +102,18 @@ func (r *router) flushRescue() {
 }
 
 // sendRescueLocked gets buffers for q and starts it, or lets it wait for
-// buffers; a hedge is dropped instead.
+// buffers; a hedge is dropped instead. The members of q were looked at under the
+// same hold of the lock.
 func (v *Volume) sendRescueLocked(q *rescue, a *after) {
-	n := popcount(q.sources) * q.n
-	if q.hedge {
-		n += q.n
+	n := q.needs()
+	if q.hedge && v.scratch.available()-n < v.scratch.size/2 {
+		// Its buffers go to front ends, who may keep them for as long as they like.
+		v.dropRescueLocked(q, a)
+		return
 	}
 	bufs, ok := v.scratch.tryGet(n, q.src[:0])
 	if !ok {
-		if q.hedge {
-			v.dropRescueLocked(q, a)
-			return
-		}
-		q.next = v.mu.rescues
-		v.mu.rescues = q
+		v.mu.rescues.push(q)
 		return
 	}
 	if q.hedge {
@@ -151,16 +149,56 @@ func (v *Volume) sendRescueLocked(q *rescue, a *after) {
 	}
 }
 
-// retryRescuesLocked starts rescues that waited for buffers.
+// retryRescuesLocked starts rescues that waited for buffers, in their order, for
+// as long as there are some. Their sources may have left meanwhile, or their pages
+// may be elsewhere: each unit is routed anew.
 func (v *Volume) retryRescuesLocked(a *after) {
-	q := v.mu.rescues
-	v.mu.rescues = nil
-	for q != nil {
-		next := q.next
-		q.next = nil
-		v.sendRescueLocked(q, a)
-		q = next
+	for q := v.mu.rescues.head; q != nil && v.scratch.available() >= q.needs(); q = v.mu.rescues.head {
+		v.mu.rescues.pop()
+		units, n := q.units, q.n
+		for i, u := range units[:n] {
+			q.units[i] = nil
+			u.refs--
+		}
+		v.freeRescueLocked(q)
+		r := router{v: v, a: a}
+		for _, u := range units[:n] {
+			v.againLocked(&r, u)
+		}
+		r.flush()
 	}
+}
+
+// needs is how many buffers q takes: one a source and page, and for a hedge what
+// the pages are rebuilt into.
+func (q *rescue) needs() int {
+	n := popcount(q.sources) * q.n
+	if q.hedge {
+		n += q.n
+	}
+	return n
+}
+
+// rescueList is a first-in-first-out list through rescue.next.
+type rescueList struct{ head, tail *rescue }
+
+func (l *rescueList) push(q *rescue) {
+	q.next = nil
+	if l.tail == nil {
+		l.head = q
+	} else {
+		l.tail.next = q
+	}
+	l.tail = q
+}
+
+func (l *rescueList) pop() *rescue {
+	q := l.head
+	if l.head = q.next; l.head == nil {
+		l.tail = nil
+	}
+	q.next = nil
+	return q
 }
 
 // dropRescueLocked gives up a hedge that was not started.

@@ -190,7 +190,7 @@ func (v *Volume) mergeFromStoreLocked(b *Buf, a *after) {
 	u := v.newUnitLocked()
 	u.merge = b
 	u.page = b.page
-	bufs, ok := v.scratch.tryGet(1, a.scratch[:0])
+	bufs, ok := v.merges.tryGet(1, a.scratch[:0])
 	if !ok {
 		// Try again when something completes.
 		u.next = v.mu.mergers

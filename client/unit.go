@@ -49,7 +49,7 @@ func (v *Volume) settleLocked(u *unit) {
 }
 
 // deliverLocked ends u with the page in buf, which is u.buf, a constant or a
-// scratch buffer.
+// buffer of a rescue.
 func (v *Volume) deliverLocked(u *unit, buf *Buf, a *after) {
 	u.delivered = true
 	if u.merge != nil {

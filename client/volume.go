@@ -34,7 +34,9 @@ type Volume struct {
 	recoverMem  []byte      // the recovery's buffers
 	recoverBufs chan []byte // those that nobody has
 	user        *pool
-	scratch     *pool
+	scratch     *pool // rescues
+	merges      *pool // old content for sub-page writes
+	moves       *pool // what the cleaner reads, and the notes of a recovery
 	consts      *constants
 	batches     []*batch // all there are
 	xfers       xferPool
@@ -80,7 +82,7 @@ type Volume struct {
 		blocked   opList       // those of them that wait for pending page-outs of their pages
 		held      opList       // writes that wait for a trim of their pages
 		heldEdges bufQueue     // likewise, parts of an OpZero
-		mergers   *unit        // sub-page writes that wait for a scratch buffer
+		mergers   *unit        // sub-page writes that wait for a buffer
 		flying    int          // batches of the front ends in flight; <= maxBatches
 		batches   *batch       // free ones
 		version   uint64       // of the layout in use
@@ -90,13 +92,13 @@ type Volume struct {
 		seq       raid.Seq     // in-place layouts: last one used
 
 		// Page-ins.
-		epoch      uint8   // read epoch, modulo 2
-		reading    [2]int  // transfers in flight by the epoch they were looked up in
-		stalled    *unit   // too few members are up for these
-		rescues    *rescue // that wait for scratch buffers
-		runs       *run    // free ones
-		freeRescue *rescue // free ones
-		units      *unit   // free ones
+		epoch      uint8      // read epoch, modulo 2
+		reading    [2]int     // transfers in flight by the epoch they were looked up in
+		stalled    *unit      // too few members are up for these
+		rescues    rescueList // that wait for scratch buffers
+		runs       *run       // free ones
+		freeRescue *rescue    // free ones
+		units      *unit      // free ones
 
 		// Cleaner.
 		cleaners  int     // cleanings under way; <= cleanBatches

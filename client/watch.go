@@ -102,7 +102,7 @@ func (v *Volume) look(now int64, excused bool) bool {
 	}
 	// What waits for buffers, and what never got out, is tried by whoever
 	// completes something; but perhaps nothing does any more.
-	stuck := v.mu.mergers != nil || v.mu.rescues != nil || v.dead.some.Load()
+	stuck := v.mu.mergers != nil || v.mu.rescues.head != nil || v.dead.some.Load()
 	if v.mu.stalled != nil {
 		v.expireStalledLocked(now, a)
 		stuck = true
