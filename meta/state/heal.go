@@ -14,6 +14,12 @@ import (
 // others are there to fill the new one from: a member that is merely down may
 // be the only one that still holds something, and is not given up before.
 //
+// When so many members are lost that no return of others could give back what
+// they held, there is nothing to wait for: the lost ones are replaced, so that
+// pages can be written again. They stay in state rebuilding, as no witnesses of
+// what the group held, until its client has nothing left there that they miss.
+// Members that are merely away are never given up for that.
+//
 // Members of draining servers are moved: a pending one is filled while they
 // still count (Group.Pending). So are some of servers that are short of memory
 // (shortage.go).
@@ -145,7 +151,9 @@ func (s *State) planHeal(c *Heal) *healing {
 				case p.missing(m):
 					missing = append(missing, col)
 				case m.State == raid.MemberRebuilding:
-					p.filling[v.ID]++
+					if !group.bereft(v.Geometry.K) {
+						p.filling[v.ID]++
+					}
 				case s.Servers[m.Server].Draining && !pending:
 					leaving = append(leaving, col)
 				case s.Servers[m.Server].Short:
@@ -229,30 +237,57 @@ func (p *healing) hold(v *Volume, members int, format string, a ...any) {
 	st.Members += uint64(members)
 }
 
+// bereft reports whether a group has lost what cannot come back: fewer than K
+// of its members hold everything, here or on servers that are away. What its
+// new members lack cannot be filled in, only written anew.
+func (g *Group) bereft(k int) bool {
+	n := 0
+	for _, m := range g.Members {
+		if m.State == raid.MemberInSync {
+			n++
+		}
+	}
+	return n < k
+}
+
+// replaceable gives the missing members of a group that may get a replacement.
+// The others are held, and why is noted.
+func (p *healing) replaceable(a ailing) (cols []int) {
+	group, k := a.v.Groups[a.group], a.v.Geometry.K
+	sources := 0
+	for _, m := range group.Members {
+		if m.State == raid.MemberInSync && !p.missing(m) {
+			sources++
+		}
+	}
+	switch {
+	case a.v.LastLease == 0 || sources >= k:
+		return a.cols
+	case !group.bereft(k):
+		p.hold(a.v, len(a.cols), "group %d: %d of the %d members that are needed to rebuild are there: it waits for the servers that are down", a.group, sources, k)
+		return nil
+	case a.v.Kind != raid.LayoutLog:
+		// What replaced it would read as zeros: there are no headers to tell.
+		p.hold(a.v, len(a.cols), "group %d: what it held is gone, and layout %v cannot go on without: delete the volume", a.group, a.v.Kind)
+		return nil
+	}
+	for _, col := range a.cols {
+		if group.Members[col].State == raid.MemberLost {
+			cols = append(cols, col)
+			continue
+		}
+		p.hold(a.v, 1, "group %d, member %d: server %s is away and may hold the last copies of pages: bring it back, or, if it is gone for good, give it up: dmps server remove %s --force", a.group, col, group.Members[col].Server, group.Members[col].Server)
+	}
+	return cols
+}
+
 // replace plans new members for a group.
 func (p *healing) replace(a ailing) {
 	group := a.v.Groups[a.group]
 	fresh := a.v.LastLease == 0
-	sources, away := 0, 0
-	for _, m := range group.Members {
-		switch {
-		case m.State == raid.MemberInSync && !p.missing(m):
-			sources++
-		case m.State == raid.MemberInSync:
-			away++
-		}
-	}
-	switch k := a.v.Geometry.K; {
-	case fresh || sources >= k:
-	case sources+away >= k:
-		p.hold(a.v, len(a.cols), "group %d: %d of the %d members that are needed to rebuild are there: it waits for the servers that are down", a.group, sources, k)
-		return
-	default:
-		p.hold(a.v, len(a.cols), "group %d: only %d of the %d members that are needed to rebuild hold data: what it held is gone", a.group, sources+away, k)
-		return
-	}
+	unlimited := fresh || group.bereft(a.v.Geometry.K) // nothing is pulled for them
 	seats := p.seatsOf(group)
-	for _, col := range a.cols {
+	for _, col := range p.replaceable(a) {
 		if i, ok := group.pending(col); ok {
 			if sv := p.s.Servers[group.Pending[i].Member.Server]; !p.away(sv) && !sv.emptying() {
 				p.add(step{v: a.v, group: a.group, col: col, kind: stepPromote})
@@ -260,7 +295,7 @@ func (p *healing) replace(a ailing) {
 			}
 			delete(seats.pending, col) // it is given up in the same plan
 		}
-		if !fresh && p.c.Rebuilding > 0 && p.filling[a.v.ID] >= p.c.Rebuilding {
+		if !unlimited && p.c.Rebuilding > 0 && p.filling[a.v.ID] >= p.c.Rebuilding {
 			p.wait++
 			continue // its turn comes
 		}
@@ -273,7 +308,9 @@ func (p *healing) replace(a ailing) {
 			return
 		}
 		seats.members[col], seats.lost[col] = to, false
-		p.filling[a.v.ID]++
+		if !unlimited {
+			p.filling[a.v.ID]++
+		}
 	}
 }
 

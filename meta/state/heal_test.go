@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -22,6 +23,10 @@ func (h *healer) do(c Command) any {
 	h.now += 10
 	c.Now = h.now
 	next := h.s.NextChunk
+	var before map[GroupKey][]Member
+	if c.Heal != nil {
+		before = membersOf(h.s)
+	}
 	v, err := h.s.Apply(&c)
 	if err != nil {
 		h.t.Fatal(err)
@@ -31,9 +36,20 @@ func (h *healer) do(c Command) any {
 		h.t.Fatalf("after %s: %v", b, err)
 	}
 	if c.Heal != nil {
-		checkHeal(h.t, h.s, c.Heal, next)
+		checkHeal(h.t, h.s, c.Heal, next, before)
 	}
 	return v
+}
+
+// membersOf copies the members of all groups.
+func membersOf(s *State) map[GroupKey][]Member {
+	m := map[GroupKey][]Member{}
+	for _, v := range s.Volumes {
+		for g, group := range v.Groups {
+			m[GroupKey{v.ID, raid.GroupID(g)}] = slices.Clone(group.Members)
+		}
+	}
+	return m
 }
 
 func (h *healer) register(id raid.ServerID) {
@@ -91,6 +107,23 @@ func filling(v *Volume) (out []raid.ChunkID) {
 	return out
 }
 
+// pulling leaves out what nothing can be pulled for now.
+func pulling(s *State, v *Volume) (out []raid.ChunkID) {
+	for _, g := range v.Groups {
+		if g.bereft(v.Geometry.K) {
+			continue
+		}
+		one := &Volume{Groups: []*Group{g}}
+		for _, id := range filling(one) {
+			down := slices.ContainsFunc(g.Members, func(m Member) bool { return m.Chunk == id && s.Servers[m.Server].State == ServerDown })
+			if !down {
+				out = append(out, id)
+			}
+		}
+	}
+	return out
+}
+
 // versioned is what of a layout a version stands for.
 func versioned(s *State, v *Volume) []raid.Group {
 	l := s.Layout(v, 1, false)
@@ -105,8 +138,9 @@ func versioned(s *State, v *Volume) []raid.Group {
 	return l.Groups
 }
 
-// checkHeal looks at what was healed this moment: chunks from next on are new.
-func checkHeal(t *rapid.T, s *State, c *Heal, next raid.ChunkID) {
+// checkHeal looks at what was healed this moment: chunks from next on are new,
+// before are the members that there were.
+func checkHeal(t *rapid.T, s *State, c *Heal, next raid.ChunkID, before map[GroupKey][]Member) {
 	for _, v := range s.Volumes {
 		for g, group := range v.Groups {
 			at := fmt.Sprintf("volume %d group %d", v.ID, g)
@@ -148,18 +182,22 @@ func checkHeal(t *rapid.T, s *State, c *Heal, next raid.ChunkID) {
 					t.Fatalf("%s was healed, and volume %d was asked for", at, c.Volume)
 				}
 			}
-			for _, m := range group.Members {
-				if m.State == raid.MemberRebuilding && m.Chunk >= next && sources < v.Geometry.K {
-					t.Fatalf("%s: healed with %d sources", at, sources)
+			for col, m := range group.Members {
+				was := before[GroupKey{v.ID, raid.GroupID(g)}][col]
+				if m.State != raid.MemberRebuilding || m.Chunk < next || sources >= v.Geometry.K {
+					continue
+				}
+				if !group.bereft(v.Geometry.K) || was.State != raid.MemberLost || v.Kind != raid.LayoutLog {
+					t.Fatalf("%s: healed with %d sources: member %d was %+v", at, sources, col, was)
 				}
 			}
 			for _, p := range group.Pending {
 				fresh(int(p.Col), p.Member)
 			}
 		}
-		if n := len(filling(v)); c.Rebuilding > 0 && n > c.Rebuilding {
+		if n := len(pulling(s, v)); c.Rebuilding > 0 && n > c.Rebuilding {
 			// More may only be left over from before.
-			for _, id := range filling(v) {
+			for _, id := range pulling(s, v) {
 				if id >= next {
 					t.Fatalf("volume %d: %d members are filled at once, of %d", v.ID, n, c.Rebuilding)
 				}

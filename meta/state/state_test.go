@@ -144,7 +144,7 @@ func TestCommands(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			before, nextV, nextC := dump(a), a.NextVolume, a.NextChunk
+			before, nextV, nextC, members := dump(a), a.NextVolume, a.NextChunk, membersOf(a)
 			_, errA := a.Apply(c)
 			_, errB := b.Apply(copied)
 			if d := cmp.Diff(dump(a), dump(b)); d != "" {
@@ -183,7 +183,7 @@ func TestCommands(t *testing.T) {
 				versions[v.ID], groups[v.ID] = v.Version, now
 			}
 			if c.Heal != nil {
-				checkHeal(t, a, c.Heal, nextC)
+				checkHeal(t, a, c.Heal, nextC, members)
 			}
 			if c.CreateVolume != nil && errA == nil {
 				v, _ := a.VolumeByName(c.CreateVolume.Name)
