@@ -139,7 +139,7 @@ func TestTakingPartTwice(t *testing.T) {
 // begins to join what it is a voter of already; then it learns that it adopted it.
 func TestAdoptedWhileJoining(t *testing.T) {
 	cfg := testConfig(t, "meta2")
-	cfg.Join = []string{freeAddr(t)} // nobody: what it would see is told here
+	cfg.Join = []string{heldAddr(t)} // nobody: what it would see is told here
 	n := start(t, cfg)
 	err := n.setIdentity(func(id *identity) error { id.Cluster, id.Proposer = "c", "meta1-x"; return nil })
 	if err != nil {

@@ -24,7 +24,7 @@ func threeConfigs(t *testing.T) []Config {
 	cfgs := make([]Config, 3)
 	for i := range cfgs {
 		cfgs[i] = testConfig(t, []string{"meta1", "meta2", "meta3"}[i])
-		cfgs[i].APIListen, cfgs[i].RaftListen = freeAddr(t), freeAddr(t)
+		cfgs[i].APIListen, cfgs[i].RaftListen = heldAddr(t), heldAddr(t)
 		cfgs[i].BootstrapExpect = 3
 		urls = append(urls, cfgs[i].APIListen)
 	}
@@ -249,7 +249,7 @@ func TestForeignCluster(t *testing.T) {
 
 // TestUnreachable is a client whose nodes are all gone.
 func TestUnreachable(t *testing.T) {
-	c, err := metaclient.New([]string{freeAddr(t)}, metaclient.WithPatience(100*time.Millisecond))
+	c, err := metaclient.New([]string{heldAddr(t)}, metaclient.WithPatience(100*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}

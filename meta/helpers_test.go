@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"testing"
 	"time"
 
+	"dmps/internal/port"
 	"dmps/meta/metaclient"
 	"dmps/raid"
 	"dmps/server"
@@ -69,16 +69,20 @@ func newClient(t *testing.T, patience time.Duration, nodes ...*Node) *metaclient
 	return c
 }
 
-// freeAddr finds a port that nothing listens on, for nodes that must know each
-// other's before they start.
-func freeAddr(t *testing.T) string {
+// heldAddr is an address for a node that others must know before it starts, or
+// that starts again there. Until then nobody listens there.
+func heldAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := port.Hold()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(func() {
+		if err := p.Release(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p.At("127.0.0.1")
 }
 
 const gib = 1 << 30

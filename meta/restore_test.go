@@ -123,7 +123,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 
 	cfg := testConfig(t, "meta9")
-	cfg.RaftListen = freeAddr(t)
+	cfg.RaftListen = heldAddr(t)
 	if err := Restore(bytes.NewReader(backup.Bytes()), RestoreConfig{Dir: cfg.Dir, Name: "meta9", RaftAdvertise: cfg.RaftListen}); err != nil {
 		t.Fatal(err)
 	}

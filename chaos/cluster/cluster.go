@@ -16,9 +16,10 @@ import (
 
 // Cluster is a running cluster. Its methods may be called from any goroutine.
 type Cluster struct {
-	cfg Config
-	dir *folder
-	nbd nbdclient.Addr // set by start
+	cfg   Config
+	dir   *folder
+	nbd   nbdclient.Addr // set by start
+	ports ports
 
 	mu struct {
 		sync.Mutex
@@ -39,8 +40,8 @@ const (
 	metaGrace   = 2 * time.Second
 )
 
-// portAttempts is how often Start begins anew because somebody took a port
-// between its choice and its use.
+// portAttempts is how often Start begins anew because a program that listens at
+// ports of its own choice has taken one that was kept for a role.
 const portAttempts = 3
 
 // Start starts a cluster and returns when it serves. Errors: ErrBusy,
@@ -62,7 +63,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 			c.watching.Go(c.watch)
 			return c, nil
 		}
-		err = errors.Join(err, c.killChildren())
+		err = errors.Join(err, c.killChildren(), c.ports.release())
 		var exit *exitError
 		again := errors.As(err, &exit) && exit.code == exitcode.CannotListen &&
 			(exit.role != clientID || cfg.anyNBDPort())
@@ -77,7 +78,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context) error {
-	file, nbd, err := c.cfg.plan(c.dir)
+	file, nbd, err := c.cfg.plan(c.dir, &c.ports)
 	if err != nil {
 		return err
 	}
@@ -260,7 +261,7 @@ func (c *Cluster) stop() error {
 		c.end([]Role{file.Client}, clientGrace),
 		c.end(file.Servers, serverGrace),
 		c.end(file.Meta, metaGrace),
-		c.killChildren())
+		c.killChildren(), c.ports.release())
 	if c.nbd.Network == "unix" {
 		errs = append(errs, removeIfThere(c.nbd.Address))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"dmps/internal/bytesize"
 	"dmps/internal/nbdclient"
@@ -362,17 +364,51 @@ func TestPIDFileOfAnother(t *testing.T) {
 	}
 }
 
-func TestFreePorts(t *testing.T) {
-	ports, err := FreePorts(50)
-	if err != nil {
-		t.Fatal(err)
+// TestPortsAreKept: nobody is given a role's port as long as the cluster runs,
+// whether the role runs or not; the role listens there again.
+func TestPortsAreKept(t *testing.T) {
+	cfg := fakeConfig(t)
+	cfg.NBD = nbdclient.Addr{Network: "tcp", Address: "127.0.0.1:0"}
+	c := mustStart(t, cfg)
+	if len(c.ports) != 2*3+3+2 { // of nodes, servers, the client's admin address and NBD
+		t.Errorf("%d ports are kept", len(c.ports))
 	}
-	slices.Sort(ports)
-	if n := len(slices.Compact(ports)); n != 50 {
-		t.Errorf("%d different ports of 50", n)
+	address := c.nbd.Address
+	// Who wants a port for itself alone is refused while others know it.
+	taken := func() bool {
+		alone := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) (err error) {
+			cerr := conn.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 0) })
+			return errors.Join(err, cerr)
+		}}
+		l, err := alone.Listen(t.Context(), "tcp", address)
+		if err == nil {
+			l.Close()
+		}
+		return errors.Is(err, syscall.EADDRINUSE)
 	}
-	if ports[0] < firstPort {
-		t.Errorf("port %d", ports[0])
+	for range 3 {
+		if err := c.Kill(clientID); err != nil {
+			t.Fatal(err)
+		}
+		if !taken() {
+			t.Fatal("the port of a role that was killed is free")
+		}
+		if err := c.Restart(clientID); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the client listens where it was", func() bool {
+			conn, err := net.Dial("tcp", address)
+			if err == nil {
+				conn.Close()
+			}
+			return err == nil
+		})
+	}
+	if err := c.Stop(); err != nil {
+		t.Error(err)
+	}
+	if len(c.ports) != 0 {
+		t.Error("ports are kept after Stop")
 	}
 }
 

@@ -6,7 +6,7 @@
 // documented interface to programs that build on it (docs/dev-cluster.md).
 //
 // The path of Start, in order: take the folder (dir.go: one cluster a folder,
-// leftovers of a killed one are found), choose ports (ports.go), start the
+// leftovers of a killed one are found), take ports (plan.go), start the
 // processes (process.go), wait for the metadata service and its servers, create
 // the volume, start the client, shake hands with NBD, write cluster.json. From
 // then on a watcher follows the roles by their pid files, whoever started them,

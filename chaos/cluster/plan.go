@@ -11,25 +11,44 @@ import (
 	"strings"
 
 	"dmps/internal/nbdclient"
+	"dmps/internal/port"
 )
 
 // clientID is the role that serves NBD.
 const clientID = "client"
 
-// plan chooses ports and writes down every role's command line.
-func (c *Config) plan(d *folder) (File, nbdclient.Addr, error) {
-	nbd, err := c.nbdAddr()
+// ports are those of the roles, kept as long as the cluster runs: a role that was
+// killed finds its own when it is started again.
+type ports []*port.Held
+
+func (p *ports) take(host string) (address string, err error) {
+	h, err := port.Hold()
 	if err != nil {
-		return File{}, nbd, err
+		return "", fmt.Errorf("cluster: %w", err)
 	}
-	ports, err := FreePorts(2*c.Meta + c.Servers + 1)
+	*p = append(*p, h)
+	return h.At(host), nil
+}
+
+func (p *ports) release() error {
+	var errs []error
+	for _, h := range *p {
+		errs = append(errs, h.Release())
+	}
+	*p = nil
+	return errors.Join(errs...)
+}
+
+// plan takes ports and writes down every role's command line.
+func (c *Config) plan(d *folder, p *ports) (File, nbdclient.Addr, error) {
+	nbd, err := c.nbdAddr(p)
 	if err != nil {
 		return File{}, nbd, err
 	}
 	take := func() string {
-		p := ports[0]
-		ports = ports[1:]
-		return loopback(p)
+		address, terr := p.take("127.0.0.1")
+		err = errors.Join(err, terr)
+		return address
 	}
 	f := File{
 		NBD: nbd.String(), Export: nbd.Export, Volume: c.Volume,
@@ -108,7 +127,7 @@ func (c *Config) plan(d *folder) (File, nbdclient.Addr, error) {
 
 // nbdAddr completes the NBD address: the export is the volume, a socket's path
 // is absolute, port 0 becomes a free port.
-func (c *Config) nbdAddr() (nbdclient.Addr, error) {
+func (c *Config) nbdAddr(p *ports) (nbdclient.Addr, error) {
 	a := c.NBD
 	a.Export = c.Volume
 	if a.Network == "unix" {
@@ -126,12 +145,8 @@ func (c *Config) nbdAddr() (nbdclient.Addr, error) {
 	if err != nil {
 		return a, fmt.Errorf("cluster: NBD address: %w", err)
 	}
-	ports, err := FreePorts(1)
-	if err != nil {
-		return a, err
-	}
-	a.Address = net.JoinHostPort(host, strconv.Itoa(ports[0]))
-	return a, nil
+	a.Address, err = p.take(host)
+	return a, err
 }
 
 // anyNBDPort reports whether the NBD port is ours to choose.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dmps/chaos/e2e/rig"
+	"dmps/internal/port"
 )
 
 // Contender is a server to compare.
@@ -71,26 +72,29 @@ func (c Contender) Missing() []string {
 	return missing
 }
 
-// endpoint gives the NBD URI and the address (socket path, or host and port)
-// that a contender is to serve on.
-func (s Site) endpoint() (uri, addr string, err error) {
+// socket is the path that a contender serves on with Front unix.
+func (s Site) socket() string { return filepath.Join(s.Dir, "nbd.sock") }
+
+// endpoint gives the address (socket path, or host and port) that t is to serve
+// on, and notes its URI.
+func (t *Target) endpoint(s Site) (addr string, err error) {
 	if s.Front == "unix" {
-		path := filepath.Join(s.Dir, "nbd.sock")
-		return "nbd+unix:///?socket=" + path, path, nil
+		t.URI = "nbd+unix:///?socket=" + s.socket()
+		return s.socket(), nil
 	}
-	addr, err = freeAddr()
-	return "nbd://" + addr, addr, err
+	addr, err = t.loopback()
+	t.URI = "nbd://" + addr
+	return addr, err
 }
 
-// freeAddr finds a loopback address that nobody listens on. Somebody else may
-// take it before it is used; the start then fails with a clear error.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// loopback is an address for one of t's processes, kept for it until t stops.
+func (t *Target) loopback() (string, error) {
+	p, err := port.Hold()
 	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+		return "", err
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	t.stop = append(t.stop, p.Release)
+	return p.At("127.0.0.1"), nil
 }
 
 // launch starts one process of a contender and waits until it accepts

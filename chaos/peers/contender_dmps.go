@@ -43,12 +43,9 @@ func dmpsContender(name, redundancy, layout string, servers int, overhead float6
 		About:  fmt.Sprintf("dmps, %s, layout %s, memory servers: %d, each a process reached by TCP", redundancy, layout, servers),
 		Memory: func(size int64) int64 { return int64(servers) * perServer(size) },
 		start: func(ctx context.Context, s Site) (*Target, error) {
-			_, addr, err := s.endpoint()
-			if err != nil {
-				return nil, err
-			}
-			if filepath.IsAbs(addr) {
-				addr = "unix:" + addr
+			addr := "127.0.0.1:0"
+			if s.Front == "unix" {
+				addr = "unix:" + s.socket()
 			}
 			ctx, cancel := context.WithTimeout(ctx, time.Minute)
 			defer cancel()

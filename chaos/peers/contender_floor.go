@@ -35,7 +35,7 @@ func floorContender(name string, k, m int) Contender {
 			t := &Target{}
 			var stores []string
 			for range k + m {
-				addr, err := freeAddr()
+				addr, err := t.loopback()
 				if err != nil {
 					return t, err
 				}
@@ -45,11 +45,10 @@ func floorContender(name string, k, m int) Contender {
 				}
 				stores = append(stores, addr)
 			}
-			uri, addr, err := s.endpoint()
+			addr, err := t.endpoint(s)
 			if err != nil {
 				return t, err
 			}
-			t.URI = uri
 			argv := append(append([]string{}, s.Floor...), "relay", addr, strconv.FormatInt(s.Size, 10), strconv.Itoa(k), strings.Join(stores, ","))
 			return t, t.launch(ctx, s, "client", addr, argv...)
 		},

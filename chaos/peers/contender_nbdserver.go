@@ -19,41 +19,41 @@ import (
 // one connection and ends. So it is no child of ours, and is found and
 // stopped by its pid file.
 func startNbdServer(ctx context.Context, s Site) (*Target, error) {
-	uri, addr, err := s.endpoint()
+	t := &Target{}
+	addr, err := t.endpoint(s)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	img, err := s.image()
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	conf := "[generic]\n"
 	tcp := addr
 	if s.Front == "unix" {
 		conf += "unixsock = " + addr + "\n"
 		// It listens on TCP besides, and so needs a port of its own there.
-		if tcp, err = freeAddr(); err != nil {
-			return nil, err
+		if tcp, err = t.loopback(); err != nil {
+			return t, err
 		}
-		uri = "nbd+unix:///bench?socket=" + addr
+		t.URI = "nbd+unix:///bench?socket=" + addr
 	} else {
-		uri += "/bench"
+		t.URI += "/bench"
 	}
 	host, port, err := net.SplitHostPort(tcp)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	conf += fmt.Sprintf("listenaddr = %s\nport = %s\n[bench]\nexportname = %s\n", host, port, img)
 	confFile, pidFile := filepath.Join(s.Dir, "nbd-server.conf"), filepath.Join(s.Dir, "nbd-server.pid")
 	if err := os.WriteFile(confFile, []byte(conf), 0o644); err != nil {
-		return nil, err
+		return t, err
 	}
 	p, err := rig.Start(rig.Spec{Name: "nbd-server", Argv: []string{"nbd-server", "-C", confFile, "-p", pidFile}, Log: filepath.Join(s.Dir, "nbd-server.log")})
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	<-p.Done() // it has gone into the background, or failed
-	t := &Target{URI: uri}
 	pid, err := waitPID(ctx, pidFile)
 	if err != nil {
 		return t, fmt.Errorf("%w; nbd-server said:\n%s", err, rig.Tail(p.Log, 10))

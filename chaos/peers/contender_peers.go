@@ -27,11 +27,11 @@ func Contenders() []Contender {
 }
 
 func startNbdkit(ctx context.Context, s Site) (*Target, error) {
-	uri, addr, err := s.endpoint()
+	t := &Target{}
+	addr, err := t.endpoint(s)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
-	t := &Target{URI: uri}
 	return t, t.launch(ctx, s, "front", addr, nbdkitArgv(addr, s.Size)...)
 }
 
@@ -47,15 +47,15 @@ func nbdkitArgv(addr string, size int64) []string {
 }
 
 func startQemuNbd(ctx context.Context, s Site) (*Target, error) {
-	uri, addr, err := s.endpoint()
+	t := &Target{}
+	addr, err := t.endpoint(s)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	img, err := s.image()
 	if err != nil {
-		return nil, err
+		return t, err
 	}
-	t := &Target{URI: uri}
 	argv := append(qemuNbdArgv(addr), "--format=raw", img)
 	return t, t.launch(ctx, s, "front", addr, argv...)
 }
@@ -74,7 +74,7 @@ func startQuorum(ctx context.Context, s Site) (*Target, error) {
 	t := &Target{}
 	opts := "driver=quorum,vote-threshold=2,read-pattern=fifo"
 	for i := range copies {
-		back, err := freeAddr()
+		back, err := t.loopback()
 		if err != nil {
 			return t, err
 		}
@@ -87,10 +87,9 @@ func startQuorum(ctx context.Context, s Site) (*Target, error) {
 		}
 		opts += fmt.Sprintf(",children.%d.driver=nbd,children.%d.server.type=inet,children.%d.server.host=%s,children.%d.server.port=%s", i, i, i, host, i, port)
 	}
-	uri, addr, err := s.endpoint()
+	addr, err := t.endpoint(s)
 	if err != nil {
 		return t, err
 	}
-	t.URI = uri
 	return t, t.launch(ctx, s, "front", addr, append(qemuNbdArgv(addr), "--image-opts", opts)...)
 }

@@ -6,20 +6,18 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 	"unsafe"
 
-	"dmps/chaos/cluster"
 	"dmps/chaos/netfault"
 	"dmps/chaos/plan"
 	"dmps/client"
 	"dmps/internal/bytesize"
+	"dmps/internal/port"
 	"dmps/meta"
 	"dmps/meta/metaclient"
 	"dmps/raid"
@@ -49,7 +47,8 @@ type InProcess struct {
 	size  bytesize.Size
 	net   *netfault.Net
 	disks map[plan.Role]*disk
-	urls  []string // of the metadata nodes, without proxies
+	urls  []string     // of the metadata nodes, without proxies
+	ports []*port.Held // of the metadata nodes, which start again where they were
 
 	mu        sync.Mutex
 	r         *rand.Rand
@@ -105,15 +104,23 @@ func StartInProcess(ctx context.Context, cfg InProcessConfig) (_ *InProcess, err
 
 func (p *InProcess) startMeta(ctx context.Context) error {
 	n := p.cfg.Plan.Meta
-	ports, err := cluster.FreePorts(2 * n)
+	var err error
+	addr := func() string {
+		held, herr := port.Hold()
+		if herr != nil {
+			err = errors.Join(err, herr)
+			return ""
+		}
+		p.ports = append(p.ports, held)
+		return held.At("127.0.0.1")
+	}
+	var join, peers []string
+	for range n {
+		join, peers = append(join, addr()), append(peers, addr())
+		p.urls = append(p.urls, "http://"+join[len(join)-1])
+	}
 	if err != nil {
 		return err
-	}
-	var join []string
-	addr := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[i])) }
-	for i := range n {
-		join = append(join, addr(2*i))
-		p.urls = append(p.urls, "http://"+addr(2*i))
 	}
 	for i := range n {
 		r := plan.Meta(i + 1)
@@ -121,7 +128,7 @@ func (p *InProcess) startMeta(ctx context.Context) error {
 			return err
 		}
 		c := meta.Config{
-			Dir: p.disks[r].dir, Name: string(r), APIListen: addr(2 * i), RaftListen: addr(2*i + 1),
+			Dir: p.disks[r].dir, Name: string(r), APIListen: join[i], RaftListen: peers[i],
 			SuspectAfter: chaosSuspect, Grace: chaosGrace, Logger: p.cfg.Log,
 		}
 		if n > 1 {
@@ -507,6 +514,9 @@ func (p *InProcess) Close() error {
 		a.Close()
 	}
 	errs = append(errs, p.net.Close())
+	for _, h := range p.ports {
+		errs = append(errs, h.Release())
+	}
 	for _, d := range p.disks {
 		if d != nil {
 			errs = append(errs, d.unmount())

@@ -20,7 +20,7 @@ type swapFlags struct {
 
 func (s *swapFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.BoolVar(&s.on, "swap", false, "have the kernel swap to the device: mkswap, when it holds nothing, and swapon with discard; not shown to be safe yet (docs/swap.md)")
+	fl.BoolVar(&s.on, "swap", false, "have the kernel swap to the device: mkswap, when it holds nothing, and swapon with discard; tried in test guests only (docs/swap.md)")
 	fl.IntVar(&s.priority, "swap-priority", swapctl.DefaultPriority, "`priority` of the swap space, 0 to 32767; of several the highest is filled first (default: below all others)")
 	fl.BoolVar(&s.force, "force", false, "with --swap: make it swap space whatever it holds")
 	noCompletion(cmd, "swap-priority")
