@@ -53,6 +53,14 @@ func newBatch(g raid.Geometry, own *pool, next *batch) *batch {
 // parityBuf is row r of parity column m (0 .. M-1).
 func (b *batch) parityBuf(m, r int) *Buf { return b.parity[m*raid.MaxBatchPages+r] }
 
+// addCopies fills the places that hold copies (raid.Placement).
+func (b *batch) addCopies() {
+	for i := b.p.Pages; i < b.p.N; i++ {
+		b.bufs = append(b.bufs, b.bufs[b.p.CopyOf(i)])
+		b.items = append(b.items, raid.Item{Kind: raid.ItemCopy})
+	}
+}
+
 func (b *batch) addPage(buf *Buf) {
 	b.bufs = append(b.bufs, buf)
 	b.items = append(b.items, raid.Item{Kind: raid.ItemPage, Page: buf.page})
@@ -63,13 +71,16 @@ func (b *batch) addPage(buf *Buf) {
 func (b *batch) encode(v *Volume) {
 	var table [raid.MaxBatchPages][raid.MaxData]raid.RowEntry
 	p := &b.p
-	epoch := uint32(v.layout.Epoch)
 	for i, buf := range b.bufs {
-		col, _ := p.At(i)
+		col, index := p.At(i)
 		row := i % p.Rows
+		if i >= p.Pages { // a copy, header and all
+			table[row][col] = table[row][0]
+			continue
+		}
 		h := raid.Header{
-			Kind: raid.KindPage, Filled: p.FilledCols(row), Members: p.Named,
-			Page: b.items[i].Page, Seq: p.Seq, Epoch: epoch, CRC: raid.Checksum(buf.Page),
+			Kind: raid.KindPage, Filled: p.FilledCols(row), Members: p.Named, Page: b.items[i].Page,
+			Seq: p.Seq, Settled: p.Settled, CRC: raid.Checksum(buf.Page), Site: v.site(p.Group, index),
 		}
 		if b.items[i].Kind == raid.ItemNotes {
 			h.Kind, h.Page = raid.KindNotes, 0
@@ -103,11 +114,16 @@ func (b *batch) encode(v *Volume) {
 			}
 			h := raid.Header{
 				Kind: raid.KindParity, Filled: p.FilledCols(r), Members: p.Named,
-				Seq: p.Seq, Epoch: epoch, CRC: raid.Checksum(par[m]),
+				Seq: p.Seq, Settled: p.Settled, CRC: raid.Checksum(par[m]), Site: v.site(p.Group, p.Index[r]),
 			}
 			h.Put(b.parityBuf(m, r).hdr[:hdr], table[r][:v.geo.K])
 		}
 	}
+}
+
+// site is what the header of row i of group g says of its place.
+func (v *Volume) site(g raid.GroupID, i raid.Index) raid.Site {
+	return raid.Site{Volume: uint32(v.layout.Volume), Group: g, Index: i}
 }
 
 // aimLocked decides whom the placed batch is sent to.

@@ -4,14 +4,13 @@ import "dmps/raid"
 
 // cleaning is one batch of the cleaner: live pages of rows that have few, read
 // and written again to new rows, so that the old ones become free. The same
-// work heals rows that a member misses although it is up, and, before all else,
-// moves rows that the recovery took in on trust (raid.Log.TrustVictims).
+// work heals rows that a member misses although it is up, and, before a volume is
+// ready, moves rows that the recovery is not sure of (raid.Log.UnsureVictims).
 type cleaning struct {
 	op    Op
 	done  func(*Op) // v.cleanRead, bound once: binding allocates
 	slots []raid.Slot
 	recs  []movedNote
-	trust bool  // these were taken in on trust
 	epoch uint8 // read epoch of the victims: none of their slots is reused before the moves are committed
 	next  *cleaning
 }
@@ -68,9 +67,12 @@ func (v *Volume) startCleanLocked(a *after) bool {
 		v.mu.cleaning = true
 	}
 	heal := v.mu.healing && v.mu.cleaners == 0 && v.mu.closed == nil
-	trust := v.mu.distrust && !v.mu.trusting && v.mu.closed == nil
 	tidy := v.mu.tidy.on && v.mu.closed == nil
-	if !v.mu.cleaning && !heal && !trust && !tidy {
+	settle := v.mu.settling && v.mu.cleaners == 0 // then nothing else
+	if settle {
+		heal, tidy, v.mu.cleaning = false, false, false
+	}
+	if !v.mu.cleaning && !heal && !settle && !tidy {
 		return false
 	}
 	c := v.mu.cleanIdle
@@ -80,13 +82,9 @@ func (v *Volume) startCleanLocked(a *after) bool {
 		v.mu.cleanIdle = c.next
 		c.next = nil
 	}
-	c.slots, c.recs, c.trust = c.slots[:0], c.recs[:0], false
-	if trust {
-		var room bool
-		c.slots, room = v.mu.log.TrustVictims(c.slots)
-		c.trust = len(c.slots) > 0
-		// What cannot be decoded now is tried again when members come.
-		v.mu.distrust = c.trust || !room
+	c.slots, c.recs = c.slots[:0], c.recs[:0]
+	if settle {
+		c.slots = v.mu.log.UnsureVictims(c.slots)
 	}
 	if len(c.slots) == 0 && v.mu.cleaning {
 		c.slots = v.mu.log.Victims(c.slots)
@@ -108,7 +106,6 @@ func (v *Volume) startCleanLocked(a *after) bool {
 		return false
 	}
 	v.mu.cleaners++
-	v.mu.trusting = v.mu.trusting || c.trust
 	c.epoch = v.mu.epoch
 	v.mu.reading[c.epoch]++
 	v.mu.ops += 2 // Close waits for both halves: unlock counts the first when it is read, endClean the other
@@ -171,9 +168,10 @@ func (v *Volume) cleanBatchLocked(c *cleaning) *batch {
 		v.dropCleanLocked(b)
 		return nil
 	}
-	if b.p.N < len(b.bufs) {
-		b.bufs, b.items = b.bufs[:b.p.N], b.items[:b.p.N]
+	if b.p.Pages < len(b.bufs) {
+		b.bufs, b.items = b.bufs[:b.p.Pages], b.items[:b.p.Pages]
 	}
+	b.addCopies()
 	if b.noted {
 		notes := raid.NewNotes(b.note.Page)
 		for _, m := range c.recs {
@@ -234,10 +232,7 @@ func (v *Volume) cleanWrittenLocked(b *batch, a *after) {
 		}
 		v.mu.log.SealNote(b.noteID)
 	}
-	v.mu.count.cleanedPages += int64(len(b.bufs))
-	if b.clean.trust && v.mu.log.Trusted() == 0 {
-		v.reportSoonLocked()
-	}
+	v.mu.count.cleanedPages += int64(b.p.Pages)
 	v.endCleanLocked(b.clean, a)
 }
 
@@ -251,7 +246,6 @@ func (v *Volume) cleanFailedLocked(b *batch, a *after) {
 
 func (v *Volume) endCleanLocked(c *cleaning, a *after) {
 	v.mu.cleaners--
-	v.mu.trusting = v.mu.trusting && !c.trust
 	v.mu.reading[c.epoch]--
 	v.advanceLocked()
 	v.opGoneLocked()

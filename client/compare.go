@@ -108,6 +108,9 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, o
 	defer v.unlock(a)
 	for k := range n {
 		i := raid.Index(from) + raid.Index(k)
+		if i < raid.ViewRows {
+			continue // a record that it holds is older than the one in force
+		}
 		h, err := raid.ParseHeader(headers[k*size:][:size])
 		// Nothing that is written from now on goes to this member before its
 		// session is used, so it does not matter if the row is used meanwhile.

@@ -47,7 +47,7 @@ func (v *Volume) newErasing() *erasing {
 
 // eraseSoonLocked wakes the eraser if there is anything for it.
 func (v *Volume) eraseSoonLocked() {
-	if v.mu.log == nil || v.mu.log.Doomed() == 0 {
+	if v.mu.log == nil || v.mu.log.Doomed() == 0 && !v.mu.log.ViewDue() {
 		return
 	}
 	select {
@@ -57,7 +57,7 @@ func (v *Volume) eraseSoonLocked() {
 }
 
 // eraseAll runs the eraser until the volume is closed.
-func (v *Volume) eraseAll(ctx context.Context, side []*erasing) {
+func (v *Volume) eraseAll(ctx context.Context) {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -68,11 +68,13 @@ func (v *Volume) eraseAll(ctx context.Context, side []*erasing) {
 			rest(ctx, eraseRest)
 		}
 		for ctx.Err() == nil {
-			some, ok := v.erase(ctx, side)
-			if !some {
+			// Rows that were given up may wait for a view without those who keep them.
+			wrote, ok := v.writeViews(ctx, v.viewings)
+			erased, ok2 := v.erase(ctx, v.erasings)
+			if !wrote && !erased {
 				break
 			}
-			if !ok {
+			if !ok || !ok2 {
 				rest(ctx, eraseRest)
 			}
 		}
@@ -89,16 +91,22 @@ func rest(ctx context.Context, d time.Duration) {
 // eraseLast gives the eraser the time to finish before the volume is closed, as
 // long as it gets on: what it leaves, the next client has to.
 func (v *Volume) eraseLast(ctx context.Context) {
-	left, patience := ^uint64(0), 0
+	left, patience, renewed := ^uint64(0), 0, false
 	for patience < 20 && ctx.Err() == nil {
 		a := v.lock()
 		v.advanceLocked()
 		now := v.mu.log.Doomed()
-		ended := v.endedLocked() != nil
-		v.unlock(a)
-		if now == 0 || ended {
+		if now == 0 && !renewed {
+			renewed = true
+			v.mu.log.RenewViews()
+		}
+		due := v.mu.log.ViewDue()
+		if ended := v.endedLocked() != nil; ended || now == 0 && !due {
+			v.unlock(a)
 			return
 		}
+		v.eraseSoonLocked()
+		v.unlock(a)
 		if patience++; now < left {
 			left, patience = now, 0
 		}
@@ -110,7 +118,7 @@ func (v *Volume) eraseLast(ctx context.Context) {
 func (v *Volume) eraseNow() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.mu.log.Doomed() >= raid.MaxBatchPages || v.mu.starved != 0 || v.mu.log.CleanNeed() >= raid.CleanSoon
+	return v.mu.log.Doomed() >= raid.MaxBatchPages || v.mu.log.ViewDue() || !v.mu.log.Sure() || v.mu.starved != 0 || v.mu.log.CleanNeed() >= raid.CleanSoon
 }
 
 // erase erases rows at their members, and waits for the outcome. some is false

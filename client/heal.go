@@ -337,7 +337,7 @@ func rank(first bool) int {
 // members came or went.
 func (v *Volume) healthLocked() raid.Health {
 	h := &v.mu.health
-	if !v.mu.healthStale && h.DegradedRows == 0 && h.LostPages == 0 && h.Unreachable == 0 && h.Trusted == v.mu.log.Trusted() {
+	if !v.mu.healthStale && h.DegradedRows == 0 && h.LostPages == 0 && h.Unreachable == 0 {
 		return *h
 	}
 	start := nanotime()

@@ -65,7 +65,7 @@ func (v *Volume) sendInPlace(b *batch) {
 	x.req.Chunk = uint64(m.chunk)
 	for _, buf := range b.bufs {
 		_, i := v.inplace.Locate(buf.page)
-		h := raid.Header{Kind: raid.KindPage, Filled: 1, Members: 1, Page: buf.page, Seq: b.p.Seq, Epoch: uint32(v.layout.Epoch)}
+		h := raid.Header{Kind: raid.KindPage, Filled: 1, Members: 1, Page: buf.page, Seq: b.p.Seq}
 		page := buf.Page
 		if buf.filled {
 			h.Kind, h.Fill, page = raid.KindFill, buf.fill, nil

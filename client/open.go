@@ -93,24 +93,22 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 			v.enterMoversLocked(&l.Groups[i])
 		}
 	}
-	v.mu.ready = true
-	v.advanceLocked()   // what the recovery found dead is free, or to be erased,
-	v.eraseSoonLocked() // like what it dropped
-	if v.mu.distrust && v.mustAskLocked() {
-		select {
-		case v.urgent <- struct{}{}: // the rows on trust wait for that
-		default:
-		}
-	}
 	v.unlock(a)
-	v.pump() // what the recovery took in on trust is moved before anything can go wrong
 	v.wg.Go(func() { v.keepLease(run) })
 	if v.mu.log != nil {
-		side := make([]*erasing, eraseSide)
-		for i := range side {
-			side[i] = v.newErasing()
+		if err := v.settleRecovery(ctx); err != nil {
+			v.abandon(err)
+			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
 		}
-		v.wg.Go(func() { v.eraseAll(run, side) })
+	}
+	a = v.lock()
+	v.mu.ready = true
+	v.advanceLocked() // what the recovery found dead is free, or to be erased
+	v.eraseSoonLocked()
+	v.unlock(a)
+	v.pump()
+	if v.mu.log != nil {
+		v.wg.Go(func() { v.eraseAll(run) })
 		v.wg.Go(func() { v.rebuildAll(run) })
 		v.wg.Go(func() { v.guardAll(run) })
 	}
@@ -122,7 +120,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 
 func (v *Volume) makeArena() error {
 	c := &v.cfg
-	a, err := newArena(c.userBufs()+c.scratchBufs()+c.mergeBufs()+c.moveBufs()+c.batchBufs(), c.AllowSwappable)
+	a, err := newArena(c.userBufs()+c.scratchBufs()+c.mergeBufs()+c.moveBufs()+c.batchBufs()+viewSide, c.AllowSwappable)
 	if err != nil {
 		return err
 	}
@@ -133,6 +131,11 @@ func (v *Volume) makeArena() error {
 	v.user = a.pool(c.userBufs())
 	v.scratch, v.merges, v.moves = a.pool(c.scratchBufs()), a.pool(c.mergeBufs()), a.pool(c.moveBufs())
 	own := a.pool(c.batchBufs())
+	records, ok := a.pool(viewSide).tryGet(viewSide, nil)
+	if !ok {
+		panic("client: arena too small for the views")
+	}
+	v.records = records
 	if v.consts, err = theConstants(c.AllowSwappable); err != nil {
 		return errors.Join(err, a.close())
 	}
@@ -166,6 +169,12 @@ func (v *Volume) makeReady() {
 	}
 	for range cleanBatches {
 		v.mu.cleanIdle = v.newCleaning(v.mu.cleanIdle)
+	}
+	for range eraseSide {
+		v.erasings = append(v.erasings, v.newErasing())
+	}
+	for _, b := range v.records {
+		v.viewings = append(v.viewings, v.newViewing(b))
 	}
 }
 

@@ -34,6 +34,9 @@ func (v *Volume) nextBatch() *batch {
 		}
 		return nil
 	}
+	if v.mu.settling && !v.mu.parting {
+		return v.nextCleanLocked(a) // moves what the recovery is not sure of
+	}
 	if !v.mu.ready || v.mu.parting {
 		return nil
 	}
@@ -103,13 +106,14 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 		v.starvedLocked()
 		return false
 	}
-	if b.p.N < len(b.bufs) {
+	if b.p.Pages < len(b.bufs) {
 		// The group has no more rows: what is left over waits its turn.
-		for i := len(b.bufs) - 1; i >= b.p.N; i-- {
+		for i := len(b.bufs) - 1; i >= b.p.Pages; i-- {
 			v.requeueLocked(b.bufs[i])
 		}
-		b.bufs, b.items = b.bufs[:b.p.N], b.items[:b.p.N]
+		b.bufs, b.items = b.bufs[:b.p.Pages], b.items[:b.p.Pages]
 	}
+	b.addCopies()
 	if b.noted {
 		b.writeNote()
 	}
@@ -245,7 +249,7 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 	if b.clean == nil {
 		v.mu.flying--
 	}
-	wrote, ok := b.settleColumns(v.mu.log, v.layout.MinAck)
+	wrote, ok := b.settleColumns(v.mu.log, v.mu.log.MinAck())
 	if v.mu.parting && wrote != uint32(1)<<v.geo.Members()-1 {
 		ok = false // this client has ended the session: nobody can be said to be out
 	}
@@ -267,7 +271,7 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 		return
 	}
 	v.mu.count.batches++
-	v.mu.count.batchPages += int64(b.p.N)
+	v.mu.count.batchPages += int64(b.p.Pages)
 	v.mu.log.Commit(&b.p, b.items, wrote)
 	if wrote != uint32(1)<<v.geo.Members()-1 {
 		v.mu.count.degradedRows += int64(b.p.Rows)

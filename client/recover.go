@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -89,25 +90,52 @@ func (v *Volume) recover(ctx context.Context) error {
 		return fmt.Errorf("recovering the page map: %w", err)
 	}
 	a := v.lock()
-	short, unnamed := rec.Incomplete()
-	unnamed += lostNotes
-	torn := rec.Finish()
-	st, trusted := v.mu.log.Stats(), v.mu.log.Trusted()
+	state := rec.Incomplete()
+	state.Unnamed += lostNotes
+	void := rec.Finish()
+	st := v.mu.log.Stats()
+	_, unsure, _ := v.mu.log.Unsettled()
+	v.damagedLocked(rec)
+	if state.Loss() {
+		v.mu.unknown = uint64(state.Unnamed + (state.Doubtful+state.Overrun)*v.geo.K)
+	}
 	v.healthChangedLocked()
 	v.unlock(a)
 	v.log.Info("page map recovered", "took", time.Since(start).Round(time.Millisecond),
-		"pages", st.Mapped, "filled", st.Filled, "rows", st.UsedRows, "unanswered_rows", torn, "rows_on_trust", trusted)
-	if short > 0 {
-		v.log.Error("rows cannot be decoded from the members that are up: their pages answer EIO until others return", "rows", short)
+		"pages", st.Mapped, "filled", st.Filled, "rows", st.UsedRows, "unanswered_rows", void, "rows_to_move", unsure)
+	if n := state.Undecodable; n > 0 {
+		v.log.Error("rows cannot be decoded from the members that are up: their pages answer EIO until others return", "rows", n)
 	}
-	if unnamed > 0 && !v.cfg.AcceptLoss {
-		return fmt.Errorf("%d pages are gone and it is not known which: older versions of them would be served: bring back a memory server, or accept the loss (attach --accept-data-loss)", unnamed)
+	switch {
+	case state.Foreign > 0:
+		return fmt.Errorf("%d rows were written by another version of dmps: attach with that version, and move the data", state.Foreign)
+	case state.Loss() && !v.cfg.AcceptLoss:
+		return fmt.Errorf("%d pages are gone and it is not known which, %d rows may or may not have been answered: older versions of their pages would be served: bring back a memory server, or accept the loss (attach --accept-data-loss)",
+			state.Unnamed, state.Doubtful+state.Overrun)
+	case state.Loss():
+		v.log.Error("the loss of pages was accepted of which it is not known which they are: older versions of them are served, or zeros", "pages", state.Unnamed, "rows", state.Doubtful+state.Overrun)
 	}
 	v.settleMembers()
 	return nil
 }
 
-// recoverGroup reads the headers of one group, block by block.
+// damagedLocked counts rows that members should have had and did not.
+func (v *Volume) damagedLocked(rec *raid.Recovery) {
+	rec.Damaged(func(g raid.GroupID, c raid.Col, rows int) {
+		m := v.member(g, c)
+		if m.peer == nil {
+			return
+		}
+		v.mu.count.corrupt += int64(rows)
+		for range rows {
+			v.countBadSlotLocked(m.peer.id)
+		}
+		v.log.Error("a server does not hold rows that it had acknowledged: they are filled from the others", "server", m.peer.id, "group", g, "column", c, "rows", rows)
+	})
+}
+
+// recoverGroup reads the headers of one group, block by block, of the members that
+// belong to it.
 func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.GroupID, bufs []byte) error {
 	w := v.geo.Members()
 	headers := make([][]byte, w)
@@ -124,29 +152,91 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 		}
 		return headers
 	}
+	v.readHeaders(g, 0, raid.ViewRows, ^uint32(0), bufs, have)
+	var views [raid.ViewRows][][]byte
+	for i := range views {
+		views[i] = slices.Clone(of(uint32(i)))
+	}
+	believed, err := v.enterView(g, views)
+	if err != nil {
+		return err
+	}
 	for from := uint32(0); from < v.layout.ChunkSlots && ctx.Err() == nil; from += block {
 		n := min(block, v.layout.ChunkSlots-from)
-		if err := v.readHeaders(g, from, n, bufs, have); err != nil {
-			return err
+		if up := v.readHeaders(g, from, n, believed, bufs, have); up < v.geo.K && !v.cfg.AcceptLoss {
+			return v.tooFew(g, up)
 		}
 		for i := range n {
-			rows[i].Parse(v.geo, of(i))
+			rows[i].Parse(v.geo, v.site(g, raid.Index(from+i)), of(i))
 		}
 		a := v.lock()
 		for i := range n {
-			rec.Parsed(g, raid.Index(from+i), &rows[i], of(i))
+			rec.Parsed(g, raid.Index(from+i), &rows[i])
 		}
 		v.unlock(a)
 	}
 	return nil
 }
 
-// readHeaders fetches n headers of every member of g that is up.
-func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have []bool) error {
+// enterView takes the view of a group from what its members say of it, and gives
+// the members that the recovery believes.
+func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte) (believed uint32, err error) {
+	a := v.lock()
+	defer v.unlock(a)
+	believed, found := v.mu.log.SetView(g, views)
+	read, n := uint32(0), 0
+	for c := range raid.Col(v.geo.Members()) {
+		switch {
+		case views[0][c] == nil:
+		case found && believed&(1<<c) == 0:
+			v.member(g, c).ref.unread.Store(true) // it was out when the view was made: it is compared first
+		default:
+			read |= 1 << c
+			n++
+		}
+	}
+	switch {
+	case n < v.geo.K && !v.cfg.AcceptLoss:
+		return 0, v.tooFewLocked(g, n)
+	case !found && !v.cfg.AcceptLoss:
+		return 0, fmt.Errorf("group %d: none of its %d members that are up holds the record of who belongs to it: bring back a memory server, or accept the loss (attach --accept-data-loss)", g, n)
+	case !found:
+		v.mu.log.AcceptView(g, read)
+	}
+	return read, nil
+}
+
+func (v *Volume) tooFew(g raid.GroupID, up int) error {
+	a := v.lock()
+	defer v.unlock(a)
+	return v.tooFewLocked(g, up)
+}
+
+// tooFewLocked says why a group cannot be recovered, and what can be done.
+func (v *Volume) tooFewLocked(g raid.GroupID, up int) error {
+	away := 0 // may come back with what they hold
+	for c := range raid.Col(v.geo.Members()) {
+		if m := v.member(g, c); m.peer != nil && !m.ref.rebuilding && !m.ref.empty.Load() && m.peer.state != peerGone {
+			away++
+		}
+	}
+	away -= up
+	err := fmt.Errorf("group %d: the headers of %d of %d members could be read, %d are needed", g, up, v.geo.Members(), v.geo.K)
+	switch {
+	case away > 0:
+		return fmt.Errorf("%w: bring back the %d that are away, or have what is left served with attach --accept-data-loss", err, away)
+	case up > 0:
+		return fmt.Errorf("%w: the others are gone for good: have what is left served with attach --accept-data-loss", err)
+	}
+	return fmt.Errorf("%w: all that it held is gone: restore the data from elsewhere into another volume (volume delete, volume create), or have what other groups hold served with attach --accept-data-loss", err)
+}
+
+// readHeaders fetches n headers of every member of g in ask that is up, and tells
+// how many could be read.
+func (v *Volume) readHeaders(g raid.GroupID, from, n, ask uint32, bufs []byte, have []bool) (up int) {
 	w := v.geo.Members()
 	wait := make([]chan error, w)
-	up := 0
-	asked := v.membersToRead(g)
+	asked := v.membersToRead(g, ask)
 	for c := range raid.Col(w) {
 		m := asked[c]
 		have[c] = false
@@ -176,44 +266,24 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 		have[c] = true
 		up++
 	}
-	if up < v.geo.K {
-		return fmt.Errorf("group %d: the headers of %d of %d members could be read, %d are needed", g, up, w, v.geo.K)
-	}
-	return nil
+	return up
 }
 
 // membersToRead is whom of group g a recovery asks, as they are now: a chunk that
 // turns out to be gone leaves the volume at any time. Whoever should be asked and
-// cannot be is marked as unread.
-func (v *Volume) membersToRead(g raid.GroupID) (asked [raid.MaxData + raid.MaxParity]member) {
+// cannot be is marked as unread. A member that is being rebuilt lacks rows that
+// were answered: it is never asked, and compared with the map later.
+func (v *Volume) membersToRead(g raid.GroupID, ask uint32) (asked [raid.MaxData + raid.MaxParity]member) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	witnesses := 0 // they are up and hold all that was answered
 	for c := range raid.Col(v.geo.Members()) {
 		m := v.member(g, c)
-		if m.peer == nil {
-			continue
-		}
-		if m.ref.empty.Load() || m.peer.state != peerUp {
-			if !m.ref.rebuilding {
-				m.ref.unread.Store(true)
-			}
-			continue
-		}
-		asked[c] = *m
-		if !m.ref.rebuilding {
-			witnesses++
-		}
-	}
-	// A member that is being rebuilt lacks rows that were answered: it is no
-	// witness against them. With fewer than K others something may be gone; who
-	// accepts that is served what all have.
-	if v.cfg.AcceptLoss && witnesses < v.geo.K {
-		return asked
-	}
-	for c := range asked {
-		if m := &asked[c]; m.peer != nil && m.ref.rebuilding {
-			*m = member{}
+		switch {
+		case m.peer == nil || m.ref.rebuilding || ask&(1<<c) == 0:
+		case m.ref.empty.Load() || m.peer.state != peerUp:
+			m.ref.unread.Store(true)
+		default:
+			asked[c] = *m
 		}
 	}
 	return asked
@@ -226,14 +296,15 @@ func (v *Volume) recoverNotes(rec *raid.Recovery) (lost int, err error) {
 	slots := rec.Notes()
 	v.unlock(a)
 	for _, step := range []func(raid.Slot, []byte) error{rec.Note, rec.Bind} {
-		lost = 0
+		unread := 0
 		for from := 0; from < len(slots); from += 32 {
 			n, err := v.replayNotes(slots[from:min(from+32, len(slots))], step)
 			if err != nil {
 				return 0, err
 			}
-			lost += n
+			unread += n
 		}
+		lost = max(lost, unread) // a note counts only if it was read both times
 	}
 	return lost, nil
 }

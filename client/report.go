@@ -30,6 +30,7 @@ type counters struct {
 	lost                int64 // page-ins that ended with ErrLost
 	sessionsLost        int64
 	erasedRows          int64 // dead rows whose headers were erased
+	views               int64 // records of groups' views that were written
 
 	rebuildPasses              int64 // times that somebody went through the rows of a member that misses some
 	rebuiltRows, rebuildFailed int64 // rows that members were given, and that they could not be given
@@ -46,7 +47,7 @@ func (c *counters) asMap() map[string]int64 {
 		"abandoned_batches": c.abandoned, "degraded_rows_written": c.degradedRows,
 		"degraded_reads": c.degradedReads, "hedged_reads": c.hedges, "hedge_wins": c.hedgeWins,
 		"cleaned_pages": c.cleanedPages, "corrupt_pages": c.corrupt, "lost_pages": c.lost,
-		"sessions_lost": c.sessionsLost, "erased_rows": c.erasedRows,
+		"sessions_lost": c.sessionsLost, "erased_rows": c.erasedRows, "views_written": c.views,
 		"rebuild_passes": c.rebuildPasses, "rebuilt_rows": c.rebuiltRows, "rebuild_failed_rows": c.rebuildFailed, "rebuild_pulled_bytes": c.rebuildPulled,
 	}
 }
@@ -56,7 +57,6 @@ func (c *counters) asMap() map[string]int64 {
 func (v *Volume) healthChangedLocked() {
 	v.wakeRebuild()
 	v.mu.heal.healthNextWalk = 0
-	v.mu.distrust = v.mu.log != nil && v.mu.log.Trusted() > 0
 	v.eraseSoonLocked()
 	v.reportSoonLocked()
 }

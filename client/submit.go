@@ -141,9 +141,10 @@ func (v *Volume) acceptPageLocked(b *Buf, a *after) {
 	}
 }
 
-// alreadyFilledLocked reports whether the map says what b would make it say.
+// alreadyFilledLocked reports whether the map says what b would make it say, and
+// nothing that was given up could come back and say something else.
 func (v *Volume) alreadyFilledLocked(b *Buf) bool {
-	if v.mu.log == nil {
+	if v.mu.log == nil || !v.mu.log.Sure() {
 		return false
 	}
 	switch e := v.mu.log.Lookup(b.page); e.Kind {

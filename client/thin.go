@@ -80,7 +80,7 @@ func (v *Volume) leaseReport(answers bool) Report {
 				continue
 			}
 			// Since the report was made the member may have gone and missed rows.
-			if v.mu.log.Missing(raid.GroupID(g), c) == 0 && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
+			if v.mu.log.Missing(raid.GroupID(g), c) == 0 && v.mu.log.InView(raid.GroupID(g), c) && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
 				m.ref.claimed = true
 				v.notedLocked(raid.GroupID(g), c)
 				r.Rebuilt = append(r.Rebuilt, m.chunk)
@@ -113,6 +113,7 @@ func (v *Volume) absenceNoted(chunks []raid.ChunkID) {
 			v.notedLocked(m.ref.group, m.ref.col)
 		}
 	}
+	v.eraseSoonLocked() // views may have waited for that
 	v.unlock(a)
 	v.idle()
 }

@@ -110,9 +110,12 @@ func (v *Volume) trimPages(op *Op, first, end int64, edges []*Buf) {
 	}
 }
 
-// isZeroLocked reports whether page p is known to be zeros and nothing else is
-// under way for it.
+// isZeroLocked reports whether page p is known to be zeros, nothing else is under
+// way for it, and nothing that was given up could come back.
 func (v *Volume) isZeroLocked(p raid.PageNo) bool {
+	if !v.mu.log.Sure() {
+		return false
+	}
 	e := v.mu.log.Lookup(p)
 	return (e.Kind == raid.Absent || e.Kind == raid.Filled && e.Fill == 0) && v.mu.pending.oldest(p) == nil
 }

@@ -14,7 +14,7 @@ type unit struct {
 	move bool      // the cleaner wants this slot, whatever it holds
 	raw  bool      // recovery wants this slot, which the map does not know yet
 	kind raid.HeaderKind
-	tag  uint16
+	tag  uint32
 	grp  raid.GroupID
 	idx  raid.Index
 

@@ -59,19 +59,24 @@ type Volume struct {
 	guardBell   chan struct{} // a rebuild has begun
 	pace        pace          // of all members that are being filled
 	eraseBell   chan struct{} // the eraser has something to do
+	erasings    []*erasing    // the eraser's
+	viewings    []*viewing    // likewise
+	records     []*Buf        // for the headers of views, for ever
 
 	scrubPatience time.Duration // scrubPatience, but in tests
 
 	mu struct {
 		sync.Mutex
 
-		ready   bool          // the page map is complete: batches may be formed
-		closed  error         // why no more is accepted; nil: open
-		closing bool          // Close was called
-		parting bool          // Close ends the sessions: what they do not bring to an end is not answered
-		over    error         // why nothing is tried again: the sessions are ended for good; nil: they are not
-		ops     int           // accepted and not answered
-		idle    chan struct{} // closed when ops falls to 0 after closed was set
+		ready    bool          // the page map is complete: batches may be formed
+		settling bool          // what the recovery found is being settled: only that is moved
+		unknown  uint64        // pages that are gone and of which it is not known which they are
+		closed   error         // why no more is accepted; nil: open
+		closing  bool          // Close was called
+		parting  bool          // Close ends the sessions: what they do not bring to an end is not answered
+		over     error         // why nothing is tried again: the sessions are ended for good; nil: they are not
+		ops      int           // accepted and not answered
+		idle     chan struct{} // closed when ops falls to 0 after closed was set
 
 		// Page-outs.
 		log       *raid.Log // nil: an in-place layout
@@ -104,8 +109,6 @@ type Volume struct {
 		cleaners  int     // cleanings under way; <= cleanBatches
 		cleaning  bool    // between the low and the high mark
 		healing   bool    // a member may miss rows although it is up
-		distrust  bool    // rows that the recovery took in on trust may be there to be moved
-		trusting  bool    // a cleaning of such rows is under way
 		tidy      tidying // packing while nobody writes
 		hedging   hedgeBudget
 		cleanRead *cleaning // whose pages have been read

@@ -46,14 +46,16 @@ type Log struct {
 	tag  []uint32 // row -> TagOf the Seq that wrote it; every read checks it
 	live []uint8  // row -> data slots that the map points at; > 0: in use
 
-	groups  []logGroup
-	hand    int    // group that is asked first for the next batch
-	free    uint64 // free rows of all writable groups
-	used    uint64 // rows in use
-	doomed  uint64 // rows that wait to be erased
-	erasing uint64 // rows between TakeDoomed and Erased
-	voids   uint64 // rows that were given up and may still come back
-	unsure  uint64 // rows in use that too few members are known to have
+	groups   []logGroup
+	hand     int    // group that is asked first for the next batch
+	free     uint64 // free rows of all writable groups
+	used     uint64 // rows in use
+	doomed   uint64 // rows that wait to be erased
+	erasing  uint64 // rows between TakeDoomed and Erased
+	viewDue  bool   // a group may want another view
+	viewHand int    // group that was looked at last for that
+	voids    uint64 // rows that were given up and may still come back
+	unsure   uint64 // rows in use that too few members are known to have
 
 	notes    []noteState
 	noteFree NoteID // head of the list of free notes + 1
@@ -98,6 +100,7 @@ type logGroup struct {
 	nstale  [MaxData + MaxParity]uint32
 	moved   uint32 // counts members that were replaced: what was under way did not meet the new one
 
+	placed  Seq // last batch
 	mark    Seq // up to where the recovery found the group settled
 	window  window
 	void    []uint64 // rows that were given up and are not erased yet: doomed, or being erased

@@ -258,7 +258,7 @@ func (l *Log) checkPending(gid GroupID, bad func(format string, a ...any)) {
 // checkView looks at who belongs to a group, and at its window.
 func (l *Log) checkView(g *logGroup, bad func(format string, a ...any)) {
 	v := &g.view
-	if l.opened && (!v.own || v.members&^l.all() != 0 || v.copies&^l.all() != 0) {
+	if v.own && (v.members&^l.all() != 0 || v.copies&^l.all() != 0) {
 		bad("group %d: the log has begun with view %+v", g.id, *v)
 	}
 	w := &g.window

@@ -177,6 +177,7 @@ func (l *Log) unsureDied(g *logGroup, i Index) {
 		clearBit(g.unsure, uint32(i))
 		g.nunsure--
 		l.unsure--
+		l.viewDue = true
 	}
 }
 

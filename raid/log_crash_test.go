@@ -127,7 +127,7 @@ func (s *sim) forget1(after [][]*simMember) bool {
 	m := after[g][c]
 	slots := m.slots
 	m.slots = make([]simSlot, s.cfg.Rows)
-	if m.lost || !s.recoverable(after, func(m *simMember) bool { return m.up }) {
+	if m.lost || !s.recoverable(after, func(o *simMember) bool { return o.up && o != m }) {
 		m.slots = slots
 		return false
 	}

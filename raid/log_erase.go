@@ -86,6 +86,7 @@ func (l *Log) TakeDoomed(e *Erasure) bool {
 // able to land later.
 func (l *Log) Erased(e *Erasure, done, second uint32) {
 	g := &l.groups[e.Group]
+	l.viewDue = true // somebody may be clean now
 	g.erasing -= uint32(e.Rows)
 	l.erasing -= uint64(e.Rows)
 	if e.moved != g.moved {
@@ -163,6 +164,7 @@ func (l *Log) setStale(g *logGroup, c Col, i Index, stale bool) {
 	case !stale && had:
 		clearBit(g.stale[c], uint32(i))
 		g.nstale[c]--
+		l.viewDue = true
 	}
 }
 
@@ -209,6 +211,7 @@ func (l *Log) ForgetStale(g GroupID, c Col) {
 	gr := &l.groups[g]
 	clear(gr.stale[c])
 	gr.nstale[c] = 0
+	l.viewDue = true
 }
 
 // ForgetPendingStale is ForgetStale for the pending member of column c.

@@ -32,6 +32,7 @@ func (l *Log) setMask(g GroupID, change func(*logGroup)) {
 	gr := &l.groups[g]
 	before := l.writable(gr)
 	change(gr)
+	l.viewDue = true
 	switch after := l.writable(gr); {
 	case before && !after:
 		l.free -= uint64(gr.nfree)

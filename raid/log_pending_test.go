@@ -207,7 +207,7 @@ func (s *sim) finishSecond(op *simOp) uint32 {
 	second := op.p.Second &^ op.lag
 	wrote := op.p.Members&^op.promoted | second&op.promoted
 	op.p.Second = second &^ op.promoted
-	if s.log.Unvouched(&op.p, op.p.Second) != 0 || wrote&op.p.Named != op.p.Named || popcount(wrote) < s.cfg.MinAck {
+	if s.log.Unvouched(&op.p, op.p.Second) != 0 || wrote&op.p.Named != op.p.Named || popcount(wrote) < s.log.MinAck() {
 		op.failed = true
 	}
 	return wrote

@@ -106,6 +106,7 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 	p.Settled = l.settled(g)
 	p.Seq = l.NextSeq()
 	g.window.push(p.Seq)
+	g.placed = p.Seq
 	l.take(g, p)
 	return true
 }

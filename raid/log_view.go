@@ -30,6 +30,7 @@ type groupView struct {
 	slot    Index  // where it lies
 	taken   bool   // between TakeView and Installed
 	own     bool   // it was made in this life
+	renew   bool   // it is to be written anew, because more is settled
 }
 
 // View is a record to be written: the header of slot Index of the group's chunks,
@@ -86,15 +87,25 @@ func (l *Log) wanted(g *logGroup) uint32 {
 // TakeView gives a record that has to be written, or false. One record of a group
 // is on its way at a time.
 func (l *Log) TakeView(v *View) bool {
-	for i := range l.groups {
-		if g := &l.groups[i]; !g.view.taken && (l.completeView(g, v) || l.nextView(g, v)) {
-			v.Group, v.moved = GroupID(i), g.moved
+	if !l.viewDue {
+		return false
+	}
+	for range l.groups {
+		if l.viewHand++; l.viewHand >= len(l.groups) {
+			l.viewHand = 0
+		}
+		if g := &l.groups[l.viewHand]; !g.view.taken && (l.completeView(g, v) || l.nextView(g, v)) {
+			v.Group, v.moved = g.id, g.moved
 			g.view.taken = true
 			return true
 		}
 	}
+	l.viewDue = false
 	return false
 }
+
+// ViewDue reports whether TakeView may have a record.
+func (l *Log) ViewDue() bool { return l.viewDue }
 
 // completeView gives the record in force to those who lack it.
 func (l *Log) completeView(g *logGroup, v *View) bool {
@@ -114,7 +125,7 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 	r := &g.view
 	want := l.wanted(g)
 	switch {
-	case r.own && want == r.members:
+	case r.own && want == r.members && !r.renew:
 		return false
 	case popcount(want&g.up) < l.g.K || !l.durable(g, want&g.up):
 		return false // nobody could recover the group from these
@@ -158,6 +169,17 @@ func (l *Log) Installed(v *View, done, second uint32) {
 			p.viewed = p.viewed || v.Second&second&(1<<p.col) != 0
 		}
 	})
+}
+
+// RenewViews has the records of groups written anew that batches were placed in
+// since, so that they say of these too that they are settled: the next recovery
+// then has nothing to judge.
+func (l *Log) RenewViews() {
+	for i := range l.groups {
+		if g := &l.groups[i]; g.placed > g.view.settled && g.placed <= l.settled(g) {
+			g.view.renew, l.viewDue = true, true
+		}
+	}
 }
 
 // InView reports whether member c belongs to group g, and holds the record that
@@ -226,7 +248,21 @@ func (l *Log) Begin() {
 	if void, unsure, views := l.Unsettled(); void+unsure != 0 || views != 0 {
 		panic("raid: a log that is not settled begins")
 	}
-	l.opened, l.free = true, 0
+	l.BeginAnyway()
+}
+
+// BeginAnyway is Begin for a log that cannot be settled because too much is gone.
+// A group without a view cannot be written.
+func (l *Log) BeginAnyway() {
+	for i := range l.groups {
+		g := &l.groups[i]
+		if !g.view.own {
+			g.view = groupView{}
+		}
+		clear(g.unsure)
+		g.nunsure = 0
+	}
+	l.opened, l.free, l.unsure, l.viewDue = true, 0, 0, true
 	for i := range l.groups {
 		if g := &l.groups[i]; l.writable(g) {
 			l.free += uint64(g.nfree)

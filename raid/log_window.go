@@ -88,6 +88,7 @@ func (l *Log) giveUp(g *logGroup, i Index) {
 	setBit(g.void, uint32(i))
 	g.nvoid++
 	l.voids++
+	l.viewDue = true
 	l.doom(g, i)
 }
 
