@@ -236,9 +236,13 @@ func testRebuildMismatch(t *testing.T, f GroupFactory) {
 		"settled":                  func(h *raid.Header) { h.Settled++ },
 		"group":                    func(h *raid.Header) { h.Group++ },
 		"page":                     func(h *raid.Header) { h.Page++ },
-		"checksum":                 func(*raid.Header) {},
+		"checksum":                 nil,
 	} {
-		c.forge(0, row, change)
+		if change != nil {
+			c.forgeHeader(0, row, change)
+		} else {
+			c.forge(0, row, func(*raid.Header) {})
+		}
 		if fails := c.rebuilt(c.spec(2, 0)); fails != nil {
 			t.Errorf("%s: %v", name, fails)
 		}

@@ -165,11 +165,23 @@ func testVerify(t *testing.T, f GroupFactory) {
 	}
 }
 
-// forge stores something sound in a slot that is not what the row makes it.
+// forge stores something sound in a slot that is not what the row makes it: another
+// page, and the header as f changes it.
 func (c *codec) forge(col, row int, f func(*raid.Header)) {
 	c.t.Helper()
+	c.forgeSlot(col, row, func(page []byte) { page[9]++ }, f)
+}
+
+// forgeHeader leaves the page.
+func (c *codec) forgeHeader(col, row int, f func(*raid.Header)) {
+	c.t.Helper()
+	c.forgeSlot(col, row, func([]byte) {}, f)
+}
+
+func (c *codec) forgeSlot(col, row int, page func([]byte), f func(*raid.Header)) {
+	c.t.Helper()
 	q := c.request(transport.OpWrite, col, groupChunk+uint64(col), []int{row})
-	q.Segs[0].Page[9]++
+	page(q.Segs[0].Page)
 	err := change(q.Segs[0].Header, func(h *raid.Header) {
 		h.CRC = raid.Checksum(q.Segs[0].Page)
 		f(h)
