@@ -114,7 +114,7 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, o
 		h, err := raid.ParseHeader(headers[k*size:][:size])
 		// Nothing that is written from now on goes to this member before its
 		// session is used, so it does not matter if the row is used meanwhile.
-		if (err != nil || h.Kind != raid.KindEmpty) && (m.pending || !v.mu.log.Keeps(m.group, i, m.col, h, err == nil)) {
+		if (err != nil || h.Holds()) && (m.pending || !v.mu.log.Keeps(m.group, i, m.col, h, err == nil)) {
 			old = append(old, i)
 		}
 		if m.pending || v.mu.log.Expects(m.group, i, m.col, h, err == nil) {

@@ -10,7 +10,7 @@ import (
 
 // The eraser works off the rows that raid.Log has doomed: dead rows whose old
 // headers a recovery could take for something (raid/log_erase.go says which).
-// It writes empty headers over them at all members that are up; then they are
+// It writes headers of erased slots over them at all members that are up; then they are
 // free. A healthy volume has none.
 //
 // What a member that is down keeps is erased when it returns: by the eraser,
@@ -183,7 +183,7 @@ func (v *Volume) startErasing(side []*erasing) int {
 			x.req.Op = opWrite
 			x.req.Chunk = uint64(m.chunk)
 			for _, i := range e.Index[:e.Rows] {
-				x.add(i, v.emptyHeader(col), nil)
+				x.add(i, v.erasedHeader(col), nil)
 			}
 			m.peer.send(x)
 		}
@@ -191,9 +191,21 @@ func (v *Volume) startErasing(side []*erasing) int {
 	return len(side)
 }
 
-// emptyHeader is the header of a slot of column c that was never written.
-func (v *Volume) emptyHeader(c raid.Col) []byte {
-	return v.consts.bufs[0].Page[:v.layout.HeaderBytes(c)]
+// erasedHeader is the header of an erased slot of column c.
+func (v *Volume) erasedHeader(c raid.Col) []byte {
+	n := v.layout.HeaderBytes(c)
+	if n == raid.HeaderSize {
+		return v.erased.Page[:n]
+	}
+	return v.erased.Page[parityAt:][:n]
+}
+
+// makeErased makes the headers of erased slots in b, which nothing changes.
+func (v *Volume) makeErased(b *Buf) {
+	v.erased = b
+	for c := range raid.Col(v.geo.Members()) {
+		raid.PutErased(v.erasedHeader(c), v.layout.HeaderBytes(c))
+	}
 }
 
 // outcome waits for x. When the volume is closed nobody else completes what
@@ -222,7 +234,7 @@ func (v *Volume) eraseSlots(conn transport.Conn, m *memberRef, list []raid.Index
 		n := min(len(list), transport.MaxSegs)
 		q.Segs = q.Segs[:0]
 		for _, i := range list[:n] {
-			q.Segs = append(q.Segs, transport.Seg{Index: uint32(i), Header: v.emptyHeader(m.col)})
+			q.Segs = append(q.Segs, transport.Seg{Index: uint32(i), Header: v.erasedHeader(m.col)})
 		}
 		q.Err, q.Deadline = nil, deadline()
 		if err := conn.Submit(q); err != nil {

@@ -64,8 +64,8 @@ func (v *Volume) sendInPlace(b *batch) {
 	x.req.Op = opWrite
 	x.req.Chunk = uint64(m.chunk)
 	for _, buf := range b.bufs {
-		_, i := v.inplace.Locate(buf.page)
-		h := raid.Header{Kind: raid.KindPage, Filled: 1, Members: 1, Page: buf.page, Seq: b.p.Seq}
+		g, i := v.inplace.Locate(buf.page)
+		h := raid.Header{Kind: raid.KindPage, Filled: 1, Members: 1, Page: buf.page, Seq: b.p.Seq, Site: v.site(g, i)}
 		page := buf.Page
 		if buf.filled {
 			h.Kind, h.Fill, page = raid.KindFill, buf.fill, nil

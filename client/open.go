@@ -120,7 +120,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 
 func (v *Volume) makeArena() error {
 	c := &v.cfg
-	a, err := newArena(c.userBufs()+c.scratchBufs()+c.mergeBufs()+c.moveBufs()+c.batchBufs()+viewSide, c.AllowSwappable)
+	a, err := newArena(c.userBufs()+c.scratchBufs()+c.mergeBufs()+c.moveBufs()+c.batchBufs()+recordBufs, c.AllowSwappable)
 	if err != nil {
 		return err
 	}
@@ -131,11 +131,12 @@ func (v *Volume) makeArena() error {
 	v.user = a.pool(c.userBufs())
 	v.scratch, v.merges, v.moves = a.pool(c.scratchBufs()), a.pool(c.mergeBufs()), a.pool(c.moveBufs())
 	own := a.pool(c.batchBufs())
-	records, ok := a.pool(viewSide).tryGet(viewSide, nil)
+	records, ok := a.pool(recordBufs).tryGet(recordBufs, nil)
 	if !ok {
-		panic("client: arena too small for the views")
+		panic("client: arena too small for the eraser's headers")
 	}
-	v.records = records
+	v.makeErased(records[0])
+	v.records = records[1:]
 	if v.consts, err = theConstants(c.AllowSwappable); err != nil {
 		return errors.Join(err, a.close())
 	}

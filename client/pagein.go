@@ -301,7 +301,7 @@ func (v *Volume) runDone(x *xfer) {
 // transfer points at it.
 func (v *Volume) verify(u *unit, header, page []byte) bool {
 	h, err := raid.ParseHeader(header)
-	if err != nil {
+	if err != nil || h.Holds() && h.Site != v.site(u.grp, u.idx) {
 		return false
 	}
 	if v.inplace != nil {

@@ -261,7 +261,7 @@ func (v *Volume) rebuild(q *rescue, i int) {
 		q.shards[c] = b.Page
 		hb := b.hdr[:raid.HeaderBytes(v.geo, c)]
 		h, err := raid.ParseHeader(hb)
-		if err != nil || raid.TagOf(h.Seq) != u.tag || raid.Checksum(b.Page) != h.CRC || h.Kind == raid.KindEmpty {
+		if err != nil || raid.TagOf(h.Seq) != u.tag || h.Site != v.site(u.grp, u.idx) || raid.Checksum(b.Page) != h.CRC || !h.Holds() {
 			q.bad[i] |= 1 << c
 			continue
 		}

@@ -62,6 +62,7 @@ type Volume struct {
 	erasings    []*erasing    // the eraser's
 	viewings    []*viewing    // likewise
 	records     []*Buf        // for the headers of views, for ever
+	erased      *Buf          // the headers of erased slots, in their two sizes
 
 	scrubPatience time.Duration // scrubPatience, but in tests
 

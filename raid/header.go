@@ -11,8 +11,7 @@ import (
 type HeaderKind uint8
 
 const (
-	// KindEmpty is a slot that was never written, or whose header was erased: all
-	// bytes zero.
+	// KindEmpty is a slot that was never written: all bytes zero.
 	KindEmpty HeaderKind = iota
 	// KindPage is a page of the volume.
 	KindPage
@@ -28,6 +27,11 @@ const (
 	// KindView is a slot without a page in one of the two view rows of a group:
 	// it says which members belong to it (log_view.go). Its table is zero.
 	KindView
+	// KindErased is a slot whose row is dead: it was erased, or a server has begun
+	// to receive something else for it. All other fields are zero. A slot of a row
+	// that counts is never written over, so what the other members of a settled
+	// row have does not count either.
+	KindErased
 )
 
 // Header is the head of a slot. It travels with the page and lies beside it
@@ -52,7 +56,7 @@ const (
 //	48  u64  id of the key that the page is encrypted with (0: it is not)
 //	56  16B  authentication tag of the page (zero)
 //	72  u64  authentication tag of the header (zero)
-//	80  u32  crc32c of the 4096 bytes of the slot (0 for KindFill and KindView)
+//	80  u32  crc32c of the 4096 bytes of the slot (0 for KindFill, KindView and KindErased)
 //	84  u32  crc32c of bytes 0..84 and of the row table
 //	88       row table (parity columns with K > 1): K entries of 40 bytes:
 //	         u64 page, u32 crc32c of that column's page, u8 kind, 3 x zero,
@@ -122,6 +126,20 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Checksum is the checksum of a page: CRC-32C (RFC 3720, appendix B.4).
 func Checksum(page []byte) uint32 { return crc32.Checksum(page, castagnoli) }
+
+// Holds reports whether the header is of a slot that holds something: a page, a
+// parity, or a fill.
+func (h *Header) Holds() bool { return h.Kind >= KindPage && h.Kind <= KindParity }
+
+// PutErased makes each of the headers in dst, of size bytes each, that of an erased
+// slot.
+func PutErased(dst []byte, size int) {
+	for ; len(dst) >= size; dst = dst[size:] {
+		(&Header{Kind: KindErased}).Put(dst[:size], noTable[:(size-HeaderSize)/RowEntrySize])
+	}
+}
+
+var noTable [MaxData]RowEntry
 
 // SameRow reports whether two headers say the same of their row: they belong to
 // one batch and lie in the same place. What is of each column may differ.
@@ -197,12 +215,15 @@ func ParseHeader(src []byte) (Header, error) {
 	if src[0] != headerFormat || src[3] != 0 || src[6] != 0 || src[7] != 0 || !zero(src[48:80]) {
 		return Header{}, ErrHeaderFormat
 	}
-	if h.Kind == KindEmpty || h.Kind > KindView {
+	if h.Kind == KindEmpty || h.Kind > KindErased {
 		return Header{}, fmt.Errorf("%w: kind %d", ErrBadHeader, h.Kind)
 	}
-	if h.Kind == KindView {
+	if h.Kind >= KindView {
 		if !zero(src[HeaderSize:]) {
-			return Header{}, fmt.Errorf("%w: a view, but with a row table", ErrBadHeader)
+			return Header{}, fmt.Errorf("%w: kind %d with a row table", ErrBadHeader, h.Kind)
+		}
+		if h.Kind == KindErased && h != (Header{Kind: KindErased}) {
+			return Header{}, fmt.Errorf("%w: erased, but says something", ErrBadHeader)
 		}
 		return h, nil
 	}

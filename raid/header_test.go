@@ -47,6 +47,12 @@ var goldenHeaders = []struct {
 			"06000000" + "01000000" + zeros32 + "00000000" + "1d5df2b6",
 	},
 	{
+		name: "erased",
+		h:    Header{Kind: KindErased},
+		bytes: "d2060000000000000000000000000000" + "0000000000000000" + "0000000000000000" + "0000000000000000" +
+			"00000000" + "00000000" + zeros32 + "00000000" + "2c0464cb",
+	},
+	{
 		name: "parity",
 		h:    Header{Kind: KindParity, Filled: 0b1011, Members: 0x3f, Seq: 2, Settled: 1, CRC: 0x55, Site: Site{Volume: 1, Group: 3, Index: 4}},
 		table: []RowEntry{
@@ -219,14 +225,15 @@ func set(b []byte, at int, v byte) []byte {
 // checksum.
 func TestHeaderRefusals(t *testing.T) {
 	page := func() []byte { return unhex(t, goldenHeaders[0].bytes) }
-	parity := func() []byte { return unhex(t, goldenHeaders[3].bytes) }
+	parity := func() []byte { return unhex(t, goldenHeaders[4].bytes) }
 	for name, b := range map[string][]byte{
 		"nothing":                   nil,
 		"one byte short":            page()[:HeaderSize-1],
 		"one byte long":             append(page(), 0),
 		"half an entry":             parity()[:HeaderSize+RowEntrySize/2],
 		"too long":                  make([]byte, MaxHeaderSize+RowEntrySize),
-		"unknown kind":              set(page(), 1, byte(KindView)+1),
+		"unknown kind":              set(page(), 1, byte(KindErased)+1),
+		"erased, with a seq":        set(page(), 1, byte(KindErased)),
 		"empty, with a seq":         set(page(), 1, byte(KindEmpty)),
 		"another format":            set(page(), 0, headerFormat+1),
 		"empty of no format":        set(page(), 0, 0),
@@ -291,7 +298,7 @@ func TestHeaderBytes(t *testing.T) {
 }
 
 func TestHeaderDoesNotAllocate(t *testing.T) {
-	h, table := goldenHeaders[3].h, goldenHeaders[3].table
+	h, table := goldenHeaders[4].h, goldenHeaders[4].table
 	b := make([]byte, HeaderSize+len(table)*RowEntrySize)
 	if n := testing.AllocsPerRun(100, func() {
 		h.Put(b, table)
@@ -340,7 +347,7 @@ func fuzzHeader(t *testing.T, b []byte) {
 }
 
 func BenchmarkHeaderPut(b *testing.B) {
-	h, table := goldenHeaders[3].h, goldenHeaders[3].table
+	h, table := goldenHeaders[4].h, goldenHeaders[4].table
 	buf := make([]byte, HeaderSize+len(table)*RowEntrySize)
 	for b.Loop() {
 		h.Put(buf, table)
@@ -348,7 +355,7 @@ func BenchmarkHeaderPut(b *testing.B) {
 }
 
 func BenchmarkParseHeader(b *testing.B) {
-	buf := encode(goldenHeaders[3].h, goldenHeaders[3].table)
+	buf := encode(goldenHeaders[4].h, goldenHeaders[4].table)
 	for b.Loop() {
 		if _, err := ParseHeader(buf); err != nil {
 			b.Fatal(err)

@@ -22,7 +22,7 @@ import "math/bits"
 // They go
 //
 //	Advance, Abandon or Recovery.Row -> doomed
-//	doomed -> Doomed -> all members that are up are sent empty headers -> Erased -> free
+//	doomed -> Doomed -> all members that are up are sent headers of KindErased -> Erased -> free
 //
 // Who is out meanwhile keeps the header: stale. When that member is up again
 // the row is doomed once more, at once if it is free, else when it dies. A member
@@ -31,8 +31,8 @@ import "math/bits"
 // Pending members are treated alike, since they will be members; none is vouched
 // for while it may hold such a header of a dead row.
 
-// Erasure is a set of rows of one group whose headers are to be erased: an
-// empty header (KindEmpty, all zeros) is written to each of them at every member
+// Erasure is a set of rows of one group whose headers are to be erased: a
+// header of KindErased is written to each of them at every member
 // in Members and every pending member in Second. The rows belong to the caller
 // until Erased.
 type Erasure struct {
@@ -258,5 +258,5 @@ func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
 	if int(c) < l.g.K && l.FilledCols(g, i)&(1<<c) == 0 {
 		return false
 	}
-	return h.Kind != KindEmpty && TagOf(h.Seq) == l.tag[l.row(g, i)]
+	return l.isOf(h, g, i)
 }

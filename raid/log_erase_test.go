@@ -87,12 +87,12 @@ func (s *sim) erasePending(e *simErasure) (second uint32) {
 		case e.cut&(1<<c) != 0 || !pd.up:
 			for _, i := range e.Index[:s.rnd.Uint32N(uint32(e.Rows+1))] {
 				if !pd.up {
-					pd.slots[i] = simSlot{}
+					pd.slots[i] = s.erased(Col(c))
 				}
 			}
 		default:
 			for _, i := range e.Index[:e.Rows] {
-				pd.slots[i] = simSlot{}
+				pd.slots[i] = s.erased(Col(c))
 			}
 			second |= 1 << c
 		}
@@ -109,8 +109,15 @@ func (s *sim) eraseAt(e *simErasure, c Col, rows int) {
 				s.t.Fatalf("%+v is erased while a read is aimed at it", r.place)
 			}
 		}
-		m.slots[i] = simSlot{}
+		m.slots[i] = s.erased(c)
 	}
+}
+
+// erased is a slot that was erased, or is being written.
+func (s *sim) erased(c Col) simSlot {
+	b := make([]byte, HeaderBytes(s.cfg.Geometry, c))
+	PutErased(b, len(b))
+	return simSlot{header: b}
 }
 
 // compare is what package client does with a member that no recovery has read,
@@ -127,7 +134,7 @@ func (s *sim) compare(g GroupID, c Col, m *simMember) {
 			s.log.SetMissed(g, i, c)
 		}
 		if !s.log.Keeps(g, i, c, h, err == nil) {
-			m.slots[i] = simSlot{}
+			m.slots[i] = s.erased(c)
 		}
 	}
 	s.log.ForgetStale(g, c)

@@ -182,5 +182,10 @@ func (l *Log) Expects(g GroupID, i Index, c Col, h Header, sound bool) bool {
 	if int(c) < l.g.K && l.FilledCols(g, i)&(1<<c) == 0 {
 		return true
 	}
-	return sound && h.Kind != KindEmpty && TagOf(h.Seq) == l.tag[l.row(g, i)]
+	return sound && l.isOf(h, g, i)
+}
+
+// isOf reports whether h is a header of the row that is in use at that place.
+func (l *Log) isOf(h Header, g GroupID, i Index) bool {
+	return h.Holds() && h.Site == l.Site(g, i) && TagOf(h.Seq) == l.tag[l.row(g, i)]
 }

@@ -98,6 +98,7 @@ type RowHeaders struct {
 	avail   uint32 // members whose header was read
 	ok      uint32 // of them, those with a sound header that is not empty
 	broken  uint32 // those whose header is damaged, or of another place
+	erased  uint32 // those whose slot was erased, or is being written
 	have    uint32 // those whose header is of the newest Seq
 	stale   uint32 // those that have an older one, which names fewer than all members
 	foreign bool   // a header is of another version of dmps
@@ -127,6 +128,9 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte) {
 			h.foreign = h.foreign || errors.Is(err, ErrHeaderFormat)
 			continue
 		case p.Kind == KindEmpty:
+			continue
+		case p.Kind == KindErased:
+			h.erased |= 1 << c
 			continue
 		case p.Site != site || p.Kind != KindPage && p.Kind != KindNotes && p.Kind != KindParity:
 			h.broken |= 1 << c
@@ -194,6 +198,9 @@ func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders) {
 		r.state.Foreign++
 	}
 	r.mark[g] = max(r.mark[g], h.settled, r.l.groups[g].view.settled)
+	if h.broken != 0 && popcount(h.avail&^h.broken) < r.l.g.K {
+		r.state.Doubtful++ // what was damaged may have been answered, and nobody else tells
+	}
 	if h.ok == 0 {
 		return
 	}
@@ -232,6 +239,15 @@ func (r *Recovery) sent(h *RowHeaders) uint32 {
 func (l *Log) unfilledIn(filled uint16) uint32 { return (uint32(1)<<l.g.K - 1) &^ uint32(filled) }
 
 func (r *Recovery) settled(g GroupID, i Index, h *RowHeaders) {
+	if h.erased != 0 && !r.l.CanDecode(h.have, h.newest.Filled) {
+		// It is dead, and its pages are answered otherwise. What is left of it is
+		// erased too: it might not be known for that the next time. (Of one that can
+		// be decoded an erased slot proves nothing: a server may show an old one. To
+		// take it in does no harm when it is dead.)
+		r.l.unfree(&r.l.groups[g], i)
+		r.l.doom(&r.l.groups[g], i)
+		return
+	}
 	if lacks := h.avail & r.sent(h) &^ h.have; lacks != 0 {
 		r.damage = append(r.damage, damagedRow{g, i, lacks})
 	}

@@ -293,6 +293,13 @@ func (s *sim) land(op *simOp, c Col, rows int) {
 	op.landOn(op.to[c], c, rows)
 	if rows >= op.p.Rows {
 		op.todo &^= 1 << c
+	} else if s.rnd.Uint32N(2) == 0 {
+		// Receiving has begun, of some rows or of all: what was there is gone.
+		for r := rows; r < op.p.Rows; r++ {
+			if m := op.to[c]; op.out[c][r].header != nil && !m.lost && s.rnd.Uint32N(3) > 0 {
+				m.slots[op.p.Index[r]] = s.erased(c)
+			}
+		}
 	}
 }
 
