@@ -369,5 +369,5 @@ func (s *sim) decide(p PageNo, got []byte) {
 			return
 		}
 	}
-	s.t.Fatalf("page %d reads neither as %+v nor as any of %+v after recovery: %s", p, pg.want, pg.maybe, s.where(p))
+	s.t.Fatalf("page %d reads neither as %+v nor as any of %+v after recovery: %s", p, pg.want, pg.maybe, s.where(p)+s.dump(p))
 }

@@ -133,7 +133,7 @@ func (s *sim) compare(g GroupID, c Col, m *simMember) {
 		if !s.log.Expects(g, i, c, h, err == nil) {
 			s.log.SetMissed(g, i, c)
 		}
-		if !s.log.Keeps(g, i, c, h, err == nil) {
+		if (err != nil || h.Holds()) && !s.log.Keeps(g, i, c, h, err == nil) {
 			m.slots[i] = s.erased(c)
 		}
 	}

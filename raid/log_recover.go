@@ -239,7 +239,7 @@ func (r *Recovery) sent(h *RowHeaders) uint32 {
 func (l *Log) unfilledIn(filled uint16) uint32 { return (uint32(1)<<l.g.K - 1) &^ uint32(filled) }
 
 func (r *Recovery) settled(g GroupID, i Index, h *RowHeaders) {
-	if h.erased != 0 && !r.l.CanDecode(h.have, h.newest.Filled) {
+	if h.erased&r.sent(h) != 0 && !r.l.CanDecode(h.have, h.newest.Filled) {
 		// It is dead, and its pages are answered otherwise. What is left of it is
 		// erased too: it might not be known for that the next time. (Of one that can
 		// be decoded an erased slot proves nothing: a server may show an old one. To

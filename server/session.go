@@ -191,7 +191,7 @@ func (s *session) verify(i uint32, head, page []byte, has bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrChecksum, err)
 	}
-	if h.Kind != raid.KindEmpty && (uint32(h.Index) != i || h.Volume != uint32(s.volume.id)) {
+	if h.Kind != raid.KindEmpty && h.Kind != raid.KindErased && (uint32(h.Index) != i || h.Volume != uint32(s.volume.id)) {
 		return fmt.Errorf("%w: the header is that of slot %d of group %d of volume %d", transport.ErrChecksum, h.Index, h.Group, h.Volume)
 	}
 	if has && raid.Checksum(page) != h.CRC {
