@@ -105,6 +105,8 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	v.mu.ready = true
 	v.advanceLocked() // what the recovery found dead is free, or to be erased
 	v.eraseSoonLocked()
+	v.reportSoonLocked()
+	v.askNowLocked() // meta hears how the volume was found
 	v.unlock(a)
 	v.pump()
 	if v.mu.log != nil {

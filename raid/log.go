@@ -55,7 +55,7 @@ type Log struct {
 	viewDue  bool   // a group may want another view
 	viewHand int    // group that was looked at last for that
 	voids    uint64 // rows that were given up and may still come back
-	unsure   uint64 // rows in use that too few members are known to have
+	unsure   uint64 // rows in use that are moved before Begin
 
 	notes    []noteState
 	noteFree NoteID // head of the list of free notes + 1
@@ -105,10 +105,11 @@ type logGroup struct {
 	window  window
 	void    []uint64 // rows that were given up and are not erased yet: doomed, or being erased
 	nvoid   uint32
-	unsure  []uint64 // rows in use that too few members are known to have
+	unsure  []uint64 // rows in use that are moved before Begin
 	nunsure uint32
 
-	view groupView
+	view    groupView
+	damaged uint32 // members that a recovery found to lack rows, until they have them
 }
 
 // noteState is one note page in use, or a free entry of the table.

@@ -1,7 +1,5 @@
 package raid
 
-import "math/bits"
-
 // Cleaning starts when fewer than cleanLow percent of the rows are free and
 // stops at cleanHigh. The later rows are cleaned the fewer live pages they
 // have, so both are small; what they must cover is the time that a few
@@ -147,21 +145,14 @@ func (l *Log) HealVictims(dst []Slot) []Slot {
 	return dst
 }
 
-// UnsureVictims appends the live slots of up to 32 rows to dst that too few members
-// are known to have, and that are moved before Begin: else a later recovery might
-// not find them. It gives nothing while none of them can be decoded.
+// UnsureVictims appends the live slots of up to 32 rows to dst that not all members
+// are known to have that they were sent to, and that are moved before Begin: a later
+// recovery might judge them otherwise. It gives nothing while none can be decoded.
 func (l *Log) UnsureVictims(dst []Slot) []Slot {
 	for i := range l.groups {
 		g := &l.groups[i]
 		if g.nunsure == 0 || popcount(g.up&^g.lost) < l.g.K {
 			continue
-		}
-		for w := range g.unsure {
-			for m := g.unsure[w]; m != 0; m &= m - 1 {
-				if r := Index(w*64 + bits.TrailingZeros64(m)); l.durable(g, l.Survivors(g.id, r)&g.view.members) {
-					l.unsureDied(g, r) // it was filled, or the others are noted
-				}
-			}
 		}
 		got, rows := l.hunt(i, dst, MaxBatchPages, func(row uint32) bool { return hasBit(g.unsure, row%l.nrows) })
 		if rows > 0 {

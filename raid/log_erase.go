@@ -108,7 +108,7 @@ func (l *Log) Erased(e *Erasure, done, second uint32) {
 		for _, p := range g.pending {
 			erased := second&(1<<p.col) != 0
 			p.setStale(i, !erased)
-			again = again || !erased && (p.up || l.opened && p.vouched && hasBit(g.void, uint32(i)))
+			again = again || !erased && (p.up || l.opened && p.vouched && in&(1<<p.col) != 0 && hasBit(g.void, uint32(i)))
 		}
 		if again {
 			l.doom(g, i)

@@ -20,9 +20,9 @@ import (
 // return. To drop it would bring back older versions.
 //
 // Above that number nobody knows whether a row was answered, and either will do,
-// as long as it stays so. One that can be decoded counts. When too few members
-// are known to have it the driver moves it before the log begins (UnsureVictims),
-// so that the next recovery finds it too. One that cannot be decoded was never
+// as long as it stays so. One that can be decoded counts. Unless all members that it was
+// sent to have it, the driver moves it before the log begins (UnsureVictims), so that
+// the next recovery finds it too, and so that who lacks a settled row shows damage. One that cannot be decoded was never
 // answered when a member that it was sent to can be read and does not have it: it
 // is dropped, and erased before the log begins. What remains cannot be decided
 // without members that are away (Incomplete).
@@ -286,7 +286,6 @@ func (r *Recovery) judge() {
 func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 	l := r.l
 	gr := &l.groups[g]
-	known := l.durable(gr, h.have&gr.view.members)
 	decodable := l.CanDecode(h.have, h.newest.Filled)
 	if !decodable && h.avail&r.sent(h)&^h.broken&^h.have != 0 {
 		l.unfree(gr, i)
@@ -295,9 +294,10 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 	}
 	r.adopt(g, i, h)
 	switch {
-	case known:
 	case !decodable:
 		r.state.Doubtful++
+	case r.sent(h)&^h.have == 0:
+		// All that it was sent to have it, as if it had been answered.
 	case l.live[l.row(g, i)] > 0:
 		setBit(gr.unsure, uint32(i))
 		gr.nunsure++
@@ -466,6 +466,11 @@ func (r *Recovery) Finish() (void int) {
 	r.judge()
 	for _, n := range r.notes {
 		r.l.kill(n.slot)
+	}
+	for _, d := range r.damage {
+		if r.l.live[r.l.row(d.group, d.index)] > 0 {
+			r.l.groups[d.group].damaged |= d.lacks
+		}
 	}
 	r.seqs, r.notes = nil, nil
 	return r.void

@@ -97,7 +97,7 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 	g := &l.groups[best]
 	p.Group = GroupID(best)
 	p.Members = g.in()
-	p.Named = p.Members &^ g.doubt
+	p.Named = p.Members & g.view.members &^ g.doubt
 	p.Second = g.second()
 	p.Rows = int(bestFree)
 	p.Pages = min(n, p.Rows*l.g.K)

@@ -30,7 +30,7 @@ func (l *Log) SetNoted(g GroupID, c Col, noted bool) {
 // can be written there; 0: none, or it would not help.
 func (l *Log) Unnoted(g GroupID) uint32 {
 	gr := &l.groups[g]
-	up := gr.up &^ gr.lost
+	up := gr.up &^ gr.lost &^ gr.damaged
 	named := up &^ gr.doubt // a column in doubt may have a member that does not get the rows
 	if bits.OnesCount32(up) < l.MinAck() || l.durable(gr, named) {
 		return 0

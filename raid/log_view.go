@@ -52,8 +52,9 @@ func (l *Log) ViewHeader(v *View) Header {
 	return Header{Kind: KindView, Members: v.Members, Seq: v.Seq, Settled: v.Settled, Site: l.Site(v.Group, v.Index)}
 }
 
-// in is the mask of members that rows are written to.
-func (g *logGroup) in() uint32 { return g.up &^ g.lost & g.view.members }
+// in is the mask of members that rows are written to: those in the view, and those
+// that their pending members' doubt keeps out of it, which headers do not name.
+func (g *logGroup) in() uint32 { return g.up &^ g.lost & (g.view.members | g.doubt) }
 
 // durable reports whether what these members of g have survives as much as rows
 // have to: more than M of them have it, or the others are noted.
@@ -68,7 +69,9 @@ func (l *Log) durable(g *logGroup, members uint32) bool {
 }
 
 // wanted is the view that g should have. While there are void rows it is without
-// members that may keep some: those that are out, and columns in doubt.
+// members that may keep some: those that are out, and columns in doubt. A member
+// that does not hold what it should is out of it until it does: a recovery that
+// could read only such members would not see what they have lost.
 func (l *Log) wanted(g *logGroup) uint32 {
 	want := g.up &^ g.lost & g.view.members
 	if g.nvoid > 0 {
@@ -81,7 +84,10 @@ func (l *Log) wanted(g *logGroup) uint32 {
 			want |= 1 << c
 		}
 	}
-	return want
+	if n := popcount(want & g.up &^ g.damaged); n < l.g.K || l.g.K > l.g.M && n <= l.g.M {
+		return want // the others are too few
+	}
+	return want &^ g.damaged
 }
 
 // TakeView gives a record that has to be written, or false. One record of a group
@@ -90,17 +96,19 @@ func (l *Log) TakeView(v *View) bool {
 	if !l.viewDue {
 		return false
 	}
+	l.viewDue = false
 	for range l.groups {
 		if l.viewHand++; l.viewHand >= len(l.groups) {
 			l.viewHand = 0
 		}
 		if g := &l.groups[l.viewHand]; !g.view.taken && (l.completeView(g, v) || l.nextView(g, v)) {
 			v.Group, v.moved = g.id, g.moved
-			g.view.taken = true
+			g.view.taken, l.viewDue = true, true
 			return true
+		} else if !g.view.own || g.up&^g.lost&^g.view.members != 0 {
+			l.viewDue = true // later, when somebody is clean, or whole, or back
 		}
 	}
-	l.viewDue = false
 	return false
 }
 
@@ -110,7 +118,7 @@ func (l *Log) ViewDue() bool { return l.viewDue }
 // completeView gives the record in force to those who lack it.
 func (l *Log) completeView(g *logGroup, v *View) bool {
 	r := &g.view
-	*v = View{Index: r.slot, Seq: r.seq, Settled: r.settled, Members: r.members, To: g.in() &^ r.copies}
+	*v = View{Index: r.slot, Seq: r.seq, Settled: r.settled, Members: r.members, To: g.up &^ g.lost & r.members &^ r.copies}
 	for _, p := range g.pending {
 		if p.up && !p.viewed {
 			v.Second |= 1 << p.col
@@ -129,7 +137,7 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 		return false
 	case popcount(want&g.up) < l.g.K || !l.durable(g, want&g.up):
 		return false // nobody could recover the group from these
-	case r.seq != 0 && !l.durable(g, r.copies):
+	case r.seq != 0 && !r.own && !l.durable(g, r.copies):
 		return false // the older record may be the one in force
 	case !l.opened && g.nvoid+g.nunsure > 0:
 		return false
@@ -193,6 +201,7 @@ func (l *Log) InView(g GroupID, c Col) bool {
 func (g *logGroup) leaveView(c Col) {
 	g.view.members &^= 1 << c
 	g.view.copies &^= 1 << c
+	g.damaged &^= 1 << c
 }
 
 // SetView tells the log of a recovery the view rows of group g: headers[i][c] is
