@@ -79,9 +79,10 @@ func (v *Volume) read(op *Op) {
 	a := v.lock()
 	op.st.left = n
 	r := router{v: v, a: a}
+	now := v.clock()
 	for i := range n {
 		u := v.newUnitLocked()
-		u.op, u.i, u.page, u.buf = op, i, first+raid.PageNo(i), op.Bufs[i]
+		u.op, u.i, u.page, u.buf, u.since = op, i, first+raid.PageNo(i), op.Bufs[i], now
 		r.route(u)
 	}
 	r.flush()
@@ -394,6 +395,9 @@ func (v *Volume) againLocked(r *router, u *unit) {
 	if err := v.endedLocked(); err != nil {
 		v.failUnitLocked(u, err, r.a)
 		return
+	}
+	if v.inplace == nil && !v.stillThereLocked(u) {
+		u.tries = 0 // what failed was somewhere else
 	}
 	if u.tries > maxTries || (v.inplace != nil && u.tries > 2) {
 		v.mu.count.lost++

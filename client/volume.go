@@ -53,6 +53,7 @@ type Volume struct {
 	wake        chan struct{} // ends the watch's rest
 	recovered   atomic.Bool   // the map comes from slot headers: members that return are compared with it first
 	resting     atomic.Bool
+	stood       atomic.Int64  // how long this process did not run, altogether, nanoseconds
 	worse       chan struct{} // a report is due at once
 	urgent      chan struct{} // a report is due that writes wait for
 	rebuildBell chan struct{} // the rebuild driver has something to look at
@@ -86,7 +87,8 @@ type Volume struct {
 		flying    int          // batches of the front ends in flight; <= maxBatches
 		batches   *batch       // free ones
 		version   uint64       // of the layout in use
-		starved   int64        // since when no row can be had for what is queued; 0: it can
+		starved   int64        // since when nothing that is queued finds a place, by Volume.clock; 0: it does
+		unplaced  int64        // when something was refused one last, nanoseconds
 		groupQ    []groupQueue // in-place layouts: the queue by group; queue.n is their sum
 		groupHand int          // group that is served next
 		seq       raid.Seq     // in-place layouts: last one used

@@ -72,6 +72,7 @@ const stoodStill = 4
 func (v *Volume) excuse(gap, now int64) {
 	a := v.lock()
 	defer v.unlock(a)
+	v.stood.Add(gap)
 	for _, p := range v.allPeers() {
 		p.mu.Lock()
 		p.mu.heard = min(p.mu.heard+gap, now)
@@ -104,17 +105,17 @@ func (v *Volume) look(now int64, excused bool) bool {
 	// completes something; but perhaps nothing does any more.
 	stuck := v.mu.mergers != nil || v.mu.rescues.head != nil || v.dead.some.Load()
 	if v.mu.stalled != nil {
-		v.expireStalledLocked(now, a)
+		v.expireStalledLocked(a)
 		stuck = true
 	}
 	if v.inplace != nil {
-		if v.expireInPlaceLocked(now, a) {
+		if v.expireInPlaceLocked(a) {
 			stuck = true
 		}
 	} else if s := v.mu.starved; s != 0 && v.mu.flying == 0 {
 		stuck = true
-		if now-s > int64(v.cfg.Patience) {
-			v.failQueueLocked(v.spaceErrorLocked(), a)
+		if v.overdueLocked(s) && v.allTriedSinceLocked(v.mu.unplaced) {
+			v.expireQueueLocked(v.spaceErrorLocked(), a)
 		}
 	}
 	tidy := v.tidyLocked(now)
