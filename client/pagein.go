@@ -191,7 +191,7 @@ func (r *router) lookup(u *unit) bool {
 			return false
 		}
 		if e.Slot != u.slot {
-			u.avoid = 0
+			u.avoid, u.shelf = 0, shelf{}
 		}
 		u.slot, u.kind = e.Slot, raid.KindPage
 	}

@@ -27,6 +27,7 @@ type counters struct {
 	hedges, hedgeWins   int64 // pages fetched a second way, and how often that was faster
 	cleanedPages        int64 // pages that the cleaner moved
 	corrupt             int64 // pages that did not match their header
+	contradictions      int64 // pages whose sources contradicted each other
 	lost                int64 // page-ins that ended with ErrLost
 	sessionsLost        int64
 	erasedRows          int64 // dead rows whose headers were erased
@@ -45,7 +46,7 @@ func (c *counters) asMap() map[string]int64 {
 		"pending_hits": c.pendingHits, "filled_pages": c.filledPages,
 		"abandoned_batches": c.abandoned, "degraded_rows_written": c.degradedRows,
 		"degraded_reads": c.degradedReads, "hedged_reads": c.hedges, "hedge_wins": c.hedgeWins,
-		"cleaned_pages": c.cleanedPages, "corrupt_pages": c.corrupt, "lost_pages": c.lost,
+		"cleaned_pages": c.cleanedPages, "corrupt_pages": c.corrupt, "contradictions": c.contradictions, "lost_pages": c.lost,
 		"sessions_lost": c.sessionsLost, "erased_rows": c.erasedRows,
 		"rebuild_passes": c.rebuildPasses, "rebuilt_rows": c.rebuiltRows, "rebuild_failed_rows": c.rebuildFailed, "rebuild_pulled_bytes": c.rebuildPulled,
 	}

@@ -82,6 +82,9 @@ func (v *Volume) goneLocked(u *unit) bool {
 
 // readableLocked reports whether u, which is parked, can be read now where it was.
 func (v *Volume) readableLocked(u *unit) bool {
+	if u.shelf.done {
+		return false // it was tried: what is there does not fit together
+	}
 	if v.inplace != nil {
 		p := v.member(u.grp, 0).peer
 		return p != nil && p.state == peerUp
@@ -117,6 +120,7 @@ func (v *Volume) hopelessLocked(u *unit) bool {
 func (v *Volume) unparkLocked(r *router, u *unit) {
 	u.next = nil
 	u.last = v.overdueLocked(u.since)
+	u.shelf = shelf{} // with other members things may look different
 	r.route(u)
 }
 

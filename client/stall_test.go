@@ -112,11 +112,7 @@ func TestPatienceCountsFromTheRequest(t *testing.T) {
 						}
 					}
 					time.Sleep(5 * time.Second)
-					if got := make([]byte, len(want)); true {
-						if _, err := v.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
-							t.Errorf("when all are back: %v", err)
-						}
-					}
+					compareAll(t, v, want)
 					closeTest(t, v)
 				})
 			})
@@ -125,9 +121,9 @@ func TestPatienceCountsFromTheRequest(t *testing.T) {
 }
 
 func took(t *testing.T, what string, start time.Time, patience time.Duration) {
-	// A last attempt may be under way when the patience is over: it ends with the
-	// hard deadline.
-	if took := time.Since(start); took < patience || took > patience+3*time.Second+100*time.Millisecond {
+	// All servers have been tried long before the patience is over: no last attempt
+	// is owed.
+	if took := time.Since(start); took < patience || took > patience+500*time.Millisecond {
 		t.Errorf("a %s ended after %v, the patience is %v", what, took, patience)
 	}
 }

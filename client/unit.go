@@ -20,6 +20,7 @@ type unit struct {
 
 	buf    *Buf   // to read into; the reader's until it is delivered
 	avoid  uint32 // members that gave something else than what must be there
+	shelf  shelf  // what is known of those that it may be made from
 	tries  int
 	since  int64 // when it was first looked for, by Volume.clock
 	parked int64 // when it began to wait for members, nanoseconds

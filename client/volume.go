@@ -94,13 +94,14 @@ type Volume struct {
 		seq       raid.Seq     // in-place layouts: last one used
 
 		// Page-ins.
-		epoch      uint8      // read epoch, modulo 2
-		reading    [2]int     // transfers in flight by the epoch they were looked up in
-		stalled    *unit      // too few members are up for these
-		rescues    rescueList // that wait for scratch buffers
-		runs       *run       // free ones
-		freeRescue *rescue    // free ones
-		units      *unit      // free ones
+		epoch             uint8      // read epoch, modulo 2
+		reading           [2]int     // transfers in flight by the epoch they were looked up in
+		stalled           *unit      // too few members are up for these
+		rescues           rescueList // that wait for scratch buffers
+		contradictionTold int64      // when the log may tell of the next one, nanoseconds
+		runs              *run       // free ones
+		freeRescue        *rescue    // free ones
+		units             *unit      // free ones
 
 		// Cleaner.
 		cleaners  int     // cleanings under way; <= cleanBatches
