@@ -135,6 +135,9 @@ func (c *Config) mergeBufs() int { return 64 }
 // moveBufs is for the pages that the cleaner moves.
 func (c *Config) moveBufs() int { return cleanBatches * raid.MaxBatchPages * c.Layout.Geometry.K }
 
+// probeBufs is for one probe of a server.
+func (c *Config) probeBufs() int { return raid.MaxBatchPages }
+
 // batchBufs is the number of buffers that batches own: parity and one page of
 // notes each.
 func (c *Config) batchBufs() int {

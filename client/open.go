@@ -122,7 +122,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 
 func (v *Volume) makeArena() error {
 	c := &v.cfg
-	a, err := newArena(c.userBufs()+c.scratchBufs()+c.mergeBufs()+c.moveBufs()+c.batchBufs(), c.AllowSwappable)
+	a, err := newArena(c.userBufs()+c.scratchBufs()+c.mergeBufs()+c.moveBufs()+c.probeBufs()+c.batchBufs(), c.AllowSwappable)
 	if err != nil {
 		return err
 	}
@@ -132,6 +132,7 @@ func (v *Volume) makeArena() error {
 	v.arena = a
 	v.user = a.pool(c.userBufs())
 	v.scratch, v.merges, v.moves = a.pool(c.scratchBufs()), a.pool(c.mergeBufs()), a.pool(c.moveBufs())
+	v.probes = a.pool(c.probeBufs())
 	own := a.pool(c.batchBufs())
 	if v.consts, err = theConstants(c.AllowSwappable); err != nil {
 		return errors.Join(err, a.close())

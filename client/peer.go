@@ -50,10 +50,11 @@ type peer struct {
 	dirty atomic.Bool // something was submitted since the last Kick
 
 	// Guarded by v.mu.
-	state  peerState
-	since  int64 // when state changed, nanoseconds
-	tried  int64 // when the last attempt to connect that failed began
-	parted bool  // no member is there any more: the session was ended
+	state     peerState
+	since     int64 // when state changed, nanoseconds
+	tried     int64 // when the last attempt to connect that failed began
+	parted    bool  // no member is there any more: the session was ended
+	probation probation
 
 	mu struct {
 		sync.Mutex
@@ -294,8 +295,14 @@ func (p *peer) run(ctx context.Context, o *opening) {
 			limit = t.left
 			t.begin()
 		}
+		p.sitOut(ctx)
 		began := nanotime()
 		conn, err := p.connect(ctx, limit)
+		if err == nil {
+			if err = p.passes(ctx, conn); err != nil {
+				conn.Close()
+			}
+		}
 		if err == nil {
 			wait = redialFirst
 			p.v.peerUp(p, conn)

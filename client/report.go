@@ -111,6 +111,9 @@ func (v *Volume) Report() Report {
 		r.Counters[q.name+"_count"] = q.l.total
 	}
 	carriersLocked(v, r.Counters)
+	var probation int
+	r.Probation, probation = v.probationLocked()
+	r.Counters["members_on_probation"] = int64(probation)
 	down, gone := 0, 0
 	for _, p := range v.allPeers() {
 		if len(p.members) == 0 {

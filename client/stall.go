@@ -25,7 +25,7 @@ func (v *Volume) overdueLocked(since int64) bool {
 // triedSinceLocked reports whether an attempt to reach p began after t and failed.
 // An attempt in the middle of long work does not count for ever.
 func (v *Volume) triedSinceLocked(p *peer, t int64) bool {
-	return p.tried != 0 && p.tried > t || nanotime()-t > int64(v.cfg.DialTimeout+2*redialMost)
+	return p.tried > t || nanotime()-t > int64(v.cfg.DialTimeout+2*redialMost)
 }
 
 // allTriedSinceLocked is triedSinceLocked of all servers that are away and may be

@@ -37,6 +37,7 @@ type Volume struct {
 	scratch     *pool // rescues
 	merges      *pool // old content for sub-page writes
 	moves       *pool // what the cleaner reads, and the notes of a recovery
+	probes      *pool // what a server on probation is sent
 	consts      *constants
 	batches     []*batch // all there are
 	xfers       xferPool
