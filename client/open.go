@@ -72,6 +72,10 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
 		}
 	}
+	watched := cfg.Meta != nil && cfg.Lease.TTL > 0 && v.mu.log != nil
+	if watched {
+		v.mu.lapse.renewed = nanotime() // it was taken just now
+	}
 	v.makeReady()
 	v.makePeers()
 	if err := v.connectAll(ctx, run); err != nil {
@@ -105,6 +109,9 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	v.unlock(a)
 	v.pump() // what the recovery took in on trust is moved before anything can go wrong
 	v.wg.Go(func() { v.keepLease(run) })
+	if watched {
+		v.wg.Go(func() { v.watchLease(run) })
+	}
 	if v.mu.log != nil {
 		side := make([]*erasing, eraseSide)
 		for i := range side {

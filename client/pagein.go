@@ -177,6 +177,10 @@ func (r *router) lookup(u *unit) bool {
 		}
 		u.kind, u.page = c.Kind, c.Page
 	} else {
+		if !v.mayReadLocked(u.page) {
+			v.unsureLocked(u)
+			return false
+		}
 		e := v.mu.log.Lookup(u.page)
 		if e.Kind != raid.Stored {
 			fill := byte(0)

@@ -55,6 +55,7 @@ type peer struct {
 	tried     int64 // when the last attempt to connect that failed began
 	parted    bool  // no member is there any more: the session was ended
 	probation probation
+	answers   bool // it was heard lately, where the lease is over
 
 	mu struct {
 		sync.Mutex

@@ -113,6 +113,7 @@ func (v *Volume) Report() Report {
 	carriersLocked(v, r.Counters)
 	var probation int
 	r.Probation, probation = v.probationLocked()
+	r.Counters["lease_expired_seconds"] = int64(v.expiredLocked() / time.Second)
 	r.Counters["members_on_probation"] = int64(probation)
 	down, gone := 0, 0
 	for _, p := range v.allPeers() {
@@ -191,7 +192,11 @@ func (v *Volume) keepLease(ctx context.Context) {
 		next = time.Now().Add(every / 8)
 		rctx, cancel := context.WithTimeout(ctx, every)
 		r := v.leaseReport(v.metaAnswers())
+		sent := nanotime()
 		version, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, r)
+		if err == nil {
+			v.leaseRenewed(sent)
+		}
 		if err == nil && version > known {
 			if err = v.layoutChanged(rctx, version); err == nil {
 				known = version

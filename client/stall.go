@@ -120,6 +120,7 @@ func (v *Volume) hopelessLocked(u *unit) bool {
 func (v *Volume) unparkLocked(r *router, u *unit) {
 	u.next = nil
 	u.last = v.overdueLocked(u.since)
+	u.unsure = false
 	u.shelf = shelf{} // with other members things may look different
 	r.route(u)
 }
@@ -148,6 +149,8 @@ func (v *Volume) expireStalledLocked(a *after) {
 		next := u.next
 		u.next = nil
 		switch {
+		case u.unsure:
+			v.expireUnsureLocked(&r, u)
 		case v.inplace == nil && !v.stillThereLocked(u) || v.readableLocked(u):
 			v.unparkLocked(&r, u)
 		case v.overdueLocked(u.since) && v.hopelessLocked(u):

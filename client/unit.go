@@ -25,6 +25,7 @@ type unit struct {
 	since  int64 // when it was first looked for, by Volume.clock
 	parked int64 // when it began to wait for members, nanoseconds
 	last   bool  // it was routed anew after the patience: not once more
+	unsure bool  // it is parked because the lease is over
 
 	refs      int  // transfers that still point here
 	delivered bool // done, well or not

@@ -123,6 +123,7 @@ type Volume struct {
 		health            raid.Health // as of the last time it was not stale
 		healthStale       bool
 		metaAnswers       bool // the last renewal of the lease succeeded
+		lapse             lapse
 		heal              healState
 	}
 }
