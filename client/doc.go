@@ -62,7 +62,8 @@
 // eraser erases dead rows that matter, and keepLease reports to meta.
 //
 // Read in this order: device.go, op.go, volume.go, open.go, submit.go, pageout.go,
-// batch.go, pagein.go, rescue.go, distrust.go, stall.go, members.go, probation.go, watch.go, hedge.go; then clean.go, tidy.go, trim.go,
+// batch.go, pagein.go, rescue.go, distrust.go, stall.go, members.go, probation.go, watch.go, hedge.go,
+// lapse.go; then clean.go, tidy.go, trim.go,
 // recover.go, compare.go, erase.go, report.go, thin.go, relayout.go, moving.go,
 // rebuild.go, heal.go, guard.go, pace.go, scrub.go, scrub_settle.go, scrub_guard.go,
 // scrub_schedule.go, inplace.go.
