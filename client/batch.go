@@ -31,6 +31,8 @@ type batch struct {
 	lagged   uint32 // pending members that do not have it, or are not pending any more
 	promoted uint32 // columns whose pending member has become the member since
 	err      error
+	begun    int64 // when it was formed, by Volume.clock
+	again    bool  // nothing had found a place for some time then
 
 	next *batch
 }

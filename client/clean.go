@@ -112,9 +112,10 @@ func (v *Volume) startCleanLocked(a *after) bool {
 	c.op = Op{Kind: opClean, Done: c.done, Bufs: c.op.Bufs, User: c}
 	c.op.st = opState{start: nanotime(), left: len(c.slots), clean: c}
 	r := router{v: v, a: a}
+	now := v.clock()
 	for i, s := range c.slots {
 		u := v.newUnitLocked()
-		u.op, u.i, u.buf, u.slot, u.move = &c.op, i, c.op.Bufs[i], s, true
+		u.op, u.i, u.buf, u.slot, u.move, u.since = &c.op, i, c.op.Bufs[i], s, true, now
 		r.route(u)
 	}
 	r.flush()

@@ -4,5 +4,9 @@ import "time"
 
 var processStart = time.Now()
 
-// nanotime is the monotonic time since the program started, in nanoseconds.
-func nanotime() int64 { return int64(time.Since(processStart)) }
+// startAt is what nanotime begins with. 0 stands for never, and a test's virtual
+// clock begins long before the process.
+const startAt = 1 << 60
+
+// nanotime is monotonic time in nanoseconds, always above 0.
+func nanotime() int64 { return startAt + int64(time.Since(processStart)) }

@@ -110,7 +110,7 @@ func (v *Volume) unmap() error {
 
 // buffersHeld counts the page buffers that are in somebody's hands.
 func (v *Volume) buffersHeld() (n int) {
-	for _, p := range []*pool{v.user, v.scratch, v.merges, v.moves} {
+	for _, p := range []*pool{v.user, v.scratch, v.merges, v.moves, v.probes} {
 		n += p.size - p.available()
 	}
 	return n

@@ -135,6 +135,10 @@ func (c *Config) mergeBufs() int { return 64 }
 // moveBufs is for the pages that the cleaner moves.
 func (c *Config) moveBufs() int { return cleanBatches * raid.MaxBatchPages * c.Layout.Geometry.K }
 
+// probeBufs is for one probe of a server on probation, and for headers that show
+// that servers answer.
+func (c *Config) probeBufs() int { return 2 * raid.MaxBatchPages }
+
 // batchBufs is the number of buffers that batches own: parity and one page of
 // notes each.
 func (c *Config) batchBufs() int {

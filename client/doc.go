@@ -29,7 +29,9 @@
 //
 // When the member is down, slow or wrong the page is rebuilt from K others
 // (rescue.go, watch.go); when too few are up it waits for as long as it has
-// patience for members that may come back, and ends with ErrLost (members.go).
+// patience for members that may come back, and ends with ErrLost (stall.go). Sources
+// that contradict each other are left out one by one (distrust.go), and servers that
+// fall silent again and again for a time (probation.go).
 //
 // # Members that are lost
 //
@@ -60,7 +62,8 @@
 // eraser erases dead rows that matter, and keepLease reports to meta.
 //
 // Read in this order: device.go, op.go, volume.go, open.go, submit.go, pageout.go,
-// batch.go, pagein.go, rescue.go, members.go, watch.go, hedge.go; then clean.go, tidy.go, trim.go,
+// batch.go, pagein.go, rescue.go, distrust.go, stall.go, members.go, probation.go, watch.go, hedge.go,
+// lapse.go; then clean.go, tidy.go, trim.go,
 // recover.go, compare.go, erase.go, report.go, thin.go, relayout.go, moving.go,
 // rebuild.go, heal.go, guard.go, pace.go, scrub.go, scrub_settle.go, scrub_guard.go,
 // scrub_schedule.go, inplace.go.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"syscall"
+	"time"
 
 	"dmps/raid"
 	"dmps/transport"
@@ -24,6 +25,7 @@ type fakeServer struct {
 	dead   bool // refuses connections
 	full   bool // has no memory for further chunks
 	frozen chan struct{}
+	narrow bool // loses pages, both ways, but nothing small
 	chunks map[uint64]*fakeChunk
 	conns  map[*fakeConn]bool
 
@@ -162,6 +164,7 @@ type fakeConn struct {
 	mu    sync.Mutex
 	sub   []*transport.Request // submitted, not kicked
 	queue []*transport.Request
+	lost  []*transport.Request // nobody will answer these
 	n     int
 	err   error
 	cut   chan struct{}
@@ -248,8 +251,8 @@ func (c *fakeConn) serve() {
 		c.queue = nil
 		err := c.err
 		if err != nil {
-			q = append(q, c.sub...)
-			c.sub = nil
+			q = append(append(q, c.sub...), c.lost...)
+			c.sub, c.lost = nil, nil
 		}
 		c.mu.Unlock()
 		rand.Shuffle(len(q), func(i, j int) { q[i], q[j] = q[j], q[i] })
@@ -262,6 +265,15 @@ func (c *fakeConn) serve() {
 				case <-frozen:
 				case <-c.cut:
 				}
+			}
+			if c.loses(r) {
+				c.mu.Lock()
+				c.lost = append(c.lost, r)
+				c.mu.Unlock()
+				if !r.Deadline.IsZero() {
+					time.AfterFunc(time.Until(r.Deadline), func() { c.Abort(transport.ErrDeadline) })
+				}
+				continue
 			}
 			select {
 			case <-c.cut:
@@ -281,6 +293,18 @@ func (c *fakeConn) serve() {
 	}
 }
 
+// loses reports whether the line to the server loses r: the session lasts.
+func (c *fakeConn) loses(r *transport.Request) bool {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	select {
+	case <-c.cut:
+		return false
+	default:
+		return c.s.narrow && r.Segs[0].Page != nil
+	}
+}
+
 func (c *fakeConn) execute(r *transport.Request) error {
 	c.net.mu.Lock()
 	defer c.net.mu.Unlock()
@@ -292,6 +316,11 @@ func (c *fakeConn) execute(r *transport.Request) error {
 	if r.Op == transport.OpReadHeaders {
 		copy(r.Segs[0].Header, ch.hdrs[int(r.Segs[0].Index)*hb:][:r.Count*hb])
 		return nil
+	}
+	for _, s := range r.Segs {
+		if s.Index >= ch.spec.Slots {
+			return transport.ErrNoChunk
+		}
 	}
 	for _, s := range r.Segs {
 		h, p := ch.hdrs[int(s.Index)*hb:][:hb], ch.pages[int(s.Index)*raid.PageSize:][:raid.PageSize]

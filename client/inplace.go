@@ -13,7 +13,8 @@ import (
 // groupQueue holds the page-outs for one chunk.
 type groupQueue struct {
 	bufQueue
-	starved int64 // since when they wait for the server to come back; 0: they do not
+	starved int64 // since when the server takes nothing, by Volume.clock; 0: it does
+	parked  int64 // when it was found away first, nanoseconds
 }
 
 // nextInPlaceLocked forms a batch of up to 32 pages for one chunk.
@@ -30,7 +31,10 @@ func (v *Volume) nextInPlaceLocked(*after) *batch {
 		}
 		if p := v.member(raid.GroupID(g), 0).peer; p == nil || p.state != peerUp {
 			if q.starved == 0 {
-				q.starved = nanotime()
+				q.starved = v.clock()
+			}
+			if q.parked == 0 {
+				q.parked = nanotime()
 			}
 			continue
 		}
@@ -48,7 +52,7 @@ func (v *Volume) nextInPlaceLocked(*after) *batch {
 		v.mu.seq++
 		b.p.Seq = v.mu.seq
 		v.mu.flying++
-		q.starved = 0
+		b.begun, b.again, q.parked = v.clock(), q.starved != 0, 0
 		b.to[0], b.also[0] = v.member(b.group, 0).dest(), dest{}
 		b.left = 1
 		return b
@@ -83,6 +87,13 @@ func (v *Volume) finishInPlaceLocked(b *batch, a *after) {
 	v.mu.flying--
 	v.mu.count.batches++
 	v.mu.count.batchPages += int64(len(b.bufs))
+	q := &v.mu.groupQ[b.group]
+	switch {
+	case b.failed == 0:
+		q.starved = 0
+	case q.starved == 0:
+		q.starved = b.begun
+	}
 	for i := len(b.bufs) - 1; i >= 0; i-- {
 		buf := b.bufs[i]
 		if b.failed == 0 {
@@ -99,8 +110,14 @@ func (v *Volume) finishInPlaceLocked(b *batch, a *after) {
 			continue
 		}
 		buf.state = bufQueued
-		v.mu.groupQ[b.group].pushFront(buf)
+		q.pushFront(buf)
 		v.mu.queue.n++
+	}
+	switch {
+	case q.n == 0:
+		q.starved = 0
+	case b.again:
+		v.expireGroupLocked(b.group, a)
 	}
 	v.releaseBatchLocked(b)
 }
@@ -108,21 +125,35 @@ func (v *Volume) finishInPlaceLocked(b *batch, a *after) {
 // expireInPlaceLocked answers what has waited for its server for longer than
 // the patience. It reports whether anything waited. Each group counts by itself:
 // servers that are up must not make those wait for ever who wait for another.
-func (v *Volume) expireInPlaceLocked(now int64, a *after) (waiting bool) {
+func (v *Volume) expireInPlaceLocked(a *after) (waiting bool) {
 	for g := range v.mu.groupQ {
 		q := &v.mu.groupQ[g]
 		switch {
-		case q.starved == 0:
-		case q.n == 0:
-			q.starved = 0
-		case now-q.starved > int64(v.cfg.Patience):
-			v.failGroupLocked(raid.GroupID(g), fmt.Errorf("its server did not come back within %v: %w", v.cfg.Patience, ErrNoSpace), a)
+		case q.starved == 0 || q.n == 0: // what is in flight ends by itself
+		case q.parked != 0 && v.overdueLocked(q.starved) && v.triedGroupLocked(raid.GroupID(g)):
+			v.expireGroupLocked(raid.GroupID(g), a)
 			waiting = true // the front ends have answers to send
 		default:
 			waiting = true
 		}
 	}
 	return waiting
+}
+
+// expireGroupLocked answers what has waited to be sent to group g for too long.
+func (v *Volume) expireGroupLocked(g raid.GroupID, a *after) {
+	q := &v.mu.groupQ[g]
+	err := fmt.Errorf("writing in place: its server did not come back within %v: %w", v.cfg.Patience, ErrNoSpace)
+	v.mu.queue.n -= v.expireBufsLocked(&q.bufQueue, q.starved, err, a)
+	if q.n == 0 {
+		q.starved, q.parked = 0, 0
+	}
+}
+
+// triedGroupLocked reports whether the server of g, which is away, was tried since.
+func (v *Volume) triedGroupLocked(g raid.GroupID) bool {
+	p := v.member(g, 0).peer
+	return p == nil || p.state == peerGone || v.triedSinceLocked(p, v.mu.groupQ[g].parked)
 }
 
 // failGroupLocked answers everything that waits to be sent to group g with err.
@@ -132,7 +163,7 @@ func (v *Volume) failGroupLocked(g raid.GroupID, err error, a *after) {
 		v.mu.queue.n--
 		v.failPageLocked(buf, fmt.Errorf("writing page %d in place: %w", buf.page, err), a)
 	}
-	q.starved = 0
+	q.starved, q.parked = 0, 0
 }
 
 // trimInPlace writes zeros: a header for each page, 256 pages at a time.

@@ -4,18 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"time"
 
 	"dmps/raid"
 	"dmps/transport"
 )
 
 func popcount(m uint32) int { return bits.OnesCount32(m) }
-
-// refusedFor is how long a server's address must refuse connections before
-// its process, and so its memory, is taken for gone. Long enough for a
-// firewall's or a restart's hiccup, short against any request's patience.
-const refusedFor = int64(time.Second)
 
 // peerUp takes a new session into use.
 func (v *Volume) peerUp(p *peer, c transport.Conn) {
@@ -25,7 +19,7 @@ func (v *Volume) peerUp(p *peer, c transport.Conn) {
 	p.mu.Unlock()
 	a := v.lock()
 	was := p.state
-	p.state, p.since, p.refused = peerUp, nanotime(), 0
+	p.state, p.since, p.answers = peerUp, nanotime(), true
 	v.setUpLocked(p, true)
 	for _, m := range p.members {
 		if m.conn != c {
@@ -102,15 +96,11 @@ func (v *Volume) peerLost(p *peer, cause error) {
 	v.idle()
 }
 
-// peerUnreachable notes a failed attempt to connect.
-func (v *Volume) peerUnreachable(p *peer, err error) {
+// peerUnreachable notes a failed attempt to connect, and when it began. Whatever
+// the error says, what the server holds may still be there.
+func (v *Volume) peerUnreachable(p *peer, began int64) {
 	a := v.lock()
-	switch {
-	case !refusedBy(err):
-		p.refused = 0
-	case p.refused == 0:
-		p.refused = nanotime()
-	}
+	p.tried = began
 	if p.state == peerConnecting {
 		p.state, p.since = peerSuspect, nanotime()
 		v.healthChangedLocked()
@@ -167,88 +157,6 @@ func (v *Volume) endedLocked() error {
 		return v.mu.closed
 	}
 	return nil
-}
-
-// stallLocked parks a unit that too few members are up for, or fails it when
-// no return of a member could help.
-func (v *Volume) stallLocked(u *unit, a *after) {
-	if err := v.endedLocked(); err != nil {
-		v.failUnitLocked(u, err, a)
-		return
-	}
-	now := nanotime()
-	if u.since == 0 {
-		u.since = now
-	}
-	if v.goneLocked(u, now) {
-		v.mu.count.lost++
-		v.failUnitLocked(u, fmt.Errorf("page %d: %w", u.page, ErrLost), a)
-		return
-	}
-	u.next = v.mu.stalled
-	v.mu.stalled = u
-}
-
-// goneLocked reports whether u's page cannot come back: too many of its row's
-// members are lost, or nobody listens where they were.
-func (v *Volume) goneLocked(u *unit, now int64) bool {
-	gone := func(c raid.Col) bool {
-		p := v.member(u.grp, c).peer
-		return p == nil || p.state == peerGone || (p.refused != 0 && now-p.refused > refusedFor)
-	}
-	if v.inplace != nil {
-		return gone(0)
-	}
-	have := v.mu.log.Holders(u.grp, u.idx) &^ u.avoid
-	for c := range raid.Col(v.geo.Members()) {
-		if have&(1<<c) != 0 && gone(c) {
-			have &^= 1 << c
-		}
-	}
-	return !v.mu.log.CanDecode(have, v.mu.log.FilledCols(u.grp, u.idx))
-}
-
-// restartStalledLocked routes every parked unit again.
-func (v *Volume) restartStalledLocked(a *after) {
-	u := v.mu.stalled
-	v.mu.stalled = nil
-	r := router{v: v, a: a}
-	for u != nil {
-		next := u.next
-		u.next = nil
-		r.route(u)
-		u = next
-	}
-	r.flush()
-}
-
-// expireStalledLocked fails what has waited for longer than the patience, and
-// what has turned out to be gone.
-func (v *Volume) expireStalledLocked(now int64, a *after) {
-	u := v.mu.stalled
-	v.mu.stalled = nil
-	for u != nil {
-		next := u.next
-		u.next = nil
-		if now-u.since > int64(v.cfg.Patience) {
-			v.mu.count.lost++
-			v.failUnitLocked(u, fmt.Errorf("page %d: its members did not come back within %v: %w", u.page, v.cfg.Patience, ErrLost), a)
-		} else {
-			v.stallLocked(u, a)
-		}
-		u = next
-	}
-}
-
-func (v *Volume) failStalledLocked(err error, a *after) {
-	u := v.mu.stalled
-	v.mu.stalled = nil
-	for u != nil {
-		next := u.next
-		u.next = nil
-		v.failUnitLocked(u, err, a)
-		u = next
-	}
 }
 
 // failAll ends the work for good: everything that is not in a transfer is

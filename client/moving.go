@@ -51,8 +51,10 @@ func (v *Volume) seatOf(m *memberRef) *member {
 }
 
 // setSeatUpLocked tells the translator whether m can be written, and read if it
-// is a member.
+// is a member. One that the recovery did not see is not up before it was compared:
+// that erases what the map does not know, a batch in flight too.
 func (v *Volume) setSeatUpLocked(m *memberRef, up bool) {
+	up = up && (m.compared || !v.recovered.Load())
 	if m.pending {
 		v.mu.log.SetPendingUp(m.group, m.col, up)
 	} else {

@@ -7,6 +7,7 @@ import "dmps/raid"
 type opState struct {
 	left  int   // parts that are not finished; the Op is answered at 0
 	start int64 // when it was submitted, nanoseconds
+	since int64 // likewise, by Volume.clock
 	next  *Op   // in a list
 
 	// OpTrim and OpZero: the whole pages of the range.

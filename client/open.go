@@ -72,6 +72,10 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
 		}
 	}
+	watched := cfg.Meta != nil && cfg.Lease.TTL > 0 && v.mu.log != nil
+	if watched {
+		v.mu.lapse.renewed = nanotime() // it was taken just now
+	}
 	v.makeReady()
 	v.makePeers()
 	if err := v.connectAll(ctx, run); err != nil {
@@ -95,6 +99,9 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	}
 	v.unlock(a)
 	v.wg.Go(func() { v.keepLease(run) })
+	if watched {
+		v.wg.Go(func() { v.watchLease(run) })
+	}
 	if v.mu.log != nil {
 		if err := v.settleRecovery(ctx); err != nil {
 			v.abandon(err)
@@ -122,7 +129,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 
 func (v *Volume) makeArena() error {
 	c := &v.cfg
-	a, err := newArena(c.userBufs()+c.scratchBufs()+c.mergeBufs()+c.moveBufs()+c.batchBufs()+recordBufs, c.AllowSwappable)
+	a, err := newArena(c.userBufs()+c.scratchBufs()+c.mergeBufs()+c.moveBufs()+c.probeBufs()+c.batchBufs()+recordBufs, c.AllowSwappable)
 	if err != nil {
 		return err
 	}
@@ -132,6 +139,7 @@ func (v *Volume) makeArena() error {
 	v.arena = a
 	v.user = a.pool(c.userBufs())
 	v.scratch, v.merges, v.moves = a.pool(c.scratchBufs()), a.pool(c.mergeBufs()), a.pool(c.moveBufs())
+	v.probes = a.pool(c.probeBufs())
 	own := a.pool(c.batchBufs())
 	records, ok := a.pool(recordBufs).tryGet(recordBufs, nil)
 	if !ok {

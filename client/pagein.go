@@ -79,9 +79,10 @@ func (v *Volume) read(op *Op) {
 	a := v.lock()
 	op.st.left = n
 	r := router{v: v, a: a}
+	now := v.clock()
 	for i := range n {
 		u := v.newUnitLocked()
-		u.op, u.i, u.page, u.buf = op, i, first+raid.PageNo(i), op.Bufs[i]
+		u.op, u.i, u.page, u.buf, u.since = op, i, first+raid.PageNo(i), op.Bufs[i], now
 		r.route(u)
 	}
 	r.flush()
@@ -176,6 +177,10 @@ func (r *router) lookup(u *unit) bool {
 		}
 		u.kind, u.page = c.Kind, c.Page
 	} else {
+		if !v.mayReadLocked(u.page) {
+			v.unsureLocked(u)
+			return false
+		}
 		e := v.mu.log.Lookup(u.page)
 		if e.Kind != raid.Stored {
 			fill := byte(0)
@@ -190,7 +195,7 @@ func (r *router) lookup(u *unit) bool {
 			return false
 		}
 		if e.Slot != u.slot {
-			u.avoid = 0
+			u.avoid, u.shelf = 0, shelf{}
 		}
 		u.slot, u.kind = e.Slot, raid.KindPage
 	}
@@ -394,6 +399,9 @@ func (v *Volume) againLocked(r *router, u *unit) {
 	if err := v.endedLocked(); err != nil {
 		v.failUnitLocked(u, err, r.a)
 		return
+	}
+	if v.inplace == nil && !v.stillThereLocked(u) {
+		u.tries = 0 // what failed was somewhere else
 	}
 	if u.tries > maxTries || (v.inplace != nil && u.tries > 2) {
 		v.mu.count.lost++

@@ -55,7 +55,7 @@ func (v *Volume) nextBatch() *batch {
 	v.mu.batches = b.next
 	b.next = nil
 	v.mu.flying++
-	v.mu.starved = 0
+	b.begun, b.again = v.clock(), v.mu.starved != 0
 	b.aimLocked(v)
 	return b
 }
@@ -118,13 +118,6 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 		b.writeNote()
 	}
 	return true
-}
-
-// starvedLocked notes that what is queued waits for the cleaner, or for members.
-func (v *Volume) starvedLocked() {
-	if v.mu.starved == 0 {
-		v.mu.starved = nanotime()
-	}
 }
 
 func (b *batch) reset() {
@@ -265,7 +258,7 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 			v.failBatchLocked(b, err, a)
 			v.failWaitingLocked(err, a)
 		} else {
-			v.unfillLocked(b, 0)
+			v.placeAgainLocked(b, a)
 		}
 		v.releaseBatchLocked(b)
 		return
@@ -288,6 +281,7 @@ func (v *Volume) finishBatchLocked(b *batch, a *after) {
 		v.releaseBatchLocked(b)
 		return
 	}
+	v.mu.starved = 0
 	if b.noted {
 		v.commitNoteLocked(b, a)
 	}

@@ -50,10 +50,12 @@ type peer struct {
 	dirty atomic.Bool // something was submitted since the last Kick
 
 	// Guarded by v.mu.
-	state   peerState
-	since   int64 // when state changed, nanoseconds
-	refused int64 // since when connecting is refused: nobody listens there; 0: it is not
-	parted  bool  // no member is there any more: the session was ended
+	state     peerState
+	since     int64 // when state changed, nanoseconds
+	tried     int64 // when the last attempt to connect that failed began
+	parted    bool  // no member is there any more: the session was ended
+	probation probation
+	answers   bool // it was heard lately, where the lease is over
 
 	mu struct {
 		sync.Mutex
@@ -261,6 +263,9 @@ func (d *deadList) take() *xfer {
 const (
 	redialFirst = 10 * time.Millisecond
 	redialMost  = time.Second
+	// redialRefused is how often an address is tried that refuses: that costs
+	// next to nothing, and a firewall that is loaded anew refuses for a moment.
+	redialRefused = 100 * time.Millisecond
 )
 
 // opening is what a volume that is being opened waits for: how the first
@@ -291,7 +296,14 @@ func (p *peer) run(ctx context.Context, o *opening) {
 			limit = t.left
 			t.begin()
 		}
+		p.sitOut(ctx)
+		began := nanotime()
 		conn, err := p.connect(ctx, limit)
+		if err == nil {
+			if err = p.passes(ctx, conn); err != nil {
+				conn.Close()
+			}
+		}
 		if err == nil {
 			wait = redialFirst
 			p.v.peerUp(p, conn)
@@ -324,8 +336,11 @@ func (p *peer) run(ctx context.Context, o *opening) {
 		case t != nil && !refusedBy(err) && t.again():
 			p.v.log.Warn("this client did not run while it connected: it tries again", "server", p.id, "err", err)
 		default:
-			p.v.peerUnreachable(p, err)
+			p.v.peerUnreachable(p, began)
 			report(err)
+		}
+		if refusedBy(err) {
+			wait = min(wait, redialRefused)
 		}
 		select {
 		case <-ctx.Done():
@@ -450,6 +465,6 @@ func (v *Volume) shouldExist(m *memberRef) bool {
 	return v.mu.log != nil && !v.layout.FirstEpoch && !m.rebuilding && !m.pending
 }
 
-// refusedBy reports whether err says that nobody listens at the address: the
-// server process is gone, and its memory with it.
+// refusedBy reports whether err says that the address refuses connections. The
+// server process may be gone, or there is a firewall before it.
 func refusedBy(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }

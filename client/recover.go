@@ -321,9 +321,10 @@ func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) err
 	v.mu.ops++
 	op.st = opState{left: len(slots), start: nanotime()}
 	r := router{v: v, a: a}
+	now := v.clock()
 	for i, s := range slots {
 		u := v.newUnitLocked()
-		u.op, u.i, u.buf, u.slot, u.raw, u.kind = op, i, bufs[i], s, true, raid.KindNotes
+		u.op, u.i, u.buf, u.slot, u.raw, u.kind, u.since = op, i, bufs[i], s, true, raid.KindNotes, now
 		r.route(u)
 	}
 	r.flush()

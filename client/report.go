@@ -27,6 +27,7 @@ type counters struct {
 	hedges, hedgeWins   int64 // pages fetched a second way, and how often that was faster
 	cleanedPages        int64 // pages that the cleaner moved
 	corrupt             int64 // pages that did not match their header
+	contradictions      int64 // pages whose sources contradicted each other
 	lost                int64 // page-ins that ended with ErrLost
 	sessionsLost        int64
 	erasedRows          int64 // dead rows whose headers were erased
@@ -46,7 +47,7 @@ func (c *counters) asMap() map[string]int64 {
 		"pending_hits": c.pendingHits, "filled_pages": c.filledPages,
 		"abandoned_batches": c.abandoned, "degraded_rows_written": c.degradedRows,
 		"degraded_reads": c.degradedReads, "hedged_reads": c.hedges, "hedge_wins": c.hedgeWins,
-		"cleaned_pages": c.cleanedPages, "corrupt_pages": c.corrupt, "lost_pages": c.lost,
+		"cleaned_pages": c.cleanedPages, "corrupt_pages": c.corrupt, "contradictions": c.contradictions, "lost_pages": c.lost,
 		"sessions_lost": c.sessionsLost, "erased_rows": c.erasedRows, "views_written": c.views,
 		"rebuild_passes": c.rebuildPasses, "rebuilt_rows": c.rebuiltRows, "rebuild_failed_rows": c.rebuildFailed, "rebuild_pulled_bytes": c.rebuildPulled,
 	}
@@ -110,6 +111,10 @@ func (v *Volume) Report() Report {
 		r.Counters[q.name+"_count"] = q.l.total
 	}
 	carriersLocked(v, r.Counters)
+	var probation int
+	r.Probation, probation = v.probationLocked()
+	r.Counters["lease_expired_seconds"] = int64(v.expiredLocked() / time.Second)
+	r.Counters["members_on_probation"] = int64(probation)
 	down, gone := 0, 0
 	for _, p := range v.allPeers() {
 		if len(p.members) == 0 {
@@ -187,7 +192,11 @@ func (v *Volume) keepLease(ctx context.Context) {
 		next = time.Now().Add(every / 8)
 		rctx, cancel := context.WithTimeout(ctx, every)
 		r := v.leaseReport(v.metaAnswers())
+		sent := nanotime()
 		version, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, r)
+		if err == nil {
+			v.leaseRenewed(sent)
+		}
 		if err == nil && version > known {
 			if err = v.layoutChanged(rctx, version); err == nil {
 				known = version

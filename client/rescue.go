@@ -31,7 +31,10 @@ type rescue struct {
 	bad    [raid.MaxBatchPages]uint32                  // members that gave something wrong, by unit
 	from   [raid.MaxData + raid.MaxParity]raid.ChunkID // where they were read
 	good   uint32                                      // units that were rebuilt
+	odd    [raid.MaxBatchPages]uint32                  // members that contradict each other, by unit; sound by themselves
 	shards [raid.MaxData + raid.MaxParity][]byte
+	heads  [raid.MaxData + raid.MaxParity]raid.Header // of the page that is being rebuilt
+	raw    [raid.MaxData + raid.MaxParity][]byte      // likewise, with the table
 	next   *rescue
 }
 
@@ -42,6 +45,14 @@ func (r *router) decode(u *unit, up uint32, hedge bool) {
 	filled := v.mu.log.FilledCols(u.grp, u.idx)
 	if !v.geo.Mirror() { // there any member is as good as another
 		up &^= 1 << col
+		if hedge {
+			up &^= u.shelf.odd
+		} else if set, ok := v.sourcesOf(u, up, filled); ok {
+			up = set
+		} else {
+			v.exhaustedLocked(u, r.a)
+			return
+		}
 	}
 	q := r.rescue
 	if q == nil || q.n == raid.MaxBatchPages || q.grp != u.grp || q.want != col || q.up != up || q.filled != filled || q.hedge != hedge {
@@ -89,6 +100,7 @@ func (v *Volume) newRescueLocked() *rescue {
 	q.next, q.n, q.left, q.err, q.good = nil, 0, 0, nil, 0
 	q.src = q.src[:0]
 	clear(q.bad[:])
+	clear(q.odd[:])
 	q.epoch = v.mu.epoch
 	v.mu.reading[q.epoch]++
 	return q
@@ -261,10 +273,11 @@ func (v *Volume) rebuild(q *rescue, i int) {
 		q.shards[c] = b.Page
 		hb := b.hdr[:raid.HeaderBytes(v.geo, c)]
 		h, err := raid.ParseHeader(hb)
-		if err != nil || raid.TagOf(h.Seq) != u.tag || h.Site != v.site(u.grp, u.idx) || raid.Checksum(b.Page) != h.CRC || !h.Holds() {
+		if err != nil || raid.TagOf(h.Seq) != u.tag || h.Site != v.site(u.grp, u.idx) || raid.Checksum(b.Page) != h.CRC || !v.kindFits(h.Kind, c) {
 			q.bad[i] |= 1 << c
 			continue
 		}
+		q.heads[c], q.raw[c] = h, hb
 		switch {
 		case v.geo.Mirror():
 			entry, known = raid.RowEntry{Page: h.Page, CRC: h.CRC, Kind: h.Kind}, true
@@ -274,6 +287,11 @@ func (v *Volume) rebuild(q *rescue, i int) {
 	}
 	if q.bad[i] != 0 || !known {
 		return
+	}
+	if !v.geo.Mirror() {
+		if q.odd[i] = q.contradictions(v.geo, q.sources); q.odd[i] != 0 {
+			return
+		}
 	}
 	dst := q.dst[i].Page
 	if v.geo.Mirror() {
@@ -287,7 +305,17 @@ func (v *Volume) rebuild(q *rescue, i int) {
 	}
 	if entry.Kind == u.kind && (entry.Kind == raid.KindNotes || entry.Page == u.page) && raid.Checksum(dst) == entry.CRC {
 		q.good |= 1 << i
+		return
 	}
+	q.odd[i] = q.sources // any of them may be the one
+}
+
+// kindFits reports whether a slot of column c of a row in use can be of a kind.
+func (v *Volume) kindFits(k raid.HeaderKind, c raid.Col) bool {
+	if !v.geo.Mirror() && int(c) >= v.geo.K {
+		return k == raid.KindParity
+	}
+	return k == raid.KindPage || k == raid.KindNotes
 }
 
 // rescueDoneLocked answers what could be rebuilt and looks further for the
@@ -326,8 +354,12 @@ func (v *Volume) rescueDoneLocked(q *rescue, a *after) {
 				a.free = append(a.free, q.dst[i])
 			}
 			u.hedged = false
-			if u.refs == 0 {
+			if q.odd[i] != 0 && v.stillThereLocked(u) {
+				v.contradictedLocked(u, q.odd[i])
+			} else {
 				u.tries++
+			}
+			if u.refs == 0 {
 				v.againLocked(&r, u)
 			}
 		}

@@ -9,7 +9,7 @@ import (
 // Submit implements Device.
 func (v *Volume) Submit(op *Op) {
 	op.Err = nil
-	op.st = opState{start: nanotime()}
+	op.st = opState{start: nanotime(), since: v.clock()}
 	if op.Off < 0 || op.Len < 0 || op.Off > v.size || op.Len > v.size-op.Off {
 		v.refuse(op, fmt.Errorf("%d bytes at %d of %d: %w", op.Len, op.Off, v.size, ErrRange))
 		return
@@ -190,7 +190,7 @@ func (v *Volume) mergeLocked(b *Buf, old []byte, a *after) {
 func (v *Volume) mergeFromStoreLocked(b *Buf, a *after) {
 	u := v.newUnitLocked()
 	u.merge = b
-	u.page = b.page
+	u.page, u.since = b.page, v.clock()
 	bufs, ok := v.merges.tryGet(1, a.scratch[:0])
 	if !ok {
 		// Try again when something completes.

@@ -18,10 +18,14 @@ type unit struct {
 	grp  raid.GroupID
 	idx  raid.Index
 
-	buf   *Buf   // to read into; the reader's until it is delivered
-	avoid uint32 // members that gave something else than what must be there
-	tries int
-	since int64 // when it began to wait for members; 0: it does not
+	buf    *Buf   // to read into; the reader's until it is delivered
+	avoid  uint32 // members that gave something else than what must be there
+	shelf  shelf  // what is known of those that it may be made from
+	tries  int
+	since  int64 // when it was first looked for, by Volume.clock
+	parked int64 // when it began to wait for members, nanoseconds
+	last   bool  // it was routed anew after the patience: not once more
+	unsure bool  // it is parked because the lease is over
 
 	refs      int  // transfers that still point here
 	delivered bool // done, well or not

@@ -37,6 +37,7 @@ type Volume struct {
 	scratch     *pool // rescues
 	merges      *pool // old content for sub-page writes
 	moves       *pool // what the cleaner reads, and the notes of a recovery
+	probes      *pool // what a server on probation is sent
 	consts      *constants
 	batches     []*batch // all there are
 	xfers       xferPool
@@ -53,6 +54,7 @@ type Volume struct {
 	wake        chan struct{} // ends the watch's rest
 	recovered   atomic.Bool   // the map comes from slot headers: members that return are compared with it first
 	resting     atomic.Bool
+	stood       atomic.Int64  // how long this process did not run, altogether, nanoseconds
 	worse       chan struct{} // a report is due at once
 	urgent      chan struct{} // a report is due that writes wait for
 	rebuildBell chan struct{} // the rebuild driver has something to look at
@@ -92,19 +94,21 @@ type Volume struct {
 		flying    int          // batches of the front ends in flight; <= maxBatches
 		batches   *batch       // free ones
 		version   uint64       // of the layout in use
-		starved   int64        // since when no row can be had for what is queued; 0: it can
+		starved   int64        // since when nothing that is queued finds a place, by Volume.clock; 0: it does
+		unplaced  int64        // when something was refused one last, nanoseconds
 		groupQ    []groupQueue // in-place layouts: the queue by group; queue.n is their sum
 		groupHand int          // group that is served next
 		seq       raid.Seq     // in-place layouts: last one used
 
 		// Page-ins.
-		epoch      uint8      // read epoch, modulo 2
-		reading    [2]int     // transfers in flight by the epoch they were looked up in
-		stalled    *unit      // too few members are up for these
-		rescues    rescueList // that wait for scratch buffers
-		runs       *run       // free ones
-		freeRescue *rescue    // free ones
-		units      *unit      // free ones
+		epoch             uint8      // read epoch, modulo 2
+		reading           [2]int     // transfers in flight by the epoch they were looked up in
+		stalled           *unit      // too few members are up for these
+		rescues           rescueList // that wait for scratch buffers
+		contradictionTold int64      // when the log may tell of the next one, nanoseconds
+		runs              *run       // free ones
+		freeRescue        *rescue    // free ones
+		units             *unit      // free ones
 
 		// Cleaner.
 		cleaners  int     // cleanings under way; <= cleanBatches
@@ -123,6 +127,7 @@ type Volume struct {
 		health            raid.Health // as of the last time it was not stale
 		healthStale       bool
 		metaAnswers       bool // the last renewal of the lease succeeded
+		lapse             lapse
 		heal              healState
 	}
 }

@@ -304,8 +304,11 @@ func TestMoreThanMLost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.kill("s0")
-	f.kill("s1")
+	for _, id := range []string{"s0", "s1"} {
+		f.kill(id)
+		f.restart(id) // what answers there is another incarnation: that, not the silence, says that its memory is gone
+		waitFor(t, func() bool { v.mu.Lock(); defer v.mu.Unlock(); return peerOf(v, raid.ServerID(id)).state == peerGone })
+	}
 	lost, good := 0, 0
 	for p := range 512 {
 		switch _, err := v.ReadAt(b, int64(p)*raid.PageSize); {

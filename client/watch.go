@@ -24,7 +24,7 @@ func (v *Volume) watch(ctx context.Context) {
 	defer tick.Stop()
 	last := nanotime()
 	quiet := 0
-	var slow int64 // until when this machine's own stall excuses everybody
+	slow := last // until when this machine's own stall excuses everybody
 	for {
 		select {
 		case <-ctx.Done():
@@ -72,6 +72,7 @@ const stoodStill = 4
 func (v *Volume) excuse(gap, now int64) {
 	a := v.lock()
 	defer v.unlock(a)
+	v.stood.Add(gap)
 	for _, p := range v.allPeers() {
 		p.mu.Lock()
 		p.mu.heard = min(p.mu.heard+gap, now)
@@ -104,17 +105,17 @@ func (v *Volume) look(now int64, excused bool) bool {
 	// completes something; but perhaps nothing does any more.
 	stuck := v.mu.mergers != nil || v.mu.rescues.head != nil || v.dead.some.Load()
 	if v.mu.stalled != nil {
-		v.expireStalledLocked(now, a)
+		v.expireStalledLocked(a)
 		stuck = true
 	}
 	if v.inplace != nil {
-		if v.expireInPlaceLocked(now, a) {
+		if v.expireInPlaceLocked(a) {
 			stuck = true
 		}
 	} else if s := v.mu.starved; s != 0 && v.mu.flying == 0 {
 		stuck = true
-		if now-s > int64(v.cfg.Patience) {
-			v.failQueueLocked(v.spaceErrorLocked(), a)
+		if v.overdueLocked(s) && v.allTriedSinceLocked(v.mu.unplaced) {
+			v.expireQueueLocked(v.spaceErrorLocked(), a)
 		}
 	}
 	tidy := v.tidyLocked(now)
@@ -168,8 +169,13 @@ func (v *Volume) lookAt(p *peer, now, hedgeAfter int64, excused bool, suspects *
 	if c == nil || oldest == 0 {
 		return
 	}
-	if v.tooLong(p, oldest, silent, now, excused, *suspects) {
+	if late, alone := v.tooLong(p, oldest, silent, now, excused, *suspects); late {
 		*suspects++
+		if alone {
+			a := v.lock()
+			v.strikeLocked(p)
+			v.unlock(a)
+		}
 		v.peerDown(p, c, fmt.Errorf("no answer for %v", time.Duration(oldest).Round(time.Millisecond)))
 		return
 	}
@@ -187,18 +193,18 @@ const lostReply = 4
 // member answered after p was asked, this process ran on time, and not more
 // members are out already than the redundancy can bear. Without that evidence
 // only the hard deadline counts. Volumes without redundancy gain nothing by
-// suspicion.
-func (v *Volume) tooLong(p *peer, oldest, silent, now int64, excused bool, suspects int) bool {
+// suspicion. alone says that there was that evidence.
+func (v *Volume) tooLong(p *peer, oldest, silent, now int64, excused bool, suspects int) (late, alone bool) {
 	hard := int64(v.cfg.HardDeadline)
 	if oldest > hard && (silent > hard || oldest > lostReply*hard) {
-		return true
+		return true, false
 	}
 	if v.geo.M == 0 || excused || suspects >= v.geo.M {
-		return false
+		return false, false
 	}
 	limit := int64(v.cfg.SuspectAfter)
 	if oldest < limit || silent < limit {
-		return false
+		return false, false
 	}
 	asked := now - oldest
 	for _, o := range v.allPeers() {
@@ -210,8 +216,8 @@ func (v *Volume) tooLong(p *peer, oldest, silent, now int64, excused bool, suspe
 		o.mu.Unlock()
 		// Not at once after p was asked: that answer may have been under way.
 		if heard > asked+int64(time.Millisecond)/10 {
-			return true
+			return true, true
 		}
 	}
-	return false
+	return false, false
 }

@@ -31,6 +31,8 @@ var (
 		{volumeDesc("lost_pages", "pages that answer with an error"), func(r *client.Report) float64 { return float64(r.LostPages) }},
 		{volumeDesc("redundancy_left", "how many more members the worst group can lose without losing data"), func(r *client.Report) float64 { return float64(r.RedundancyLeft) }},
 		{volumeDesc("suspect_servers", "memory servers of the volume that do not answer"), func(r *client.Report) float64 { return float64(len(r.Suspect)) }},
+		{volumeDesc("members_on_probation", "members of servers that fall silent again and again: they are not used before a probe passes"), func(r *client.Report) float64 { return float64(r.Counters["members_on_probation"]) }},
+		{volumeDesc("lease_expired_seconds", "how long ago the lease was over that could not be renewed; 0: it is valid"), func(r *client.Report) float64 { return float64(r.Counters["lease_expired_seconds"]) }},
 		{volumeDesc("stored_bytes", "bytes of pages that lie on servers"), func(r *client.Report) float64 { return float64(r.MappedPages) * raid.PageSize }},
 		{volumeDesc("filled_bytes", "bytes of pages that are all one byte value and lie nowhere"), func(r *client.Report) float64 { return float64(r.FilledPages) * raid.PageSize }},
 		{volumeDesc("free_rows", "rows that can take new pages"), func(r *client.Report) float64 { return float64(r.FreeRows) }},
