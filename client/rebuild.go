@@ -163,6 +163,20 @@ func (v *Volume) restRebuild(j *rebuildJob) {
 	j.ref.notBefore = nanotime() + int64(rebuildRest)
 }
 
+// saveReadable has the cleaner move what can still be read of rows that cannot be
+// decoded: a page whose own member is there has its last copy there. Once after
+// each change, since the search walks all rows.
+func (v *Volume) saveReadable(j *rebuildJob) {
+	v.mu.Lock()
+	due := j.ref.saved != v.mu.healthChanges
+	j.ref.saved = v.mu.healthChanges
+	v.mu.healing = v.mu.healing || due
+	v.mu.Unlock()
+	if due {
+		v.pump()
+	}
+}
+
 // fillMember goes once through the rows that a member misses.
 func (v *Volume) fillMember(ctx context.Context, j *rebuildJob) {
 	listed := false
@@ -177,6 +191,7 @@ func (v *Volume) fillMember(ctx context.Context, j *rebuildJob) {
 			if !more {
 				if !listed { // of what it misses nothing can be decoded now
 					v.restRebuild(j)
+					v.saveReadable(j)
 				}
 				return
 			}

@@ -116,7 +116,8 @@ type Volume struct {
 		readLat, writeLat latency
 		health            raid.Health // as of the last time it was not stale
 		healthStale       bool
-		metaAnswers       bool // the last renewal of the lease succeeded
+		healthChanges     uint64 // how often members came, went, or turned out to miss rows
+		metaAnswers       bool   // the last renewal of the lease succeeded
 		heal              healState
 	}
 }
