@@ -27,7 +27,6 @@ type memberRef struct {
 	filling    bool           // the rebuild driver is at it
 	rows       uint64         // most rows that it missed since it missed none
 	notBefore  int64          // when it may be at it again, nanoseconds
-	saved      uint64         // Volume.mu.healthChanges when the cleaner was last sent after rows that cannot be decoded
 	opened     bool           // it was opened once, so it must exist from then on
 	conn       transport.Conn // the session that it was opened in last
 	// compared says that what it holds is known: it was empty when the volume

@@ -164,13 +164,16 @@ func (v *Volume) restRebuild(j *rebuildJob) {
 }
 
 // saveReadable has the cleaner move what can still be read of rows that cannot be
-// decoded: a page whose own member is there has its last copy there. Once after
-// each change, since the search walks all rows.
-func (v *Volume) saveReadable(j *rebuildJob) {
+// decoded: a page whose own member is there has its last copy there. Not often,
+// since the search walks all rows, and only what is written anew changes them.
+func (v *Volume) saveReadable() {
 	v.mu.Lock()
-	due := j.ref.saved != v.mu.healthChanges
-	j.ref.saved = v.mu.healthChanges
-	v.mu.healing = v.mu.healing || due
+	now := nanotime()
+	due := now >= v.mu.heal.saveNext
+	if due {
+		v.mu.heal.saveNext = now + int64(rebuildLook)
+		v.mu.healing = true
+	}
 	v.mu.Unlock()
 	if due {
 		v.pump()
@@ -191,7 +194,7 @@ func (v *Volume) fillMember(ctx context.Context, j *rebuildJob) {
 			if !more {
 				if !listed { // of what it misses nothing can be decoded now
 					v.restRebuild(j)
-					v.saveReadable(j)
+					v.saveReadable()
 				}
 				return
 			}

@@ -54,9 +54,8 @@ func (c *counters) asMap() map[string]int64 {
 // healthChangedLocked wakes the rebuild driver and has a report sent: members
 // came, went, or turned out to miss rows.
 func (v *Volume) healthChangedLocked() {
-	v.mu.healthChanges++
 	v.wakeRebuild()
-	v.mu.heal.healthNextWalk = 0
+	v.mu.heal.healthNextWalk, v.mu.heal.saveNext = 0, 0
 	v.mu.distrust = v.mu.log != nil && v.mu.log.Trusted() > 0
 	v.eraseSoonLocked()
 	v.reportSoonLocked()

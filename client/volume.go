@@ -116,8 +116,7 @@ type Volume struct {
 		readLat, writeLat latency
 		health            raid.Health // as of the last time it was not stale
 		healthStale       bool
-		healthChanges     uint64 // how often members came, went, or turned out to miss rows
-		metaAnswers       bool   // the last renewal of the lease succeeded
+		metaAnswers       bool // the last renewal of the lease succeeded
 		heal              healState
 	}
 }

@@ -9,6 +9,11 @@ const (
 	cleanHigh = 3
 )
 
+// saveKeep is how many percent of the rows stay free for writers when the last
+// copies of pages are moved out of rows in which others are lost: such a row
+// does not become free by that, only when the lost ones are written anew.
+const saveKeep = 10
+
 // CleanNeed says how urgent cleaning is.
 type CleanNeed uint8
 
@@ -199,11 +204,18 @@ func (l *Log) huntPartly(group int, dst []Slot, most int, partly bool, want func
 		if !whole && !partly {
 			continue
 		}
-		first, had := Slot(row)*Slot(l.g.K), len(dst)
+		first, had, lost := Slot(row)*Slot(l.g.K), len(dst), false
 		for c := range l.g.K {
-			if (whole || have&(1<<c) != 0) && l.isLive(first+Slot(c)) {
+			switch {
+			case !l.isLive(first + Slot(c)):
+			case whole || have&(1<<c) != 0:
 				dst = append(dst, first+Slot(c))
+			default:
+				lost = true
 			}
+		}
+		if lost && l.free <= l.reserve+uint64(len(l.live))*saveKeep/100 {
+			dst = dst[:had]
 		}
 		if len(dst) > had {
 			rows++
