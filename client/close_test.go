@@ -103,7 +103,7 @@ func TestCloseWithoutMeta(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeNet(3)
 		l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 64, 1, 512)
-		b := &book{fakeMeta: newFakeMeta(l)}
+		b := &book{fakeMeta: newFakeMeta(l), deadAfter: 1} // it hears that the volume is open
 		v := openTest(t, f, l, func(c *Config) { c.Meta, c.Lease = b, Lease{TTL: time.Hour, Renew: time.Hour} })
 		begin := time.Now()
 		err := v.Close(t.Context())

@@ -66,6 +66,7 @@ type healState struct {
 	byteSpeed      float64 // bytes a second
 	window         healWindow
 	healthNextWalk int64 // before this time a health that needed a walk of rows is not asked for again
+	saveNext       int64 // before this time the cleaner is not sent after rows that cannot be decoded
 }
 
 // healWindow is where the guard's present window began.

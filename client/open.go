@@ -90,6 +90,12 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
 		}
 	}
+	if l.FirstEpoch {
+		if err := v.tellOpened(ctx); err != nil {
+			v.abandon(err)
+			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+		}
+	}
 	a := v.lock()
 	if v.mu.log != nil {
 		v.mu.log.StartSeq(raid.FirstSeq(l.Epoch))
@@ -235,7 +241,7 @@ func (v *Volume) connectAll(ctx, run context.Context) error {
 	if v.mu.closed != nil {
 		return v.mu.closed
 	}
-	if len(errs) == 0 {
+	if len(errs) == 0 && !v.layout.FirstEpoch {
 		return nil
 	}
 	for _, err := range errs {
@@ -256,7 +262,7 @@ func (v *Volume) enoughLocked() error {
 				up++
 			}
 		}
-		if up < v.geo.K && !v.layout.FirstEpoch {
+		if up < v.geo.K {
 			return fmt.Errorf("group %d has %d of %d members, %d are needed: start the missing memory servers, or wait for the network", g.ID, up, v.geo.Members(), v.geo.K)
 		}
 	}

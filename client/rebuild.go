@@ -163,6 +163,23 @@ func (v *Volume) restRebuild(j *rebuildJob) {
 	j.ref.notBefore = nanotime() + int64(rebuildRest)
 }
 
+// saveReadable has the cleaner move what can still be read of rows that cannot be
+// decoded: a page whose own member is there has its last copy there. Not often,
+// since the search walks all rows, and only what is written anew changes them.
+func (v *Volume) saveReadable() {
+	v.mu.Lock()
+	now := nanotime()
+	due := now >= v.mu.heal.saveNext
+	if due {
+		v.mu.heal.saveNext = now + int64(rebuildLook)
+		v.mu.healing = true
+	}
+	v.mu.Unlock()
+	if due {
+		v.pump()
+	}
+}
+
 // fillMember goes once through the rows that a member misses.
 func (v *Volume) fillMember(ctx context.Context, j *rebuildJob) {
 	listed := false
@@ -177,6 +194,7 @@ func (v *Volume) fillMember(ctx context.Context, j *rebuildJob) {
 			if !more {
 				if !listed { // of what it misses nothing can be decoded now
 					v.restRebuild(j)
+					v.saveReadable()
 				}
 				return
 			}

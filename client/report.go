@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"strings"
 	"time"
@@ -57,7 +58,7 @@ func (c *counters) asMap() map[string]int64 {
 // came, went, or turned out to miss rows.
 func (v *Volume) healthChangedLocked() {
 	v.wakeRebuild()
-	v.mu.heal.healthNextWalk = 0
+	v.mu.heal.healthNextWalk, v.mu.heal.saveNext = 0, 0
 	v.eraseSoonLocked()
 	v.reportSoonLocked()
 }
@@ -158,6 +159,42 @@ func (v *Volume) Report() Report {
 	return r
 }
 
+// tellOpened reports before anything can be written, until meta has heard it.
+// From then on the volume counts as opened, and the next client recovers what this
+// one writes; until then it would not, since there may be nothing to recover from.
+func (v *Volume) tellOpened(ctx context.Context) error {
+	if v.cfg.Meta == nil {
+		return nil
+	}
+	for said := false; ; {
+		rctx, cancel := context.WithTimeout(ctx, v.renewEvery())
+		_, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, v.Report())
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, ErrFenced), errors.Is(err, ErrNoVolume):
+			return err
+		case ctx.Err() != nil:
+			return fmt.Errorf("telling the metadata service that the volume is open: %w", errors.Join(ctx.Err(), err))
+		case !said:
+			v.log.Warn("the volume is served when the metadata service knows that it is open", "err", err)
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(redialMost):
+		}
+	}
+}
+
+func (v *Volume) renewEvery() time.Duration {
+	if every := v.cfg.Lease.Renew; every > 0 {
+		return every
+	}
+	return 2 * time.Second
+}
+
 // keepLease renews the lease and reports, until the volume is closed or
 // somebody else has it. Without meta paging goes on: the servers fence whoever
 // is replaced.
@@ -165,10 +202,7 @@ func (v *Volume) keepLease(ctx context.Context) {
 	if v.cfg.Meta == nil {
 		return
 	}
-	every := v.cfg.Lease.Renew
-	if every <= 0 {
-		every = 2 * time.Second
-	}
+	every := v.renewEvery()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	failing := false

@@ -95,7 +95,7 @@ func (a volumeAPI) GetVolume(ctx context.Context, req *connect.Request[metapb.Ge
 			return &state.Refusal{Code: state.NoVolume, Message: fmt.Sprintf("no volume %q", req.Msg.Name)}
 		}
 		res.Volume = r.volumeMessageLocked(s, v, time.Now())
-		res.Layout = layoutMessage(s.Layout(v, v.Epoch, v.LastLease == 0))
+		res.Layout = layoutMessage(s.Layout(v, v.Epoch, v.Unopened))
 		return nil
 	})
 	return answer(res, err)
@@ -225,7 +225,7 @@ func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewR
 			rebuilt = &state.Rebuilt{Volume: volume, Epoch: epoch, Chunks: chunks, Known: req.Msg.Known}
 		}
 		r.mu.reports[volume] = report{epoch: epoch, Report: proto.CloneOf(req.Msg.Report)}
-		if last := s.Volumes[volume].Report; last == nil || differs(last, &now) {
+		if last := s.Volumes[volume].Report; last == nil || s.Volumes[volume].Unopened || differs(last, &now) {
 			change = &state.PutReport{Volume: volume, Epoch: epoch, Report: now}
 		}
 		return nil

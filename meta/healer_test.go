@@ -163,6 +163,13 @@ func (f *fleet) attach() *metapb.Layout {
 		f.v.t.Fatal(err)
 	}
 	f.open(res.Layout)
+	_, err = volumeAPI{f.v.nodes[f.at]}.Renew(context.Background(), connect.NewRequest(&metapb.RenewRequest{
+		Volume: res.Layout.Volume, Epoch: res.Layout.Epoch,
+		Report: &metapb.Report{State: metapb.VolumeState_VOLUME_STATE_HEALTHY, RedundancyLeft: 2},
+	}))
+	if err != nil {
+		f.v.t.Fatal(err)
+	}
 	return res.Layout
 }
 

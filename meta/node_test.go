@@ -62,8 +62,8 @@ func TestOneNode(t *testing.T) {
 		t.Errorf("delete while attached: %v", err)
 	}
 	l2, _, err := c.Attach(ctx, client.AttachRequest{Volume: "swap0", Holder: "a"})
-	if err != nil || l2.Epoch <= l1.Epoch || l2.FirstEpoch {
-		t.Fatalf("the same holder again: %v, epochs %d %d", err, l1.Epoch, l2.Epoch)
+	if err != nil || l2.Epoch <= l1.Epoch || !l2.FirstEpoch { // none has said that it opened it
+		t.Fatalf("the same holder again: %v, epochs %d %d, first %v", err, l1.Epoch, l2.Epoch, l2.FirstEpoch)
 	}
 	if _, err := c.Renew(ctx, l1.Volume, l1.Epoch, client.Report{State: client.StateHealthy}); !errors.Is(err, client.ErrFenced) {
 		t.Errorf("renew of an older epoch: %v", err)
@@ -77,6 +77,9 @@ func TestOneNode(t *testing.T) {
 	}
 	if st.State() != client.StateDegraded || st.Volumes[0].RedundancyLeft != 1 || st.Volumes[0].Report.MappedPages != 7 || len(st.Servers) != 6 || len(st.Meta) != 1 || !st.Meta[0].Leader {
 		t.Errorf("status: %+v", st)
+	}
+	if l, _, err := c.Attach(ctx, client.AttachRequest{Volume: "swap0", Holder: "a"}); err != nil || l.FirstEpoch {
+		t.Errorf("after a report: %v, first %v", err, l.FirstEpoch)
 	}
 	if _, _, err := c.Attach(ctx, client.AttachRequest{Volume: "none", Holder: "a"}); !errors.Is(err, client.ErrNoVolume) {
 		t.Errorf("attach of no volume: %v", err)

@@ -91,6 +91,9 @@ func populate(t *testing.T, c *metaclient.Client) *raid.Layout {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := c.Renew(t.Context(), l.Volume, l.Epoch, client.Report{State: client.StateHealthy}); err != nil { // it is open
+		t.Fatal(err)
+	}
 	return l
 }
 

@@ -83,7 +83,7 @@ type Layout struct {
 	MinAck     int    // least members of a row that must hold it before its pages are answered: K or K+1
 	Epoch      Epoch
 	Version    uint64 // grows with every change of Groups, whoever has the lease
-	FirstEpoch bool   // nobody wrote to the volume before this lease: there is nothing to recover
+	FirstEpoch bool   // no client has opened the volume before: there is nothing to recover. It counts as opened when Open has told meta
 	Groups     []Group
 	Cluster    string // cluster id, checked by every server
 	TargetFill int    // percent of data slots that hold live pages when every page of the volume is in use

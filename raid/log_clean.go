@@ -9,6 +9,11 @@ const (
 	cleanHigh = 3
 )
 
+// saveKeep is how many percent of the rows stay free for writers when the last
+// copies of pages are moved out of rows in which others are lost: such a row
+// does not become free by that, only when the lost ones are written anew.
+const saveKeep = 10
+
 // CleanNeed says how urgent cleaning is.
 type CleanNeed uint8
 
@@ -108,8 +113,9 @@ func (l *Log) pack(group int, dst []Slot) ([]Slot, bool) {
 
 // HealVictims picks up to 32 rows that a member, or else a pending member,
 // misses although it is up, as after a network fault: moved to new rows they
-// have their full redundancy again, without a rebuild. Slots are appended to
-// dst.
+// have their full redundancy again, without a rebuild. Of rows that have lost
+// too much to be decoded it takes the pages whose own members still have them:
+// these are the last copies. Slots are appended to dst.
 func (l *Log) HealVictims(dst []Slot) []Slot {
 	for i := range l.groups {
 		g := &l.groups[i]
@@ -121,9 +127,9 @@ func (l *Log) HealVictims(dst []Slot) []Slot {
 			if g.nmissed[c] == 0 || up&(1<<c) == 0 {
 				continue
 			}
-			got, rows := l.hunt(i, dst, MaxBatchPages, func(row uint32) bool { return hasBit(g.missed[c], row%l.nrows) })
+			got, rows := l.huntPartly(i, dst, MaxBatchPages, true, func(row uint32) bool { return hasBit(g.missed[c], row%l.nrows) })
 			if rows > 0 {
-				return got // else none of them can be decoded now
+				return got // else nothing of them can be read now
 			}
 		}
 	}
@@ -136,7 +142,7 @@ func (l *Log) HealVictims(dst []Slot) []Slot {
 			if p.nmissed == 0 || !p.up {
 				continue
 			}
-			got, rows := l.hunt(i, dst, MaxBatchPages, func(row uint32) bool { return hasBit(p.missed, row%l.nrows) })
+			got, rows := l.huntPartly(i, dst, MaxBatchPages, true, func(row uint32) bool { return hasBit(p.missed, row%l.nrows) })
 			if rows > 0 {
 				return got
 			}
@@ -198,6 +204,12 @@ func (l *Log) Healable() bool {
 // to most rows that want accepts and that can be read now. It tells how many
 // rows these are.
 func (l *Log) hunt(group int, dst []Slot, most int, want func(row uint32) bool) ([]Slot, int) {
+	return l.huntPartly(group, dst, most, false, want)
+}
+
+// huntPartly is hunt that, with partly, also takes what can be read of rows that
+// cannot be decoded.
+func (l *Log) huntPartly(group int, dst []Slot, most int, partly bool, want func(row uint32) bool) ([]Slot, int) {
 	g := &l.groups[group]
 	rows := 0
 	i := g.scan
@@ -214,16 +226,27 @@ func (l *Log) hunt(group int, dst []Slot, most int, want func(row uint32) bool) 
 		if l.live[row] == 0 || !want(row) {
 			continue
 		}
-		if !l.CanDecode(l.Survivors(GroupID(group), at), l.FilledCols(GroupID(group), at)) {
+		have := l.Survivors(GroupID(group), at)
+		whole := l.CanDecode(have, l.FilledCols(GroupID(group), at))
+		if !whole && !partly {
 			continue
 		}
-		first := Slot(row) * Slot(l.g.K)
+		first, had, lost := Slot(row)*Slot(l.g.K), len(dst), false
 		for c := range l.g.K {
-			if l.isLive(first + Slot(c)) {
+			switch {
+			case !l.isLive(first + Slot(c)):
+			case whole || have&(1<<c) != 0:
 				dst = append(dst, first+Slot(c))
+			default:
+				lost = true
 			}
 		}
-		rows++
+		if lost && l.free <= l.reserve+uint64(len(l.live))*saveKeep/100 {
+			dst = dst[:had]
+		}
+		if len(dst) > had {
+			rows++
+		}
 	}
 	g.scan = i
 	return dst, rows

@@ -78,31 +78,18 @@ func (s *sim) crash() {
 	forgets := strict && s.forget1(after)
 	clean := strict && !forgets && len(s.ops) == 0 && s.log.Doomed() == 0 && !s.log.Limbo()
 	s.endLife(after)
-	for first := true; ; first = false {
-		s.newLog()
-		if s.recover() && (s.settleLog() || clean) {
-			break
-		}
-		if first && clean {
-			s.t.Fatalf("the recovery refuses, although every row in use can be read: %+v", s.state)
-		}
-		s.views, s.erasures, s.ops = nil, nil, nil
-		if !s.oneBack() {
-			s.t.Fatalf("the recovery refuses, although all members are there: %+v", s.state)
-		}
-	}
+	accepted := s.reopen(clean)
 	if rapid.IntRange(0, 3).Draw(s.t, "again") == 0 {
 		s.endLife(s.members) // at once
-		for s.newLog(); !s.recover() || !s.settleLog(); s.newLog() {
-			s.views, s.erasures, s.ops = nil, nil, nil
-			if !s.oneBack() {
-				s.t.Fatalf("the recovery refuses, although all members are there: %+v", s.state)
-			}
-		}
+		accepted = s.reopen(false) || accepted
 	}
 	s.useAll()
 	for p := range s.pages {
-		s.settle(PageNo(p))
+		if accepted {
+			s.accept(PageNo(p))
+		} else {
+			s.settle(PageNo(p))
+		}
 	}
 	for g := range s.pending {
 		for c, pd := range s.pending[g] {
@@ -115,6 +102,37 @@ func (s *sim) crash() {
 			}
 		}
 	}
+}
+
+// reopen starts the next life. A client that refuses to is given the members back
+// that are away, one by one. When all are there and it refuses still, since more
+// was lost than members can be, the loss is accepted; whole says that it must not.
+func (s *sim) reopen(whole bool) (accepted bool) {
+	for {
+		s.newLog()
+		if s.recover() && s.settleLog() {
+			return false
+		}
+		if whole {
+			s.t.Fatalf("the recovery refuses, although every row in use can be read: %+v", s.state)
+		}
+		s.views, s.erasures, s.ops = nil, nil, nil
+		if s.oneBack() {
+			continue
+		}
+		s.newLog()
+		s.recover()
+		if !s.settleLog() {
+			s.t.Fatalf("there is no room to move what is unsure: %+v", s.state)
+		}
+		return true
+	}
+}
+
+// accept takes page p as it is found: a loss was accepted.
+func (s *sim) accept(p PageNo) {
+	got, ok := s.read(p)
+	s.pages[p] = simPage{want: value{found: bytes.Clone(got)}, eio: !ok, any: !ok}
 }
 
 // forget1 has a member's memory turn to zeros under its server, sometimes, if the
@@ -363,11 +381,15 @@ func (s *sim) settle(p PageNo) {
 // decide holds page p to what it reads as from now on.
 func (s *sim) decide(p PageNo, got []byte) {
 	pg := &s.pages[p]
+	if pg.any {
+		*pg = simPage{want: value{found: bytes.Clone(got)}, busy: pg.busy}
+		return
+	}
 	for _, v := range append(pg.maybe, pg.want) {
 		if bytes.Equal(got, s.content(p, v)) {
 			*pg = simPage{want: v, busy: pg.busy}
 			return
 		}
 	}
-	s.t.Fatalf("page %d reads neither as %+v nor as any of %+v after recovery: %s", p, pg.want, pg.maybe, s.where(p)+s.dump(p))
+	s.t.Fatalf("page %d reads neither as %+v nor as any of %+v after recovery: %s", p, pg.want, pg.maybe, s.where(p))
 }

@@ -55,6 +55,7 @@ type value struct {
 	stored  bool
 	fill    byte   // !stored
 	version uint64 // stored
+	found   []byte // not nil: whatever was found when a loss was accepted
 }
 
 type simPage struct {
@@ -62,6 +63,7 @@ type simPage struct {
 	maybe []value // unanswered writes since: a recovery may bring them back
 	busy  bool    // a page-out or a trim of it is in flight
 	eio   bool    // a recovery could not decide
+	any   bool    // the loss of it was accepted: it may be anything
 }
 
 // simOp is a batch in flight.
@@ -153,6 +155,9 @@ func (s *sim) newLog() {
 
 // content is what page p reads as when it has value v.
 func (s *sim) content(p PageNo, v value) []byte {
+	if v.found != nil {
+		return v.found
+	}
 	b := make([]byte, PageSize)
 	if !v.stored {
 		for i := range b {

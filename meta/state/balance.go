@@ -112,7 +112,7 @@ func (p *healing) loads() []*load {
 		byID[c.ID] = l
 	}
 	for _, v := range p.s.SortedVolumes() {
-		if v.Kind != raid.LayoutLog && v.LastLease != 0 {
+		if v.Kind != raid.LayoutLog && !v.fresh() {
 			continue
 		}
 		for g, group := range v.Groups {
@@ -151,7 +151,7 @@ func (p *healing) moveOne(loads []*load) bool {
 				break
 			}
 			for i, st := range from.seats {
-				fresh := st.v.LastLease == 0
+				fresh := st.v.fresh()
 				if !fresh && p.c.Rebuilding > 0 && p.filling[st.v.ID] >= p.c.Rebuilding {
 					continue
 				}

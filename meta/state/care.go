@@ -20,8 +20,8 @@ func (s *State) NoCare(v *Volume) string {
 	switch {
 	case v.Kind != raid.LayoutLog || v.Geometry.M == 0:
 		return "it has no redundancy"
-	case v.LastLease == 0:
-		return "nobody ever attached it"
+	case v.Unopened:
+		return "nobody ever opened it"
 	}
 	filling, away := false, false
 	for g, group := range v.Groups {

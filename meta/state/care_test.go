@@ -11,7 +11,7 @@ import (
 	"dmps/raid"
 )
 
-// careCluster is a volume of 4+2 over eight servers that was attached once.
+// careCluster is a volume of 4+2 over eight servers that a client has opened once.
 func careCluster(t *testing.T) (*State, func(Command) (any, error)) {
 	t.Helper()
 	s := New()
@@ -35,6 +35,7 @@ func careCluster(t *testing.T) (*State, func(Command) (any, error)) {
 	}
 	must(Command{CreateVolume: &CreateVolume{Name: "v", Pages: 3000, Geometry: raid.Geometry{K: 4, M: 2}, ChunkSlots: 256}})
 	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	must(Command{PutReport: &PutReport{Volume: 1, Epoch: 1, Report: Report{State: Healthy}}})
 	must(Command{Detach: &Detach{Volume: 1, Epoch: 1}})
 	return s, do
 }
@@ -153,7 +154,11 @@ func TestCareLeases(t *testing.T) {
 			if rapid.Bool().Draw(t, "expired") {
 				expired = before.Epoch
 			}
-			switch rapid.IntRange(0, 6).Draw(t, "step") {
+			switch rapid.IntRange(0, 7).Draw(t, "step") {
+			case 7:
+				if v.Lease != nil {
+					h.do(Command{PutReport: &PutReport{Volume: 1, Epoch: v.Lease.Epoch, Report: Report{State: Healthy}}})
+				}
 			case 0, 1: // a user
 				name := rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "user")
 				c := Command{Attach: &Attach{Name: "v", Holder: name, Expired: expired, Takeover: rapid.Bool().Draw(t, "takeover")}, Now: 1}

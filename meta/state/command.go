@@ -119,7 +119,7 @@ type Attach struct {
 type Attached struct {
 	Volume raid.VolumeID
 	Epoch  raid.Epoch // of the lease
-	First  bool       // nobody had a lease before this one
+	First  bool       // no client has said that it opened it
 }
 
 // Detach gives a lease back. A lease that was given back already is no error.
@@ -128,7 +128,8 @@ type Detach struct {
 	Epoch  raid.Epoch    `json:"epoch"`
 }
 
-// PutReport keeps what a client says of its volume.
+// PutReport keeps what a client says of its volume, the first time that it has
+// opened it.
 type PutReport struct {
 	Volume raid.VolumeID `json:"volume"`
 	Epoch  raid.Epoch    `json:"epoch"`

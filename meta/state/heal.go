@@ -24,7 +24,7 @@ import (
 // still count (Group.Pending). So are some of servers that are short of memory
 // (shortage.go).
 //
-// Nobody has anything in a volume that was never attached: there, a new member
+// Nobody has anything in a volume that no client has opened: there, a new member
 // is in sync from the beginning.
 
 // step is one change of a healing plan.
@@ -261,7 +261,7 @@ func (p *healing) replaceable(a ailing) (cols []int) {
 		}
 	}
 	switch {
-	case a.v.LastLease == 0 || sources >= k:
+	case a.v.fresh() || sources >= k:
 		return a.cols
 	case !group.bereft(k):
 		p.hold(a.v, len(a.cols), "group %d: %d of the %d members that are needed to rebuild are there: it waits for the servers that are down", a.group, sources, k)
@@ -284,7 +284,7 @@ func (p *healing) replaceable(a ailing) (cols []int) {
 // replace plans new members for a group.
 func (p *healing) replace(a ailing) {
 	group := a.v.Groups[a.group]
-	fresh := a.v.LastLease == 0
+	fresh := a.v.fresh()
 	unlimited := fresh || group.bereft(a.v.Geometry.K) // nothing is pulled for them
 	seats := p.seatsOf(group)
 	for _, col := range p.replaceable(a) {
@@ -317,7 +317,7 @@ func (p *healing) replace(a ailing) {
 // move plans pending members for members whose servers are drained.
 func (p *healing) move(a ailing) {
 	group := a.v.Groups[a.group]
-	fresh := a.v.LastLease == 0
+	fresh := a.v.fresh()
 	if a.v.Kind != raid.LayoutLog && !fresh {
 		p.hold(a.v, len(a.cols), "layout %v cannot be moved off a server: delete the volume", a.v.Kind)
 		return
@@ -411,7 +411,7 @@ func (s *State) take(st step) {
 	v, group := st.v, st.v.Groups[st.group]
 	ref := ChunkRef{Volume: v.ID, Group: raid.GroupID(st.group), Col: raid.Col(st.col)}
 	at, pending := group.pending(st.col)
-	fresh := v.LastLease == 0
+	fresh := v.fresh()
 	switch st.kind {
 	case stepCancel:
 		s.cancelPending(v, st.group, at)

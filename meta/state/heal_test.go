@@ -152,7 +152,7 @@ func checkHeal(t *rapid.T, s *State, c *Heal, next raid.ChunkID, before map[Grou
 				if sv.State != ServerUp || sv.emptying() || sv.Reserved > sv.MemoryTotal {
 					t.Fatalf("%s: a new member on server %+v", at, sv)
 				}
-				if (v.LastLease == 0) != (m.State == raid.MemberInSync) {
+				if v.fresh() != (m.State == raid.MemberInSync) {
 					t.Fatalf("%s: a new member is %v, last lease %d", at, m.State, v.LastLease)
 				}
 				apartFrom := func(c int, o Member) {

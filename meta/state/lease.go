@@ -21,7 +21,6 @@ func (s *State) attach(c *Attach) (any, *Refusal) {
 	case l != nil && !l.Care && l.Holder != c.Holder && l.Epoch != c.Expired && !c.Takeover:
 		return nil, inUse(v)
 	}
-	first := v.LastLease == 0
 	switch l := v.Lease; {
 	case c.Care:
 		s.note(Event{Kind: EventCareBegan, Volume: v.Name}, "%s rebuilds volume %s, which nobody has attached", c.Holder, v.Name)
@@ -40,7 +39,7 @@ func (s *State) attach(c *Attach) (any, *Refusal) {
 	v.LastLease = v.Epoch
 	v.Lease = &Lease{Holder: c.Holder, Epoch: v.Epoch, Admin: c.Admin, Care: c.Care}
 	s.touchVolume(v.ID)
-	return Attached{Volume: v.ID, Epoch: v.Epoch, First: first}, nil
+	return Attached{Volume: v.ID, Epoch: v.Epoch, First: v.Unopened}, nil
 }
 
 func inUse(v *Volume) *Refusal {
@@ -84,6 +83,7 @@ func (s *State) putReport(c *PutReport) *Refusal {
 		r.LastScrub = v.Report.LastScrub // this client does not know
 	}
 	v.Report = &r
+	v.Unopened = false // a client reports what it has opened
 	s.touchVolume(v.ID)
 	return nil
 }

@@ -31,9 +31,9 @@ func (s *State) Recover(now int64, why string) {
 	s.NextChunk += recoverChunks
 	s.touched.Root = true
 	for _, v := range s.SortedVolumes() {
-		v.Untouched = v.Untouched || v.LastLease == 0
+		v.Untouched = v.Untouched || v.Unopened
 		v.Epoch += recoverEpochs
-		v.LastLease = v.Epoch // somebody may have written: nobody is the first again
+		v.LastLease, v.Unopened = v.Epoch, false // somebody may have written: nobody is the first again
 		v.Lease = nil
 		s.newVersion(v)
 	}

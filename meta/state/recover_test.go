@@ -14,6 +14,7 @@ func TestRecover(t *testing.T) {
 	v := create(t, s, CreateVolume{Name: "v", Pages: 1000, Geometry: geo})
 	fresh := create(t, s, CreateVolume{Name: "fresh", Pages: 1000, Geometry: geo})
 	must(t, s, &Command{Attach: &Attach{Name: "v", Holder: "a"}})
+	must(t, s, &Command{PutReport: &PutReport{Volume: v.ID, Epoch: 1, Report: Report{State: Healthy}}})
 	must(t, s, &Command{SetServer: &SetServer{ID: "s06", Incarnation: 1, State: ServerDown}})
 	epoch, chunk, volume, version, event := v.Epoch, s.NextChunk, s.NextVolume, v.Version, s.LastEvent()
 	s.Recover(99, "in a test")

@@ -194,7 +194,7 @@ func (s *State) Losses(id raid.ServerID) []Loss {
 				continue
 			}
 			l.Members++
-			if v.LastLease == 0 {
+			if v.fresh() {
 				continue // nobody wrote anything
 			}
 			l.RedundancyLeft = min(l.RedundancyLeft, others-v.Geometry.K)

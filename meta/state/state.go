@@ -151,12 +151,16 @@ type Volume struct {
 	LastLease  raid.Epoch      `json:"last_lease"`  // epoch of the newest lease; 0: never attached. <= Epoch
 	Lease      *Lease          `json:"lease,omitempty"`
 	Report     *Report         `json:"report,omitempty"`    // of the newest lease that reported
-	Untouched  bool            `json:"untouched,omitempty"` // nobody had attached it when the state was recovered
+	Unopened   bool            `json:"unopened,omitempty"`  // no client has said that it opened it: nothing was ever written
+	Untouched  bool            `json:"untouched,omitempty"` // nobody had opened it when the state was recovered
 	Behind     uint64          `json:"behind,omitempty"`    // Version when members in sync last fell behind. <= Version
 	Stuck      *Stuck          `json:"stuck,omitempty"`     // nil: all that is to be replaced is, or will be
 
 	Groups []*Group `json:"-"` // stored by themselves
 }
+
+// fresh reports whether nobody has anything in the volume, and nobody is about to.
+func (v *Volume) fresh() bool { return v.Unopened && v.Lease == nil }
 
 // chunkBytes is the memory that one chunk of column c takes of a server.
 func (v *Volume) chunkBytes(c int) uint64 {
@@ -250,6 +254,7 @@ func (s *State) complete() {
 	}
 	for _, v := range s.Volumes {
 		v.Version = max(v.Version, 1)
+		v.Unopened = v.Unopened || v.LastLease == 0
 		for _, g := range v.Groups {
 			if g.Since == 0 && !g.whole() {
 				g.Since = unknown

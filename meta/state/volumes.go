@@ -17,7 +17,7 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 	v := &Volume{
 		Name: req.Name, Kind: req.Kind, Geometry: req.Geometry, Pages: req.Pages,
 		MinAck: req.MinAck, TargetFill: req.TargetFill, Domain: req.Domain, PlacedBy: req.Domain,
-		Created: req.Now, Request: req.Request, Version: 1,
+		Created: req.Now, Request: req.Request, Version: 1, Unopened: true,
 	}
 	var groups [][]raid.ServerID
 	var refusal *Refusal
