@@ -18,6 +18,7 @@ var (
 	durationFlag = flag.Duration("crashloop.duration", 0, "run new seeds for so long, one line a run")
 	geometryFlag = flag.String("crashloop.geometry", "", "only this one, such as rs:4+2")
 	skipFlag     = flag.String("crashloop.skip", "", "kinds that are not judged, such as early,error")
+	withoutFlag  = flag.String("crashloop.without", "", "kinds of moves that do not happen, such as takeover,swapped")
 	keepFlag     = flag.Bool("crashloop.keep", false, "go on after a failure")
 	logFlag      = flag.Bool("crashloop.log", false, "show what happened, also when all is well")
 )
@@ -42,6 +43,9 @@ func once(t *testing.T, seed uint64) bool {
 	cfg := Config{Geometry: g}
 	for k := range strings.SplitSeq(*skipFlag, ",") {
 		cfg.Skip = append(cfg.Skip, Kind(k))
+	}
+	for m := range strings.SplitSeq(*withoutFlag, ",") {
+		cfg.Without = append(cfg.Without, Move(m))
 	}
 	fmt.Printf("seed %d %v: ", seed, g) // first: a client that panics takes the test with it
 	begin := time.Now()

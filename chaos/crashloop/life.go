@@ -48,7 +48,7 @@ func (r *run) one() {
 		}
 		r.move(l)
 	}
-	if !l.w.crashed() && r.geo.M > 0 && r.r.IntN(6) == 0 {
+	if !l.w.crashed() && r.geo.M > 0 && r.r.IntN(6) == 0 && r.may(Takeovers) {
 		if l = r.takeover(l); l == nil {
 			return
 		}
@@ -101,8 +101,14 @@ func (r *run) refused(l *life, err error) {
 func (r *run) disturb(l *life) {
 	switch r.r.IntN(8) {
 	case 0, 1: // it crashes again
+		if !r.may(Recrash) {
+			return
+		}
 		l.w.crashAt.Store(1 + r.r.Int64N(60))
 	case 2: // servers fall silent, and come back when the client is about to give up
+		if !r.may(Hushes) {
+			return
+		}
 		var bs []*box
 		for _, b := range r.boxes {
 			if !r.away[b] && (r.r.IntN(2) == 0 || len(r.boxes) == 1) && (r.r.IntN(2) == 0 || r.mayAway(b)) {
@@ -136,7 +142,9 @@ func (r *run) move(l *life) {
 	case 3:
 		r.back(slices.Clone(r.boxes)...)
 	case 4:
-		r.blackout(l)
+		if r.may(Blackouts) {
+			r.blackout(l)
+		}
 	case 5:
 		r.harm()
 	case 6:
@@ -144,6 +152,9 @@ func (r *run) move(l *life) {
 	case 7:
 		r.replace()
 	case 8:
+		if !r.may(Storms) {
+			return
+		}
 		r.log("a storm of reads")
 		l.storm(24)
 		if r.geo.M > 1 && r.r.IntN(2) == 0 {
@@ -164,7 +175,7 @@ func (r *run) move(l *life) {
 // blackout cuts any number of servers off for a time that may be longer than the
 // patience. They keep what they hold.
 func (r *run) blackout(l *life) {
-	m := []gateMode{gateSilent, gateDown, gateRefuse}[r.r.IntN(3)]
+	m := r.aways()
 	var bs []*box
 	for _, b := range r.boxes {
 		if !r.away[b] && (r.r.IntN(2) == 0 || len(r.boxes) == 1) {

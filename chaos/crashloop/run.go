@@ -37,11 +37,30 @@ const (
 	Crash   Kind = "crash"   // the client panicked
 )
 
+// Move is a kind of what happens to clients and servers.
+type Move string
+
+const (
+	Away      Move = "away"     // up to M servers are out, and others later
+	Blackouts Move = "blackout" // any number is, for a while
+	Refusing  Move = "refusing" // those out refuse connections
+	Hushes    Move = "hush"     // servers fall silent while a volume is opened
+	Recrash   Move = "recrash"  // the client crashes while a volume is opened
+	Takeovers Move = "takeover" // another client takes the volume over
+	Storms    Move = "storm"    // everything is read many times at once
+	Losses    Move = "loss"     // servers come back empty, or are given up
+	Zeroed    Move = "zeroed"   // memory, or its headers, turns to zeros
+	Swapped   Move = "swapped"  // slots change places
+	Flipped   Move = "flipped"  // bytes change
+	Rewound   Move = "rewound"  // memory is as it was before
+)
+
 // Config is what a run does besides what its seed says.
 type Config struct {
 	Geometry raid.Geometry
 	Lives    int    // most clients, one after another; 0: 8
 	Skip     []Kind // what is not judged
+	Without  []Move // what does not happen
 }
 
 // Result is how a run went.
@@ -153,7 +172,7 @@ func (r *run) setUp() error {
 	rows := (r.pages*[]int{115, 130, 160}[r.r.IntN(3)]/100+r.geo.K*groups-1)/(r.geo.K*groups) + 12
 	chunk := int64(rows)*(raid.PageSize+raid.MaxHeaderSize) + raid.PageSize
 	for i := range n {
-		b, err := newBox(&r.net, fmt.Sprint("s", i), 8*int64(groups)*chunk)
+		b, err := newBox(&r.net, fmt.Sprint("s", i), 5*int64(groups)*chunk)
 		if err != nil {
 			return err
 		}
@@ -296,9 +315,21 @@ func (r *run) mayHarm(b *box) bool {
 	return n <= r.geo.M
 }
 
+// may reports whether a kind of move happens at all.
+func (r *run) may(m Move) bool { return !slices.Contains(r.cfg.Without, m) }
+
+// aways chooses how servers are out.
+func (r *run) aways() gateMode {
+	m := []gateMode{gateSilent, gateSilent, gateDown, gateDown, gateRefuse}[r.r.IntN(5)]
+	if m == gateRefuse && !r.may(Refusing) {
+		return gateDown
+	}
+	return m
+}
+
 // cut cuts a server off.
 func (r *run) cut(b *box) {
-	m := []gateMode{gateSilent, gateDown, gateDown, gateRefuse}[r.r.IntN(4)]
+	m := r.aways()
 	r.log("%s is %v", b.addr, m)
 	r.res.Faults++
 	r.mu.Lock()
@@ -329,7 +360,7 @@ func (r *run) shuffle() {
 			r.back(b)
 		}
 	}
-	if r.geo.M == 0 || r.r.IntN(4) == 0 {
+	if r.geo.M == 0 || r.r.IntN(4) == 0 || !r.may(Away) {
 		return
 	}
 	for range r.r.IntN(r.geo.M + 1) {
@@ -348,7 +379,9 @@ func (r *run) harm() {
 		return
 	}
 	chunks := r.meta.chunks(raid.ServerID(b.addr))
-	if len(chunks) == 0 {
+	how := r.r.IntN(8)
+	l := lie(r.r.IntN(int(lies)))
+	if len(chunks) == 0 || how < 2 && !r.may(Losses) || how >= 2 && !r.may(l.move()) {
 		return
 	}
 	r.res.Faults++
@@ -356,7 +389,7 @@ func (r *run) harm() {
 	r.harmed[b] = true
 	r.mu.Unlock()
 	r.soil(b)
-	switch r.r.IntN(8) {
+	switch how {
 	case 0:
 		r.log("%s comes back empty", b.addr)
 		if err := b.restart(); err != nil {
@@ -370,15 +403,10 @@ func (r *run) harm() {
 		r.log("%s is given up", b.addr)
 		r.meta.lose(raid.ServerID(b.addr))
 	default:
-		r.lie(b, chunks)
-	}
-}
-
-func (r *run) lie(b *box, chunks []raid.ChunkID) {
-	l := lie(r.r.IntN(int(lies)))
-	for _, c := range chunks {
-		if b.tell(l, c, r.r) {
-			r.log("%s, chunk %d: %v", b.addr, c, l)
+		for _, c := range chunks {
+			if b.tell(l, c, r.r) {
+				r.log("%s, chunk %d: %v", b.addr, c, l)
+			}
 		}
 	}
 }
@@ -466,7 +494,7 @@ func (r *run) launch(l *life, calm bool) error {
 	defer l.w.quiet()
 	v, err := client.Open(ctx, client.Config{
 		Layout: layout, Lease: client.Lease{TTL: leaseTTL, Renew: leaseRenew}, Meta: &holder{r.meta, l.w, l.meta}, Dialer: l.w,
-		ArenaBytes: 1 << 20, AllowSwappable: true, Logger: r.logger(l.n),
+		ArenaBytes: []int64{1 << 20, 1 << 20, 4 << 20}[r.r.IntN(3)], MaxOp: 1<<20/raid.PageSize + 1, AllowSwappable: true, Logger: r.logger(l.n),
 		HardDeadline: time.Second, Patience: patience, DialTimeout: 500 * time.Millisecond,
 	})
 	l.v = v

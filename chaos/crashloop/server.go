@@ -187,6 +187,19 @@ func (l lie) String() string {
 	return [...]string{"memory turns to zeros", "headers turn to zeros", "slots change places", "neighbouring slots change places", "bytes change", "memory as it was before", "slots as they were before"}[l]
 }
 
+// move is the kind of move that a lie is.
+func (l lie) move() Move {
+	switch l {
+	case lieZeros, lieHeaders:
+		return Zeroed
+	case lieSwap, lieNeighbour:
+		return Swapped
+	case lieFlip:
+		return Flipped
+	}
+	return Rewound
+}
+
 // tell makes a chunk lie. It reports false when nothing changed.
 func (b *box) tell(l lie, chunk raid.ChunkID, r *rand.Rand) (done bool) {
 	var old *snapshot
