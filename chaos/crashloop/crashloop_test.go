@@ -15,6 +15,7 @@ import (
 var (
 	seedFlag     = flag.Uint64("crashloop.seed", 0, "first seed; 0: the fixed ones, and a new one")
 	runsFlag     = flag.Int("crashloop.runs", 1, "how many seeds, from -crashloop.seed on")
+	timesFlag    = flag.Int("crashloop.times", 1, "how often each of them: what goroutines do differs from time to time")
 	durationFlag = flag.Duration("crashloop.duration", 0, "run new seeds for so long, one line a run")
 	geometryFlag = flag.String("crashloop.geometry", "", "only this one, such as rs:4+2")
 	skipFlag     = flag.String("crashloop.skip", "", "kinds that are not judged, such as early,error")
@@ -72,8 +73,8 @@ func TestCrashLoop(t *testing.T) {
 			}
 		}
 	case *seedFlag != 0:
-		for i := range *runsFlag {
-			if !once(t, *seedFlag+uint64(i)) && !*keepFlag {
+		for i := range *runsFlag * *timesFlag {
+			if !once(t, *seedFlag+uint64(i / *timesFlag)) && !*keepFlag {
 				return
 			}
 		}

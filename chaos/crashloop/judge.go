@@ -200,20 +200,6 @@ func (j *judge) settle() {
 	}
 }
 
-// failed lists the pages of the newest ops that failed.
-func (j *judge) failed() (pages []int) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for _, o := range j.ops[max(0, len(j.ops)-12):] {
-		if !o.answered && len(pages) < 64 {
-			for c := o.first; c < o.first+cell(o.n); c += cellsPerPage {
-				pages = append(pages, c.page())
-			}
-		}
-	}
-	return pages
-}
-
 func (o *op) String() string {
 	how := "answered"
 	switch {

@@ -158,6 +158,16 @@ func (m *metadata) whole() bool {
 	return whole
 }
 
+// group lists the addresses of a group's members.
+func (m *metadata) group(i int) (l []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, x := range m.layout.Groups[i].Members {
+		l = append(l, x.Addr)
+	}
+	return l
+}
+
 // chunks lists the chunks that a server has of the volume.
 func (m *metadata) chunks(id raid.ServerID) (l []raid.ChunkID) {
 	m.mu.Lock()

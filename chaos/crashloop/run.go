@@ -48,6 +48,7 @@ const (
 	Recrash   Move = "recrash"  // the client crashes while a volume is opened
 	Takeovers Move = "takeover" // another client takes the volume over
 	Storms    Move = "storm"    // everything is read many times at once
+	HoleReads Move = "holes"    // what is zero is read while the volume is closed
 	Losses    Move = "loss"     // servers come back empty, or are given up
 	Zeroed    Move = "zeroed"   // memory, or its headers, turns to zeros
 	Swapped   Move = "swapped"  // slots change places
@@ -169,7 +170,7 @@ func (r *run) setUp() error {
 		r.pages *= 3
 	}
 	groups := 1 + r.r.IntN(3)
-	rows := (r.pages*[]int{115, 130, 160}[r.r.IntN(3)]/100+r.geo.K*groups-1)/(r.geo.K*groups) + 12
+	rows := (r.pages*[]int{125, 150, 200}[r.r.IntN(3)]/100+r.geo.K*groups-1)/(r.geo.K*groups) + 12
 	chunk := int64(rows)*(raid.PageSize+raid.MaxHeaderSize) + raid.PageSize
 	for i := range n {
 		b, err := newBox(&r.net, fmt.Sprint("s", i), 5*int64(groups)*chunk)
@@ -328,8 +329,9 @@ func (r *run) aways() gateMode {
 }
 
 // cut cuts a server off.
-func (r *run) cut(b *box) {
-	m := r.aways()
+func (r *run) cut(b *box) { r.cutBy(b, r.aways()) }
+
+func (r *run) cutBy(b *box, m gateMode) {
 	r.log("%s is %v", b.addr, m)
 	r.res.Faults++
 	r.mu.Lock()
@@ -384,11 +386,7 @@ func (r *run) harm() {
 	if len(chunks) == 0 || how < 2 && !r.may(Losses) || how >= 2 && !r.may(l.move()) {
 		return
 	}
-	r.res.Faults++
-	r.mu.Lock()
-	r.harmed[b] = true
-	r.mu.Unlock()
-	r.soil(b)
+	r.mark(b)
 	switch how {
 	case 0:
 		r.log("%s comes back empty", b.addr)
@@ -400,8 +398,7 @@ func (r *run) harm() {
 			r.meta.lose(raid.ServerID(b.addr))
 		}
 	case 1:
-		r.log("%s is given up", b.addr)
-		r.meta.lose(raid.ServerID(b.addr))
+		r.giveUp(b)
 	default:
 		for _, c := range chunks {
 			if b.tell(l, c, r.r) {
@@ -409,6 +406,21 @@ func (r *run) harm() {
 			}
 		}
 	}
+}
+
+// mark notes that a server is harmed.
+func (r *run) mark(b *box) {
+	r.res.Faults++
+	r.mu.Lock()
+	r.harmed[b] = true
+	r.mu.Unlock()
+	r.soil(b)
+}
+
+// giveUp has the metadata service lose a server that clients may reach.
+func (r *run) giveUp(b *box) {
+	r.log("%s is given up", b.addr)
+	r.meta.lose(raid.ServerID(b.addr))
 }
 
 // snap remembers what some server holds.
@@ -494,7 +506,7 @@ func (r *run) launch(l *life, calm bool) error {
 	defer l.w.quiet()
 	v, err := client.Open(ctx, client.Config{
 		Layout: layout, Lease: client.Lease{TTL: leaseTTL, Renew: leaseRenew}, Meta: &holder{r.meta, l.w, l.meta}, Dialer: l.w,
-		ArenaBytes: []int64{1 << 20, 1 << 20, 4 << 20}[r.r.IntN(3)], MaxOp: 1<<20/raid.PageSize + 1, AllowSwappable: true, Logger: r.logger(l.n),
+		ArenaBytes: []int64{1 << 20, 1 << 20, 1 << 20, 4 << 20, 8 << 20}[r.r.IntN(5)], MaxOp: 1<<20/raid.PageSize + 1, AllowSwappable: true, Logger: r.logger(l.n),
 		HardDeadline: time.Second, Patience: patience, DialTimeout: 500 * time.Millisecond,
 	})
 	l.v = v

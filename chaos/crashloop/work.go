@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,7 @@ type style struct {
 	name                                         string
 	workers, page, many, part, fill, trim, reads int
 	think                                        time.Duration // most between two ops
+	undo                                         bool          // only pages of ops that failed, and zeros
 }
 
 var styles = []style{
@@ -43,6 +45,10 @@ var styles = []style{
 	{name: "zeros", workers: 2, page: 2, part: 1, trim: 4, fill: 4, reads: 2},
 	{name: "readers", workers: 4, page: 1, many: 1, part: 1, trim: 1, fill: 1, reads: 10, think: time.Millisecond},
 }
+
+// undo is what a life does that begins by zeroing and trimming what an op before it
+// failed to write.
+var undo = style{name: "zeros over what failed", workers: 1, fill: 3, trim: 3, undo: true}
 
 // start lets workers do n ops each.
 func (l *life) start(n int) {
@@ -65,7 +71,7 @@ func (l *life) pick(r *rand.Rand) int {
 	failed := l.failed
 	l.mu.Unlock()
 	switch {
-	case len(failed) > 0 && r.IntN(3) == 0:
+	case len(failed) > 0 && (l.style.undo || r.IntN(3) == 0):
 		return failed[r.IntN(len(failed))]
 	case r.IntN(2) == 0:
 		return r.IntN(min(8, l.pages))
@@ -91,6 +97,8 @@ func (l *life) one(r *rand.Rand) {
 		l.write(first+cell(from), 1+r.IntN(min(2*cellsPerPage, l.pages*cellsPerPage-int(first)-from)), 0, true)
 	case under(s.fill):
 		switch {
+		case l.style.undo:
+			l.write(first, cellsPerPage, 0, false)
 		case r.IntN(3) == 0:
 			l.zero(first+cell(r.IntN(cellsPerPage)), r, n)
 		case r.IntN(2) == 0:
@@ -141,8 +149,19 @@ func (l *life) zero(first cell, r *rand.Rand, pages int) {
 func (l *life) finish(o *op, began time.Time, err error) {
 	l.judge.end(o, err == nil && !l.w.crashed())
 	if err != nil {
+		l.noteFailed(o)
 		l.judgeError(o.what, o.begin, began, -1, err)
 	}
+}
+
+// noteFailed remembers the pages of an op that failed.
+func (l *life) noteFailed(o *op) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := o.first; c < o.first+cell(o.n); c += cellsPerPage {
+		l.failed = append(l.failed, c.page())
+	}
+	l.failed = l.failed[max(0, len(l.failed)-32):]
 }
 
 // read reads pages and has them judged.
@@ -199,12 +218,55 @@ func (l *life) audit() {
 	}
 }
 
-// storm reads everything many times at once.
-func (l *life) storm(readers int) {
-	for range readers {
+// readHoles reads where nothing is stored until the volume is closed. Reads of
+// anything else would hold buffers, and Close says that it cannot end then.
+func (l *life) readHoles() {
+	var off, n, at int64
+	for _, e := range l.v.Extents(0, int64(l.pages)*raid.PageSize, l.pages, nil) {
+		if e.Hole && e.Len > n {
+			off, n = at, e.Len
+		}
+		at += e.Len
+	}
+	for range 3 {
+		if n == 0 {
+			return
+		}
 		l.wg.Go(func() {
-			if !l.stop.Load() {
-				l.read(0, l.pages)
+			debug.SetPanicOnFault(true)
+			defer func() {
+				if p := recover(); p != nil {
+					l.fail(Crash, "life %d: reading a hole while the volume is closed: %v", l.n, p)
+				}
+			}()
+			b := make([]byte, n)
+			for {
+				if _, err := l.v.ReadAt(b, off); err != nil {
+					return
+				}
+			}
+		})
+	}
+}
+
+// storm reads many pages many times at once, again and again for a time.
+func (l *life) storm(readers int, d time.Duration) {
+	end := time.Now().Add(d)
+	n := min(l.pages, 64)
+	for i := range readers {
+		r := rand.New(rand.NewPCG(l.seed, uint64(l.n)<<8|uint64(i)|1<<33))
+		l.wg.Go(func() {
+			b := make([]byte, n*raid.PageSize)
+			for k := 0; !l.stop.Load() && !l.w.crashed(); k++ {
+				if p := r.IntN(l.pages - n + 1); k%8 == 0 {
+					l.read(cell(p*cellsPerPage), n)
+				} else {
+					_, _ = l.v.ReadAt(b, int64(p)*raid.PageSize) // only for the load
+				}
+				if !time.Now().Before(end) {
+					return
+				}
+				time.Sleep(time.Duration(r.Int64N(int64(time.Millisecond))))
 			}
 		})
 	}
