@@ -17,6 +17,7 @@ type Config struct {
 	Dialer transport.Dialer
 
 	ArenaBytes     int64 // page buffers for requests in flight; 0: 64 MiB
+	MaxOp          int   // pages of the largest request: the arena has room for it; 0 and above MaxOpPages: MaxOpPages
 	NoFrontEnd     bool  // nobody reads or writes, the volume is only looked after: ArenaBytes does not count
 	AllowSwappable bool  // go on when the buffers cannot be locked
 
@@ -83,6 +84,9 @@ func (c *Config) fill() error {
 	if c.ArenaBytes <= 0 {
 		c.ArenaBytes = 64 << 20
 	}
+	if c.MaxOp <= 0 || c.MaxOp > MaxOpPages {
+		c.MaxOp = MaxOpPages
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -120,7 +124,7 @@ func (c *Config) userBufs() int {
 		return 1 // a pool is never empty
 	}
 	n := int(c.ArenaBytes / raid.PageSize)
-	return max(n, MaxOpPages) // any single request can be served
+	return max(n, c.MaxOp) // any single request can be served
 }
 
 // Buffers for the client's own work. What waits for one kind of it may need

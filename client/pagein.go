@@ -36,7 +36,7 @@ func (v *Volume) startRead(op *Op) {
 		v.unlock(a)
 		return
 	}
-	if n > MaxOpPages {
+	if n > min(MaxOpPages, v.user.size) { // no buffers would ever do
 		v.answer(op, fmt.Errorf("read of %d bytes: %w", op.Len, ErrRange))
 		return
 	}
