@@ -53,6 +53,12 @@ check: ## formatting, go vet, staticcheck, import rules, documentation
 e2e: build ## end-to-end tests with real processes and NBD clients (DMPS_E2E=1: missing tools fail instead of skip)
 	DMPS_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m ./chaos/e2e/...
 
+# Every choice of servers that are out while single pages are written, and of those
+# that are out when they are read; some ten minutes.
+.PHONY: degraded
+degraded: build ## single pages written while servers are out, read while others are: every choice, real processes
+	DMPS_BIN=$(CURDIR)/$(BIN) DMPS_E2E_DEGRADED=all $(GO) test -v -count=1 -timeout 60m -run '^TestDegradedSinglePages$$' ./chaos/e2e
+
 # Which plan, and for how long; see docs/chaos.md. Without a seed a new one is taken.
 SEED     ?=
 DURATION ?= 5m
