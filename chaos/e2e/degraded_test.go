@@ -24,8 +24,8 @@ import (
 )
 
 // everyChoice has all choices of who is out tried, which takes a quarter of an hour,
-// instead of some: `make degraded`.
-var everyChoice = os.Getenv("DMPS_E2E_DEGRADED") == "all"
+// instead of some, and takeovers again and again: `make degraded`.
+var everyChoice = os.Getenv("DMPS_E2E_CHOICES") == "all"
 
 // Of the tests on clusters that have no server to spare.
 const (

@@ -36,8 +36,11 @@ const ours = "dmps-"
 // subnet is that of every Net: their switches are not connected.
 const subnet = "10.77.0."
 
-// Possible says why namespaces cannot be had here, or nil. It makes one to see.
-func Possible() error {
+// Possible says why namespaces cannot be had here, or nil. It makes one to see,
+// once.
+var Possible = sync.OnceValue(possible)
+
+func possible() error {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces need root")
 	}
