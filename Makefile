@@ -53,6 +53,12 @@ check: ## formatting, go vet, staticcheck, import rules, documentation
 e2e: build ## end-to-end tests with real processes and NBD clients (DMPS_E2E=1: missing tools fail instead of skip)
 	DMPS_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m ./chaos/e2e/...
 
+# Every choice of servers that are out while single pages are written, and of those
+# that are out when they are read; and takeovers again and again. Some fifteen minutes.
+.PHONY: degraded
+degraded: build ## all choices of who is out while single pages are written, and who when they are read; takeovers beside partitions
+	DMPS_BIN=$(CURDIR)/$(BIN) DMPS_E2E_CHOICES=all $(GO) test -v -count=1 -timeout 60m -run '^(TestDegradedSinglePages|TestTakeoverBesidePartition)$$' ./chaos/e2e
+
 # Which plan, and for how long; see docs/chaos.md. Without a seed a new one is taken.
 SEED     ?=
 DURATION ?= 5m

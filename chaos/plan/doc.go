@@ -10,8 +10,9 @@
 // The budget: between two heals at most Bear different servers are touched by
 // anything that may cost a row a member. A server that was only frozen or cut
 // off counts until the next heal, because rows that were written meanwhile miss
-// it; one with a corrupt byte counts until it was killed and healed, because
-// nobody but a scrub looks at bytes that nobody reads.
+// it; one whose memory was damaged counts until it was killed and healed, because
+// nobody but a scrub looks at bytes that nobody reads. A takeover touches the servers
+// that only the first client reaches.
 //
 // The package is pure: no clock, no I/O.
 //

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,7 +11,7 @@ import (
 // Kind is what a fault does.
 type Kind uint8
 
-// Kinds of faults. All but Restart, Reset, Corrupt and Heal last for a time.
+// Kinds of faults. Those of Lasts have an end.
 const (
 	Kill     Kind = iota + 1 // SIGKILL, and started again at the end; a server comes back empty
 	Freeze                   // SIGSTOP, SIGCONT
@@ -20,6 +21,10 @@ const (
 	Throttle                 // a link passes Rate bytes a second
 	Reset                    // the connections of a link are reset
 	Corrupt                  // Count bytes in a server's memory are changed
+	Zero                     // all of a server's memory turns to zeros under its process
+	Swap                     // Count pairs of slots in a server's memory change places
+	Rewind                   // at the end a server's memory is again what it was at the beginning
+	Takeover                 // another client takes the volume; the first and the servers Without are cut off from all others
 	Fill                     // the disk of a metadata node is full
 	Clock                    // the wall clock of a process jumps by By, and back
 	Heal                     // no fault: wait until all faults are over and all redundancy is there again
@@ -28,7 +33,7 @@ const (
 
 var kindNames = [kinds]string{
 	Kill: "kill", Freeze: "freeze", Restart: "restart", Cut: "cut", Delay: "delay", Throttle: "throttle",
-	Reset: "reset", Corrupt: "corrupt", Fill: "fill", Clock: "clock", Heal: "heal",
+	Reset: "reset", Corrupt: "corrupt", Zero: "zero", Swap: "swap", Rewind: "rewind", Takeover: "takeover", Fill: "fill", Clock: "clock", Heal: "heal",
 }
 
 func (k Kind) String() string {
@@ -61,8 +66,12 @@ func (k Kind) OnLink() bool { return k == Cut || k == Delay || k == Throttle || 
 
 // Lasts reports whether the fault has an end.
 func (k Kind) Lasts() bool {
-	return k != Restart && k != Reset && k != Corrupt && k != Heal
+	return k != Restart && k != Reset && k != Corrupt && k != Zero && k != Swap && k != Heal
 }
+
+// Damages reports whether the fault leaves memory wrong that its server does not know
+// to be: until it is killed, somebody may meet that.
+func (k Kind) Damages() bool { return k == Corrupt || k == Zero || k == Swap || k == Rewind }
 
 // Role is a process of the cluster: client, server1, meta1 and so on. As the
 // end of a link, meta stands for all metadata nodes.
@@ -72,6 +81,8 @@ type Role string
 const (
 	Client  Role = "client"
 	AllMeta Role = "meta"
+	// Second is the client that takes the volume over; no plan names it.
+	Second Role = "client2"
 )
 
 // Server and Meta name the i-th, counted from 1.
@@ -132,12 +143,14 @@ func parseLink(s string) (Link, bool) {
 // others are zero.
 type Fault struct {
 	Kind  Kind
-	On    Role          // the process: Kill, Freeze, Restart, Corrupt, Fill, Clock
+	On    Role          // the process: all that are neither of a link nor Heal
 	Link  Link          // Cut, Delay, Throttle, Reset
 	For   time.Duration // how long: all that last
 	By    time.Duration // Delay: of each way; Clock: either sign
 	Rate  int64         // Throttle: bytes a second, each way
-	Count int           // Corrupt: bytes
+	Count int           // Corrupt: bytes; Swap: pairs of slots
+	// Without has the servers that stay with the first client: Takeover.
+	Without []Role
 }
 
 // String is the fault as in a plan, without its offset.
@@ -157,6 +170,10 @@ func (f Fault) String() string {
 		b.WriteString(" to " + strconv.FormatInt(f.Rate, 10))
 	case Corrupt:
 		b.WriteString(" bytes " + strconv.Itoa(f.Count))
+	case Swap:
+		b.WriteString(" slots " + strconv.Itoa(f.Count))
+	case Takeover:
+		b.WriteString(" without " + joinRoles(f.Without))
 	}
 	if f.Kind.Lasts() {
 		b.WriteString(" for " + f.For.String())
@@ -164,23 +181,67 @@ func (f Fault) String() string {
 	return b.String()
 }
 
-// Touches is the server whose members may miss rows, or be damaged, because of
-// the fault; "" if there is none. Between servers only rebuilds run, and what
-// these leave out is known.
-func (f Fault) Touches() Role {
-	if !f.Kind.OnLink() {
-		if f.On.IsServer() && f.Kind != Clock {
-			return f.On
+// nobody is the word for no servers in a list of them.
+const nobody = "none"
+
+func joinRoles(all []Role) string {
+	if len(all) == 0 {
+		return nobody
+	}
+	var b strings.Builder
+	for i, r := range all {
+		if i > 0 {
+			b.WriteByte(',')
 		}
-		return ""
+		b.WriteString(string(r))
 	}
+	return b.String()
+}
+
+func splitRoles(s string) (all []Role) {
+	if s == nobody {
+		return nil
+	}
+	for r := range strings.SplitSeq(s, ",") {
+		all = append(all, Role(r))
+	}
+	return all
+}
+
+// Touches lists the servers whose members may miss rows, or be damaged, because of
+// the fault. Between servers only rebuilds run, and what these leave out is known.
+func (f Fault) Touches() []Role {
 	switch {
+	case f.Kind == Takeover:
+		return f.Without
+	case !f.Kind.OnLink():
+		if f.On.IsServer() && f.Kind != Clock {
+			return []Role{f.On}
+		}
+		return nil
 	case f.Link.A.IsServer() && f.Link.B.IsServer():
-		return ""
+		return nil
 	case f.Link.A.IsServer():
-		return f.Link.A
+		return []Role{f.Link.A}
 	case f.Link.B.IsServer():
-		return f.Link.B
+		return []Role{f.Link.B}
 	}
-	return ""
+	return nil
+}
+
+// Cuts are the links that a takeover cuts, of a cluster with so many servers.
+func (f Fault) Cuts(servers int) (all []Link) {
+	near := append([]Role{f.On}, f.Without...)
+	for _, a := range near {
+		for i := range servers {
+			if b := Server(i + 1); !slices.Contains(near, b) {
+				all = append(all, Link{A: a, B: b})
+			}
+		}
+		all = append(all, Link{A: a, B: AllMeta})
+		if a != f.On {
+			all = append(all, Link{A: a, B: Second})
+		}
+	}
+	return all
 }

@@ -15,6 +15,7 @@ type Options struct {
 	Servers    int
 	Meta       int
 	Duration   time.Duration
+	Load       Load
 	Bear       int  // servers touched at once; 0: as many as the redundancy bears
 	NoHeals    bool // do not wait for heals between bursts: then only the first Bear servers are ever touched
 	// Weights are how often a kind comes, against the others; nil: DefaultWeights.
@@ -22,11 +23,12 @@ type Options struct {
 	Weights map[Kind]int
 }
 
-// DefaultWeights has all kinds. Corruption is rare: its server stays in the
+// DefaultWeights has all kinds. Damage to memory is rare: its server stays in the
 // budget until it was killed.
 func DefaultWeights() map[Kind]int {
 	return map[Kind]int{
 		Kill: 6, Freeze: 6, Restart: 3, Cut: 6, Delay: 4, Throttle: 1, Reset: 3, Corrupt: 1, Fill: 1, Clock: 2,
+		Zero: 1, Swap: 1, Rewind: 1, Takeover: 2,
 	}
 }
 
@@ -52,7 +54,7 @@ func New(seed uint64, o Options) *Plan {
 	}
 	g := &generator{
 		o: o, r: rand.New(rand.NewPCG(seed, 0x64756d70)), book: newBook(o.Bear),
-		p: &Plan{Seed: seed, Redundancy: o.Redundancy, Servers: o.Servers, Meta: o.Meta, Duration: o.Duration, Bear: o.Bear},
+		p: &Plan{Seed: seed, Redundancy: o.Redundancy, Servers: o.Servers, Meta: o.Meta, Duration: o.Duration, Bear: o.Bear, Load: o.Load},
 	}
 	for k := Kill; k < Heal; k++ {
 		g.total += o.Weights[k]
@@ -152,6 +154,17 @@ func (g *generator) fault() Fault {
 		f.On = g.process()
 	case Corrupt:
 		f.On, f.Count = g.server(), 1+g.r.IntN(8)
+	case Zero, Rewind:
+		f.On = g.server()
+	case Swap:
+		f.On, f.Count = g.server(), 1+g.r.IntN(8)
+	case Takeover:
+		f.On = Client
+		for range g.r.IntN(g.o.Redundancy.M + 1) {
+			if r := g.server(); !slices.Contains(f.Without, r) {
+				f.Without = append(f.Without, r)
+			}
+		}
 	case Fill:
 		f.On = Meta(1 + g.r.IntN(g.o.Meta))
 	case Clock:

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"time"
 
 	"dmps/raid"
@@ -16,7 +17,38 @@ type Plan struct {
 	// Bear is how many servers may be touched between two heals. More than
 	// Redundancy.M loses data, and then requests may fail.
 	Bear  int
+	Load  Load
 	Steps []Step // in order of time
+}
+
+// Load is what is asked of the volume meanwhile.
+type Load uint8
+
+// Loads. Where nobody but one worker asks, and for one page, every row is written for
+// one page: those need the redundancy most when servers are out.
+const (
+	Mixed  Load = iota // eight workers, 1 to 32 pages
+	Single             // one worker, one page: writes, trims, writes of zeros, reads
+	loads              // how many there are
+)
+
+var loadNames = [loads]string{Mixed: "mixed", Single: "single"}
+
+func (l Load) String() string {
+	if l >= loads {
+		return fmt.Sprintf("load(%d)", uint8(l))
+	}
+	return loadNames[l]
+}
+
+// ParseLoad is the opposite of Load.String.
+func ParseLoad(s string) (Load, error) {
+	for l := range loads {
+		if loadNames[l] == s {
+			return l, nil
+		}
+	}
+	return 0, fmt.Errorf("load %q is none of %v", s, loadNames)
 }
 
 // Step is a fault at an offset. While a heal is waited for, the plan's time

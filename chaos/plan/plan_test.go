@@ -18,6 +18,7 @@ func drawOptions(t *rapid.T) Options {
 	return Options{
 		Redundancy: g, Servers: g.Members() + rapid.IntRange(0, 4).Draw(t, "spare"), Meta: rapid.SampledFrom([]int{1, 3, 5}).Draw(t, "meta"),
 		Duration: time.Duration(rapid.IntRange(1, 600).Draw(t, "seconds")) * time.Second,
+		Load:     rapid.SampledFrom([]Load{Mixed, Single}).Draw(t, "load"),
 		Bear:     rapid.IntRange(0, g.Members()).Draw(t, "bear"), NoHeals: rapid.Bool().Draw(t, "noheals"),
 	}
 }
@@ -45,7 +46,8 @@ func TestNew(t *testing.T) {
 		for _, s := range p.Steps {
 			if s.Kind == Heal {
 				clear(touched)
-			} else if r := s.Touches(); r != "" {
+			}
+			for _, r := range s.Touches() {
 				touched[r] = true
 			}
 			if len(touched) > p.Bear {
@@ -83,6 +85,7 @@ servers 8
 meta 3
 duration 1m0s
 bear 2
+load single
 
 at 1.5s kill server3 for 4s
 at 2s freeze meta1 for 3s
@@ -96,6 +99,11 @@ at 6.5s corrupt server3 bytes 4
 at 7s fill meta2 for 6s
 at 8s clock meta1 by -1h0m0s for 5s
 at 20s heal
+at 21s takeover client without none for 1s
+at 22s zero server3
+at 22s swap server3 slots 5
+at 22s rewind server3 for 1s
+at 24s takeover client without server3,server5 for 2s
 `
 
 func TestText(t *testing.T) {
@@ -118,14 +126,14 @@ func TestText(t *testing.T) {
 
 func TestParseTellsAll(t *testing.T) {
 	_, err := Parse("seed x\nseed 2\nservers -1\nwhat 3\nat 1s\nat 1s kill\nat 1s kill server1 for\nat 1s cut server1 for 1s\n" +
-		"at -1s heal\nat 1s dance server1\nat 1s heal now\nat 1s delay client-server1 at 3s for 1s\nredundancy rs:4\n")
+		"at -1s heal\nat 1s dance server1\nat 1s heal now\nat 1s delay client-server1 at 3s for 1s\nredundancy rs:4\nload none\n")
 	if err == nil {
 		t.Fatal("nonsense was read")
 	}
 	for _, want := range []string{
 		"line 1:", "line 2: seed is there twice", "line 3:", `line 4: "what"`, "line 5:", "line 6: kill: a role", "line 7: kill: a value after for",
 		`line 8: cut: "server1" is no link`, "line 9: duration -1s", `line 10: fault "dance"`, `line 11: heal: "now" is too much`,
-		`line 12: delay: want "by", have "at"`, "line 13: redundancy", `no line "meta"`, `no line "duration"`,
+		`line 12: delay: want "by", have "at"`, "line 13: redundancy", `line 14: load "none"`, `no line "meta"`, `no line "duration"`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
@@ -159,6 +167,16 @@ func TestValidateTellsAll(t *testing.T) {
 		{"at 1s cut server1-server2 for 1s\nat 1s cut server3-server4 for 1s\nat 1s cut server2-server3 for 1s", ""},
 		{"bear 3\nat 1s kill server1 for 1s\nat 1s kill server2 for 1s\nat 1s kill server3 for 1s", ""},
 		{"bear 9", "bear 9"},
+		{"at 1s zero meta1", "only servers hold pages"},
+		{"at 1s rewind client for 1s", "only servers hold pages"},
+		{"at 1s swap server1 slots 0", "1 to 256 pairs"},
+		{"at 1s takeover server1 without none for 1s", "only a client"},
+		{"at 1s takeover client without server1,server1 for 1s", "server1 is no other server"},
+		{"at 1s takeover client without server5 for 1s", "server5 is no other server"},
+		{"at 1s takeover client without server1,server2 for 1s\nat 3s kill server3 for 1s", "touches more than 2"},
+		{"at 1s takeover client without none for 2s\nat 2s kill client for 1s", "client is broken already"},
+		{"at 1s zero server1\nat 2s heal\nat 3s kill server2 for 1s\nat 3s kill server3 for 1s", "touches more than 2"},
+		{"at 1s rewind server1 for 1s\nat 2s restart server1\nat 4s heal\nat 5s kill server2 for 1s\nat 5s kill server3 for 1s", ""},
 	} {
 		p, err := Parse(head + c.steps)
 		if err != nil {
@@ -196,6 +214,30 @@ func TestLinkHas(t *testing.T) {
 		l, ok := parseLink(c.link)
 		if !ok || l.Has(c.from, c.to) != c.want {
 			t.Errorf("%s from %s to %s: not %v", c.link, c.from, c.to, c.want)
+		}
+	}
+}
+
+// TestTakeoverCuts: the first client and its servers hear nobody else, and each other.
+func TestTakeoverCuts(t *testing.T) {
+	f := Fault{Kind: Takeover, On: Client, Without: []Role{Server(2)}}
+	has := func(from, to Role) bool {
+		for _, l := range f.Cuts(3) {
+			if l.Has(from, to) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, c := range []struct {
+		a, b Role
+		cut  bool
+	}{
+		{Client, Server(1), true}, {Client, Server(2), false}, {Client, Meta(1), true}, {Server(2), Meta(2), true},
+		{Server(2), Server(3), true}, {Server(1), Server(3), false}, {Second, Server(2), true}, {Second, Server(1), false}, {Second, Meta(1), false},
+	} {
+		if has(c.a, c.b) != c.cut || has(c.b, c.a) != c.cut {
+			t.Errorf("from %s to %s: want cut %v", c.a, c.b, c.cut)
 		}
 	}
 }

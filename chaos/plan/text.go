@@ -18,6 +18,9 @@ func (p *Plan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\nseed %d\nredundancy %v\nservers %d\nmeta %d\nduration %v\nbear %d\n", title,
 		p.Seed, p.Redundancy, p.Servers, p.Meta, p.Duration, p.Bear)
+	if p.Load != Mixed {
+		fmt.Fprintf(&b, "load %v\n", p.Load)
+	}
 	if len(p.Steps) > 0 {
 		b.WriteByte('\n')
 	}
@@ -28,7 +31,8 @@ func (p *Plan) String() string {
 }
 
 // Parse reads what String writes. Blank lines are skipped, and what follows a #
-// is a comment. A plan without a line "bear" bears what its redundancy does.
+// is a comment. A plan without a line "bear" bears what its redundancy does, one
+// without a line "load" has the mixed one.
 // Every line that cannot be read is an error of its own; whether the plan makes
 // sense is for Validate.
 func Parse(text string) (*Plan, error) {
@@ -92,8 +96,10 @@ func (p *Plan) parseHeader(words []string) error {
 		p.Bear, err = parseCount(v)
 	case "duration":
 		p.Duration, err = parseSpan(v)
+	case "load":
+		p.Load, err = ParseLoad(v)
 	default:
-		err = fmt.Errorf("%q is none of seed, redundancy, servers, meta, duration, bear, at", words[0])
+		err = fmt.Errorf("%q is none of seed, redundancy, servers, meta, duration, bear, load, at", words[0])
 	}
 	return err
 }
@@ -118,7 +124,7 @@ func parseSpan(s string) (time.Duration, error) {
 	return d, err
 }
 
-// parseStep reads: at OFFSET KIND [ROLE or LINK] [by D | to N | bytes N] [for D].
+// parseStep reads: at OFFSET KIND [ROLE or LINK] [by D | to N | bytes N | slots N | without ROLES] [for D].
 func parseStep(words []string) (Step, error) {
 	var s Step
 	if len(words) < 3 {
@@ -174,6 +180,10 @@ func parseStep(words []string) (Step, error) {
 		value("to", func(v string) (err error) { s.Rate, err = strconv.ParseInt(v, 10, 64); return err })
 	case Corrupt:
 		value("bytes", func(v string) (err error) { s.Count, err = parseCount(v); return err })
+	case Swap:
+		value("slots", func(v string) (err error) { s.Count, err = parseCount(v); return err })
+	case Takeover:
+		value("without", func(v string) error { s.Without = splitRoles(v); return nil })
 	}
 	if s.Kind.Lasts() {
 		value("for", func(v string) (err error) { s.For, err = parseSpan(v); return err })

@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -11,6 +12,7 @@ const (
 	maxServers  = 64
 	maxDuration = 7 * 24 * time.Hour
 	maxBytes    = 4096 // corrupted at once
+	maxPairs    = 256  // of slots
 	minRate     = 4096
 )
 
@@ -34,6 +36,9 @@ func (p *Plan) Validate() error {
 	}
 	if p.Bear < 0 || p.Bear > p.Servers {
 		add("bear %d: 0 to %d servers", p.Bear, p.Servers)
+	}
+	if p.Load >= loads {
+		add("%v is unknown", p.Load)
 	}
 	book := newBook(p.Bear)
 	for i, s := range p.Steps {
@@ -84,12 +89,24 @@ func (p *Plan) check(f Fault) (wrong []string) {
 		no("there is no %s", f.On)
 	}
 	switch f.Kind {
-	case Corrupt:
+	case Corrupt, Zero, Swap, Rewind:
 		if !f.On.IsServer() {
 			no("only servers hold pages")
 		}
-		if f.Count < 1 || f.Count > maxBytes {
+		if f.Kind == Corrupt && (f.Count < 1 || f.Count > maxBytes) {
 			no("1 to %d bytes", maxBytes)
+		}
+		if f.Kind == Swap && (f.Count < 1 || f.Count > maxPairs) {
+			no("1 to %d pairs of slots", maxPairs)
+		}
+	case Takeover:
+		if f.On != Client {
+			no("only a client is replaced")
+		}
+		for i, r := range f.Without {
+			if !r.IsServer() || !exists(r) || slices.Contains(f.Without[:i], r) {
+				no("%s is no other server", r)
+			}
 		}
 	case Fill:
 		if !f.On.IsMeta() {
@@ -115,7 +132,7 @@ func (p *Plan) check(f Fault) (wrong []string) {
 type book struct {
 	bear    int
 	touched map[Role]bool          // since the last heal
-	damaged map[Role]bool          // has a corrupt byte, until it was killed and healed
+	damaged map[Role]bool          // holds what is wrong, until it was killed and healed
 	emptied map[Role]bool          // was killed since the last heal
 	until   map[Role]time.Duration // a fault of the process lasts so long
 	links   map[Link]time.Duration // likewise
@@ -128,8 +145,16 @@ func newBook(bear int) *book {
 	}
 }
 
-// fits reports whether a fault may touch a server.
-func (b *book) fits(r Role) bool { return r == "" || b.touched[r] || len(b.touched) < b.bear }
+// fits reports whether a fault may touch servers.
+func (b *book) fits(all []Role) bool {
+	more := 0
+	for _, r := range all {
+		if !b.touched[r] {
+			more++
+		}
+	}
+	return more == 0 || len(b.touched)+more <= b.bear
+}
 
 // take notes a step and says what is wrong with its coming now.
 func (b *book) take(s Step) (wrong []string) {
@@ -148,20 +173,19 @@ func (b *book) take(s Step) (wrong []string) {
 		}
 		b.until[s.On] = s.End()
 	}
-	r := s.Touches()
-	if r == "" {
-		return wrong
-	}
-	if !b.fits(r) {
+	touches := s.Touches()
+	if !b.fits(touches) {
 		wrong = append(wrong, fmt.Sprintf("touches more than %d servers since the last heal", b.bear))
 	}
-	b.touched[r] = true
-	switch s.Kind {
-	case Corrupt:
-		b.damaged[r] = true
-		delete(b.emptied, r)
-	case Kill, Restart:
-		b.emptied[r] = true
+	for _, r := range touches {
+		b.touched[r] = true
+	}
+	switch {
+	case s.Kind.Damages():
+		b.damaged[s.On] = true
+		delete(b.emptied, s.On)
+	case s.On.IsServer() && (s.Kind == Kill || s.Kind == Restart):
+		b.emptied[s.On] = true
 	}
 	return wrong
 }

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
-	"unsafe"
 
+	"dmps/chaos/badmem"
 	"dmps/chaos/netfault"
 	"dmps/chaos/plan"
 	"dmps/client"
@@ -58,6 +57,9 @@ type InProcess struct {
 	addresses map[string]plan.Role // transport address of a server's life -> who it is
 	fronts    map[string]string    // from, and that address -> its proxy
 	volume    *client.Volume
+	second    *client.Volume // of the client that takes the volume over, while a takeover lasts
+	taking    bool           // a takeover lasts
+	dials     int
 	refused   error // why it could not be opened the last time
 	askers    []*metaclient.Client
 	crashed   []string
@@ -257,20 +259,25 @@ func (keptLease) Detach(context.Context, raid.VolumeID, raid.Epoch) error { retu
 
 // attach opens the volume, trying as long as a supervisor would.
 func (p *InProcess) attach(ctx context.Context) error {
-	asker, err := p.ask(plan.Client)
+	v, err := p.attachAs(ctx, plan.Client)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.volume = v
+	return err
+}
+
+func (p *InProcess) attachAs(ctx context.Context, r plan.Role) (*client.Volume, error) {
+	asker, err := p.ask(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.mu.Lock()
 	p.askers = append(p.askers, asker)
 	p.mu.Unlock()
 	for {
-		v, err := p.open(ctx, asker)
+		v, err := p.open(ctx, asker, r)
 		if err == nil {
-			p.mu.Lock()
-			p.volume = v
-			p.mu.Unlock()
-			return nil
+			return v, nil
 		}
 		p.mu.Lock()
 		if ctx.Err() == nil { // else it says no more than that
@@ -279,18 +286,18 @@ func (p *InProcess) attach(ctx context.Context) error {
 		err = p.refused
 		p.mu.Unlock()
 		if serr := sleep(ctx, 100*time.Millisecond); serr != nil {
-			return fmt.Errorf("the client cannot attach: %w: %w", serr, err)
+			return nil, fmt.Errorf("the client cannot attach: %w: %w", serr, err)
 		}
 	}
 }
 
-func (p *InProcess) open(ctx context.Context, asker *metaclient.Client) (*client.Volume, error) {
+func (p *InProcess) open(ctx context.Context, asker *metaclient.Client, r plan.Role) (*client.Volume, error) {
 	layout, lease, err := asker.Attach(ctx, client.AttachRequest{Volume: "chaos", Holder: "chaos"})
 	if err != nil {
 		return nil, err
 	}
 	return client.Open(ctx, client.Config{
-		Layout: layout, Lease: lease, Meta: keptLease{asker}, Dialer: dialer{new(tcp.Dialer), p, plan.Client},
+		Layout: layout, Lease: lease, Meta: keptLease{asker}, Dialer: dialer{new(tcp.Dialer), p, r},
 		ArenaBytes: 8 << 20, AllowSwappable: true, Holder: "chaos", Logger: p.cfg.Log,
 	})
 }
@@ -301,6 +308,11 @@ func (p *InProcess) detach() error {
 	v := p.volume
 	p.volume = nil
 	p.mu.Unlock()
+	return leave(v)
+}
+
+// leave closes a volume, if there is one, without waiting for anything.
+func leave(v *client.Volume) error {
 	if v == nil {
 		return nil
 	}
@@ -319,21 +331,6 @@ func (p *InProcess) Name() string { return "inproc" }
 // Pages implements Target.
 func (p *InProcess) Pages() int { return int(p.size) / raid.PageSize }
 
-// Dial implements Target.
-func (p *InProcess) Dial(context.Context) (Device, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.volume == nil {
-		return nil, errors.New("the client is down")
-	}
-	return volumeDevice{p.volume}, nil
-}
-
-type volumeDevice struct{ *client.Volume }
-
-func (volumeDevice) Broken(err error) bool { return errors.Is(err, client.ErrClosed) }
-func (volumeDevice) Close() error          { return nil }
-
 // Break implements Target.
 func (p *InProcess) Break(ctx context.Context, f plan.Fault) (mend func(context.Context) error, err error) {
 	if f.Kind.OnLink() {
@@ -347,6 +344,16 @@ func (p *InProcess) Break(ctx context.Context, f plan.Fault) (mend func(context.
 		}
 		return func(context.Context) error { undo(); return nil }, nil
 	}
+	if f.Kind.Damages() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		s := p.servers[f.On]
+		if s == nil {
+			return nil, skipped("%s does not run", f.On)
+		}
+		// Through the kernel: the race detector need not know of it.
+		return damage(badmem.Own(s.Arena()), f, p.cfg.Plan.Redundancy, p.r)
+	}
 	switch f.Kind {
 	case plan.Kill, plan.Restart:
 		if err := p.kill(f.On); err != nil {
@@ -359,16 +366,8 @@ func (p *InProcess) Break(ctx context.Context, f plan.Fault) (mend func(context.
 		return again, nil
 	case plan.Freeze:
 		return p.freeze(f.On)
-	case plan.Corrupt:
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		s := p.servers[f.On]
-		if s == nil {
-			return nil, skipped("%s does not run", f.On)
-		}
-		mem := s.Arena()
-		// Through the kernel: the race detector need not know of it.
-		return nil, damage(os.Getpid(), int64(uintptr(unsafe.Pointer(&mem[0]))), int64(len(mem)), f.Count, p.r)
+	case plan.Takeover:
+		return p.takeover(ctx, f)
 	case plan.Fill:
 		return p.fill(f.On)
 	}
@@ -413,27 +412,21 @@ func (p *InProcess) freeze(r plan.Role) (func(context.Context) error, error) {
 	if r.IsMeta() {
 		return nil, skipped("metadata nodes of one process reach each other without a proxy")
 	}
-	var undo []func()
 	others := []plan.Role{plan.AllMeta, plan.Client}
 	for i := range p.cfg.Plan.Servers {
 		others = append(others, plan.Server(i+1))
 	}
+	var links []plan.Link
 	for _, o := range others {
-		if o == r {
-			continue
+		if o != r {
+			links = append(links, plan.Link{A: r, B: o})
 		}
-		u, err := p.net.Break(plan.Fault{Kind: plan.Cut, Link: plan.Link{A: r, B: o}})
-		if err != nil {
-			return nil, err
-		}
-		undo = append(undo, u)
 	}
-	return func(context.Context) error {
-		for _, u := range undo {
-			u()
-		}
-		return nil
-	}, nil
+	whole, err := cutAll(p.net, links)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) error { whole(); return nil }, nil
 }
 
 func (p *InProcess) fill(r plan.Role) (func(context.Context) error, error) {
@@ -495,7 +488,7 @@ func (p *InProcess) Crashed() []string {
 
 // Close ends all of it.
 func (p *InProcess) Close() error {
-	errs := []error{p.detach()}
+	errs := []error{p.detach(), leave(p.second)}
 	for i := range p.cfg.Plan.Servers {
 		r := plan.Server(i + 1)
 		p.mu.Lock()

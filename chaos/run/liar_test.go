@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -85,6 +86,7 @@ func (l *liar) Crashed() []string {
 type liarDevice struct{ l *liar }
 
 func (d liarDevice) Close() error          { return nil }
+func (d liarDevice) Replaced() bool        { return false }
 func (d liarDevice) Broken(err error) bool { return errors.Is(err, errBroken) }
 
 // due reports whether this is one of the requests that go wrong.
@@ -226,6 +228,126 @@ func TestLiar(t *testing.T) {
 				t.Errorf("%v; down %v", l.breaks, l.down)
 			}
 		})
+	}
+}
+
+// couple is a target of two clients from a takeover on: every other connection is to
+// the one that was replaced.
+type couple struct {
+	*liar
+	dials int
+	first map[int64][]byte // what everybody held at first
+	then  map[int64][]byte // and when the second client came; nil before
+}
+
+func (c *couple) Break(context.Context, plan.Fault) (func(context.Context) error, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.then = maps.Clone(c.now)
+	return func(context.Context) error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.then = nil
+		return nil
+	}, nil
+}
+
+func (c *couple) Dial(context.Context) (Device, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dials++
+	return &coupleDevice{liarDevice{c.liar}, c, c.then != nil && c.dials%2 == 0}, nil
+}
+
+type coupleDevice struct {
+	liarDevice
+	c   *couple
+	new bool // connected to the second client
+}
+
+func (d *coupleDevice) Replaced() bool {
+	d.c.mu.Lock()
+	defer d.c.mu.Unlock()
+	return d.c.then != nil && !d.new
+}
+
+func (d *coupleDevice) Broken(err error) bool { return d.Replaced() || d.liarDevice.Broken(err) }
+
+func (d *coupleDevice) ReadAt(p []byte, off int64) (int, error) {
+	if !d.Replaced() {
+		return d.liarDevice.ReadAt(p, off)
+	}
+	d.c.mu.Lock()
+	defer d.c.mu.Unlock()
+	from := d.c.then
+	if d.c.wrong == "too old" {
+		from = d.c.first
+	}
+	for i := 0; i < len(p); i += history.PageSize {
+		clear(p[i : i+history.PageSize])
+		copy(p[i:], from[off+int64(i)])
+	}
+	return len(p), nil
+}
+
+func (d *coupleDevice) WriteAt(p []byte, off int64) (int, error) {
+	if !d.Replaced() {
+		return d.liarDevice.WriteAt(p, off)
+	}
+	if d.c.wrong == "answers" {
+		return len(p), nil
+	}
+	return 0, errAnswer
+}
+
+func (d *coupleDevice) Trim(off, n int64) error {
+	if d.Replaced() {
+		return errAnswer
+	}
+	return d.liarDevice.Trim(off, n)
+}
+
+// TestReplaced: a client that was replaced may read what there was when the other came,
+// and nothing older; a write that it answers must be there for the other.
+func TestReplaced(t *testing.T) {
+	p := &plan.Plan{Seed: 3, Redundancy: raid.Geometry{K: 1, M: 1}, Servers: 3, Meta: 1, Duration: 600 * time.Millisecond, Bear: 1, Steps: []plan.Step{
+		{At: 200 * time.Millisecond, Fault: plan.Fault{Kind: plan.Takeover, On: plan.Client, For: 300 * time.Millisecond}},
+	}}
+	for wrong, want := range map[string]string{"": "", "too old": "not linearizable", "answers": "not linearizable"} {
+		t.Run(wrong, func(t *testing.T) {
+			r, err := Run(t.Context(), &couple{liar: newLiar(wrong), first: map[int64][]byte{}}, p, Options{Rate: 8000})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Starved = nil // what this one is asked for is the history
+			if got := r.Err(); (got == nil) != (want == "") || got != nil && !strings.Contains(got.Error(), want) {
+				t.Errorf("got %v, want %q", got, want)
+			}
+		})
+	}
+}
+
+// TestSingleLoad: one page at a time, and every kind of request.
+func TestSingleLoad(t *testing.T) {
+	p := &plan.Plan{Seed: 3, Redundancy: raid.Geometry{K: 1, M: 1}, Servers: 3, Meta: 1, Duration: 300 * time.Millisecond, Bear: 1, Load: plan.Single}
+	r, err := Run(t.Context(), newLiar(""), p, Options{Rate: 8000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[history.Kind]int{}
+	last := time.Duration(0)
+	for _, op := range r.History {
+		if op.Client != 1 {
+			continue // the reads at the end
+		}
+		if op.Call < last {
+			t.Fatalf("%v begins before the one before it has ended, at %v", op, last)
+		}
+		last = op.Return
+		count[op.Kind]++
+	}
+	if r.Err() != nil || count[history.OpRead] == 0 || count[history.OpWrite] == 0 || count[history.OpTrim] == 0 {
+		t.Errorf("%v: %v", r.Err(), count)
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dmps/chaos/history"
+	"dmps/chaos/plan"
 )
 
 const (
@@ -23,10 +25,13 @@ type load struct {
 	t    Target
 	rec  *history.Recorder
 	seed uint64
+	kind plan.Load
 	o    Options
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	replaced atomic.Int64 // when the last takeover began, as a time of rec
 
 	mu      sync.Mutex
 	foreign []string
@@ -41,8 +46,11 @@ type load struct {
 
 type slowOp struct{ begin, end time.Duration }
 
-func newLoad(t Target, rec *history.Recorder, seed uint64, o Options) *load {
-	return &load{t: t, rec: rec, seed: seed, o: o}
+func newLoad(t Target, rec *history.Recorder, p *plan.Plan, o Options) *load {
+	if p.Load == plan.Single {
+		o.Workers = 1
+	}
+	return &load{t: t, rec: rec, seed: p.Seed, kind: p.Load, o: o}
 }
 
 func (l *load) start() {
@@ -66,6 +74,7 @@ type worker struct {
 	r      *rand.Rand
 	dev    Device
 	writes uint64
+	zeros  bool // a trim is a write of zeros
 	buf    [maxRun * history.PageSize]byte
 	ops    [maxRun]history.Op
 }
@@ -89,6 +98,8 @@ func (w *worker) run(ctx context.Context) {
 		case p < 92:
 			w.do(history.OpWrite, first, n)
 		default:
+			// To a page, zeros that are written are the same as a trim.
+			w.zeros = w.l.kind == plan.Single && p < 96
 			w.do(history.OpTrim, first, n)
 		}
 		_ = sleep(ctx, time.Duration(w.r.Int64N(int64(2*pause)+1)))
@@ -110,7 +121,7 @@ func (w *worker) place() (first, n int) {
 		first = w.r.IntN(hotPages)
 	}
 	switch p := w.r.IntN(10); {
-	case p < 6:
+	case p < 6 || w.l.kind == plan.Single:
 		n = 1
 	case p < 9:
 		n = 1 + w.r.IntN(8)
@@ -145,11 +156,22 @@ func (w *worker) do(kind history.Kind, first, n int) {
 		_, err = dev.ReadAt(p, off)
 	case history.OpWrite:
 		_, err = dev.WriteAt(p, off)
-	default:
+	case history.OpTrim:
+		if w.zeros {
+			clear(p)
+			_, err = dev.WriteAt(p, off)
+			break
+		}
 		err = dev.Trim(off, int64(n)*history.PageSize)
 	}
 	ret := l.rec.Now()
 	watch.Stop()
+	slow := ret - call
+	// A client that was replaced cannot know of it at once: what it reads may be as old as
+	// the moment when the other came. What it writes must be there for everybody.
+	if kind == history.OpRead && dev.Replaced() {
+		call = min(call, time.Duration(l.replaced.Load()))
+	}
 
 	outcome := history.OK
 	switch {
@@ -179,14 +201,14 @@ func (w *worker) do(kind history.Kind, first, n int) {
 		l.unknown++
 	} else {
 		l.bytes += int64(len(p))
-		if ret-call > slowOps { // one whose client died tells nothing
-			l.slow = append(l.slow, slowOp{call, ret})
+		if slow > slowOps { // one whose client died tells nothing
+			l.slow = append(l.slow, slowOp{ret - slow, ret})
 		}
 	}
 	if outcome == history.Failed {
 		l.nFailed++
 		if len(l.failed) < keepBad {
-			l.failed = append(l.failed, fmt.Sprintf("at %v after %v: %v of %d pages from %d on: %v", ret.Round(time.Millisecond), (ret-call).Round(time.Millisecond), kind, n, first, err))
+			l.failed = append(l.failed, fmt.Sprintf("at %v after %v: %v of %d pages from %d on: %v", ret.Round(time.Millisecond), slow.Round(time.Millisecond), kind, n, first, err))
 		}
 	}
 }

@@ -3,6 +3,7 @@ package run
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"dmps/chaos/badmem"
+	"dmps/chaos/plan"
+	"dmps/raid"
 )
 
 // victimVariable makes the test's own program the victim of what is done to
@@ -138,16 +143,39 @@ func TestDamage(t *testing.T) {
 	if _, _, bad := v.ask(); bad != 0 {
 		t.Fatalf("%d bytes are changed", bad)
 	}
-	at, size, err := arenaOf(v.cmd.Process.Pid)
-	skipIfSkipped(t, err)
-	if size < victimMemory {
-		t.Fatalf("%d bytes of memory, want %d", size, victimMemory)
+	arena, err := badmem.Of(v.cmd.Process.Pid)
+	if err != nil {
+		t.Skip(err)
 	}
-	skipIfSkipped(t, damage(v.cmd.Process.Pid, at, size, 5, rand.New(rand.NewPCG(1, 1))))
-	if _, _, bad := v.ask(); bad < 1 || bad > 5 {
+	if arena.Size() < victimMemory {
+		t.Fatalf("%d bytes of memory, want %d", arena.Size(), victimMemory)
+	}
+	hurt := func(f plan.Fault) func(context.Context) error {
+		t.Helper()
+		mend, err := damage(arena, f, raid.Geometry{K: 1, M: 1}, rand.New(rand.NewPCG(1, 1)))
+		skipIfSkipped(t, err)
+		return mend
+	}
+	hurt(plan.Fault{Kind: plan.Corrupt, Count: 5})
+	_, _, bad := v.ask()
+	if bad < 1 || bad > 5 {
 		t.Errorf("%d of 5 bytes are changed", bad)
 	}
-	if err := damage(1<<30, at, size, 1, rand.New(rand.NewPCG(1, 1))); !errors.Is(err, ErrSkipped) {
+	back := hurt(plan.Fault{Kind: plan.Rewind})
+	hurt(plan.Fault{Kind: plan.Zero})
+	if _, _, bad := v.ask(); bad != victimMemory {
+		t.Errorf("%d of %d bytes are changed", bad, victimMemory)
+	}
+	if err := back(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, again := v.ask(); again != bad {
+		t.Errorf("%d bytes are changed, as many as before were %d", again, bad)
+	}
+	if _, err := damage(arena, plan.Fault{Kind: plan.Swap, Count: 1}, raid.Geometry{K: 1, M: 1}, nil); !errors.Is(err, ErrSkipped) {
+		t.Errorf("there are no slots to exchange, and it says %v", err)
+	}
+	if _, err := badmem.Of(1 << 30); !errors.Is(err, badmem.ErrUnable) {
 		t.Errorf("of no process: %v", err)
 	}
 }

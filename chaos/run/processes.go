@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"dmps/chaos/badmem"
 	"dmps/chaos/cluster"
 	"dmps/chaos/netfault"
 	"dmps/chaos/plan"
@@ -52,6 +53,10 @@ type Processes struct {
 	mayEnd  map[plan.Role]bool
 	pids    map[plan.Role]int
 	crashed []string
+
+	second  *second // the client that has taken the volume over, while a takeover lasts
+	devices []*nbdDevice
+	dials   int
 }
 
 var _ Target = (*Processes)(nil)
@@ -96,7 +101,8 @@ func StartProcesses(ctx context.Context, cfg ProcessesConfig) (_ *Processes, err
 		RoleArgs:   []string{"--log-level", "info"},
 		MetaArgs:   []string{"--grace", chaosGrace.String(), "--suspect-after", chaosSuspect.String()},
 		ServerArgs: []string{"--allow-swappable"},
-		ClientArgs: []string{"--allow-swappable"},
+		// One holder, as on one host: a client gets the volume back from who was killed.
+		ClientArgs: []string{"--allow-swappable", "--holder", "chaos"},
 		Front:      func(role, address string) (string, error) { return p.net.Front("", plan.Role(role), address) },
 		MetaDir:    func(id string) string { return p.disks[plan.Role(id)].dir },
 		Log:        cfg.Log,
@@ -134,6 +140,11 @@ func (p *Processes) roles() map[int]plan.Role {
 	for _, r := range f.Roles() {
 		m[r.PID] = plan.Role(r.ID)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.second != nil {
+		m[p.second.cmd.Process.Pid] = plan.Second
+	}
 	return m
 }
 
@@ -154,27 +165,6 @@ func (p *Processes) notePIDsLocked() {
 	}
 }
 
-// Dial implements Target.
-func (p *Processes) Dial(ctx context.Context) (Device, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	c, err := nbdclient.Dial(ctx, p.nbd)
-	if err != nil {
-		return nil, err
-	}
-	return nbdDevice{c}, nil
-}
-
-type nbdDevice struct{ *nbdclient.Conn }
-
-func (d nbdDevice) Trim(off, n int64) error { return d.Conn.Trim(off, uint32(n)) }
-
-func (d nbdDevice) Broken(err error) bool {
-	var errno nbdclient.Errno
-	// A client that ends answers what it cannot do any more.
-	return !errors.As(err, &errno) || errno == nbdclient.ESHUTDOWN
-}
-
 // Break implements Target.
 func (p *Processes) Break(ctx context.Context, f plan.Fault) (mend func(context.Context) error, err error) {
 	if f.Kind.OnLink() {
@@ -187,6 +177,15 @@ func (p *Processes) Break(ctx context.Context, f plan.Fault) (mend func(context.
 	role, err := p.role(f.On)
 	if err != nil {
 		return nil, err
+	}
+	if f.Kind.Damages() {
+		arena, err := badmem.Of(role.PID)
+		if err != nil {
+			return nil, skipped("%v", err)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return damage(arena, f, p.cfg.Plan.Redundancy, p.r)
 	}
 	switch f.Kind {
 	case plan.Kill, plan.Restart:
@@ -209,14 +208,8 @@ func (p *Processes) Break(ctx context.Context, f plan.Fault) (mend func(context.
 			}
 			return nil
 		}, nil
-	case plan.Corrupt:
-		at, size, err := arenaOf(role.PID)
-		if err != nil {
-			return nil, err
-		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return nil, damage(role.PID, at, size, f.Count, p.r)
+	case plan.Takeover:
+		return p.takeover(role, f)
 	case plan.Fill:
 		// A node that cannot write may end: its operator makes room and starts it again.
 		p.expectEnd(f.On)
@@ -320,9 +313,12 @@ func (p *Processes) Crashed() []string {
 // Close ends all of it.
 func (p *Processes) Close() error {
 	p.mu.Lock()
-	c := p.c
+	c, s := p.c, p.second
 	p.mu.Unlock()
 	var errs []error
+	if s != nil {
+		errs = append(errs, s.leave())
+	}
 	if c != nil {
 		errs = append(errs, c.Stop())
 	}

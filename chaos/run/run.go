@@ -55,7 +55,7 @@ func Run(ctx context.Context, t Target, p *plan.Plan, o Options) (*Report, error
 		o: o, t: t, p: p, rec: history.NewRecorder(), busy: map[plan.Role]chan struct{}{},
 		report: &Report{Target: t.Name(), Plan: p, Started: time.Now()},
 	}
-	r.load = newLoad(t, r.rec, p.Seed, o)
+	r.load = newLoad(t, r.rec, p, o)
 	r.load.start()
 	watched := r.watchMachine()
 	err := r.steps(ctx)
@@ -184,6 +184,9 @@ func (r *runner) step(ctx context.Context, s plan.Step) {
 	}
 	f := &FaultReport{Step: s.String(), Began: r.rec.Now()}
 	r.report.Faults = append(r.report.Faults, f)
+	if s.Kind == plan.Takeover {
+		r.load.replaced.Store(int64(f.Began))
+	}
 	mend, err := r.t.Break(ctx, s.Fault)
 	switch {
 	case errors.Is(err, ErrSkipped):
@@ -207,7 +210,7 @@ func (r *runner) step(ctx context.Context, s plan.Step) {
 		defer close(over)
 		_ = sleep(ctx, s.For) // ended early: the run is
 		// Mended whatever became of the run.
-		mctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		mctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeoverLimit)
 		defer cancel()
 		if err := mend(mctx); err != nil {
 			r.fail(fmt.Errorf("end of %v: %w", s, err))

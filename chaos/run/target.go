@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"dmps/chaos/netfault"
 	"dmps/chaos/plan"
 	"dmps/client"
 	"dmps/meta/metaclient"
@@ -21,6 +22,9 @@ type Device interface {
 	// Broken reports whether an error means that the connection is over, so that
 	// the outcome of the request is not known.
 	Broken(err error) bool
+	// Replaced reports whether it is of a client whose volume another one takes or
+	// has taken.
+	Replaced() bool
 	Close() error
 }
 
@@ -45,6 +49,25 @@ type Target interface {
 	// Crashed lists roles that ended though nobody asked them to, each once.
 	Crashed() []string
 	Close() error
+}
+
+// cutAll cuts links of a net, and gives what undoes it.
+func cutAll(n *netfault.Net, links []plan.Link) (whole func(), err error) {
+	var undo []func()
+	whole = func() {
+		for _, u := range undo {
+			u()
+		}
+	}
+	for _, l := range links {
+		u, err := n.Break(plan.Fault{Kind: plan.Cut, Link: l})
+		if err != nil {
+			whole()
+			return nil, err
+		}
+		undo = append(undo, u)
+	}
+	return whole, nil
 }
 
 // skipped is an ErrSkipped.

@@ -29,6 +29,7 @@ type chaosFlags struct {
 	bear       int
 	noHeals    bool
 	without    []string
+	load       choice
 	target     choice
 	size       bytesize.Size
 	rate       int
@@ -40,7 +41,7 @@ type chaosFlags struct {
 
 // chaosCommand is hidden: it is for those who work on dmps.
 func (a *app) chaosCommand() *cobra.Command {
-	c := chaosFlags{redundancy: geometryFlag{K: 4, M: 2}, target: newChoice("processes", "processes", "inproc")}
+	c := chaosFlags{redundancy: geometryFlag{K: 4, M: 2}, target: newChoice("processes", "processes", "inproc"), load: newChoice("mixed", "mixed", "single")}
 	cmd := &cobra.Command{
 		Use:    "chaos",
 		Short:  "Break a cluster under load by a plan, and check what its clients saw",
@@ -71,6 +72,7 @@ says how to do it again. docs/chaos.md describes plans.`,
 	f.IntVar(&c.bear, "bear", 0, "`servers` that may be broken between two heals (default: as many as the redundancy bears; with more, requests may fail)")
 	f.BoolVar(&c.noHeals, "no-heals", false, "do not wait for heals between bursts of faults")
 	f.StringSliceVar(&c.without, "without", nil, "`kinds` of faults to leave out, such as corrupt,fill")
+	f.Var(&c.load, "load", "`what` is asked for: mixed, or single (one page at a time; with --servers K+M every row of it needs its redundancy)")
 	f.Var(&c.target, "target", "`what` is broken: processes or inproc")
 	f.Var(&c.size, "size", "of the volume (default: 16MiB, inproc 4MiB)")
 	f.IntVar(&c.rate, "rate", 0, "`requests` a second that the load aims at (default: 1500, in plans of more than 5m 400)")
@@ -79,6 +81,7 @@ says how to do it again. docs/chaos.md describes plans.`,
 	f.BoolVar(&c.printPlan, "print-plan", false, "print the plan and do nothing")
 	f.StringVar(&c.out, "out", "", "`folder` of the cluster and the report (default: a new one, removed when all was as promised)")
 	completeChoice(cmd, "target", c.target.allowed)
+	completeChoice(cmd, "load", c.load.allowed)
 	noCompletion(cmd, "seed", "duration", "redundancy", "servers", "meta-nodes", "bear", "without", "size", "rate", "heal-limit")
 	return cmd
 }
@@ -111,10 +114,17 @@ func (c *chaosFlags) plan() (*plan.Plan, string, error) {
 	if c.servers == 0 {
 		c.servers = g.Members() + 2
 	}
-	o := plan.Options{Redundancy: g, Servers: c.servers, Meta: c.meta, Duration: c.duration, Bear: c.bear, NoHeals: c.noHeals}
+	load, err := plan.ParseLoad(c.load.value)
+	if err != nil {
+		return nil, "", usageError("--load: %v", err)
+	}
+	o := plan.Options{Redundancy: g, Servers: c.servers, Meta: c.meta, Duration: c.duration, Bear: c.bear, NoHeals: c.noHeals, Load: load}
 	again += fmt.Sprintf(" --seed %d --duration %v --redundancy %v --servers %d --meta-nodes %d", c.seed, c.duration, g, c.servers, c.meta)
 	if c.bear != 0 {
 		again += fmt.Sprint(" --bear ", c.bear)
+	}
+	if load != plan.Mixed {
+		again += " --load " + load.String()
 	}
 	if c.noHeals {
 		again += " --no-heals"

@@ -129,7 +129,7 @@ func (l *Ledger) judgeBlock(n int, floor version, p []byte) error {
 	case err != nil:
 		return fmt.Errorf("%w (version %d was due)", err, floor)
 	case v < floor:
-		return fmt.Errorf("stale: version %d, but version %d was answered or seen before", v, floor)
+		return fmt.Errorf("%w: version %d, but version %d was answered or seen before", errOlder, v, floor)
 	case v > b.begun:
 		return fmt.Errorf("version %d, which was never written (newest is %d)", v, b.begun)
 	}
@@ -146,8 +146,11 @@ func (b *block) judgeZeros(floor version) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("zeros, but version %d was answered or seen before", floor)
+	return fmt.Errorf("%w: zeros, but version %d was answered or seen before", errOlder, floor)
 }
+
+// errOlder is content that a block has had, before what it must hold now.
+var errOlder = errors.New("stale")
 
 // Violation is a block that returned what it must not.
 type Violation struct {

@@ -165,6 +165,53 @@ func TestUnknownOutcomes(t *testing.T) {
 	}
 }
 
+// Of single blocks it is told apart what was there before, what never was, and what
+// the device refused.
+func TestSingles(t *testing.T) {
+	l, dev := New(2, 7), newMemory(2)
+	change := func(kind Single) []byte {
+		t.Helper()
+		if err := l.Change(dev, 0, kind); err != nil {
+			t.Fatal(err)
+		}
+		return append([]byte(nil), dev.data[:BlockSize]...)
+	}
+	read := func(p []byte) (error, bool) {
+		t.Helper()
+		copy(dev.data, p)
+		wrong, older, err := l.Read(dev, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wrong, older
+	}
+	first := change(WriteBlock)
+	zeros := change(WriteZeros)
+	if wrong, older := read(first); wrong == nil || !older {
+		t.Errorf("the first version after zeros: %v, older %v", wrong, older)
+	}
+	second := change(WriteBlock)
+	if wrong, older := read(zeros); wrong == nil || !older {
+		t.Errorf("zeros after the second version: %v, older %v", wrong, older)
+	}
+	if wrong, older := read(second[1:]); wrong == nil || older {
+		t.Errorf("damage: %v, older %v", wrong, older)
+	}
+	if wrong, _ := read(second); wrong != nil {
+		t.Error(wrong)
+	}
+	if p := change(TrimBlock); string(p) != string(zeros) {
+		t.Error("a trim did not arrive")
+	}
+	if wrong, _ := read(zeros); wrong != nil {
+		t.Error(wrong)
+	}
+	dev.misbehave = func(*memory, string, int64, []byte) error { return errors.New("EIO") }
+	if _, _, err := l.Read(dev, 0); err == nil {
+		t.Error("a failed read was not told")
+	}
+}
+
 // A value that was seen stays: a failed write may show late, but not vanish again.
 func TestSeenIsSeen(t *testing.T) {
 	l, dev := New(1, 7), newMemory(1)
