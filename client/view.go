@@ -171,6 +171,11 @@ func (v *Volume) settleRecovery(ctx context.Context) error {
 			}
 			return fmt.Errorf("%d rows that were never answered cannot be erased, %d cannot be moved, and %d groups cannot be taken over: fewer than %d of their members are up for that: start the missing memory servers, or wait for the network", l.void, l.unsure, l.views, max(v.geo.K, v.geo.M+1))
 		}
+		if l.unsure > 0 && time.Since(since) > v.cfg.Patience/2 { // no room
+			a := v.lock()
+			v.mu.log.SpareUnsure()
+			v.unlock(a)
+		}
 		v.pump() // moves
 		erased, ok := v.erase(ctx, v.erasings)
 		wrote, ok2 := v.writeViews(ctx, v.viewings)

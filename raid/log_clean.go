@@ -168,6 +168,19 @@ func (l *Log) UnsureVictims(dst []Slot) []Slot {
 	return dst
 }
 
+// SpareUnsure gives up moving rows, for lack of room, that a later recovery finds all
+// the same, since more than M members are known to have them.
+func (l *Log) SpareUnsure() {
+	for i := range l.groups {
+		g := &l.groups[i]
+		for r := Index(0); g.nunsure > 0 && uint32(r) < l.nrows; r++ {
+			if hasBit(g.unsure, uint32(r)) && l.durable(g, l.Survivors(g.id, r)&g.view.members) {
+				l.unsureDied(g, r)
+			}
+		}
+	}
+}
+
 // unsureDied takes row i out of those that are unsure.
 func (l *Log) unsureDied(g *logGroup, i Index) {
 	if g.nunsure != 0 && hasBit(g.unsure, uint32(i)) {

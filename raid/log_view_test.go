@@ -141,7 +141,7 @@ func (s *sim) settleLog() bool {
 		}
 		if op := s.move(s.log.UnsureVictims(nil)); op != nil {
 			s.finish(op)
-		} else if _, left, _ := s.log.Unsettled(); left == unsure {
+		} else if s.log.SpareUnsure(); s.log.unsure == unsure {
 			return false
 		}
 	}
