@@ -17,6 +17,7 @@ type chunk struct {
 	ext    extent
 	pages  []byte // spec.Slots * PageSize
 	heads  []byte // spec.Slots * spec.HeaderBytes
+	erased []byte // the header of an erased slot
 
 	// mu orders headers: a reader copies whole ones. Pages have no lock:
 	// whoever reads one while it is written fails its checksum.
@@ -55,8 +56,10 @@ func newChunk(id raid.ChunkID, volume raid.VolumeID, s transport.ChunkSpec, x ex
 	mem = mem[x.off : x.off+x.size : x.off+x.size]
 	p := int64(s.Slots) * raid.PageSize
 	s.MustExist = false
+	erased := make([]byte, s.HeaderBytes)
+	raid.PutErased(erased, len(erased))
 	return &chunk{
-		id: id, volume: volume, spec: s, ext: x,
+		id: id, volume: volume, spec: s, ext: x, erased: erased,
 		pages: mem[:p:p], heads: mem[p : p+int64(s.Slots)*int64(s.HeaderBytes)],
 	}
 }
@@ -85,11 +88,11 @@ func (c *chunk) putLocked(i uint32, head, page []byte) {
 }
 
 // putUnlessNewer is put, unless the slot holds something of a higher sequence
-// than seq: then it reports false.
+// than seq: then it reports false. What is empty or erased has sequence 0.
 func (c *chunk) putUnlessNewer(i uint32, seq raid.Seq, head, page []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if h, err := raid.ParseHeader(c.head(i)); err == nil && h.Kind != raid.KindEmpty && h.Seq > seq {
+	if h, err := raid.ParseHeader(c.head(i)); err == nil && h.Seq > seq {
 		return false
 	}
 	c.putLocked(i, head, page)
@@ -102,6 +105,22 @@ func (c *chunk) view(i uint32, f func(head, page []byte)) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	f(c.head(i), c.page(i))
+}
+
+// erase makes the slots erased that io has a page for. Those that it has a header
+// alone for keep theirs until the new one takes its place.
+func (c *chunk) erase(io *transport.SlotIO) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	seg := 0
+	for _, r := range io.Runs {
+		for i := r.Start; i < r.Start+r.Count; i++ {
+			if io.PageMask>>seg&1 != 0 {
+				copy(c.head(i), c.erased)
+			}
+			seg++
+		}
+	}
 }
 
 // check reports whether all of io lies inside the chunk.

@@ -5,8 +5,9 @@
 // pages of all slots, then the headers of all slots. A client's session (see
 // transport.Backend, which Server implements) reads and writes the slots of
 // its own volume's chunks. A page is received straight into its slot; its
-// header is stored only when the page's checksum is the header's, so that a
-// slot is empty or holds what its header says. Reads are sent from the arena
+// header is stored only when the page's checksum is the header's. Until then the
+// slot is erased. So it was never written, or is erased, or holds what its header
+// says. Reads are sent from the arena
 // without a copy; what a reader sees of a slot that is being written fails
 // its checksum at the client.
 //

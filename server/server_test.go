@@ -90,8 +90,9 @@ func TestDrop(t *testing.T) {
 	}
 }
 
-// A client that vanishes in the middle of a page: the slot is empty, or, in
-// place, holds the old page; others notice nothing.
+// A client that vanishes in the middle of a page: the slot is erased, which is not
+// what one is that was never written, or, in place, holds the old page; others notice
+// nothing.
 func TestClientVanishes(t *testing.T) {
 	for _, inPlace := range []bool{false, true} {
 		s := start(t, Config{Cluster: "c", Listen: "127.0.0.1:0"})
@@ -147,7 +148,7 @@ func TestClientVanishes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if inPlace && (h.Kind != raid.KindPage || raid.Checksum(g.Page) != h.CRC) || !inPlace && h.Kind != raid.KindEmpty {
+		if inPlace && (h.Kind != raid.KindPage || raid.Checksum(g.Page) != h.CRC) || !inPlace && h.Kind != raid.KindErased {
 			t.Errorf("in place %v: %+v", inPlace, h)
 		}
 	}

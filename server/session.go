@@ -110,8 +110,9 @@ func (s *session) OpenChunk(id uint64, spec transport.ChunkSpec) error {
 	return s.hold(id, c)
 }
 
-// BeginWrite implements transport.Session. Empties the slots, unless the chunk
-// is InPlace: those keep their old page until the new one is whole.
+// BeginWrite implements transport.Session. Slots that get a page are erased first,
+// so that a write which does not end differs from one that never began; unless the
+// chunk is InPlace: those keep their old page until the new one is whole.
 func (s *session) BeginWrite(io *transport.SlotIO) error {
 	c, err := s.begin(io)
 	if err != nil {
@@ -133,12 +134,7 @@ func (s *session) BeginWrite(io *transport.SlotIO) error {
 		}
 		return nil
 	}
-	c.mu.Lock()
-	for _, r := range io.Runs {
-		n := int(c.spec.HeaderBytes)
-		clear(c.heads[int(r.Start)*n : int(r.Start+r.Count)*n])
-	}
-	c.mu.Unlock()
+	c.erase(io)
 	io.Mem = c.appendPages(io.Mem, io)
 	return nil
 }
@@ -185,7 +181,8 @@ func (s *session) CommitWrite(io *transport.SlotIO) error {
 }
 
 // verify reports whether slot i of a chunk may get this header with this page. One
-// that names another place, or another volume, was sent where it does not belong.
+// that names another place, or another volume, was sent where it does not belong. An
+// empty or erased slot names none.
 func (s *session) verify(i uint32, head, page []byte, has bool) error {
 	h, err := raid.ParseHeader(head)
 	if err != nil {

@@ -22,12 +22,14 @@ type Session interface {
 	// OpenChunk is Conn.OpenChunk.
 	OpenChunk(chunk uint64, spec ChunkSpec) error
 	// BeginWrite checks io and sets io.Mem to where its pages are to be
-	// received. It is followed by CommitWrite or AbortWrite, unless it fails.
+	// received. Slots that get a page are erased from now on, except in a chunk
+	// that is InPlace; those that get a header alone stay as they are until
+	// CommitWrite. It is followed by CommitWrite or AbortWrite, unless it fails.
 	BeginWrite(io *SlotIO) error
 	// CommitWrite verifies the received pages and stores their headers.
 	CommitWrite(io *SlotIO) error
-	// AbortWrite gives up a write whose pages did not arrive. What was there
-	// is gone, except in a chunk that is InPlace.
+	// AbortWrite gives up a write whose pages did not arrive. The slots are as
+	// BeginWrite has left them.
 	AbortWrite(io *SlotIO)
 	// BeginRead checks io, copies the headers into io.Headers and sets io.Mem
 	// to the pages. The memory stays until EndRead, but not its content.
@@ -50,9 +52,9 @@ type Session interface {
 // its CPU does not see. A medium asks for it by a type assertion.
 //
 // What the Session promises of BeginWrite and CommitWrite does not hold there:
-// nobody verifies the page or counts the request. The client empties a slot, then
+// nobody verifies the page or counts the request. The client erases a slot, then
 // writes the page, then the header that vouches for it, and compares both when it
-// reads.
+// reads. A header without a page it only writes.
 type Exposer interface {
 	// Expose gives the memory of a chunk: to an owner one that this session has
 	// opened, to a reader any of its volume, to read only. It is the medium's until
@@ -69,6 +71,7 @@ type Exposed struct {
 	Spec     ChunkSpec
 	Pages    []byte // Spec.Slots * PageSize
 	Headers  []byte // Spec.Slots * Spec.HeaderBytes
+	Erased   []byte // the header of an erased slot
 	ReadOnly bool   // no transfer may write to it
 }
 

@@ -16,8 +16,9 @@
 //	server: target.run makes progress where a provider needs the CPU for it
 //
 // A write is done when its bytes are in the server's memory
-// (FI_DELIVERY_COMPLETE): the slots are emptied, then come the pages, then the
-// headers that vouch for them. With a provider that keeps the order of writes
+// (FI_DELIVERY_COMPLETE): the slots are erased, then come the pages, then the
+// headers that vouch for them. What an erased slot's header is, the server says with
+// the keys of a chunk. Headers without pages are written at once. With a provider that keeps the order of writes
 // (FI_ORDER_WAW) all are posted at once, where it can be as one operation
 // (conn.addWhole), else each part follows when the one before has arrived.
 //

@@ -171,3 +171,19 @@ func Reattach(ctx context.Context, addr string, h transport.Hello, chunk uint64,
 	_, third = c.link.Extend(ctx, a.put())
 	return third, nil
 }
+
+// Half makes the first part of a one-sided write and no more, as a client that dies
+// there. q is completed then.
+func Half(c transport.Conn, q *transport.Request) {
+	o := c.(*conn)
+	hdr, mask := o.d.regions.Check(q)
+	o.mu.Lock()
+	k := len(o.mu.free) - 1
+	s := &o.mu.slots[o.mu.free[k]]
+	o.mu.free = o.mu.free[:k]
+	s.req, s.rem, s.hdr, s.mask, s.pending, s.phase = q, o.mu.chunks[q.Chunk], hdr, mask, 0, phaseLast
+	s.rem.flight++
+	o.addErased(s, delivered)
+	o.mu.Unlock()
+	o.Kick()
+}

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"dmps/transport"
 )
 
 // Questions over the link (tcp.Link), by their first byte. All integers are
@@ -111,18 +113,23 @@ type mapped struct {
 	headerBytes uint32
 	pages       key
 	headers     key
+	erased      string // the header of an erased slot
 }
 
 func (m *mapped) put() []byte {
 	b := le.AppendUint32(nil, m.slots)
 	b = le.AppendUint32(b, m.headerBytes)
 	b = appendKey(b, m.pages)
-	return appendKey(b, m.headers)
+	b = appendKey(b, m.headers)
+	return appendText(b, m.erased)
 }
 
 func parseMapped(b []byte) (mapped, error) {
 	c := cursor{b: b}
-	m := mapped{slots: c.u32(), headerBytes: c.u32(), pages: c.key(), headers: c.key()}
+	m := mapped{slots: c.u32(), headerBytes: c.u32(), pages: c.key(), headers: c.key(), erased: c.text(transport.MaxHeaderBytes)}
+	if m.headerBytes != uint32(len(m.erased)) {
+		c.bad = true
+	}
 	return m, c.end("mapped")
 }
 

@@ -32,7 +32,7 @@ type slot struct {
 type phase uint8
 
 const (
-	phaseEmpty phase = iota // of a write: no headers; the pages follow
+	phaseErase phase = iota // of a write: headers of erased slots; the pages follow
 	phasePages              // of a write: the pages; the headers follow
 	phaseLast
 )
@@ -87,12 +87,12 @@ func (c *conn) beginLocked(s *slot) {
 	case c.addWhole(s, opWrite):
 		s.phase = phaseLast
 	case c.dom.caps.ordered:
-		c.addEmpty(s, 0)
+		c.addErased(s, 0)
 		c.addPages(s, opWrite, 0)
 		c.addLast(s)
 	default:
-		s.phase = phaseEmpty
-		c.addEmpty(s, delivered)
+		s.phase = phaseErase
+		c.addErased(s, delivered)
 	}
 }
 
@@ -100,7 +100,7 @@ func (c *conn) beginLocked(s *slot) {
 // there was one.
 func (c *conn) nextLocked(s *slot) bool {
 	switch s.phase {
-	case phaseEmpty:
+	case phaseErase:
 		s.phase = phasePages
 		c.addPages(s, opWrite, delivered)
 	case phasePages:
@@ -111,12 +111,21 @@ func (c *conn) nextLocked(s *slot) bool {
 	return true
 }
 
-// addEmpty empties the slots of a write: one that ends in the middle must not
-// leave an old header that vouches for a new page.
-func (c *conn) addEmpty(s *slot, flags uint32) {
-	for _, u := range s.runs {
-		n := int(u.Count) * s.hdr
-		c.add(s, opWrite, flags, s.rem.headers, uint64(u.Start)*uint64(s.hdr)).piece(c.empty[:n])
+// addErased erases the slots that a write has a page for: one that ends in the
+// middle must not leave an old header that vouches for a new page, nor look as if it
+// had never begun. Where there is no page the new header takes the old one's place.
+func (c *conn) addErased(s *slot, flags uint32) {
+	segs := s.req.Segs
+	for from, to := 0, 0; from < len(segs); from = to {
+		to = from + 1
+		if segs[from].Page == nil {
+			continue
+		}
+		for to < len(segs) && segs[to].Page != nil && segs[to].Index == segs[to-1].Index+1 {
+			to++
+		}
+		n := (to - from) * s.hdr
+		c.add(s, opWrite, flags, s.rem.headers, uint64(segs[from].Index)*uint64(s.hdr)).piece(s.rem.erased[:n])
 	}
 }
 
@@ -145,7 +154,7 @@ func (c *conn) addHeaders(s *slot, kind, flags uint32) {
 }
 
 // addWhole makes a request one operation, if it can be: its slots are one run, all
-// with pages, and the provider takes as many pieces at a time. A write empties the
+// with pages, and the provider takes as many pieces at a time. A write erases the
 // slots with its first piece and ends with the headers, which needs a provider that
 // keeps to that order. On tcp a page of 4 KiB so takes one send instead of three.
 func (c *conn) addWhole(s *slot, kind uint32) bool {
@@ -166,7 +175,7 @@ func (c *conn) addWhole(s *slot, kind uint32) bool {
 	headers, pages := uint64(u.Start)*uint64(s.hdr), uint64(u.Start)*transport.PageSize
 	flags, first := uint32(0), s.heads[:n]
 	if kind == opWrite {
-		flags, first = delivered, c.empty[:n]
+		flags, first = delivered, s.rem.erased[:n]
 	}
 	o := c.add(s, kind, flags, s.rem.headers, headers)
 	o.piece(first)

@@ -23,6 +23,7 @@ func RunRebuild(t *testing.T, f GroupFactory) {
 		{"WrongTag", testRebuildWrongTag},
 		{"Mismatch", testRebuildMismatch},
 		{"Damaged", testRebuildDamaged},
+		{"Erased", testRebuildErased},
 		{"Refused", testRebuildRefused},
 		{"Fenced", testRebuildFenced},
 		{"SourceFenced", testRebuildSourceFenced},
@@ -84,14 +85,20 @@ func (c *codec) row(index uint32) int {
 	return slices.IndexFunc(c.rows, func(r transport.RebuildRow) bool { return r.Index == index })
 }
 
-// replace makes the target of a column empty.
+// replace erases the target of a column.
 func (c *codec) replace(col int) {
 	c.t.Helper()
-	for _, i := range c.all(col) {
-		q := c.request(transport.OpWrite, col, targetChunk+uint64(col), []int{i})
-		clear(q.Segs[0].Page) // does not match the header: the slot becomes empty
-		clear(q.Segs[0].Header)
-		if err := c.do(c.conns[col], q); !errors.Is(err, transport.ErrChecksum) && err != nil {
+	c.erase(col, targetChunk+uint64(col), c.all(col)...)
+}
+
+// erase erases rows in a chunk of a column.
+func (c *codec) erase(col int, chunk uint64, rows ...int) {
+	c.t.Helper()
+	for _, i := range rows {
+		q := c.request(transport.OpWrite, col, chunk, []int{i})
+		raid.PutErased(q.Segs[0].Header, len(q.Segs[0].Header))
+		q.Segs[0].Page = nil
+		if err := c.do(c.conns[col], q); err != nil {
 			c.t.Fatal(err)
 		}
 	}
@@ -268,6 +275,39 @@ func testRebuildDamaged(t *testing.T, f GroupFactory) {
 	c.write(4, groupChunk+4, []int{row})
 	if fails := c.rebuilt(c.spec(3, 0)); fails != nil {
 		t.Fatal(fails)
+	}
+}
+
+// An erased slot does not hold the row: as a source others serve in its place, as
+// the target it is filled like one that was never written. To verify it is wrong.
+func testRebuildErased(t *testing.T, f GroupFactory) {
+	c := newCodec(t, f, rs42, 80)
+	row := slices.IndexFunc(c.rows, func(r transport.RebuildRow) bool { return r.Filled == 15 })
+	c.erase(0, groupChunk, row)
+	c.erase(4, groupChunk+4, row)
+	for _, col := range []int{1, 5} { // the targets were never written, then they are erased
+		if fails := c.rebuilt(c.spec(col, 0)); len(fails) != 1 || fails[0].Reason != transport.RebuildHeader {
+			t.Fatalf("column %d with two that are erased: %v", col, fails)
+		}
+		c.replace(col)
+	}
+	c.write(0, groupChunk, []int{row})
+	for _, col := range []int{1, 5} {
+		if fails := c.rebuilt(c.spec(col, 0)); fails != nil {
+			t.Fatalf("column %d with one that is erased: %v", col, fails)
+		}
+	}
+	at := slices.Index(c.all(4), row)
+	want := []transport.RebuildFailure{{Row: at, Reason: transport.RebuildHeader, Col: 4}}
+	if fails := c.verified(c.verifySpec(4, 0)); !slices.Equal(fails, want) {
+		t.Errorf("verifying column 4: %v, want %v", fails, want)
+	}
+	// One that is verified from an erased source is right: the report names the source.
+	want[0] = transport.RebuildFailure{Row: slices.Index(c.all(5), row), Reason: transport.RebuildHeader, Col: 0}
+	c.write(4, groupChunk+4, []int{row})
+	c.erase(0, groupChunk, row)
+	if fails := c.verified(c.verifySpec(5, 0)); !slices.Equal(fails, want) {
+		t.Errorf("verifying column 5: %v, want %v", fails, want)
 	}
 }
 

@@ -11,6 +11,7 @@ func Run(t *testing.T, f Factory) {
 		{"ReadWrite", testReadWrite},
 		{"HeaderOnly", testHeaderOnly},
 		{"Erase", testErase},
+		{"HalfWritten", testHalfWritten},
 		{"OutOfRange", testOutOfRange},
 		{"OpenChunk", testOpenChunk},
 		{"ReadHeaders", testReadHeaders},
