@@ -19,12 +19,12 @@ func (v *Volume) doomed() uint64 {
 
 func patient(c *Config) { c.SuspectAfter, c.HardDeadline = time.Minute, time.Minute }
 
-// A client dies while one of two members has a write and the other does not. The
-// next client drops it. It must not come back when the member that contradicted
-// is gone.
+// A client dies while one of three members has a write and the others do not. The
+// next client drops it, because it cannot be decoded. It must not come back when a
+// member that contradicted is gone.
 func TestDroppedWriteStaysDropped(t *testing.T) {
-	f := newFakeNet(2)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 200)
+	f := newFakeNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 64, 1, 200)
 	r := rand.New(rand.NewPCG(1, 1))
 	v := openTest(t, f, l, patient)
 	want := randomBytes(r, 64*raid.PageSize)
@@ -32,6 +32,7 @@ func TestDroppedWriteStaysDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.freeze("s1")
+	f.freeze("s2")
 	done := make(chan error, 1)
 	go func() {
 		_, err := v.WriteAt(randomBytes(r, 8*raid.PageSize), 0)
@@ -40,7 +41,7 @@ func TestDroppedWriteStaysDropped(t *testing.T) {
 	landed := func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		h, err := raid.ParseHeader(f.servers["s0"].chunks[1].hdrs[64*raid.HeaderSize:][:raid.HeaderSize])
+		h, err := raid.ParseHeader(f.servers["s0"].chunks[1].hdrs[(raid.ViewRows+32)*raid.HeaderSize:][:raid.HeaderSize])
 		return err == nil && h.Kind == raid.KindPage
 	}
 	waitFor(t, landed)
@@ -53,6 +54,7 @@ func TestDroppedWriteStaysDropped(t *testing.T) {
 		t.Fatal("the write was answered")
 	}
 	f.thaw("s1")
+	f.thaw("s2")
 	l.Epoch, l.FirstEpoch = 2, false
 	v = openTest(t, f, l, patient)
 	compareAll(t, v, want)
@@ -60,8 +62,8 @@ func TestDroppedWriteStaysDropped(t *testing.T) {
 	if landed() {
 		t.Error("the dropped row was not erased")
 	}
-	if n := v.Report().Counters["erased_rows"]; n != 8 {
-		t.Errorf("%d rows were erased, not the 8 that were dropped", n)
+	if n := v.Report().Counters["erased_rows"]; n != 4 {
+		t.Errorf("%d rows were erased, not the 4 that were dropped", n)
 	}
 	waitFor(t, func() bool { return v.Report().State == StateHealthy })
 	closeTest(t, v)

@@ -90,12 +90,6 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
 		}
 	}
-	if l.FirstEpoch {
-		if err := v.tellOpened(ctx); err != nil {
-			v.abandon(err)
-			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
-		}
-	}
 	a := v.lock()
 	if v.mu.log != nil {
 		v.mu.log.StartSeq(raid.FirstSeq(l.Epoch))
@@ -104,22 +98,18 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		}
 	}
 	v.unlock(a)
-	v.wg.Go(func() { v.keepLease(run) })
-	if watched {
-		v.wg.Go(func() { v.watchLease(run) })
-	}
-	if v.mu.log != nil {
-		if err := v.settleRecovery(ctx); err != nil {
-			v.abandon(err)
-			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
-		}
+	if err := v.begin(ctx, run, watched); err != nil {
+		v.abandon(err)
+		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
 	}
 	a = v.lock()
 	v.mu.ready = true
 	v.advanceLocked() // what the recovery found dead is free, or to be erased
 	v.eraseSoonLocked()
-	v.reportSoonLocked()
-	v.askNowLocked() // meta hears how the volume was found
+	if !l.FirstEpoch {
+		v.reportSoonLocked()
+		v.askNowLocked() // meta hears how the volume was found
+	}
 	v.unlock(a)
 	v.pump()
 	if v.mu.log != nil {
@@ -131,6 +121,34 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		v.wg.Go(func() { v.keepScrubbing(run) })
 	}
 	return v, nil
+}
+
+// begin starts to keep the lease, and settles what the recovery found. Of a new
+// volume meta hears when it can be used, and not before: until then the next client
+// is the first again.
+func (v *Volume) begin(ctx, run context.Context, watched bool) error {
+	settle := func() error {
+		if v.mu.log == nil {
+			return nil
+		}
+		return v.settleRecovery(ctx)
+	}
+	if v.layout.FirstEpoch {
+		if err := settle(); err != nil {
+			return err
+		}
+		if err := v.tellOpened(ctx); err != nil {
+			return err
+		}
+	}
+	v.wg.Go(func() { v.keepLease(run) })
+	if watched {
+		v.wg.Go(func() { v.watchLease(run) })
+	}
+	if v.layout.FirstEpoch {
+		return nil
+	}
+	return settle()
 }
 
 func (v *Volume) makeArena() error {

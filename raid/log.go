@@ -31,15 +31,16 @@ import (
 //
 // A Log is not safe for concurrent use.
 type Log struct {
-	g       Geometry
-	pages   uint64
-	nrows   uint32 // rows of a group = slots of a chunk
-	minAck  int
-	volume  uint32 // Site.Volume of its headers
-	opened  bool   // Begin was called
-	guarded bool   // see GuardThin
-	fill    uint64 // percent; 0: no target
-	reserve uint64 // rows that only moves may take, so that the cleaner can always go on
+	g         Geometry
+	pages     uint64
+	nrows     uint32 // rows of a group = slots of a chunk
+	minAck    int
+	volume    uint32 // Site.Volume of its headers
+	opened    bool   // Begin was called
+	recovered bool   // by a Recovery
+	guarded   bool   // see GuardThin
+	fill      uint64 // percent; 0: no target
+	reserve   uint64 // rows that only moves may take, so that the cleaner can always go on
 
 	fwd  []entry  // page -> where it is
 	rev  []back   // data slot -> what was written there; first slot of a limbo row: next limbo row + 1

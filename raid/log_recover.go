@@ -88,6 +88,7 @@ func NewRecovery(l *Log) *Recovery {
 	if l.used != 0 || l.mapped != 0 || l.filled != 0 || l.opened {
 		panic("raid: recovery into a log that is in use")
 	}
+	l.recovered = true
 	return &Recovery{l: l, seqs: make([]Seq, l.pages), mark: make([]Seq, len(l.groups)), late: make([][]lateRow, len(l.groups))}
 }
 

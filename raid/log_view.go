@@ -135,7 +135,7 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 	switch {
 	case r.own && want == r.members && !r.renew:
 		return false
-	case popcount(want&g.up) < l.g.K || !l.durable(g, want&g.up):
+	case popcount(want&g.up) < l.g.K || !l.durable(g, want&g.up) && !l.fresh():
 		return false // nobody could recover the group from these
 	case r.seq != 0 && !r.own && !l.durable(g, r.copies):
 		return false // the older record may be the one in force
@@ -152,6 +152,9 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 	return true
 }
 
+// fresh reports whether nothing was ever written, so that nobody can miss it.
+func (l *Log) fresh() bool { return !l.opened && !l.recovered }
+
 // Installed ends the writing of a record that the members in done and the pending
 // members in second have. The condition of Abandon holds here too.
 func (l *Log) Installed(v *View, done, second uint32) {
@@ -165,7 +168,7 @@ func (l *Log) Installed(v *View, done, second uint32) {
 		switch {
 		case v.Seq == r.seq:
 			r.copies |= done &^ g.lost & r.members
-		case done != v.To || !l.durable(g, done) || v.Members&^r.members&^g.up != 0:
+		case done != v.To || !l.durable(g, done) && !l.fresh() || v.Members&^r.members&^g.up != 0:
 			return
 		default:
 			*r = groupView{members: v.Members &^ g.lost, copies: done &^ g.lost, seq: v.Seq, settled: v.Settled, slot: v.Index, own: true}
