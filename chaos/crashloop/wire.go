@@ -24,7 +24,6 @@ type wire struct {
 	once sync.Once
 
 	transfers atomic.Int64 // requests submitted so far
-	pages     atomic.Int64 // of them, those that read pages
 	crashAt   atomic.Int64 // the transfer at which the client crashes; 0: none
 	hush      atomic.Pointer[hush]
 
