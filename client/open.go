@@ -31,6 +31,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	}
 	v.mu.heal.mode, v.mu.heal.rate = cfg.RebuildGuard, max(cfg.RebuildRate, 0)
 	v.mu.heal.applyTo(&v.pace)
+	v.mu.unknown = l.Unknown
 	v.mu.scrubbed, v.scrubPatience = cfg.LastScrub, scrubPatience
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done
@@ -82,7 +83,10 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
 		}
 	}
-	if l.FirstEpoch {
+	v.mu.Lock()
+	worse := v.mu.unknown > l.Unknown
+	v.mu.Unlock()
+	if l.FirstEpoch || worse {
 		if err := v.tellOpened(ctx); err != nil {
 			v.abandon(err)
 			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)

@@ -116,7 +116,8 @@ type Volume struct {
 		readLat, writeLat latency
 		health            raid.Health // as of the last time it was not stale
 		healthStale       bool
-		metaAnswers       bool // the last renewal of the lease succeeded
+		unknown           uint64 // pages that are gone, and nobody knows which: what meta knew, or what the recovery found if that is more
+		metaAnswers       bool   // the last renewal of the lease succeeded
 		heal              healState
 	}
 }

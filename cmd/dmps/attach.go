@@ -202,6 +202,9 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		AllowSwappable: f.swappable, Holder: f.holder, Patience: f.patience, RebuildRate: int64(f.rebuild), RebuildGuard: guardModes[f.guard.value], AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
 		ScrubEvery: f.scrub, ScrubRate: int64(f.scrubRate), LastScrub: scrubbed,
 	})
+	if err != nil {
+		err = lossAdvice(err, layout, f.accept)
+	}
 	if err != nil && f.device.path != "" {
 		return err // a device may wait for this volume: nobody else is invited to take it
 	}

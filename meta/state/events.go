@@ -43,6 +43,8 @@ const (
 	EventVolumeAttached  = "volume-attached"
 	EventVolumeTakenOver = "volume-taken-over"
 	EventVolumeDetached  = "volume-detached"
+	EventPagesUnknown    = "pages-unknown" // gone, and nobody knows which
+	EventLossAccepted    = "loss-accepted" // of these
 
 	EventCareBegan = "care-began" // a memory server fills what a detached volume misses
 	EventCareEnded = "care-ended"

@@ -66,3 +66,54 @@ func TestReplacedWhileFirstOpens(t *testing.T) {
 		}
 	}
 }
+
+// Pages that are gone, nobody knows which, are remembered over the ends of leases,
+// and told to the next client, until a client that was told says otherwise, or
+// somebody accepts the loss. What a client says that has not heard of that yet does
+// not bring them back.
+func TestUnknownPages(t *testing.T) {
+	s, do := careCluster(t) // checks the state after each command
+	v := s.Volumes[1]
+	must := func(c Command) any {
+		t.Helper()
+		got, err := do(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	report := func(pages, known uint64) {
+		t.Helper()
+		must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Known: known, Report: Report{State: Healthy, RedundancyLeft: 2, Unknown: pages}}})
+	}
+	unknown := func(pages uint64) {
+		t.Helper()
+		h := s.Health(v, nil)
+		if (h.State == Failed) != (pages > 0) || v.Unknown() != pages || (v.UnknownAt != 0) != (pages > 0) || s.Layout(v, 9, false).Unknown != pages {
+			t.Fatalf("%d pages unknown, want %d; health %+v, since %d", v.Unknown(), pages, h, v.UnknownAt)
+		}
+	}
+	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	report(7, 0)
+	unknown(7)
+	must(Command{Detach: &Detach{Volume: 1, Epoch: v.LastLease}})
+	unknown(7)
+	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	unknown(7)
+	report(7, v.Version)
+	report(3, v.Version)
+	unknown(3)
+	before := v.Version
+	if n := must(Command{AcceptLoss: &AcceptLoss{Name: "v"}}); n != uint64(3) || v.Version <= before {
+		t.Fatalf("%v pages accepted, version %d after %d", n, v.Version, before)
+	}
+	unknown(0)
+	report(3, before) // it has not heard
+	unknown(0)
+	report(0, v.Version)
+	unknown(0)
+	report(5, v.Version) // another loss
+	unknown(5)
+	report(0, v.Version)
+	unknown(0)
+}
