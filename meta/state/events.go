@@ -43,6 +43,7 @@ const (
 	EventVolumeAttached  = "volume-attached"
 	EventVolumeTakenOver = "volume-taken-over"
 	EventVolumeDetached  = "volume-detached"
+	EventEpochsLow       = "epochs-low"    // it cannot be attached much more often
 	EventPagesUnknown    = "pages-unknown" // gone, and nobody knows which
 	EventLossAccepted    = "loss-accepted" // of these
 

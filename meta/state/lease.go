@@ -2,12 +2,22 @@ package state
 
 import "dmps/raid"
 
+// Epochs of a volume are many, and not endless (raid.MaxEpoch). The last ones are
+// kept for clients: caretakers, which come by themselves, must not use them up. And
+// somebody is told in time to copy what the volume holds.
+const (
+	userEpochs = 1 << 16
+	warnEpochs = 1 << 10 // a warning each time that this many are gone
+)
+
 // attach gives the lease to a holder, under an epoch above all before.
 func (s *State) attach(c *Attach) (any, *Refusal) {
 	v, ok := s.VolumeByName(c.Name)
 	switch {
 	case !ok:
 		return nil, refuse(NoVolume, "no volume %q: create it with dmps volume create", c.Name)
+	case v.Epoch >= raid.MaxEpoch:
+		return nil, refuse(Invalid, "volume %s has been attached as often as its sequence numbers can tell apart: no client can write it any more. Create another volume", c.Name)
 	case c.Holder == "" || len(c.Holder) > 256:
 		return nil, refuse(Invalid, "attach %s: a holder needs a name of 1 to 256 bytes", c.Name)
 	}
@@ -34,6 +44,9 @@ func (s *State) attach(c *Attach) (any, *Refusal) {
 		s.note(Event{Kind: EventVolumeTakenOver, Volume: v.Name}, "%s took volume %s over from %s, %s", c.Holder, v.Name, l.Holder, why)
 	default:
 		s.note(Event{Kind: EventVolumeAttached, Volume: v.Name}, "%s attached volume %s", c.Holder, v.Name)
+	}
+	if left := raid.MaxEpoch - v.Epoch; left <= userEpochs && left%warnEpochs == 0 {
+		s.note(Event{Kind: EventEpochsLow, Volume: v.Name, Count: uint64(left)}, "volume %s can be attached only %d times more: copy what it holds to another volume", v.Name, left)
 	}
 	v.Epoch++
 	v.LastLease = v.Epoch
