@@ -219,7 +219,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		return errors.Join(err, f.device.abandon(vol))
 	}
 	s := &attachment{
-		vol: vol, log: log, front: front, side: side, device: f.device, swap: f.swap, identity: fmt.Sprintf("dmps/%s/%s/%v", layout.Cluster, volume, layout.Volume), pprof: f.pprof, scrubRate: int64(f.scrubRate),
+		vol: vol, log: log, front: front, side: side, device: f.device, swap: f.swap, identity: fmt.Sprintf("dmps/%s/%s/%v", layout.Cluster, volume, layout.Volume), pprof: f.pprof, patience: f.patience, scrubRate: int64(f.scrubRate),
 		about: adminStatus{
 			Volume: volume, Epoch: layout.Epoch, Redundancy: layout.Geometry.String(), Layout: layout.Kind.String(),
 			SizeBytes: uint64(vol.Size()), Groups: len(layout.Groups), NBD: uri,
@@ -307,6 +307,7 @@ type attachment struct {
 	pprof    bool
 	about    adminStatus
 
+	patience  time.Duration
 	scrubRate int64 // of scrubs on demand that name none
 }
 
@@ -351,7 +352,7 @@ func (s *attachment) run(ctx context.Context) (err error) {
 			// No description: go-nbd's client takes it for more names.
 			Exports: map[string]nbd.Export{s.about.Volume: {Device: s.vol}},
 			Default: s.about.Volume,
-			Log:     s.log,
+			Log:     s.log, Patience: s.patience,
 		}); err != nil {
 			return errors.Join(err, s.leave(dev))
 		}
