@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"dmps/raid"
@@ -58,7 +59,9 @@ func TestReadWaitsForItsWrite(t *testing.T) {
 }
 
 // A read that waits for a write that fails sees what was there before.
-func TestReadBehindAFailedWrite(t *testing.T) {
+func TestReadBehindAFailedWrite(t *testing.T) { synctest.Test(t, testReadBehindAFailedWrite) }
+
+func testReadBehindAFailedWrite(t *testing.T) {
 	f := newFakeNet(3)
 	g := raid.Geometry{K: 1, M: 2}
 	l := f.layout(raid.LayoutLog, g, 64, 1, 200)
