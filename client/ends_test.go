@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"dmps/raid"
@@ -287,7 +286,7 @@ func TestFragmentedNoteIsMoved(t *testing.T) {
 
 // TestRecoveryWithSilentMember: a member falls silent in the middle of a
 // recovery, or of the comparison when it returns; neither may hang.
-func TestRecoveryWithSilentMember(t *testing.T) { synctest.Test(t, testRecoveryWithSilentMember) }
+func TestRecoveryWithSilentMember(t *testing.T) { virtual(testRecoveryWithSilentMember)(t) }
 
 func testRecoveryWithSilentMember(t *testing.T) {
 	c := newMemCluster(t, 3)

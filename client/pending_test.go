@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"dmps/raid"
@@ -59,7 +58,7 @@ func TestReadWaitsForItsWrite(t *testing.T) {
 }
 
 // A read that waits for a write that fails sees what was there before.
-func TestReadBehindAFailedWrite(t *testing.T) { synctest.Test(t, testReadBehindAFailedWrite) }
+func TestReadBehindAFailedWrite(t *testing.T) { virtual(testReadBehindAFailedWrite)(t) }
 
 func testReadBehindAFailedWrite(t *testing.T) {
 	f := newFakeNet(3)

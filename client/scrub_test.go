@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"dmps/raid"
@@ -234,7 +233,7 @@ func TestScrubFindsAndRepairs(t *testing.T) {
 
 // TestScrubLosesNothingSilently flips more than M members of a row: the scrub
 // says that it cannot repair, the report that pages are lost, reads that they are.
-func TestScrubLosesNothingSilently(t *testing.T) { synctest.Test(t, testScrubLosesNothingSilently) }
+func TestScrubLosesNothingSilently(t *testing.T) { virtual(testScrubLosesNothingSilently)(t) }
 
 func testScrubLosesNothingSilently(t *testing.T) {
 	r := newScrubRig(t, 6)
@@ -306,7 +305,7 @@ func TestScrubUnderLoad(t *testing.T) {
 
 // TestScrubWithMemberDown: what cannot be looked at is counted, and the rest
 // is scrubbed and repaired all the same.
-func TestScrubWithMemberDown(t *testing.T) { synctest.Test(t, testScrubWithMemberDown) }
+func TestScrubWithMemberDown(t *testing.T) { virtual(testScrubWithMemberDown)(t) }
 
 func testScrubWithMemberDown(t *testing.T) {
 	g := raid.Geometry{K: 4, M: 2}
@@ -384,7 +383,7 @@ func TestScrubMemberFails(t *testing.T) {
 }
 
 // TestScrubRelayout replaces a member while a slow scrub runs.
-func TestScrubRelayout(t *testing.T) { synctest.Test(t, testScrubRelayout) }
+func TestScrubRelayout(t *testing.T) { virtual(testScrubRelayout)(t) }
 
 func testScrubRelayout(t *testing.T) {
 	g := raid.Geometry{K: 2, M: 1}
@@ -439,7 +438,7 @@ func (m *fakeMeta) replaceWith(lost, to string, inc raid.Incarnation) {
 
 // TestScrubEnds: by itself, on demand, with its context, with the volume, and
 // with the lease.
-func TestScrubEnds(t *testing.T) { synctest.Test(t, testScrubEnds) }
+func TestScrubEnds(t *testing.T) { virtual(testScrubEnds)(t) }
 
 func testScrubEnds(t *testing.T) {
 	g := raid.Geometry{K: 1, M: 1}
@@ -492,7 +491,7 @@ func testScrubEnds(t *testing.T) {
 }
 
 // TestScrubRate: the rate is kept within 10 % below, and about above.
-func TestScrubRate(t *testing.T) { synctest.Test(t, testScrubRate) }
+func TestScrubRate(t *testing.T) { virtual(testScrubRate)(t) }
 
 func testScrubRate(t *testing.T) {
 	g := raid.Geometry{K: 2, M: 1}
@@ -517,7 +516,7 @@ func testScrubRate(t *testing.T) {
 
 // Volumes without redundancy are scrubbed too: nothing can be repaired, and
 // pages that stay in place have no tags to compare.
-func TestScrubWithoutRedundancy(t *testing.T) { synctest.Test(t, testScrubWithoutRedundancy) }
+func TestScrubWithoutRedundancy(t *testing.T) { virtual(testScrubWithoutRedundancy)(t) }
 
 func testScrubWithoutRedundancy(t *testing.T) {
 	r := newScrubRig(t, 2)
@@ -578,7 +577,7 @@ func TestNextScrub(t *testing.T) {
 
 // TestScrubSchedule: a volume that is attached with an interval is scrubbed by
 // itself, again and again, and what an earlier client did counts.
-func TestScrubSchedule(t *testing.T) { synctest.Test(t, testScrubSchedule) }
+func TestScrubSchedule(t *testing.T) { virtual(testScrubSchedule)(t) }
 
 func testScrubSchedule(t *testing.T) {
 	r := newScrubRig(t, 2)

@@ -242,8 +242,8 @@ func verifyVersions(t *testing.T, v *Volume, version []uint64) {
 func TestMembersFailUnderLoad(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 1, M: 2}, {K: 2, M: 1}, {K: 4, M: 2}} {
 		for _, how := range []string{"kill", "freeze", "cut"} {
-			t.Run(g.String()+"/"+how, func(t *testing.T) {
-				f := newFakeNet(g.Members())
+			t.Run(g.String()+"/"+how, virtual(func(t *testing.T) {
+				f := newSlowNet(g.Members())
 				v := openTest(t, f, f.layout(raid.LayoutLog, g, 512, 4, uint32(512*3/2/4/g.K+64)))
 				defer closeTest(t, v)
 				stop := make(chan struct{})
@@ -287,7 +287,7 @@ func TestMembersFailUnderLoad(t *testing.T) {
 					v.Kick()
 					time.Sleep(10 * time.Millisecond)
 				}
-			})
+			}))
 		}
 	}
 }
@@ -460,9 +460,11 @@ func TestReturningMemberIsCompared(t *testing.T) {
 
 // TestRestartedServerIsLost: a server that comes back empty never passes for
 // the one that held data.
-func TestRestartedServerIsLost(t *testing.T) {
+func TestRestartedServerIsLost(t *testing.T) { virtual(testRestartedServerIsLost)(t) }
+
+func testRestartedServerIsLost(t *testing.T) {
 	g := raid.Geometry{K: 2, M: 1}
-	f := newFakeNet(3)
+	f := newSlowNet(3)
 	v := openTest(t, f, f.layout(raid.LayoutLog, g, 256, 3, 128))
 	defer closeTest(t, v)
 	stop := make(chan struct{})
