@@ -157,17 +157,18 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 	for i := range views {
 		views[i] = slices.Clone(of(uint32(i)))
 	}
-	believed, err := v.enterView(g, views)
+	members, trust, err := v.enterView(g, views)
 	if err != nil {
 		return err
 	}
 	for from := uint32(0); from < v.layout.ChunkSlots && ctx.Err() == nil; from += block {
 		n := min(block, v.layout.ChunkSlots-from)
-		if up := v.readHeaders(g, from, n, believed, bufs, have); up < v.geo.K && !v.cfg.AcceptLoss {
-			return v.tooFew(g, up)
+		up := v.readHeaders(g, from, n, ^uint32(0), bufs, have)
+		if err := v.enough(g, have, up); err != nil {
+			return err
 		}
 		for i := range n {
-			rows[i].Parse(v.geo, v.site(g, raid.Index(from+i)), of(i))
+			rows[i].Parse(v.geo, v.site(g, raid.Index(from+i)), of(i), members, trust)
 		}
 		a := v.lock()
 		for i := range n {
@@ -178,37 +179,50 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 	return nil
 }
 
-// enterView takes the view of a group from what its members say of it, and gives
-// the members that the recovery believes.
-func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte) (believed uint32, err error) {
+// enterView takes the view of a group from what its members say of it. It gives the
+// members that belong to it, and up to where the others are believed.
+func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte) (members uint32, trust raid.Seq, err error) {
 	a := v.lock()
 	defer v.unlock(a)
-	believed, found := v.mu.log.SetView(g, views)
-	read, n := uint32(0), 0
+	members, trust, found := v.mu.log.SetView(g, views)
+	read := uint32(0)
 	for c := range raid.Col(v.geo.Members()) {
-		switch {
-		case views[0][c] == nil:
-		case found && believed&(1<<c) == 0:
-			v.member(g, c).ref.unread.Store(true) // it was out when the view was made: it is compared first
-		default:
-			read |= 1 << c
-			n++
+		if views[0][c] == nil {
+			continue
+		}
+		read |= 1 << c
+		if found && members&(1<<c) == 0 {
+			v.member(g, c).ref.unread.Store(true) // it was out when the view was made: it is compared before it is used
 		}
 	}
 	switch {
-	case n < v.geo.K && !v.cfg.AcceptLoss:
-		return 0, v.tooFewLocked(g, n)
-	case !found && !v.cfg.AcceptLoss:
-		return 0, fmt.Errorf("group %d: none of its %d members that are up holds the record of who belongs to it: bring back a memory server, or accept the loss (attach --accept-data-loss)", g, n)
-	case !found:
+	case found && (v.cfg.AcceptLoss || v.mu.log.Enough(g, read)):
+		return members, trust, nil
+	case v.cfg.AcceptLoss:
 		v.mu.log.AcceptView(g, read)
+		return read, 0, nil
+	case popcount(read) < v.geo.K || found:
+		return 0, 0, v.tooFewLocked(g, popcount(read))
 	}
-	return read, nil
+	return 0, 0, fmt.Errorf("group %d: none of its %d members that are up holds the record of who belongs to it: bring back a memory server, or accept the loss (attach --accept-data-loss)", g, popcount(read))
 }
 
-func (v *Volume) tooFew(g raid.GroupID, up int) error {
+// enough says whether the members that could be read are enough for a recovery.
+func (v *Volume) enough(g raid.GroupID, have []bool, up int) error {
+	if v.cfg.AcceptLoss {
+		return nil
+	}
+	read := uint32(0)
+	for c, ok := range have {
+		if ok {
+			read |= 1 << c
+		}
+	}
 	a := v.lock()
 	defer v.unlock(a)
+	if v.mu.log.Enough(g, read) {
+		return nil
+	}
 	return v.tooFewLocked(g, up)
 }
 

@@ -48,7 +48,8 @@ const (
 //	 8  u32  members: which members of the group the row was sent to;
 //	         KindView: which belong to it
 //	12  u32  volume, low 32 bits of its number
-//	16  u64  page (KindPage and KindFill; else zero)
+//	16  u64  page (KindPage and KindFill); KindView: up to which seq those that do
+//	         not belong to it are believed what they hold; else zero
 //	24  u64  seq
 //	32  u64  settled: every batch of this group up to this number is settled
 //	40  u32  group

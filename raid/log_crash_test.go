@@ -253,7 +253,7 @@ func (s *sim) harmless(g GroupID, i Index, believed uint32) bool {
 			headers[c] = m.slots[i].header
 		}
 	}
-	h.Parse(s.cfg.Geometry, s.log.Site(g, i), headers)
+	h.Parse(s.cfg.Geometry, s.log.Site(g, i), headers, believed, 0)
 	return h.newest.Members == s.log.all() || s.log.CanDecode(h.have, h.newest.Filled)
 }
 
@@ -289,17 +289,19 @@ func (s *sim) recover() bool {
 				}
 			}
 		}
-		believed, found := s.log.SetView(GroupID(gid), rows)
-		n := 0
+		believed, trust, found := s.log.SetView(GroupID(gid), rows)
+		s.trust[int(gid)] = trust
+		read := uint32(0)
 		for c, m := range s.members[gid] {
 			m.unsure = !m.up || m.filling || believed&(1<<c) == 0
 			if m.unsure {
 				s.log.SetUp(GroupID(gid), Col(c), false)
-			} else {
-				n++
+			}
+			if m.up && !m.filling {
+				read |= 1 << c
 			}
 		}
-		if !found || n < g.K {
+		if !found || !s.log.Enough(GroupID(gid), read) {
 			return false
 		}
 	}
@@ -309,14 +311,14 @@ func (s *sim) recover() bool {
 		newest := Seq(0)
 		for c := range headers {
 			m := s.members[gid][c]
-			if m.unsure {
+			if !m.up || m.filling {
 				continue
 			}
 			if headers[c] = m.slots[i].header; headers[c] == nil {
 				headers[c] = make([]byte, HeaderBytes(g, Col(c)))
 				continue
 			}
-			if h, err := ParseHeader(headers[c]); err == nil {
+			if h, err := ParseHeader(headers[c]); err == nil && (!m.unsure || h.Seq <= s.trust[int(gid)]) {
 				newest = max(newest, h.Seq)
 			}
 		}

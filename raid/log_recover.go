@@ -44,6 +44,7 @@ type Recovery struct {
 	notes  []recoveredNote
 
 	judged bool
+	room   int // rows that are free when it is judged
 	state  Incomplete
 	void   int
 }
@@ -109,9 +110,10 @@ type RowHeaders struct {
 }
 
 // Parse takes the headers of the row at site: headers[c] is that of member c, or
-// nil when the member cannot be read. It is the part of a recovery that needs no
-// Log, and so can run side by side.
-func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte) {
+// nil when the member cannot be read. Members that do not belong to the group's view
+// are believed what they say of batches up to trust, and never what they do not say.
+// It is the part of a recovery that needs no Log, and so can run side by side.
+func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view uint32, trust Seq) {
 	*h = RowHeaders{}
 	var (
 		all  [MaxData + MaxParity]Header
@@ -121,8 +123,12 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte) {
 		if b == nil {
 			continue
 		}
-		h.avail |= 1 << c
 		p, err := ParseHeader(b)
+		if view&(1<<c) != 0 {
+			h.avail |= 1 << c
+		} else if err != nil || !p.Holds() || p.Seq > trust {
+			continue
+		}
 		switch {
 		case err != nil:
 			h.broken |= 1 << c
@@ -185,7 +191,8 @@ func (r *Recovery) Row(g GroupID, i Index, headers [][]byte) error {
 		return fmt.Errorf("recovering row %d of group %d: %d headers for %d members", i, g, len(headers), r.l.g.Members())
 	}
 	var h RowHeaders
-	h.Parse(r.l.g, r.l.Site(g, i), headers)
+	v := &r.l.groups[g].view
+	h.Parse(r.l.g, r.l.Site(g, i), headers, v.members, v.trust)
 	r.Parsed(g, i, &h)
 	return nil
 }
@@ -200,9 +207,7 @@ func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders) {
 	}
 	r.mark[g] = max(r.mark[g], h.settled, r.l.groups[g].view.settled)
 	if h.ok == 0 {
-		if h.broken != 0 && popcount(h.avail&^h.broken) < r.l.g.K {
-			r.state.Doubtful++ // what was damaged may have been answered, and nobody else tells
-		}
+		r.nothing(g, i, h)
 		return
 	}
 	r.l.seq = max(r.l.seq, h.newest.Seq)
@@ -213,6 +218,20 @@ func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders) {
 	r.late[g] = append(r.late[g], lateRow{i, *h})
 	if n := len(r.late[g]); n >= lateRows && n&(n-1) == 0 {
 		r.retry(g)
+	}
+}
+
+// nothing takes a row of which no sound header is left. What was damaged may have
+// been answered when not enough others tell that it was not; else it is erased, so
+// that it raises no doubt when they are away.
+func (r *Recovery) nothing(g GroupID, i Index, h *RowHeaders) {
+	switch {
+	case h.broken == 0:
+	case popcount(h.avail&^h.broken) < r.l.g.K:
+		r.state.Doubtful++
+	default:
+		r.l.unfree(&r.l.groups[g], i)
+		r.l.doom(&r.l.groups[g], i)
 	}
 }
 
@@ -269,6 +288,9 @@ func (r *Recovery) judge() {
 	}
 	r.l.advance()
 	r.l.advance()
+	for g := range r.l.groups {
+		r.room += int(r.l.groups[g].nfree)
+	}
 	for g := range r.late {
 		void := 0
 		for k := range r.late[g] {
@@ -288,8 +310,11 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 	l := r.l
 	gr := &l.groups[g]
 	decodable := l.CanDecode(h.have, h.newest.Filled)
-	room := l.unsure < l.free // to move it to
-	if !(decodable && room) && h.avail&r.sent(h)&^h.broken&^h.have != 0 {
+	lacks := h.avail & r.sent(h) &^ h.broken &^ h.have
+	// With no row to move it to it is dropped only when it cannot have been answered,
+	// whatever M members hide.
+	hopeless := r.room <= int(l.unsure) && popcount(r.sent(h)&^h.have) > l.g.M
+	if lacks != 0 && (!decodable || hopeless) {
 		l.unfree(gr, i)
 		l.giveUp(gr, i)
 		return false

@@ -205,6 +205,7 @@ func TestRecoveryGrowsNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.SetUp(0, 0, true)
+	l.AcceptView(0, 1)
 	r := NewRecovery(l)
 	for i := range Index(rows) {
 		h := encode(site(Header{Kind: KindNotes, Filled: 1, Members: 1, Seq: Seq(i + 1), Settled: rows}, i+viewRows), nil)

@@ -35,6 +35,7 @@ type sim struct {
 	advances int // read epochs ended
 	lives    int
 	state    Incomplete // of the last recovery
+	trust    map[int]Seq
 }
 
 // simMember is the memory that one server lends.
@@ -116,6 +117,7 @@ func newSim(t *rapid.T, g Geometry) *sim {
 	s.pending = make([][]*simMember, s.cfg.Groups)
 	s.bySeq = make(map[Seq]*simOp)
 	s.rowSeq = make([][]Seq, s.cfg.Groups)
+	s.trust = make(map[int]Seq)
 	for i := range s.members {
 		s.members[i] = make([]*simMember, g.Members())
 		s.pending[i] = make([]*simMember, g.Members())

@@ -28,6 +28,7 @@ type groupView struct {
 	seq     Seq    // of the record in force; 0: there is none
 	settled Seq    // in the record in force
 	slot    Index  // where it lies
+	trust   Seq    // members that do not belong to it keep nothing up to here that was given up
 	taken   bool   // between TakeView and Installed
 	own     bool   // it was made in this life
 	renew   bool   // it is to be written anew, because more is settled
@@ -40,6 +41,7 @@ type View struct {
 	Index   Index
 	Seq     Seq
 	Settled Seq
+	Trust   Seq // what the other members hold up to here is good
 	Members uint32
 	To      uint32
 	Second  uint32
@@ -49,7 +51,7 @@ type View struct {
 
 // ViewHeader is the record as it is stored.
 func (l *Log) ViewHeader(v *View) Header {
-	return Header{Kind: KindView, Members: v.Members, Seq: v.Seq, Settled: v.Settled, Site: l.Site(v.Group, v.Index)}
+	return Header{Kind: KindView, Members: v.Members, Page: PageNo(v.Trust), Seq: v.Seq, Settled: v.Settled, Site: l.Site(v.Group, v.Index)}
 }
 
 // in is the mask of members that rows are written to: those in the view, and those
@@ -119,7 +121,7 @@ func (l *Log) ViewDue() bool { return l.viewDue }
 // completeView gives the record in force to those who lack it.
 func (l *Log) completeView(g *logGroup, v *View) bool {
 	r := &g.view
-	*v = View{Index: r.slot, Seq: r.seq, Settled: r.settled, Members: r.members, To: g.up &^ g.lost & r.members &^ r.copies}
+	*v = View{Index: r.slot, Seq: r.seq, Settled: r.settled, Trust: r.trust, Members: r.members, To: g.up &^ g.lost & r.members &^ r.copies}
 	for _, p := range g.pending {
 		if p.up && !p.viewed {
 			v.Second |= 1 << p.col
@@ -147,6 +149,12 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 	if r.seq != 0 {
 		v.Index = r.slot ^ 1
 	}
+	// Who leaves may keep what is not settled now. Before Begin that is what the
+	// recovery found: an earlier client may have gone on with who could not be read.
+	v.Trust = l.settled(g)
+	if r.members != l.all() {
+		v.Trust = min(v.Trust, r.trust) // somebody has left before
+	}
 	if !l.opened {
 		v.Settled = v.Seq - 1
 	}
@@ -172,7 +180,7 @@ func (l *Log) Installed(v *View, done, second uint32) {
 		case done != v.To || !l.durable(g, done) && !l.fresh() || v.Members&^r.members&^g.up != 0:
 			return
 		default:
-			*r = groupView{members: v.Members &^ g.lost, copies: done &^ g.lost, seq: v.Seq, settled: v.Settled, slot: v.Index, own: true}
+			*r = groupView{members: v.Members &^ g.lost, copies: done &^ g.lost, seq: v.Seq, settled: v.Settled, trust: v.Trust, slot: v.Index, own: true}
 			for _, p := range g.pending {
 				p.viewed = false
 			}
@@ -210,8 +218,9 @@ func (g *logGroup) leaveView(c Col) {
 
 // SetView tells the log of a recovery the view rows of group g: headers[i][c] is
 // that of row i at member c, or nil when the member cannot be read. It gives the
-// members that the recovery may believe, and false when no record was found.
-func (l *Log) SetView(g GroupID, headers [viewRows][][]byte) (believed uint32, found bool) {
+// members that belong to the group, what the others say that is to be believed
+// (RowHeaders.Parse), and false when no record was found.
+func (l *Log) SetView(g GroupID, headers [viewRows][][]byte) (members uint32, trust Seq, found bool) {
 	gr := &l.groups[g]
 	for i := range headers {
 		for c, b := range headers[i] {
@@ -225,7 +234,7 @@ func (l *Log) SetView(g GroupID, headers [viewRows][][]byte) (believed uint32, f
 			l.seq = max(l.seq, h.Seq)
 			if h.Seq > gr.view.seq {
 				l.setMask(g, func(gr *logGroup) {
-					gr.view = groupView{members: h.Members & l.all(), seq: h.Seq, settled: h.Settled, slot: Index(i)}
+					gr.view = groupView{members: h.Members & l.all(), seq: h.Seq, settled: h.Settled, trust: Seq(h.Page), slot: Index(i)}
 				})
 			}
 			if h.Seq == gr.view.seq {
@@ -233,7 +242,18 @@ func (l *Log) SetView(g GroupID, headers [viewRows][][]byte) (believed uint32, f
 			}
 		}
 	}
-	return gr.view.members, gr.view.seq != 0
+	return gr.view.members, gr.view.trust, gr.view.seq != 0
+}
+
+// Enough reports whether group g can be recovered from these members, which could
+// be read: among them is one of any that know of a row that was answered, and of any
+// that hold the record of the view.
+func (l *Log) Enough(g GroupID, read uint32) bool {
+	view := l.groups[g].view.members
+	if l.g.K <= l.g.M {
+		return popcount(read&view) >= l.g.K
+	}
+	return popcount(read) >= l.g.K && popcount(view&^read) <= l.g.M
 }
 
 // AcceptView has a group whose view is not known believe these members: who they
