@@ -58,7 +58,7 @@ func answer(t *testing.T, done chan *Op) *Op {
 // while the other servers are busy; those to the others go on.
 func TestInPlacePatience(t *testing.T) {
 	f := newFakeNet(2)
-	v := openTest(t, f, f.layout(raid.LayoutLinear, raid.Geometry{K: 1}, 200, 2, 100), func(c *Config) { c.Patience = 100 * time.Millisecond })
+	v := openTest(t, f, f.layout(raid.LayoutLinear, raid.Geometry{K: 1}, 200, 2, 100), func(c *Config) { c.Patience, c.DialTimeout = 100*time.Millisecond, time.Second })
 	defer closeTest(t, v)
 	f.freeze("s1")
 	f.cut("s1")
