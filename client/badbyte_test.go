@@ -30,8 +30,7 @@ func TestReadsMeetBadBytes(t *testing.T) {
 		"a hedge, too late":    {bad: func(own raid.Col) raid.Col { return (own + 1) % 4 }, at: 5, delay: map[bool]time.Duration{true: 80 * time.Millisecond, false: 250 * time.Millisecond}},
 		"overtaken by a hedge": {bad: func(own raid.Col) raid.Col { return own }, at: 5, delay: map[bool]time.Duration{true: 150 * time.Millisecond}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		t.Run(name, virtual(func(t *testing.T) {
 			r := newScrubRig(t, 6)
 			v := r.open(r.layout(g, 64, 1, 64), func(c *Config) { c.SuspectAfter = 10 * time.Second })
 			defer closeTest(t, v)
@@ -72,7 +71,7 @@ func TestReadsMeetBadBytes(t *testing.T) {
 			}
 			for _, h := range r.hosts {
 				h.Down(false)
-				h.Delay(0)
+				h.Delay(lag)
 			}
 			for end := time.Now().Add(10 * time.Second); v.Report().State != StateHealthy; time.Sleep(time.Millisecond) {
 				if time.Now().After(end) {
@@ -84,6 +83,6 @@ func TestReadsMeetBadBytes(t *testing.T) {
 			if len(rep.BadSlots) != 1 || rep.BadSlots[members[col].Server] != 1 || rep.Counters["corrupt_pages"] != 1 {
 				t.Errorf("%v, corrupt %d", rep.BadSlots, rep.Counters["corrupt_pages"])
 			}
-		})
+		}))
 	}
 }

@@ -57,10 +57,12 @@ func TestCleaner(t *testing.T) {
 
 // TestCleanerUnderLoad lets eight writers, the cleaner and broken connections
 // meet.
-func TestCleanerUnderLoad(t *testing.T) {
+func TestCleanerUnderLoad(t *testing.T) { virtual(testCleanerUnderLoad)(t) }
+
+func testCleanerUnderLoad(t *testing.T) {
 	g := raid.Geometry{K: 4, M: 2}
 	const pages = 2048
-	f := newFakeNet(6)
+	f := newSlowNet(6)
 	v := openTest(t, f, f.layout(raid.LayoutLog, g, pages, 8, pages*10/8/8/4))
 	defer closeTest(t, v)
 	b := make([]byte, raid.PageSize)

@@ -184,8 +184,7 @@ func TestCloseAnswersEverything(t *testing.T) {
 // TestReplyIsLost: a member answers everything but one transfer.
 func TestReplyIsLost(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1}, {K: 1, M: 1}} {
-		t.Run(g.String(), func(t *testing.T) {
-			t.Parallel()
+		t.Run(g.String(), virtual(func(t *testing.T) {
 			c := newMemCluster(t, g.Members())
 			v := c.open(c.layout(raid.LayoutLog, g, 64, 1, 200))
 			b := randomBytes(rand.New(rand.NewPCG(1, 1)), raid.PageSize)
@@ -218,7 +217,7 @@ func TestReplyIsLost(t *testing.T) {
 				break
 			}
 			closeTest(t, v)
-		})
+		}))
 	}
 }
 
@@ -287,7 +286,9 @@ func TestFragmentedNoteIsMoved(t *testing.T) {
 
 // TestRecoveryWithSilentMember: a member falls silent in the middle of a
 // recovery, or of the comparison when it returns; neither may hang.
-func TestRecoveryWithSilentMember(t *testing.T) {
+func TestRecoveryWithSilentMember(t *testing.T) { virtual(testRecoveryWithSilentMember)(t) }
+
+func testRecoveryWithSilentMember(t *testing.T) {
 	c := newMemCluster(t, 3)
 	l := c.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 2048, 1, 4000) // more than one read of headers gives
 	v := c.open(l)

@@ -18,6 +18,7 @@ import (
 type fakeNet struct {
 	mu      sync.Mutex
 	servers map[string]*fakeServer
+	lag     time.Duration // of each batch
 }
 
 type fakeServer struct {
@@ -43,6 +44,13 @@ func newFakeNet(n int) *fakeNet {
 	for i := range n {
 		f.servers[fmt.Sprint("s", i)] = &fakeServer{inc: uint64(i + 1), chunks: map[uint64]*fakeChunk{}, conns: map[*fakeConn]bool{}, released: map[uint64]bool{}}
 	}
+	return f
+}
+
+// newSlowNet is a network for virtual time, which takes some of it.
+func newSlowNet(n int) *fakeNet {
+	f := newFakeNet(n)
+	f.lag = lag / 4
 	return f
 }
 
@@ -246,6 +254,7 @@ func (c *fakeConn) serve() {
 		case <-c.bell:
 		case <-c.cut:
 		}
+		time.Sleep(c.net.lag)
 		c.mu.Lock()
 		q := c.queue
 		c.queue = nil

@@ -125,7 +125,7 @@ func wait(t *testing.T, what string, v *Volume, ok func() bool) {
 
 // openMoving opens a volume over the first K+M of n servers, with meta.
 func openMoving(t *testing.T, g raid.Geometry, n int) (*fakeNet, *fakeMeta, *Volume) {
-	f := newFakeNet(n)
+	f := newSlowNet(n)
 	l := f.layout(raid.LayoutLog, g, 512, 4, uint32(512*3/2/4/g.K+64))
 	for i := range l.Groups {
 		for c := range l.Groups[i].Members {
@@ -151,7 +151,7 @@ func names(n int) (all []string) {
 // notices.
 func TestDrainUnderLoad(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1, M: 0}, {K: 1, M: 1}, {K: 2, M: 1}, {K: 4, M: 2}} {
-		t.Run(g.String(), func(t *testing.T) {
+		t.Run(g.String(), virtual(func(t *testing.T) {
 			n := g.Members() + 3
 			f, m, v := openMoving(t, g, n)
 			defer closeTest(t, v)
@@ -176,7 +176,7 @@ func TestDrainUnderLoad(t *testing.T) {
 			if r := v.Report(); r.RebuildRows != 0 || r.Counters["abandoned_batches"] > 3*8 {
 				t.Errorf("%+v", r)
 			}
-		})
+		}))
 	}
 }
 
@@ -186,7 +186,9 @@ func hasPeer(v *Volume, id string) bool {
 
 // TestReleaseWhileMoving: a chunk that has left is released at a server that
 // holds others still.
-func TestReleaseWhileMoving(t *testing.T) {
+func TestReleaseWhileMoving(t *testing.T) { virtual(testReleaseWhileMoving)(t) }
+
+func testReleaseWhileMoving(t *testing.T) {
 	f, m, v := openMoving(t, raid.Geometry{K: 2, M: 1}, 4)
 	defer closeTest(t, v)
 	m.mu.Lock()
@@ -210,7 +212,9 @@ func TestReleaseWhileMoving(t *testing.T) {
 // TestTargetDies: the server that members move to dies in the middle, at first
 // before and then after the client vouched for them. Nothing is degraded, and
 // the moves go elsewhere.
-func TestTargetDies(t *testing.T) {
+func TestTargetDies(t *testing.T) { virtual(testTargetDies)(t) }
+
+func testTargetDies(t *testing.T) {
 	for round := range 4 {
 		f, m, v := openMoving(t, raid.Geometry{K: 4, M: 2}, 8)
 		stop := make(chan struct{})
@@ -241,7 +245,9 @@ func TestTargetDies(t *testing.T) {
 
 // TestSourceDies: the server that is drained dies in the middle. Pending
 // members take the places of the lost ones as they are.
-func TestSourceDies(t *testing.T) {
+func TestSourceDies(t *testing.T) { virtual(testSourceDies)(t) }
+
+func testSourceDies(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 4, M: 2}} {
 		n := g.Members() + 2
 		f, m, v := openMoving(t, g, n)
@@ -269,7 +275,9 @@ func TestSourceDies(t *testing.T) {
 // TestRestartInTheMiddleOfMove: the client is gone in the middle of a move, once
 // before and once after meta believed its last report. The next one does not
 // take what the new members lack for what never was.
-func TestRestartInTheMiddleOfMove(t *testing.T) {
+func TestRestartInTheMiddleOfMove(t *testing.T) { virtual(testRestartInTheMiddleOfMove)(t) }
+
+func testRestartInTheMiddleOfMove(t *testing.T) {
 	g := raid.Geometry{K: 2, M: 1}
 	for round := range 8 {
 		f, m, v := openMoving(t, g, 5)

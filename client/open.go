@@ -31,6 +31,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	}
 	v.mu.heal.mode, v.mu.heal.rate = cfg.RebuildGuard, max(cfg.RebuildRate, 0)
 	v.mu.heal.applyTo(&v.pace)
+	v.mu.unknown = l.Unknown
 	v.mu.scrubbed, v.scrubPatience = cfg.LastScrub, scrubPatience
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done
@@ -148,7 +149,16 @@ func (v *Volume) begin(ctx, run context.Context, watched bool) error {
 	if v.layout.FirstEpoch {
 		return nil
 	}
-	return settle()
+	if err := settle(); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	worse := v.mu.unknown > v.layout.Unknown
+	v.mu.Unlock()
+	if worse { // meta keeps that, whatever becomes of this client
+		return v.tellOpened(ctx)
+	}
+	return nil
 }
 
 func (v *Volume) makeArena() error {

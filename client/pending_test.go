@@ -58,7 +58,9 @@ func TestReadWaitsForItsWrite(t *testing.T) {
 }
 
 // A read that waits for a write that fails sees what was there before.
-func TestReadBehindAFailedWrite(t *testing.T) {
+func TestReadBehindAFailedWrite(t *testing.T) { virtual(testReadBehindAFailedWrite)(t) }
+
+func testReadBehindAFailedWrite(t *testing.T) {
 	f := newFakeNet(3)
 	g := raid.Geometry{K: 1, M: 2}
 	l := f.layout(raid.LayoutLog, g, 64, 1, 200)

@@ -97,7 +97,7 @@ func (v *Volume) recover(ctx context.Context) error {
 	_, unsure, _ := v.mu.log.Unsettled()
 	v.damagedLocked(rec)
 	if state.Loss() {
-		v.mu.unknown = uint64(state.Unnamed + (state.Doubtful+state.Overrun)*v.geo.K)
+		v.mu.unknown = max(v.mu.unknown, uint64(state.Unnamed+(state.Doubtful+state.Overrun)*v.geo.K))
 	}
 	v.healthChangedLocked()
 	v.unlock(a)

@@ -50,6 +50,7 @@ func (v *Volume) applyLayout(l *raid.Layout) error {
 		return nil
 	}
 	v.mu.version = l.Version
+	v.mu.unknown = min(v.mu.unknown, l.Unknown) // less only when somebody said that it is known by now
 	for _, g := range l.Groups {
 		for c, m := range g.Members {
 			v.changeMemberLocked(g.ID, raid.Col(c), m)

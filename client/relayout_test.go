@@ -136,9 +136,9 @@ func waitHealed(t *testing.T, v *Volume, m *fakeMeta) {
 // kills the next M, three times, under load: nothing is lost.
 func TestThreeRoundsOfLoss(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 2, M: 1}, {K: 4, M: 2}} {
-		t.Run(g.String(), func(t *testing.T) {
+		t.Run(g.String(), virtual(func(t *testing.T) {
 			servers := g.Members() + 3*g.M
-			f := newFakeNet(servers)
+			f := newSlowNet(servers)
 			l := f.layout(raid.LayoutLog, g, 512, 4, uint32(512*3/2/4/g.K+64))
 			m := newFakeMeta(l)
 			v := openTest(t, f, l, func(c *Config) { c.Meta, c.Lease = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond} })
@@ -167,7 +167,7 @@ func TestThreeRoundsOfLoss(t *testing.T) {
 			}
 			close(stop)
 			verifyVersions(t, v, wait())
-		})
+		}))
 	}
 }
 

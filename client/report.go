@@ -140,7 +140,7 @@ func (v *Volume) Report() Report {
 		return r
 	}
 	h, st := v.healthLocked(), v.mu.log.Stats()
-	r.DegradedGroups, r.DegradedRows, r.LostPages = h.DegradedGroups, h.DegradedRows, h.LostPages
+	r.DegradedGroups, r.DegradedRows, r.LostPages, r.Unknown = h.DegradedGroups, h.DegradedRows, h.LostPages, v.mu.unknown
 	r.RedundancyLeft = h.RedundancyLeft
 	v.rebuildLocked(&r)
 	r.Rebuild = v.rebuildReportLocked(h)
@@ -151,7 +151,7 @@ func (v *Volume) Report() Report {
 	r.Counters["stored_bytes"] = int64(st.UsedRows) * row
 	r.Counters["stored_bytes_bound"] = int64(v.mu.log.RowBound()) * row
 	switch {
-	case h.LostPages > 0 || h.Unreachable > 0 || !v.mu.log.Writable():
+	case h.LostPages > 0 || r.Unknown > 0 || h.Unreachable > 0 || !v.mu.log.Writable():
 		r.State = StateFailed
 	case h.DegradedGroups > 0:
 		r.State = StateDegraded
@@ -162,13 +162,17 @@ func (v *Volume) Report() Report {
 // tellOpened reports before anything can be written, until meta has heard it.
 // From then on the volume counts as opened, and the next client recovers what this
 // one writes; until then it would not, since there may be nothing to recover from.
+// Nor may meta learn only later that pages are gone of which nobody knows which: a
+// client that died before would leave a volume that looks healthy.
 func (v *Volume) tellOpened(ctx context.Context) error {
 	if v.cfg.Meta == nil {
 		return nil
 	}
+	r := v.Report()
+	r.Known = v.layout.Version
 	for said := false; ; {
 		rctx, cancel := context.WithTimeout(ctx, v.renewEvery())
-		_, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, v.Report())
+		_, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, r)
 		cancel()
 		switch {
 		case err == nil:

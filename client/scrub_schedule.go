@@ -63,7 +63,7 @@ func (v *Volume) keepScrubbing(ctx context.Context) {
 // something out. n draws a number below its argument.
 func nextScrub(last *ScrubStatus, begun time.Time, every time.Duration, now time.Time, n func(int64) int64) time.Time {
 	from := begun
-	if last != nil && last.Finished.Before(now) {
+	if last != nil && !last.Finished.After(now) {
 		from = last.Finished
 		if last.SlotsSkipped > 0 {
 			every /= scrubAgain

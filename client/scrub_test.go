@@ -36,6 +36,7 @@ func newScrubRig(t testing.TB, n int) *scrubRig {
 			t.Fatal(err)
 		}
 		r.servers[id], r.hosts[id] = s, r.net.Serve(id, s)
+		r.hosts[id].Delay(lag)
 	}
 	t.Cleanup(func() {
 		for id, h := range r.hosts {
@@ -67,7 +68,7 @@ func (r *scrubRig) layout(g raid.Geometry, pages uint64, groups int, rows uint32
 
 func (r *scrubRig) open(l *raid.Layout, change ...func(*Config)) *Volume {
 	r.t.Helper()
-	cfg := Config{Layout: l, Dialer: r.net.Dialer(), ArenaBytes: 4 << 20, AllowSwappable: true, Logger: quiet(), Patience: 2 * time.Second, DialTimeout: 200 * time.Millisecond}
+	cfg := Config{Layout: l, Dialer: r.net.Dialer(), ArenaBytes: 4 << 20, AllowSwappable: true, Logger: quiet(), Patience: 30 * time.Second, DialTimeout: 10 * time.Second}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -171,7 +172,7 @@ func clean(t testing.TB, v *Volume) {
 // server, and a second scrub finds nothing.
 func TestScrubFindsAndRepairs(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 1, M: 2}, {K: 2, M: 1}, {K: 4, M: 2}} {
-		t.Run(g.String(), func(t *testing.T) {
+		t.Run(g.String(), virtual(func(t *testing.T) {
 			seed := rand.Uint64()
 			t.Logf("seed %#x", seed)
 			rnd := rand.New(rand.NewPCG(seed, 1))
@@ -226,13 +227,15 @@ func TestScrubFindsAndRepairs(t *testing.T) {
 			if err := v.check(); err != nil {
 				t.Error(err)
 			}
-		})
+		}))
 	}
 }
 
 // TestScrubLosesNothingSilently flips more than M members of a row: the scrub
 // says that it cannot repair, the report that pages are lost, reads that they are.
-func TestScrubLosesNothingSilently(t *testing.T) {
+func TestScrubLosesNothingSilently(t *testing.T) { virtual(testScrubLosesNothingSilently)(t) }
+
+func testScrubLosesNothingSilently(t *testing.T) {
 	r := newScrubRig(t, 6)
 	g := raid.Geometry{K: 4, M: 2}
 	v := r.open(r.layout(g, 256, 2, 128))
@@ -257,7 +260,7 @@ func TestScrubLosesNothingSilently(t *testing.T) {
 // read: what it finds is what was flipped, in pages that stay.
 func TestScrubUnderLoad(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1, M: 2}, {K: 4, M: 2}} {
-		t.Run(g.String(), func(t *testing.T) {
+		t.Run(g.String(), virtual(func(t *testing.T) {
 			r := newScrubRig(t, 6)
 			v := r.open(r.layout(g, 512, 2, uint32(512*5/4/2/g.K+96)))
 			defer closeTest(t, v)
@@ -296,13 +299,15 @@ func TestScrubUnderLoad(t *testing.T) {
 			if err := v.check(); err != nil {
 				t.Error(err)
 			}
-		})
+		}))
 	}
 }
 
 // TestScrubWithMemberDown: what cannot be looked at is counted, and the rest
 // is scrubbed and repaired all the same.
-func TestScrubWithMemberDown(t *testing.T) {
+func TestScrubWithMemberDown(t *testing.T) { virtual(testScrubWithMemberDown)(t) }
+
+func testScrubWithMemberDown(t *testing.T) {
 	g := raid.Geometry{K: 4, M: 2}
 	r := newScrubRig(t, 6)
 	v := r.open(r.layout(g, 256, 2, 128))
@@ -343,7 +348,7 @@ func TestScrubWithMemberDown(t *testing.T) {
 // in the middle of a scrub is skipped, and taken for bad by nobody.
 func TestScrubMemberFails(t *testing.T) {
 	for name, fail := range map[string]func(*mem.Host, bool){"freezes": (*mem.Host).Stall, "goes away": (*mem.Host).Down} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, virtual(func(t *testing.T) {
 			g := raid.Geometry{K: 2, M: 1}
 			r := newScrubRig(t, 3)
 			v := r.open(r.layout(g, 512, 2, 200))
@@ -373,12 +378,14 @@ func TestScrubMemberFails(t *testing.T) {
 			v.scrubPatience = scrubPatience
 			clean(t, v)
 			verifyVersions(t, v, version)
-		})
+		}))
 	}
 }
 
 // TestScrubRelayout replaces a member while a slow scrub runs.
-func TestScrubRelayout(t *testing.T) {
+func TestScrubRelayout(t *testing.T) { virtual(testScrubRelayout)(t) }
+
+func testScrubRelayout(t *testing.T) {
 	g := raid.Geometry{K: 2, M: 1}
 	r := newScrubRig(t, 4)
 	l := r.layout(g, 512, 3, 160)
@@ -431,7 +438,9 @@ func (m *fakeMeta) replaceWith(lost, to string, inc raid.Incarnation) {
 
 // TestScrubEnds: by itself, on demand, with its context, with the volume, and
 // with the lease.
-func TestScrubEnds(t *testing.T) {
+func TestScrubEnds(t *testing.T) { virtual(testScrubEnds)(t) }
+
+func testScrubEnds(t *testing.T) {
 	g := raid.Geometry{K: 1, M: 1}
 	r := newScrubRig(t, 2)
 	l := r.layout(g, 512, 1, 640)
@@ -482,7 +491,9 @@ func TestScrubEnds(t *testing.T) {
 }
 
 // TestScrubRate: the rate is kept within 10 % below, and about above.
-func TestScrubRate(t *testing.T) {
+func TestScrubRate(t *testing.T) { virtual(testScrubRate)(t) }
+
+func testScrubRate(t *testing.T) {
 	g := raid.Geometry{K: 2, M: 1}
 	r := newScrubRig(t, 3)
 	v := r.open(r.layout(g, 512, 1, 400))
@@ -505,7 +516,9 @@ func TestScrubRate(t *testing.T) {
 
 // Volumes without redundancy are scrubbed too: nothing can be repaired, and
 // pages that stay in place have no tags to compare.
-func TestScrubWithoutRedundancy(t *testing.T) {
+func TestScrubWithoutRedundancy(t *testing.T) { virtual(testScrubWithoutRedundancy)(t) }
+
+func testScrubWithoutRedundancy(t *testing.T) {
 	r := newScrubRig(t, 2)
 	v := r.open(r.layout(raid.Geometry{K: 1}, 128, 2, 128))
 	defer closeTest(t, v)
@@ -556,7 +569,7 @@ func TestNextScrub(t *testing.T) {
 		{"incomplete", &ScrubStatus{Finished: now, SlotsSkipped: 3}, now.Add(-week), late, week / scrubAgain},
 		{"clock went back", &ScrubStatus{Finished: now.Add(9 * week)}, now, late, week},
 	} {
-		if got := nextScrub(c.last, c.begun, week, now.Add(time.Nanosecond), c.n).Sub(now); got.Round(time.Second) != c.want.Round(time.Second) {
+		if got := nextScrub(c.last, c.begun, week, now, c.n).Sub(now); got.Round(time.Second) != c.want.Round(time.Second) {
 			t.Errorf("%s: in %v, not %v", c.name, got, c.want)
 		}
 	}
@@ -564,7 +577,9 @@ func TestNextScrub(t *testing.T) {
 
 // TestScrubSchedule: a volume that is attached with an interval is scrubbed by
 // itself, again and again, and what an earlier client did counts.
-func TestScrubSchedule(t *testing.T) {
+func TestScrubSchedule(t *testing.T) { virtual(testScrubSchedule)(t) }
+
+func testScrubSchedule(t *testing.T) {
 	r := newScrubRig(t, 2)
 	l := r.layout(raid.Geometry{K: 1, M: 1}, 64, 1, 128)
 	last := &ScrubStatus{Started: time.Now().Add(-time.Hour), Finished: time.Now().Add(-time.Hour)}

@@ -12,9 +12,9 @@ import (
 // bound and not before, and every page is as it was written.
 func TestTidy(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 2, M: 1}, {K: 4, M: 2}, {K: 8, M: 2}} {
-		t.Run(g.String(), func(t *testing.T) {
+		t.Run(g.String(), virtual(func(t *testing.T) {
 			const pages = 4096
-			f := newFakeNet(g.Members())
+			f := newSlowNet(g.Members())
 			// Twice the rows that the bound allows: the cleaner has no need of its own.
 			l := f.layout(raid.LayoutLog, g, pages, 4, uint32(pages*3/4/g.K))
 			l.TargetFill = 80
@@ -49,16 +49,18 @@ func TestTidy(t *testing.T) {
 			if err := v.check(); err != nil {
 				t.Fatal(err)
 			}
-		})
+		}))
 	}
 }
 
 // TestTidyHurt: packing stops when a member goes away, since what it moves then
 // has to be rebuilt, and goes on when it is back.
-func TestTidyHurt(t *testing.T) {
+func TestTidyHurt(t *testing.T) { virtual(testTidyHurt)(t) }
+
+func testTidyHurt(t *testing.T) {
 	g := raid.Geometry{K: 2, M: 1}
 	const pages = 8192
-	f := newFakeNet(g.Members())
+	f := newSlowNet(g.Members())
 	l := f.layout(raid.LayoutLog, g, pages, 4, uint32(pages*3/4/g.K))
 	l.TargetFill = 80
 	v := openTest(t, f, l)

@@ -73,7 +73,7 @@ type Volume struct {
 
 		ready    bool          // the page map is complete: batches may be formed
 		settling bool          // what the recovery found is being settled: only that is moved
-		unknown  uint64        // pages that are gone and of which it is not known which they are
+		unknown  uint64        // pages that are gone, and nobody knows which: what meta knew, or what the recovery found if that is more
 		closed   error         // why no more is accepted; nil: open
 		closing  bool          // Close was called
 		parting  bool          // Close ends the sessions: what they do not bring to an end is not answered

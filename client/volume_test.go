@@ -25,7 +25,7 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 
 func openTest(t rapid.TB, f *fakeNet, l *raid.Layout, change ...func(*Config)) *Volume {
 	t.Helper()
-	cfg := Config{Layout: l, Dialer: f, ArenaBytes: 4 << 20, Logger: quiet(), Patience: 2 * time.Second, DialTimeout: 200 * time.Millisecond}
+	cfg := Config{Layout: l, Dialer: f, ArenaBytes: 4 << 20, Logger: quiet(), Patience: 30 * time.Second, DialTimeout: 10 * time.Second}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -242,8 +242,8 @@ func verifyVersions(t *testing.T, v *Volume, version []uint64) {
 func TestMembersFailUnderLoad(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 1, M: 2}, {K: 2, M: 1}, {K: 4, M: 2}} {
 		for _, how := range []string{"kill", "freeze", "cut"} {
-			t.Run(g.String()+"/"+how, func(t *testing.T) {
-				f := newFakeNet(g.Members())
+			t.Run(g.String()+"/"+how, virtual(func(t *testing.T) {
+				f := newSlowNet(g.Members())
 				v := openTest(t, f, f.layout(raid.LayoutLog, g, 512, 4, uint32(512*3/2/4/g.K+64)))
 				defer closeTest(t, v)
 				stop := make(chan struct{})
@@ -287,7 +287,7 @@ func TestMembersFailUnderLoad(t *testing.T) {
 					v.Kick()
 					time.Sleep(10 * time.Millisecond)
 				}
-			})
+			}))
 		}
 	}
 }
@@ -415,7 +415,7 @@ func TestRecovery(t *testing.T) {
 // the member has the row. When the member returns the truth must come out.
 func TestReturningMemberIsCompared(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 2, M: 1}} {
-		t.Run(g.String(), func(t *testing.T) {
+		t.Run(g.String(), virtual(func(t *testing.T) {
 			f := newFakeNet(g.Members())
 			l := f.layout(raid.LayoutLog, g, 64, 1, 128)
 			v := openTest(t, f, l)
@@ -457,15 +457,17 @@ func TestReturningMemberIsCompared(t *testing.T) {
 			if n := v.Report().Counters["corrupt_pages"]; n != 0 {
 				t.Fatalf("%d reads met the rows that were missing", n)
 			}
-		})
+		}))
 	}
 }
 
 // TestRestartedServerIsLost: a server that comes back empty never passes for
 // the one that held data.
-func TestRestartedServerIsLost(t *testing.T) {
+func TestRestartedServerIsLost(t *testing.T) { virtual(testRestartedServerIsLost)(t) }
+
+func testRestartedServerIsLost(t *testing.T) {
 	g := raid.Geometry{K: 2, M: 1}
-	f := newFakeNet(3)
+	f := newSlowNet(3)
 	v := openTest(t, f, f.layout(raid.LayoutLog, g, 256, 3, 128))
 	defer closeTest(t, v)
 	stop := make(chan struct{})

@@ -13,7 +13,7 @@ import (
 func TestStarvedWatchSuspectsNobody(t *testing.T) {
 	f := newFakeNet(3)
 	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 64, 1, 512)
-	v := openTest(t, f, l, func(c *Config) { c.HardDeadline = 200 * time.Millisecond })
+	v := openTest(t, f, l, func(c *Config) { c.HardDeadline = 600 * time.Millisecond })
 	for round := range 3 {
 		for _, id := range []string{"s0", "s1", "s2"} {
 			f.freeze(id)
@@ -35,7 +35,7 @@ func TestStarvedWatchSuspectsNobody(t *testing.T) {
 			v.mu.Unlock()
 		}
 		v.mu.Lock()
-		time.Sleep(600 * time.Millisecond) // the stall that is tried
+		time.Sleep(1500 * time.Millisecond) // the stall that is tried
 		v.mu.Unlock()
 		// Answers come a moment after the process runs again.
 		time.Sleep(20 * time.Millisecond)

@@ -217,16 +217,18 @@ func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewR
 		if req.Msg.Report == nil {
 			return nil
 		}
-		now, err := reportState(req.Msg.Report)
+		fresh := proto.CloneOf(req.Msg.Report)
+		fresh.UnknownPages = s.Volumes[volume].StillUnknown(fresh.UnknownPages, req.Msg.Known)
+		now, err := reportState(fresh)
 		if err != nil {
 			return err
 		}
 		if chunks := s.Filling(volume, req.Msg.Report.Rebuilt); len(chunks) > 0 {
 			rebuilt = &state.Rebuilt{Volume: volume, Epoch: epoch, Chunks: chunks, Known: req.Msg.Known}
 		}
-		r.mu.reports[volume] = report{epoch: epoch, Report: proto.CloneOf(req.Msg.Report)}
+		r.mu.reports[volume] = report{epoch: epoch, Report: fresh}
 		if last := s.Volumes[volume].Report; last == nil || s.Volumes[volume].Unopened || differs(last, &now) {
-			change = &state.PutReport{Volume: volume, Epoch: epoch, Report: now}
+			change = &state.PutReport{Volume: volume, Epoch: epoch, Report: now, Known: req.Msg.Known}
 		}
 		return nil
 	})
@@ -273,7 +275,7 @@ func differs(last, now *state.Report) bool {
 		return true
 	}
 	return last.State != now.State || last.DegradedGroups != now.DegradedGroups || last.RedundancyLeft != now.RedundancyLeft ||
-		last.LostPages != now.LostPages || (last.RebuildRows == 0) != (now.RebuildRows == 0) || (last.DegradedRows == 0) != (now.DegradedRows == 0)
+		last.LostPages != now.LostPages || last.Unknown != now.Unknown || (last.RebuildRows == 0) != (now.RebuildRows == 0) || (last.DegradedRows == 0) != (now.DegradedRows == 0)
 }
 
 // Rebuild has members replaced now. It takes the plan apart from the ordinary
@@ -329,6 +331,24 @@ func (a volumeAPI) Rebuild(ctx context.Context, req *connect.Request[metapb.Rebu
 		return nil
 	})
 	return answer(res, err)
+}
+
+// AcceptLoss ends the remark that pages are gone of which nobody knows which.
+func (a volumeAPI) AcceptLoss(ctx context.Context, req *connect.Request[metapb.AcceptLossRequest]) (*connect.Response[metapb.AcceptLossResponse], error) {
+	if _, _, err := a.n.leading(ctx); err != nil {
+		return nil, apiError(err)
+	}
+	n, err := a.n.propose(ctx, &state.Command{AcceptLoss: &state.AcceptLoss{Name: req.Msg.Volume}})
+	if err != nil {
+		return nil, apiError(err)
+	}
+	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
+		if v, ok := s.VolumeByName(req.Msg.Volume); ok {
+			delete(r.mu.reports, v.ID) // what its client said last is not so any more; it says it anew
+		}
+		return nil
+	})
+	return answer(&metapb.AcceptLossResponse{Pages: n.(uint64)}, err)
 }
 
 func (a volumeAPI) Detach(ctx context.Context, req *connect.Request[metapb.DetachRequest]) (*connect.Response[metapb.DetachResponse], error) {

@@ -18,7 +18,7 @@ func layoutMessage(l *raid.Layout) *metapb.Layout {
 	p := &metapb.Layout{
 		Volume: uint64(l.Volume), Name: l.Name, Layout: l.Kind.String(), Redundancy: l.Geometry.String(),
 		Pages: l.Pages, ChunkSlots: l.ChunkSlots, MinAck: uint32(l.MinAck), Epoch: uint64(l.Epoch),
-		FirstEpoch: l.FirstEpoch, Cluster: l.Cluster, TargetFill: uint32(l.TargetFill), Version: l.Version,
+		FirstEpoch: l.FirstEpoch, Cluster: l.Cluster, TargetFill: uint32(l.TargetFill), Version: l.Version, UnknownPages: l.Unknown,
 		Groups: make([]*metapb.Group, len(l.Groups)),
 	}
 	for i, g := range l.Groups {
@@ -71,7 +71,7 @@ var serverStates = map[state.ServerState]metapb.ServerState{
 func reportState(p *metapb.Report) (state.Report, error) {
 	r := state.Report{
 		DegradedGroups: p.GetDegradedGroups(), DegradedRows: p.GetDegradedRows(), LostPages: p.GetLostPages(),
-		RedundancyLeft: int(p.GetRedundancyLeft()), RebuildRows: p.GetRebuildRows(),
+		RedundancyLeft: int(p.GetRedundancyLeft()), RebuildRows: p.GetRebuildRows(), Unknown: p.GetUnknownPages(),
 	}
 	if l := p.GetLastScrub(); l != nil {
 		r.LastScrub = &state.Scrub{
@@ -94,7 +94,7 @@ func reportState(p *metapb.Report) (state.Report, error) {
 func reportMessage(r *state.Report) *metapb.Report {
 	p := &metapb.Report{
 		State: volumeStates[r.State], DegradedGroups: r.DegradedGroups, DegradedRows: r.DegradedRows,
-		LostPages: r.LostPages, RedundancyLeft: int32(r.RedundancyLeft), RebuildRows: r.RebuildRows,
+		LostPages: r.LostPages, RedundancyLeft: int32(r.RedundancyLeft), RebuildRows: r.RebuildRows, UnknownPages: r.Unknown,
 	}
 	for _, s := range r.Suspect {
 		p.Suspect = append(p.Suspect, string(s))
@@ -139,6 +139,7 @@ func (r *reign) volumeMessageLocked(s *state.State, v *state.Volume, now time.Ti
 		ReservedBytes: v.Reserved(), FailureDomain: v.Domain.String(), PlacedBy: v.PlacedBy.String(),
 		CreatedUnixMs: v.Created, Report: report, Version: v.Version, AtRiskSinceUnixMs: noted(h.Since),
 		RebuildingMembers: h.Rebuilding, PendingMembers: h.Moving, RebuildRows: report.GetRebuildRows(),
+		UnknownPages: max(v.Unknown(), report.GetUnknownPages()), UnknownSinceUnixMs: noted(v.UnknownAt), BereftGroups: h.Bereft, EmptyGroups: h.Empty,
 	}
 	if v.Stuck != nil {
 		p.StuckMembers, p.StuckReason = v.Stuck.Members, v.Stuck.Reason

@@ -86,6 +86,7 @@ type Layout struct {
 	FirstEpoch bool   // no client has opened the volume before: there is nothing to recover. It counts as opened when Open has told meta
 	Groups     []Group
 	Cluster    string // cluster id, checked by every server
+	Unknown    uint64 // pages that are gone, of which nobody knows which they are, as far as the last client said
 	TargetFill int    // percent of data slots that hold live pages when every page of the volume is in use
 }
 

@@ -40,11 +40,16 @@ type (
 	// Epoch numbers the leases on a volume; it only grows. Servers refuse
 	// requests of an older one. What changes without a new lease is the
 	// Version of the Layout.
+	// A sequence number carries MaxEpoch at most.
 	Epoch uint64
 	// Seq numbers the batches of a volume's page-outs; it only grows. Of two
 	// slots that hold the same page the one with the higher Seq is newer.
 	Seq uint64
 )
+
+// MaxEpoch is the last epoch of a volume: sequence numbers carry 24 bits of it.
+// No lease is given beyond it.
+const MaxEpoch = Epoch(1<<24 - 1)
 
 // Layout kinds.
 type LayoutKind uint8

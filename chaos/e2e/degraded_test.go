@@ -223,6 +223,12 @@ func (c *lean) away(first, then uint) {
 	}
 	c.nOlder += len(c.older)
 	c.nWrong += len(c.wrong)
+	// Each choice counts its own: what was lost now is not lost again.
+	for block := range leanPages {
+		if c.older[block] || c.wrong[block] {
+			must(c.t, c.ledger.Change(c.conn, block, ledger.WriteBlock))
+		}
+	}
 }
 
 // read reads every page, and gives how many were refused.

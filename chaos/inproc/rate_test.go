@@ -105,8 +105,8 @@ func (c *lossy) awaitWhole(t testing.TB) {
 
 // TestRebuildRateOfAVolume: what all servers pull together for a volume stays
 // within the rate that was set, while it changes, and reports say how it goes.
-// Too fast is a failure; too slow is one where the machine cannot be the
-// reason.
+// Too fast at any time is a failure. Too slow is one if it is so all the time: for
+// some seconds a busy machine may be the reason.
 func TestRebuildRateOfAVolume(t *testing.T) {
 	const first = 2 << 20
 	c := startLossy(t, 12, 64<<20, 48<<20/raid.PageSize, func(cfg *client.Config) { cfg.RebuildRate = first })
@@ -120,19 +120,23 @@ func TestRebuildRateOfAVolume(t *testing.T) {
 	}
 	for i, rate := range []int64{first, 8 << 20, 4 << 20} {
 		c.v.SetRebuildRate(rate)
-		from, start := c.pulled(), time.Now()
-		time.Sleep(2 * time.Second)
-		took := time.Since(start)
-		share := float64(c.pulled()-from) / took.Seconds() / float64(rate)
+		most := 0.0
+		for try := 0; try < 4 && most < 0.5; try++ {
+			from, start := c.pulled(), time.Now()
+			time.Sleep(2 * time.Second)
+			took := time.Since(start)
+			share := float64(c.pulled()-from) / took.Seconds() / float64(rate)
+			t.Logf("%d MiB/s: %.3f of it was pulled", rate>>20, share)
+			// A burst of 50 ms, and lists of 100 ms that were under way before.
+			if share > 1.15 {
+				t.Errorf("pulled %.3f times the rate of %d MiB/s", share, rate>>20)
+			}
+			most = max(most, share)
+		}
+		if most < 0.5 {
+			t.Errorf("pulled never more than %.3f of the rate of %d MiB/s", most, rate>>20)
+		}
 		rep := c.v.Report().Rebuild
-		t.Logf("%d MiB/s: %.3f of it was pulled; report: %+v", rate>>20, share, rep)
-		// A burst of 50 ms, and lists of 100 ms that were under way before.
-		if share > 1.15 {
-			t.Errorf("pulled %.3f times the rate of %d MiB/s", share, rate>>20)
-		}
-		if share < 0.5 {
-			t.Errorf("pulled only %.3f of the rate of %d MiB/s", share, rate>>20)
-		}
 		switch {
 		case rep == nil:
 			t.Fatal("the report says nothing of the rebuild")

@@ -36,6 +36,12 @@ type Config struct {
 	// payload of one write: both hold page buffers. Default 2 minutes,
 	// negative for never.
 	StallTimeout time.Duration
+	// Patience ends a connection of which a request has lain unread for so long,
+	// because those before it took all that the connection may have in flight, or
+	// all page buffers. Its client may have given it up, and sent the request
+	// again elsewhere. At least as long as the device takes for a request that it
+	// cannot carry out. Default 10 s, negative for never.
+	Patience time.Duration
 
 	// Log gets what happens to connections. Default: nothing is logged.
 	Log *slog.Logger
@@ -55,6 +61,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxConns, 256)
 	setDefault(&c.HandshakeTimeout, 30*time.Second)
 	setDefault(&c.StallTimeout, 2*time.Minute)
+	setDefault(&c.Patience, 10*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

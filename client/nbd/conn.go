@@ -33,10 +33,13 @@ type conn struct {
 	vec       [][]byte
 	extents   []client.Extent
 
-	dirty   atomic.Bool   // replies were appended since the last Flush
-	kick    atomic.Bool   // complete submitted something that nobody has kicked
-	payload atomic.Uint64 // odd while the payload of a write is being read
-	failed  sync.Once
+	dirty    atomic.Bool   // replies were appended since the last Flush
+	kick     atomic.Bool   // complete submitted something that nobody has kicked
+	payload  atomic.Uint64 // odd while the payload of a write is being read
+	standing atomic.Bool   // the reader waits for others, not for the client
+	handled  atomic.Uint64 // bytes of requests that are begun or over, as of the last one
+	over     atomic.Bool   // fail was called: nothing more is carried out
+	failed   sync.Once
 }
 
 // socketBuffer is the send buffer that a connection asks for, in bytes: a few
@@ -100,8 +103,13 @@ func (c *conn) linger(sending bool) {
 	}
 }
 
-// fail ends the connection. Calls in flight still complete.
+// errOver is how the reader ends when somebody else has ended the connection.
+var errOver = errors.New("the connection was given up")
+
+// fail ends the connection. Calls in flight still complete; what has been read and
+// is not in flight yet is not carried out.
 func (c *conn) fail() {
+	c.over.Store(true)
 	c.failed.Do(func() { _ = c.nc.Close() }) // the connection is given up either way
 }
 
@@ -128,6 +136,7 @@ func (c *conn) requests() error {
 		if err := c.perform(&h); err != nil {
 			return err
 		}
+		c.handled.Store(c.r.Consumed())
 	}
 }
 

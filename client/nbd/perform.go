@@ -28,6 +28,9 @@ func (c *conn) perform(h *protocol.TransmissionRequestHeader) error {
 	}
 	k := c.admit(h, held)
 	switch {
+	case c.over.Load():
+		k.Released()
+		return errOver
 	case h.Type == cmdBlockStatus:
 		c.blockStatus(k)
 		return nil
@@ -61,6 +64,11 @@ func (c *conn) perform(h *protocol.TransmissionRequestHeader) error {
 	case cmdFlush:
 		k.op.Kind = client.OpFlush
 	}
+	if c.over.Load() { // while it waited for its buffers or its payload
+		k.bufs = k.op.Kind == client.OpWrite
+		k.Released()
+		return errOver
+	}
 	c.submitted = true
 	c.dev.Submit(&k.op)
 	return nil
@@ -82,7 +90,9 @@ func (c *conn) admit(h *protocol.TransmissionRequestHeader, held int64) *call {
 	k := c.share.take(c, held)
 	for k == nil {
 		c.start() // what we wait for may not have been started, or its reply not sent
+		c.standing.Store(true)
 		<-c.share.wake
+		c.standing.Store(false)
 		k = c.share.take(c, held)
 	}
 	k.cmd, k.flags, k.handle = h.Type, h.CommandFlags, h.Handle
@@ -114,7 +124,10 @@ func (c *conn) receive(k *call) (bool, error) {
 	if !ok {
 		c.start() // what holds the buffers may wait for us
 		var err error
-		if bufs, err = c.dev.Alloc(c.ctx, n, k.op.Bufs[:0]); err != nil {
+		c.standing.Store(true)
+		bufs, err = c.dev.Alloc(c.ctx, n, k.op.Bufs[:0])
+		c.standing.Store(false)
+		if err != nil {
 			if serr := c.skip(k.op.Len); serr != nil {
 				k.Released()
 				return false, serr

@@ -59,7 +59,7 @@ func NewServer(cfg Config) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.mu.listeners = make(map[net.Listener]struct{})
 	s.mu.links = make(map[*link]struct{})
-	if cfg.StallTimeout > 0 {
+	if cfg.StallTimeout > 0 || cfg.Patience > 0 {
 		s.watcher.Go(s.watch)
 	}
 	return s, nil
@@ -105,6 +105,9 @@ func (s *Server) Serve(l net.Listener) error {
 
 // start serves nc on a goroutine of its own, unless there are too many.
 func (s *Server) start(nc net.Conn) {
+	if err := s.cfg.watchPeer(nc); err != nil {
+		s.cfg.Log.Warn("nbd: a client that vanishes is noticed late", "err", err)
+	}
 	k := &link{nc: nc}
 	s.mu.Lock()
 	full := len(s.mu.links) >= s.cfg.MaxConns

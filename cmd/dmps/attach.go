@@ -202,6 +202,9 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		AllowSwappable: f.swappable, Holder: f.holder, Patience: f.patience, RebuildRate: int64(f.rebuild), RebuildGuard: guardModes[f.guard.value], AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
 		ScrubEvery: f.scrub, ScrubRate: int64(f.scrubRate), LastScrub: scrubbed,
 	})
+	if err != nil {
+		err = lossAdvice(err, layout, f.accept)
+	}
 	if err != nil && f.device.path != "" {
 		return err // a device may wait for this volume: nobody else is invited to take it
 	}
@@ -216,7 +219,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		return errors.Join(err, f.device.abandon(vol))
 	}
 	s := &attachment{
-		vol: vol, log: log, front: front, side: side, device: f.device, swap: f.swap, identity: fmt.Sprintf("dmps/%s/%s/%v", layout.Cluster, volume, layout.Volume), pprof: f.pprof, scrubRate: int64(f.scrubRate),
+		vol: vol, log: log, front: front, side: side, device: f.device, swap: f.swap, identity: fmt.Sprintf("dmps/%s/%s/%v", layout.Cluster, volume, layout.Volume), pprof: f.pprof, patience: f.patience, scrubRate: int64(f.scrubRate),
 		about: adminStatus{
 			Volume: volume, Epoch: layout.Epoch, Redundancy: layout.Geometry.String(), Layout: layout.Kind.String(),
 			SizeBytes: uint64(vol.Size()), Groups: len(layout.Groups), NBD: uri,
@@ -304,6 +307,7 @@ type attachment struct {
 	pprof    bool
 	about    adminStatus
 
+	patience  time.Duration
 	scrubRate int64 // of scrubs on demand that name none
 }
 
@@ -348,7 +352,7 @@ func (s *attachment) run(ctx context.Context) (err error) {
 			// No description: go-nbd's client takes it for more names.
 			Exports: map[string]nbd.Export{s.about.Volume: {Device: s.vol}},
 			Default: s.about.Volume,
-			Log:     s.log,
+			Log:     s.log, Patience: s.patience,
 		}); err != nil {
 			return errors.Join(err, s.leave(dev))
 		}

@@ -245,8 +245,10 @@ func stuckAdvice(reason string) string {
 	switch {
 	case strings.Contains(reason, "waits for the servers"):
 		return "Start those servers again, or mend the network to them; 'dmps server list' shows which are away."
+	case strings.Contains(reason, "may hold the last copies"):
+		return "'dmps server list' shows which servers are away, and since when."
 	case strings.Contains(reason, "what it held is gone"):
-		return "Servers that still hold it must come back; else its pages answer with an error until they are written again."
+		return "Its pages answer with an error. 'dmps volume delete' gives the memory back."
 	}
 	return "Start another one, in another failure domain, with 'dmps server --memory SIZE --label host=NAME', or free memory on the servers that are there; 'dmps server list' shows what they lend."
 }

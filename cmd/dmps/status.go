@@ -217,6 +217,7 @@ func mergeLive(v metaclient.Volume, live adminStatus) metaclient.Volume {
 	v.State = worse(v.State, r.State)
 	v.DegradedGroups = max(v.DegradedGroups, uint64(max(0, r.DegradedGroups)))
 	v.RedundancyLeft = min(v.RedundancyLeft, r.RedundancyLeft)
+	v.Unknown = max(v.Unknown, r.Unknown)
 	if r.LastScrub == nil {
 		r.LastScrub = lastScrub(v)
 	}
@@ -352,6 +353,9 @@ func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 			}
 			lines = append(lines, p.paint(colour, v.Name+" goes over "+text))
 		}
+		for _, l := range goneLines(v) {
+			lines = append(lines, p.paint(colourBad, l))
+		}
 		if v.Pending > 0 {
 			lines = append(lines, fmt.Sprintf("%s has %s on the way to other servers", v.Name, count(v.Pending, "member")))
 		}
@@ -426,6 +430,9 @@ func volumeNotes(v *volumeStatus, p palette) string {
 	r := v.Report
 	if r != nil && r.LostPages > 0 {
 		notes = append(notes, p.paint(colourBad, count(r.LostPages, "page")+" lost"))
+	}
+	if v.Unknown > 0 {
+		notes = append(notes, p.paint(colourBad, count(v.Unknown, "page")+" gone, unknown which"))
 	}
 	if r != nil && len(r.Suspect) > 0 {
 		notes = append(notes, p.paint(colourWarn, "no answer from "+joinIDs(r.Suspect)))

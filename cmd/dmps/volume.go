@@ -19,12 +19,12 @@ import (
 func (a *app) volumeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "volume",
-		Short:   "Create, list, show and delete volumes",
+		Short:   "Create, list, show and delete volumes, and accept what one has lost",
 		GroupID: groupManage,
 		Args:    cobra.NoArgs,
 		RunE:    needSubcommand,
 	}
-	cmd.AddCommand(a.volumeCreateCommand(), a.volumeListCommand(), a.volumeShowCommand(), a.volumeDeleteCommand())
+	cmd.AddCommand(a.volumeCreateCommand(), a.volumeListCommand(), a.volumeShowCommand(), a.volumeDeleteCommand(), a.volumeAcceptLossCommand())
 	return cmd
 }
 
@@ -305,6 +305,9 @@ func (a *app) showVolume(v metaclient.Volume, l *raid.Layout) error {
 		if r.LostPages > 0 {
 			add("lost", p.paint(colourBad, fmt.Sprintf("%d pages answer with an error", r.LostPages)))
 		}
+	}
+	if v.Unknown > 0 {
+		add("gone", p.paint(colourBad, fmt.Sprintf("%d pages, nobody knows which, since %s", v.Unknown, v.UnknownSince.Local().Format(time.DateTime))))
 	}
 	if err := t.print(a.out); err != nil {
 		return err

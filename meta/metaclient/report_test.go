@@ -24,7 +24,7 @@ func TestReportsTravelWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := client.Report{
 			State:          rapid.SampledFrom([]client.State{client.StateHealthy, client.StateDegraded, client.StateFailed}).Draw(t, "state"),
-			DegradedGroups: 1, DegradedRows: 2, LostPages: 3, RedundancyLeft: rapid.IntRange(-1, 4).Draw(t, "left"),
+			DegradedGroups: 1, DegradedRows: 2, LostPages: 3, Unknown: 13, RedundancyLeft: rapid.IntRange(-1, 4).Draw(t, "left"),
 			Suspect: []raid.ServerID{"s1"}, MappedPages: 4, FilledPages: 5, FreeRows: 6, RebuildRows: 7, Rebuilt: []raid.ChunkID{8},
 			Counters: map[string]int64{"a": 1},
 		}

@@ -90,6 +90,19 @@ func (c *Client) Rebuild(ctx context.Context, volume string) (RebuildAnswer, err
 	}, nil
 }
 
+// AcceptLoss ends the remark that pages of a volume are gone of which nobody knows
+// which they are, and tells how many. Errors: client.ErrNoVolume.
+func (c *Client) AcceptLoss(ctx context.Context, volume string) (pages uint64, err error) {
+	res, err := call(ctx, c, attemptTimeout, "accept the loss of "+volume, &metapb.AcceptLossRequest{Volume: volume},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.AcceptLossRequest]) (*connect.Response[metapb.AcceptLossResponse], error) {
+			return n.volumes.AcceptLoss(ctx, r)
+		})
+	if err != nil {
+		return 0, err
+	}
+	return res.Pages, nil
+}
+
 // CreateVolume makes a volume and reserves its memory. Errors: ErrExists,
 // ErrNoSpace, ErrTooFewDomains, ErrInvalid.
 func (c *Client) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, error) {
@@ -179,7 +192,7 @@ func layoutFrom(p *metapb.Layout) (*raid.Layout, error) {
 	l := &raid.Layout{
 		Volume: raid.VolumeID(p.Volume), Name: p.Name, Kind: kind, Geometry: g, Pages: p.Pages,
 		ChunkSlots: p.ChunkSlots, MinAck: int(p.MinAck), Epoch: raid.Epoch(p.Epoch), FirstEpoch: p.FirstEpoch,
-		Cluster: p.Cluster, TargetFill: int(p.TargetFill), Version: p.Version,
+		Cluster: p.Cluster, TargetFill: int(p.TargetFill), Version: p.Version, Unknown: p.UnknownPages,
 		Groups: make([]raid.Group, len(p.Groups)),
 	}
 	for i, pg := range p.Groups {
@@ -240,6 +253,7 @@ func volumeFrom(p *metapb.Volume) Volume {
 		Created: time.UnixMilli(p.GetCreatedUnixMs()).UTC(), Version: p.GetVersion(),
 		Rebuilding: p.GetRebuildingMembers(), Pending: p.GetPendingMembers(), RebuildRows: p.GetRebuildRows(),
 		AtRiskSince: instant(p.GetAtRiskSinceUnixMs()), StuckMembers: p.GetStuckMembers(), StuckReason: p.GetStuckReason(),
+		Unknown: p.GetUnknownPages(), UnknownSince: instant(p.GetUnknownSinceUnixMs()), BereftGroups: p.GetBereftGroups(), EmptyGroups: p.GetEmptyGroups(),
 	}
 	if l := p.GetLease(); l != nil {
 		v.Lease = &Lease{Holder: l.Holder, Epoch: raid.Epoch(l.Epoch), AdminURL: l.AdminUrl, Remaining: milliseconds(l.RemainingMs), Care: l.Care}
@@ -262,7 +276,7 @@ func reportTo(r *client.Report) *metapb.Report {
 	p := &metapb.Report{
 		DegradedGroups: uint64(max(r.DegradedGroups, 0)), DegradedRows: r.DegradedRows, LostPages: r.LostPages,
 		RedundancyLeft: int32(r.RedundancyLeft), MappedPages: r.MappedPages, FilledPages: r.FilledPages,
-		FreeRows: r.FreeRows, Counters: r.Counters, RebuildRows: r.RebuildRows,
+		FreeRows: r.FreeRows, Counters: r.Counters, RebuildRows: r.RebuildRows, UnknownPages: r.Unknown,
 		Rebuilt: each(r.Rebuilt, func(c raid.ChunkID) uint64 { return uint64(c) }),
 		Scrub:   scrubTo(r.Scrub), LastScrub: scrubTo(r.LastScrub),
 	}
@@ -290,7 +304,7 @@ func reportFrom(p *metapb.Report) *client.Report {
 	r := &client.Report{
 		State: volumeStates[p.State], DegradedGroups: int(p.DegradedGroups), DegradedRows: p.DegradedRows,
 		LostPages: p.LostPages, RedundancyLeft: int(p.RedundancyLeft), MappedPages: p.MappedPages,
-		FilledPages: p.FilledPages, FreeRows: p.FreeRows, Counters: p.Counters, RebuildRows: p.RebuildRows,
+		FilledPages: p.FilledPages, FreeRows: p.FreeRows, Counters: p.Counters, RebuildRows: p.RebuildRows, Unknown: p.UnknownPages,
 		Rebuilt: each(p.Rebuilt, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),
 		Scrub:   scrubFrom(p.Scrub), LastScrub: scrubFrom(p.LastScrub),
 	}

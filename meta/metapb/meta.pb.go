@@ -2250,7 +2250,8 @@ type Layout struct {
 	Groups        []*Group               `protobuf:"bytes,10,rep,name=groups,proto3" json:"groups,omitempty"`
 	Cluster       string                 `protobuf:"bytes,11,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	TargetFill    uint32                 `protobuf:"varint,12,opt,name=target_fill,json=targetFill,proto3" json:"target_fill,omitempty"`
-	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"` // grows with every change of groups
+	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"`                               // grows with every change of groups
+	UnknownPages  uint64                 `protobuf:"varint,14,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"` // pages that are gone, and of which nobody knows which they are
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2376,6 +2377,13 @@ func (x *Layout) GetVersion() uint64 {
 	return 0
 }
 
+func (x *Layout) GetUnknownPages() uint64 {
+	if x != nil {
+		return x.UnknownPages
+	}
+	return 0
+}
+
 type Lease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
@@ -2470,6 +2478,7 @@ type Report struct {
 	Rebuild        *RebuildProgress       `protobuf:"bytes,13,opt,name=rebuild,proto3" json:"rebuild,omitempty"`                                                                                              // absent: no member misses rows that it could be given now
 	Scrub          *Scrub                 `protobuf:"bytes,20,opt,name=scrub,proto3" json:"scrub,omitempty"`                                                                                                  // the one that runs, or the last of this client; absent: none yet
 	LastScrub      *Scrub                 `protobuf:"bytes,21,opt,name=last_scrub,json=lastScrub,proto3" json:"last_scrub,omitempty"`                                                                         // the last that went through all rows; meta remembers it when a client does not know
+	UnknownPages   uint64                 `protobuf:"varint,23,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"`                                                               // pages that are gone, and of which nobody knows which they are
 	BadSlots       map[string]int64       `protobuf:"bytes,22,rep,name=bad_slots,json=badSlots,proto3" json:"bad_slots,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // slots found wrong since the volume was attached, by server
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -2608,6 +2617,13 @@ func (x *Report) GetLastScrub() *Scrub {
 		return x.LastScrub
 	}
 	return nil
+}
+
+func (x *Report) GetUnknownPages() uint64 {
+	if x != nil {
+		return x.UnknownPages
+	}
+	return 0
 }
 
 func (x *Report) GetBadSlots() map[string]int64 {
@@ -2978,34 +2994,38 @@ func (x *Scrub) GetBytesPerSecond() int64 {
 // Volume is a volume as status shows it: what meta knows of its servers and
 // what its client last reported, whichever is worse.
 type Volume struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Id                uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name              string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	State             VolumeState            `protobuf:"varint,3,opt,name=state,proto3,enum=dmps.meta.v1.VolumeState" json:"state,omitempty"`
-	Redundancy        string                 `protobuf:"bytes,4,opt,name=redundancy,proto3" json:"redundancy,omitempty"`
-	Layout            string                 `protobuf:"bytes,5,opt,name=layout,proto3" json:"layout,omitempty"`
-	SizeBytes         uint64                 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	Groups            uint64                 `protobuf:"varint,7,opt,name=groups,proto3" json:"groups,omitempty"`
-	DegradedGroups    uint64                 `protobuf:"varint,8,opt,name=degraded_groups,json=degradedGroups,proto3" json:"degraded_groups,omitempty"`
-	RedundancyLeft    int32                  `protobuf:"varint,9,opt,name=redundancy_left,json=redundancyLeft,proto3" json:"redundancy_left,omitempty"` // how many more members the worst group can lose; below 0: data is out of reach
-	TargetFill        uint32                 `protobuf:"varint,10,opt,name=target_fill,json=targetFill,proto3" json:"target_fill,omitempty"`
-	MinAck            uint32                 `protobuf:"varint,11,opt,name=min_ack,json=minAck,proto3" json:"min_ack,omitempty"`
-	ChunkBytes        uint64                 `protobuf:"varint,12,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`          // page bytes of a chunk
-	ReservedBytes     uint64                 `protobuf:"varint,13,opt,name=reserved_bytes,json=reservedBytes,proto3" json:"reserved_bytes,omitempty"` // memory promised on servers
-	FailureDomain     string                 `protobuf:"bytes,14,opt,name=failure_domain,json=failureDomain,proto3" json:"failure_domain,omitempty"`  // what was asked for
-	PlacedBy          string                 `protobuf:"bytes,15,opt,name=placed_by,json=placedBy,proto3" json:"placed_by,omitempty"`                 // the level at which the groups are spread: the same or coarser
-	CreatedUnixMs     int64                  `protobuf:"varint,16,opt,name=created_unix_ms,json=createdUnixMs,proto3" json:"created_unix_ms,omitempty"`
-	Lease             *Lease                 `protobuf:"bytes,17,opt,name=lease,proto3" json:"lease,omitempty"`                                                         // absent: not attached
-	Report            *Report                `protobuf:"bytes,18,opt,name=report,proto3" json:"report,omitempty"`                                                       // the last one; absent: none yet
-	RebuildingMembers uint64                 `protobuf:"varint,19,opt,name=rebuilding_members,json=rebuildingMembers,proto3" json:"rebuilding_members,omitempty"`       // replacements of lost members that are being filled
-	PendingMembers    uint64                 `protobuf:"varint,20,opt,name=pending_members,json=pendingMembers,proto3" json:"pending_members,omitempty"`                // replacements of living members that are being filled
-	RebuildRows       uint64                 `protobuf:"varint,21,opt,name=rebuild_rows,json=rebuildRows,proto3" json:"rebuild_rows,omitempty"`                         // rows that they do not have yet, as reported
-	AtRiskSinceUnixMs int64                  `protobuf:"varint,22,opt,name=at_risk_since_unix_ms,json=atRiskSinceUnixMs,proto3" json:"at_risk_since_unix_ms,omitempty"` // since when a group misses a member; 0: none does, or nobody noted it
-	StuckMembers      uint64                 `protobuf:"varint,23,opt,name=stuck_members,json=stuckMembers,proto3" json:"stuck_members,omitempty"`                      // members that should be replaced and cannot be
-	StuckReason       string                 `protobuf:"bytes,24,opt,name=stuck_reason,json=stuckReason,proto3" json:"stuck_reason,omitempty"`                          // why, for one of them
-	Version           uint64                 `protobuf:"varint,25,opt,name=version,proto3" json:"version,omitempty"`                                                    // of the layout
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Id                 uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name               string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	State              VolumeState            `protobuf:"varint,3,opt,name=state,proto3,enum=dmps.meta.v1.VolumeState" json:"state,omitempty"`
+	Redundancy         string                 `protobuf:"bytes,4,opt,name=redundancy,proto3" json:"redundancy,omitempty"`
+	Layout             string                 `protobuf:"bytes,5,opt,name=layout,proto3" json:"layout,omitempty"`
+	SizeBytes          uint64                 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Groups             uint64                 `protobuf:"varint,7,opt,name=groups,proto3" json:"groups,omitempty"`
+	DegradedGroups     uint64                 `protobuf:"varint,8,opt,name=degraded_groups,json=degradedGroups,proto3" json:"degraded_groups,omitempty"`
+	RedundancyLeft     int32                  `protobuf:"varint,9,opt,name=redundancy_left,json=redundancyLeft,proto3" json:"redundancy_left,omitempty"` // how many more members the worst group can lose; below 0: data is out of reach
+	TargetFill         uint32                 `protobuf:"varint,10,opt,name=target_fill,json=targetFill,proto3" json:"target_fill,omitempty"`
+	MinAck             uint32                 `protobuf:"varint,11,opt,name=min_ack,json=minAck,proto3" json:"min_ack,omitempty"`
+	ChunkBytes         uint64                 `protobuf:"varint,12,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`          // page bytes of a chunk
+	ReservedBytes      uint64                 `protobuf:"varint,13,opt,name=reserved_bytes,json=reservedBytes,proto3" json:"reserved_bytes,omitempty"` // memory promised on servers
+	FailureDomain      string                 `protobuf:"bytes,14,opt,name=failure_domain,json=failureDomain,proto3" json:"failure_domain,omitempty"`  // what was asked for
+	PlacedBy           string                 `protobuf:"bytes,15,opt,name=placed_by,json=placedBy,proto3" json:"placed_by,omitempty"`                 // the level at which the groups are spread: the same or coarser
+	CreatedUnixMs      int64                  `protobuf:"varint,16,opt,name=created_unix_ms,json=createdUnixMs,proto3" json:"created_unix_ms,omitempty"`
+	Lease              *Lease                 `protobuf:"bytes,17,opt,name=lease,proto3" json:"lease,omitempty"`                                                          // absent: not attached
+	Report             *Report                `protobuf:"bytes,18,opt,name=report,proto3" json:"report,omitempty"`                                                        // the last one; absent: none yet
+	RebuildingMembers  uint64                 `protobuf:"varint,19,opt,name=rebuilding_members,json=rebuildingMembers,proto3" json:"rebuilding_members,omitempty"`        // replacements of lost members that are being filled
+	PendingMembers     uint64                 `protobuf:"varint,20,opt,name=pending_members,json=pendingMembers,proto3" json:"pending_members,omitempty"`                 // replacements of living members that are being filled
+	RebuildRows        uint64                 `protobuf:"varint,21,opt,name=rebuild_rows,json=rebuildRows,proto3" json:"rebuild_rows,omitempty"`                          // rows that they do not have yet, as reported
+	AtRiskSinceUnixMs  int64                  `protobuf:"varint,22,opt,name=at_risk_since_unix_ms,json=atRiskSinceUnixMs,proto3" json:"at_risk_since_unix_ms,omitempty"`  // since when a group misses a member; 0: none does, or nobody noted it
+	StuckMembers       uint64                 `protobuf:"varint,23,opt,name=stuck_members,json=stuckMembers,proto3" json:"stuck_members,omitempty"`                       // members that should be replaced and cannot be
+	StuckReason        string                 `protobuf:"bytes,24,opt,name=stuck_reason,json=stuckReason,proto3" json:"stuck_reason,omitempty"`                           // why, for one of them
+	Version            uint64                 `protobuf:"varint,25,opt,name=version,proto3" json:"version,omitempty"`                                                     // of the layout
+	UnknownPages       uint64                 `protobuf:"varint,26,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"`                       // pages that are gone, and of which nobody knows which they are
+	UnknownSinceUnixMs int64                  `protobuf:"varint,27,opt,name=unknown_since_unix_ms,json=unknownSinceUnixMs,proto3" json:"unknown_since_unix_ms,omitempty"` // since when that is so; 0: there are none
+	BereftGroups       uint64                 `protobuf:"varint,28,opt,name=bereft_groups,json=bereftGroups,proto3" json:"bereft_groups,omitempty"`                       // groups of which fewer members hold their data than are needed, those on servers that are away included
+	EmptyGroups        uint64                 `protobuf:"varint,29,opt,name=empty_groups,json=emptyGroups,proto3" json:"empty_groups,omitempty"`                          // of these: groups of which no member is left
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Volume) Reset() {
@@ -3209,6 +3229,34 @@ func (x *Volume) GetStuckReason() string {
 func (x *Volume) GetVersion() uint64 {
 	if x != nil {
 		return x.Version
+	}
+	return 0
+}
+
+func (x *Volume) GetUnknownPages() uint64 {
+	if x != nil {
+		return x.UnknownPages
+	}
+	return 0
+}
+
+func (x *Volume) GetUnknownSinceUnixMs() int64 {
+	if x != nil {
+		return x.UnknownSinceUnixMs
+	}
+	return 0
+}
+
+func (x *Volume) GetBereftGroups() uint64 {
+	if x != nil {
+		return x.BereftGroups
+	}
+	return 0
+}
+
+func (x *Volume) GetEmptyGroups() uint64 {
+	if x != nil {
+		return x.EmptyGroups
 	}
 	return 0
 }
@@ -4037,6 +4085,94 @@ func (x *RebuildResponse) GetSuspect() []string {
 	return nil
 }
 
+type AcceptLossRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        string                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"` // name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptLossRequest) Reset() {
+	*x = AcceptLossRequest{}
+	mi := &file_meta_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptLossRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptLossRequest) ProtoMessage() {}
+
+func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptLossRequest.ProtoReflect.Descriptor instead.
+func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *AcceptLossRequest) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+type AcceptLossResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pages         uint64                 `protobuf:"varint,1,opt,name=pages,proto3" json:"pages,omitempty"` // how many were gone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptLossResponse) Reset() {
+	*x = AcceptLossResponse{}
+	mi := &file_meta_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptLossResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptLossResponse) ProtoMessage() {}
+
+func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptLossResponse.ProtoReflect.Descriptor instead.
+func (*AcceptLossResponse) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *AcceptLossResponse) GetPages() uint64 {
+	if x != nil {
+		return x.Pages
+	}
+	return 0
+}
+
 type BackupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4045,7 +4181,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4057,7 +4193,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4070,7 +4206,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_proto_rawDescGZIP(), []int{59}
 }
 
 type BackupResponse struct {
@@ -4082,7 +4218,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4094,7 +4230,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4107,7 +4243,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -4133,7 +4269,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4145,7 +4281,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4158,7 +4294,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -4221,7 +4357,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4233,7 +4369,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4246,7 +4382,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListEventsRequest) GetSince() uint64 {
@@ -4281,7 +4417,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4293,7 +4429,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4306,7 +4442,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -4338,7 +4474,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4350,7 +4486,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4363,7 +4499,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_proto_rawDescGZIP(), []int{64}
 }
 
 type GetStatusResponse struct {
@@ -4379,7 +4515,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4391,7 +4527,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4404,7 +4540,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *GetStatusResponse) GetCluster() string {
@@ -4452,7 +4588,7 @@ type Rebalancing struct {
 
 func (x *Rebalancing) Reset() {
 	*x = Rebalancing{}
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4464,7 +4600,7 @@ func (x *Rebalancing) String() string {
 func (*Rebalancing) ProtoMessage() {}
 
 func (x *Rebalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4477,7 +4613,7 @@ func (x *Rebalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebalancing.ProtoReflect.Descriptor instead.
 func (*Rebalancing) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Rebalancing) GetThresholdPercent() uint32 {
@@ -4658,7 +4794,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x05Group\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12.\n" +
 	"\amembers\x18\x02 \x03(\v2\x14.dmps.meta.v1.MemberR\amembers\x12/\n" +
-	"\apending\x18\x03 \x03(\v2\x15.dmps.meta.v1.PendingR\apending\"\xf5\x02\n" +
+	"\apending\x18\x03 \x03(\v2\x15.dmps.meta.v1.PendingR\apending\"\x9a\x03\n" +
 	"\x06Layout\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -4678,13 +4814,14 @@ const file_meta_proto_rawDesc = "" +
 	"\acluster\x18\v \x01(\tR\acluster\x12\x1f\n" +
 	"\vtarget_fill\x18\f \x01(\rR\n" +
 	"targetFill\x12\x18\n" +
-	"\aversion\x18\r \x01(\x04R\aversion\"\x89\x01\n" +
+	"\aversion\x18\r \x01(\x04R\aversion\x12#\n" +
+	"\runknown_pages\x18\x0e \x01(\x04R\funknownPages\"\x89\x01\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tadmin_url\x18\x03 \x01(\tR\badminUrl\x12!\n" +
 	"\fremaining_ms\x18\x04 \x01(\x03R\vremainingMs\x12\x12\n" +
-	"\x04care\x18\x05 \x01(\bR\x04care\"\x9c\x06\n" +
+	"\x04care\x18\x05 \x01(\bR\x04care\"\xc1\x06\n" +
 	"\x06Report\x12/\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x19.dmps.meta.v1.VolumeStateR\x05state\x12'\n" +
 	"\x0fdegraded_groups\x18\x02 \x01(\x04R\x0edegradedGroups\x12#\n" +
@@ -4703,7 +4840,8 @@ const file_meta_proto_rawDesc = "" +
 	"\arebuild\x18\r \x01(\v2\x1d.dmps.meta.v1.RebuildProgressR\arebuild\x12)\n" +
 	"\x05scrub\x18\x14 \x01(\v2\x13.dmps.meta.v1.ScrubR\x05scrub\x122\n" +
 	"\n" +
-	"last_scrub\x18\x15 \x01(\v2\x13.dmps.meta.v1.ScrubR\tlastScrub\x12?\n" +
+	"last_scrub\x18\x15 \x01(\v2\x13.dmps.meta.v1.ScrubR\tlastScrub\x12#\n" +
+	"\runknown_pages\x18\x17 \x01(\x04R\funknownPages\x12?\n" +
 	"\tbad_slots\x18\x16 \x03(\v2\".dmps.meta.v1.Report.BadSlotsEntryR\bbadSlots\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -4751,7 +4889,7 @@ const file_meta_proto_rawDesc = "" +
 	"\funrepairable\x18\v \x01(\x04R\funrepairable\x12\x14\n" +
 	"\x05bytes\x18\f \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04rate\x18\r \x01(\x03R\x04rate\x12(\n" +
-	"\x10bytes_per_second\x18\x0e \x01(\x03R\x0ebytesPerSecond\"\xf4\x06\n" +
+	"\x10bytes_per_second\x18\x0e \x01(\x03R\x0ebytesPerSecond\"\x94\b\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12/\n" +
@@ -4783,7 +4921,11 @@ const file_meta_proto_rawDesc = "" +
 	"\x15at_risk_since_unix_ms\x18\x16 \x01(\x03R\x11atRiskSinceUnixMs\x12#\n" +
 	"\rstuck_members\x18\x17 \x01(\x04R\fstuckMembers\x12!\n" +
 	"\fstuck_reason\x18\x18 \x01(\tR\vstuckReason\x12\x18\n" +
-	"\aversion\x18\x19 \x01(\x04R\aversion\"\x14\n" +
+	"\aversion\x18\x19 \x01(\x04R\aversion\x12#\n" +
+	"\runknown_pages\x18\x1a \x01(\x04R\funknownPages\x121\n" +
+	"\x15unknown_since_unix_ms\x18\x1b \x01(\x03R\x12unknownSinceUnixMs\x12#\n" +
+	"\rbereft_groups\x18\x1c \x01(\x04R\fbereftGroups\x12!\n" +
+	"\fempty_groups\x18\x1d \x01(\x04R\vemptyGroups\"\x14\n" +
 	"\x12ListVolumesRequest\"E\n" +
 	"\x13ListVolumesResponse\x12.\n" +
 	"\avolumes\x18\x01 \x03(\v2\x14.dmps.meta.v1.VolumeR\avolumes\"&\n" +
@@ -4830,7 +4972,11 @@ const file_meta_proto_rawDesc = "" +
 	"\awaiting\x18\x03 \x01(\x04R\awaiting\x12\x14\n" +
 	"\x05stuck\x18\x04 \x01(\x04R\x05stuck\x12!\n" +
 	"\fstuck_reason\x18\x05 \x01(\tR\vstuckReason\x12\x18\n" +
-	"\asuspect\x18\x06 \x03(\tR\asuspect\"\x0f\n" +
+	"\asuspect\x18\x06 \x03(\tR\asuspect\"+\n" +
+	"\x11AcceptLossRequest\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\tR\x06volume\"*\n" +
+	"\x12AcceptLossResponse\x12\x14\n" +
+	"\x05pages\x18\x01 \x01(\x04R\x05pages\"\x0f\n" +
 	"\rBackupRequest\"$\n" +
 	"\x0eBackupResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\xa5\x01\n" +
@@ -4892,7 +5038,7 @@ const file_meta_proto_rawDesc = "" +
 	"\vDrainServer\x12 .dmps.meta.v1.DrainServerRequest\x1a!.dmps.meta.v1.DrainServerResponse\x12X\n" +
 	"\rUndrainServer\x12\".dmps.meta.v1.UndrainServerRequest\x1a#.dmps.meta.v1.UndrainServerResponse\x12L\n" +
 	"\tRebalance\x12\x1e.dmps.meta.v1.RebalanceRequest\x1a\x1f.dmps.meta.v1.RebalanceResponse\x12U\n" +
-	"\fRemoveServer\x12!.dmps.meta.v1.RemoveServerRequest\x1a\".dmps.meta.v1.RemoveServerResponse2\xc1\x05\n" +
+	"\fRemoveServer\x12!.dmps.meta.v1.RemoveServerRequest\x1a\".dmps.meta.v1.RemoveServerResponse2\x92\x06\n" +
 	"\rVolumeService\x12U\n" +
 	"\fCreateVolume\x12!.dmps.meta.v1.CreateVolumeRequest\x1a\".dmps.meta.v1.CreateVolumeResponse\x12R\n" +
 	"\vListVolumes\x12 .dmps.meta.v1.ListVolumesRequest\x1a!.dmps.meta.v1.ListVolumesResponse\x12L\n" +
@@ -4902,7 +5048,9 @@ const file_meta_proto_rawDesc = "" +
 	"\x05Renew\x12\x1a.dmps.meta.v1.RenewRequest\x1a\x1b.dmps.meta.v1.RenewResponse\x12L\n" +
 	"\tGetLayout\x12\x1e.dmps.meta.v1.GetLayoutRequest\x1a\x1f.dmps.meta.v1.GetLayoutResponse\x12C\n" +
 	"\x06Detach\x12\x1b.dmps.meta.v1.DetachRequest\x1a\x1c.dmps.meta.v1.DetachResponse\x12F\n" +
-	"\aRebuild\x12\x1c.dmps.meta.v1.RebuildRequest\x1a\x1d.dmps.meta.v1.RebuildResponse2\xae\x01\n" +
+	"\aRebuild\x12\x1c.dmps.meta.v1.RebuildRequest\x1a\x1d.dmps.meta.v1.RebuildResponse\x12O\n" +
+	"\n" +
+	"AcceptLoss\x12\x1f.dmps.meta.v1.AcceptLossRequest\x1a .dmps.meta.v1.AcceptLossResponse2\xae\x01\n" +
 	"\rStatusService\x12L\n" +
 	"\tGetStatus\x12\x1e.dmps.meta.v1.GetStatusRequest\x1a\x1f.dmps.meta.v1.GetStatusResponse\x12O\n" +
 	"\n" +
@@ -4921,7 +5069,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_meta_proto_goTypes = []any{
 	(ServerState)(0),              // 0: dmps.meta.v1.ServerState
 	(MemberState)(0),              // 1: dmps.meta.v1.MemberState
@@ -4984,18 +5132,20 @@ var file_meta_proto_goTypes = []any{
 	(*DetachResponse)(nil),        // 58: dmps.meta.v1.DetachResponse
 	(*RebuildRequest)(nil),        // 59: dmps.meta.v1.RebuildRequest
 	(*RebuildResponse)(nil),       // 60: dmps.meta.v1.RebuildResponse
-	(*BackupRequest)(nil),         // 61: dmps.meta.v1.BackupRequest
-	(*BackupResponse)(nil),        // 62: dmps.meta.v1.BackupResponse
-	(*Event)(nil),                 // 63: dmps.meta.v1.Event
-	(*ListEventsRequest)(nil),     // 64: dmps.meta.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 65: dmps.meta.v1.ListEventsResponse
-	(*GetStatusRequest)(nil),      // 66: dmps.meta.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 67: dmps.meta.v1.GetStatusResponse
-	(*Rebalancing)(nil),           // 68: dmps.meta.v1.Rebalancing
-	nil,                           // 69: dmps.meta.v1.RegisterRequest.LabelsEntry
-	nil,                           // 70: dmps.meta.v1.Server.LabelsEntry
-	nil,                           // 71: dmps.meta.v1.Report.CountersEntry
-	nil,                           // 72: dmps.meta.v1.Report.BadSlotsEntry
+	(*AcceptLossRequest)(nil),     // 61: dmps.meta.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),    // 62: dmps.meta.v1.AcceptLossResponse
+	(*BackupRequest)(nil),         // 63: dmps.meta.v1.BackupRequest
+	(*BackupResponse)(nil),        // 64: dmps.meta.v1.BackupResponse
+	(*Event)(nil),                 // 65: dmps.meta.v1.Event
+	(*ListEventsRequest)(nil),     // 66: dmps.meta.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 67: dmps.meta.v1.ListEventsResponse
+	(*GetStatusRequest)(nil),      // 68: dmps.meta.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 69: dmps.meta.v1.GetStatusResponse
+	(*Rebalancing)(nil),           // 70: dmps.meta.v1.Rebalancing
+	nil,                           // 71: dmps.meta.v1.RegisterRequest.LabelsEntry
+	nil,                           // 72: dmps.meta.v1.Server.LabelsEntry
+	nil,                           // 73: dmps.meta.v1.Report.CountersEntry
+	nil,                           // 74: dmps.meta.v1.Report.BadSlotsEntry
 }
 var file_meta_proto_depIdxs = []int32{
 	3,  // 0: dmps.meta.v1.Reason.code:type_name -> dmps.meta.v1.Reason.Code
@@ -5003,9 +5153,9 @@ var file_meta_proto_depIdxs = []int32{
 	5,  // 2: dmps.meta.v1.GetNodeResponse.leader:type_name -> dmps.meta.v1.Node
 	5,  // 3: dmps.meta.v1.JoinRequest.node:type_name -> dmps.meta.v1.Node
 	5,  // 4: dmps.meta.v1.ListMembersResponse.members:type_name -> dmps.meta.v1.Node
-	69, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
+	71, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
 	20, // 6: dmps.meta.v1.HeartbeatResponse.care:type_name -> dmps.meta.v1.CareOffer
-	70, // 7: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
+	72, // 7: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
 	0,  // 8: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
 	21, // 9: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
 	32, // 10: dmps.meta.v1.RemoveServerResponse.losses:type_name -> dmps.meta.v1.Loss
@@ -5016,11 +5166,11 @@ var file_meta_proto_depIdxs = []int32{
 	36, // 15: dmps.meta.v1.Group.pending:type_name -> dmps.meta.v1.Pending
 	37, // 16: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
 	2,  // 17: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
-	71, // 18: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
+	73, // 18: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
 	41, // 19: dmps.meta.v1.Report.rebuild:type_name -> dmps.meta.v1.RebuildProgress
 	43, // 20: dmps.meta.v1.Report.scrub:type_name -> dmps.meta.v1.Scrub
 	43, // 21: dmps.meta.v1.Report.last_scrub:type_name -> dmps.meta.v1.Scrub
-	72, // 22: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
+	74, // 22: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
 	42, // 23: dmps.meta.v1.RebuildProgress.members:type_name -> dmps.meta.v1.RebuildMember
 	2,  // 24: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
 	39, // 25: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
@@ -5032,17 +5182,17 @@ var file_meta_proto_depIdxs = []int32{
 	40, // 31: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
 	38, // 32: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
 	44, // 33: dmps.meta.v1.RebuildResponse.volume:type_name -> dmps.meta.v1.Volume
-	63, // 34: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
+	65, // 34: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
 	44, // 35: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
 	21, // 36: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
 	5,  // 37: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
-	68, // 38: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
+	70, // 38: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
 	6,  // 39: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
 	8,  // 40: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
 	10, // 41: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
 	12, // 42: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
 	14, // 43: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
-	61, // 44: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
+	63, // 44: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
 	16, // 45: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
 	18, // 46: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
 	22, // 47: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
@@ -5059,34 +5209,36 @@ var file_meta_proto_depIdxs = []int32{
 	55, // 58: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
 	57, // 59: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
 	59, // 60: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
-	66, // 61: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
-	64, // 62: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
-	7,  // 63: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
-	9,  // 64: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
-	11, // 65: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
-	13, // 66: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
-	15, // 67: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
-	62, // 68: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
-	17, // 69: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
-	19, // 70: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
-	23, // 71: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
-	25, // 72: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
-	27, // 73: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
-	29, // 74: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
-	31, // 75: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
-	34, // 76: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
-	46, // 77: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
-	48, // 78: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
-	50, // 79: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
-	52, // 80: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
-	54, // 81: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
-	56, // 82: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
-	58, // 83: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
-	60, // 84: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
-	67, // 85: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
-	65, // 86: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
-	63, // [63:87] is the sub-list for method output_type
-	39, // [39:63] is the sub-list for method input_type
+	61, // 61: dmps.meta.v1.VolumeService.AcceptLoss:input_type -> dmps.meta.v1.AcceptLossRequest
+	68, // 62: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
+	66, // 63: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
+	7,  // 64: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
+	9,  // 65: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
+	11, // 66: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
+	13, // 67: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
+	15, // 68: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
+	64, // 69: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
+	17, // 70: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
+	19, // 71: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
+	23, // 72: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
+	25, // 73: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
+	27, // 74: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
+	29, // 75: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
+	31, // 76: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
+	34, // 77: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
+	46, // 78: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
+	48, // 79: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
+	50, // 80: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
+	52, // 81: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
+	54, // 82: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
+	56, // 83: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
+	58, // 84: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
+	60, // 85: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
+	62, // 86: dmps.meta.v1.VolumeService.AcceptLoss:output_type -> dmps.meta.v1.AcceptLossResponse
+	69, // 87: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
+	67, // 88: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
+	64, // [64:89] is the sub-list for method output_type
+	39, // [39:64] is the sub-list for method input_type
 	39, // [39:39] is the sub-list for extension type_name
 	39, // [39:39] is the sub-list for extension extendee
 	0,  // [0:39] is the sub-list for field type_name
@@ -5103,7 +5255,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   69,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

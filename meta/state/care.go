@@ -11,7 +11,8 @@ import (
 // something, and gives it back.
 
 // NoCare says why a volume needs no care, or cannot be cared for as it is; the
-// empty string: it needs it. The lease is not looked at.
+// empty string: it needs it. That somebody has the lease is no reason: whoever
+// asks knows that it has run out.
 //
 // What is to be done is what a client's rebuild driver does: members that were
 // given new chunks, and rows that a member missed. A volume of which a group has
@@ -20,6 +21,8 @@ func (s *State) NoCare(v *Volume) string {
 	switch {
 	case v.Kind != raid.LayoutLog || v.Geometry.M == 0:
 		return "it has no redundancy"
+	case v.Epoch >= raid.MaxEpoch-userEpochs:
+		return "its last epochs are for clients: copy what it holds to another volume"
 	case v.Unopened:
 		return "nobody ever opened it"
 	}
@@ -43,9 +46,10 @@ func (s *State) NoCare(v *Volume) string {
 			filling = filling || s.Servers[p.Member.Server].State == ServerUp
 		}
 	}
-	// Rows that members missed, as the last client said. While members are away
-	// there are some that nobody can mend.
-	if r := v.Report; r != nil && !away && (r.State == Degraded || r.DegradedRows > 0) {
+	// Rows that members missed, as the last client said; one that did not give its
+	// lease back may have died before it could. While members are away there are
+	// some that nobody can mend.
+	if r := v.Report; !away && (v.Lease != nil || r != nil && (r.State == Degraded || r.DegradedRows > 0)) {
 		filling = true
 	}
 	if !filling {

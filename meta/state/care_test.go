@@ -100,6 +100,9 @@ func TestCareLease(t *testing.T) {
 	if _, err := do(Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 5, Chunks: filling(v)}}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := do(Command{Detach: &Detach{Volume: 1, Epoch: 5}}); err != nil {
+		t.Fatal(err)
+	}
 	if why := s.NoCare(v); why == "" {
 		t.Fatal("all is filled, and it needs care")
 	}
@@ -199,4 +202,36 @@ func TestCareLeases(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A client that died may not have come to tell that members miss rows: its volume is
+// cared for once, although its last report was of a healthy one. So is the volume of a
+// caretaker that died.
+func TestCareAfterACrash(t *testing.T) {
+	s, do := careCluster(t)
+	v := s.Volumes[1]
+	must := func(c Command) {
+		t.Helper()
+		if _, err := do(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	care := func(holder string) Command {
+		c := Command{Attach: &Attach{Name: "v", Holder: holder, Care: true}}
+		if v.Lease != nil {
+			c.Attach.Expired = v.Lease.Epoch
+		}
+		return c
+	}
+	if why := s.NoCare(v); why == "" {
+		t.Fatal("a healthy volume whose client gave the lease back needs care")
+	}
+	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Healthy, RedundancyLeft: 2}}})
+	must(care("caretaker@s1")) // the user's lease has run out
+	must(care("caretaker@s2")) // and so has the caretaker's
+	must(Command{Detach: &Detach{Volume: 1, Epoch: v.LastLease}})
+	if _, err := do(care("caretaker@s1")); codeOf(err) != NotFound {
+		t.Fatalf("it was cared for, and is again: %v", err)
+	}
 }

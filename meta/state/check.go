@@ -50,6 +50,9 @@ func (s *State) Check() error {
 		if v.LastLease > v.Epoch || v.Lease != nil && v.Lease.Epoch != v.LastLease {
 			add("volume %d: epoch %d, last lease %d, lease %+v", id, v.Epoch, v.LastLease, v.Lease)
 		}
+		if (v.Unknown() == 0) != (v.UnknownAt == 0) || v.Accepted > v.Version {
+			add("volume %d: %d unknown pages since %d, accepted as of version %d of %d", id, v.Unknown(), v.UnknownAt, v.Accepted, v.Version)
+		}
 		if err := s.Layout(v, v.Epoch, false).Validate(); err != nil {
 			add("volume %d: %w", id, err)
 		}

@@ -32,6 +32,7 @@ type Command struct {
 	Inventory    *Inventory    `json:"inventory,omitempty"`
 	Behind       *Behind       `json:"behind,omitempty"`
 	Shortage     *Shortage     `json:"shortage,omitempty"`
+	AcceptLoss   *AcceptLoss   `json:"accept_loss,omitempty"`
 }
 
 // Init names the cluster. It is the first command of all; the same again
@@ -134,6 +135,7 @@ type PutReport struct {
 	Volume raid.VolumeID `json:"volume"`
 	Epoch  raid.Epoch    `json:"epoch"`
 	Report Report        `json:"report"`
+	Known  uint64        `json:"known,omitempty"` // version of the layout that the holder spoke of; 0: the present one
 }
 
 // Heal replaces members that are lost or whose server is down, and moves those
@@ -195,6 +197,12 @@ type Shortage struct {
 	Wanted      uint64           `json:"wanted,omitempty"` // bytes that it wants to have back
 }
 
+// AcceptLoss ends the remark that pages of a volume are gone of which nobody knows
+// which they are. Its result is how many, a uint64.
+type AcceptLoss struct {
+	Name string `json:"name"`
+}
+
 // Encode gives the form that Decode reads.
 func (c *Command) Encode() ([]byte, error) {
 	b, err := json.Marshal(c)
@@ -221,7 +229,7 @@ func Decode(b []byte) (*Command, error) {
 		c.Init != nil, c.PutNode != nil, c.RemoveNode != nil, c.Register != nil, c.SetServer != nil,
 		c.RemoveServer != nil, c.Freed != nil, c.CreateVolume != nil, c.DeleteVolume != nil,
 		c.Attach != nil, c.Detach != nil, c.PutReport != nil, c.Heal != nil, c.Rebuilt != nil, c.Drain != nil,
-		c.Rebalance != nil, c.Inventory != nil, c.Behind != nil, c.Shortage != nil,
+		c.Rebalance != nil, c.Inventory != nil, c.Behind != nil, c.Shortage != nil, c.AcceptLoss != nil,
 	} {
 		if set {
 			n++
@@ -288,6 +296,8 @@ func (s *State) apply(c *Command) (any, *Refusal) {
 		return nil, s.behind(c.Behind)
 	case c.Shortage != nil:
 		return nil, s.shortage(c.Shortage)
+	case c.AcceptLoss != nil:
+		return s.acceptLoss(c.AcceptLoss)
 	}
 	return nil, refuse(Invalid, "empty command")
 }

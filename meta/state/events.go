@@ -43,6 +43,9 @@ const (
 	EventVolumeAttached  = "volume-attached"
 	EventVolumeTakenOver = "volume-taken-over"
 	EventVolumeDetached  = "volume-detached"
+	EventEpochsLow       = "epochs-low"    // it cannot be attached much more often
+	EventPagesUnknown    = "pages-unknown" // gone, and nobody knows which
+	EventLossAccepted    = "loss-accepted" // of these
 
 	EventCareBegan = "care-began" // a memory server fills what a detached volume misses
 	EventCareEnded = "care-ended"

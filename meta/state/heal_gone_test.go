@@ -139,3 +139,34 @@ func TestNoReplacementInPlace(t *testing.T) {
 		}
 	}
 }
+
+// Health tells groups that lost what cannot come back from those that merely wait,
+// and those of which nothing is left.
+func TestHealthOfWhatIsGone(t *testing.T) {
+	s, do := careCluster(t)
+	v := s.Volumes[1]
+	g := v.Groups[0]
+	for i, id := range []raid.ServerID{g.Members[0].Server, g.Members[1].Server, g.Members[2].Server} {
+		if h := s.Health(v, nil); h.Bereft != 0 {
+			t.Fatalf("%d servers lost: %+v", i, h)
+		}
+		if _, err := do(Command{Register: &Register{ID: id, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h := s.Health(v, nil); h.Bereft == 0 || h.Empty != 0 || h.State != Failed {
+		t.Fatalf("three servers lost: %+v", h)
+	}
+	for i := range 8 {
+		id := raid.ServerID(fmt.Sprint("s", i))
+		if s.Servers[id].Incarnation == 2 {
+			continue
+		}
+		if _, err := do(Command{Register: &Register{ID: id, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h := s.Health(v, nil); h.Empty != uint64(len(v.Groups)) || h.Bereft != h.Empty {
+		t.Fatalf("all servers lost: %+v", h)
+	}
+}

@@ -6,7 +6,7 @@ import "dmps/raid"
 const (
 	Healthy  = "healthy"
 	Degraded = "degraded" // everything is served; fewer than M further losses are survived
-	Failed   = "failed"   // some pages are gone, or out of reach
+	Failed   = "failed"   // some pages are gone, known or not, or out of reach
 )
 
 // Health is what status says of a volume.
@@ -17,6 +17,8 @@ type Health struct {
 	Since          int64  // since when a group misses a member, as far as meta knows, Unix milliseconds; 0: none does
 	Rebuilding     uint64 // members that are being filled
 	Moving         uint64 // pending members
+	Bereft         uint64 // groups of which fewer than K members hold their data, those on servers that are away included
+	Empty          uint64 // of these: groups of which no member is left
 }
 
 // Health merges what the servers' states say of a volume with the last report
@@ -25,7 +27,7 @@ type Health struct {
 func (s *State) Health(v *Volume, r *Report) Health {
 	h := Health{State: Healthy, RedundancyLeft: v.Geometry.M}
 	for _, g := range v.Groups {
-		missing := 0
+		missing, holders := 0, 0
 		h.since(g.Since)
 		h.Moving += uint64(len(g.Pending))
 		for _, m := range g.Members {
@@ -34,11 +36,20 @@ func (s *State) Health(v *Volume, r *Report) Health {
 			if m.State != raid.MemberInSync || !alive || sv.State != ServerUp {
 				missing++
 			}
-			if m.State == raid.MemberRebuilding {
+			switch m.State {
+			case raid.MemberRebuilding:
 				h.Rebuilding++
+			case raid.MemberInSync:
+				holders++
 			}
 			if alive {
 				h.since(sv.Away)
+			}
+		}
+		if holders < v.Geometry.K && !v.Unopened {
+			h.Bereft++
+			if holders == 0 {
+				h.Empty++
 			}
 		}
 		if missing > 0 {
@@ -56,6 +67,12 @@ func (s *State) Health(v *Volume, r *Report) Health {
 		h.DegradedGroups = max(h.DegradedGroups, r.DegradedGroups)
 		h.RedundancyLeft = min(h.RedundancyLeft, r.RedundancyLeft)
 		h.State = worse(h.State, r.State)
+		if r.Unknown > 0 {
+			h.State = Failed
+		}
+	}
+	if v.Unknown() > 0 { // also when a client that has yet to be told reports
+		h.State = Failed
 	}
 	return h
 }

@@ -2,12 +2,22 @@ package state
 
 import "dmps/raid"
 
+// Epochs of a volume are many, and not endless (raid.MaxEpoch). The last ones are
+// kept for clients: caretakers, which come by themselves, must not use them up. And
+// somebody is told in time to copy what the volume holds.
+const (
+	userEpochs = 1 << 16
+	warnEpochs = 1 << 10 // a warning each time that this many are gone
+)
+
 // attach gives the lease to a holder, under an epoch above all before.
 func (s *State) attach(c *Attach) (any, *Refusal) {
 	v, ok := s.VolumeByName(c.Name)
 	switch {
 	case !ok:
 		return nil, refuse(NoVolume, "no volume %q: create it with dmps volume create", c.Name)
+	case v.Epoch >= raid.MaxEpoch:
+		return nil, refuse(Invalid, "volume %s has been attached as often as its sequence numbers can tell apart: no client can write it any more. Create another volume", c.Name)
 	case c.Holder == "" || len(c.Holder) > 256:
 		return nil, refuse(Invalid, "attach %s: a holder needs a name of 1 to 256 bytes", c.Name)
 	}
@@ -34,6 +44,9 @@ func (s *State) attach(c *Attach) (any, *Refusal) {
 		s.note(Event{Kind: EventVolumeTakenOver, Volume: v.Name}, "%s took volume %s over from %s, %s", c.Holder, v.Name, l.Holder, why)
 	default:
 		s.note(Event{Kind: EventVolumeAttached, Volume: v.Name}, "%s attached volume %s", c.Holder, v.Name)
+	}
+	if left := raid.MaxEpoch - v.Epoch; left <= userEpochs && left%warnEpochs == 0 {
+		s.note(Event{Kind: EventEpochsLow, Volume: v.Name, Count: uint64(left)}, "volume %s can be attached only %d times more: copy what it holds to another volume", v.Name, left)
 	}
 	v.Epoch++
 	v.LastLease = v.Epoch
@@ -79,13 +92,53 @@ func (s *State) putReport(c *PutReport) *Refusal {
 	}
 	v := s.Volumes[c.Volume]
 	r := c.Report
+	r.Unknown = v.StillUnknown(r.Unknown, c.Known)
 	if r.LastScrub == nil && v.Report != nil {
 		r.LastScrub = v.Report.LastScrub // this client does not know
 	}
 	v.Report = &r
+	switch {
+	case r.Unknown == 0:
+		v.UnknownAt = 0
+	case v.UnknownAt == 0:
+		v.UnknownAt = s.now
+		s.note(Event{Kind: EventPagesUnknown, Volume: v.Name, Count: r.Unknown}, "%d pages of volume %s are gone, and nobody knows which: they read as an older version or as zeros", r.Unknown, v.Name)
+	}
 	v.Unopened = false // a client reports what it has opened
 	s.touchVolume(v.ID)
 	return nil
+}
+
+// StillUnknown is what a report says of unknown pages, by who knows a version of
+// the layout, 0 for the present one. Of who has not heard yet that their loss was
+// accepted it does not count.
+func (v *Volume) StillUnknown(pages, known uint64) uint64 {
+	if known != 0 && known < v.Accepted {
+		return 0
+	}
+	return pages
+}
+
+// acceptLoss ends the remark that pages are gone of which nobody knows which:
+// somebody has seen to what lies in the volume. Its client hears of it with the new
+// version. Its result is how many pages that were.
+func (s *State) acceptLoss(c *AcceptLoss) (any, *Refusal) {
+	v, ok := s.VolumeByName(c.Name)
+	if !ok {
+		return nil, refuse(NoVolume, "no volume %q", c.Name)
+	}
+	n := v.Unknown()
+	if n == 0 {
+		return n, nil
+	}
+	v.Report.Unknown, v.UnknownAt = 0, 0
+	if v.Report.State == Failed && v.Report.LostPages == 0 {
+		v.Report.State = Degraded // its client knows better, if it has one
+	}
+	s.newVersion(v)
+	v.Accepted = v.Version
+	s.note(Event{Kind: EventLossAccepted, Volume: v.Name, Count: n}, "that %d unknown pages of volume %s are gone is accepted", n, v.Name)
+	return n, nil
 }
 
 // Renewable says whether the lease of this epoch is the volume's, or why not.

@@ -66,3 +66,103 @@ func TestReplacedWhileFirstOpens(t *testing.T) {
 		}
 	}
 }
+
+// Pages that are gone, nobody knows which, are remembered over the ends of leases,
+// and told to the next client, until a client that was told says otherwise, or
+// somebody accepts the loss. What a client says that has not heard of that yet does
+// not bring them back.
+func TestUnknownPages(t *testing.T) {
+	s, do := careCluster(t) // checks the state after each command
+	v := s.Volumes[1]
+	must := func(c Command) any {
+		t.Helper()
+		got, err := do(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	report := func(pages, known uint64) {
+		t.Helper()
+		must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Known: known, Report: Report{State: Healthy, RedundancyLeft: 2, Unknown: pages}}})
+	}
+	unknown := func(pages uint64) {
+		t.Helper()
+		h := s.Health(v, nil)
+		if (h.State == Failed) != (pages > 0) || v.Unknown() != pages || (v.UnknownAt != 0) != (pages > 0) || s.Layout(v, 9, false).Unknown != pages {
+			t.Fatalf("%d pages unknown, want %d; health %+v, since %d", v.Unknown(), pages, h, v.UnknownAt)
+		}
+	}
+	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	report(7, 0)
+	unknown(7)
+	must(Command{Detach: &Detach{Volume: 1, Epoch: v.LastLease}})
+	unknown(7)
+	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	unknown(7)
+	report(7, v.Version)
+	report(3, v.Version)
+	unknown(3)
+	before := v.Version
+	if n := must(Command{AcceptLoss: &AcceptLoss{Name: "v"}}); n != uint64(3) || v.Version <= before {
+		t.Fatalf("%v pages accepted, version %d after %d", n, v.Version, before)
+	}
+	unknown(0)
+	report(3, before) // it has not heard
+	unknown(0)
+	report(0, v.Version)
+	unknown(0)
+	report(5, v.Version) // another loss
+	unknown(5)
+	report(0, v.Version)
+	unknown(0)
+}
+
+// Epochs end: no lease is given beyond the last one, caretakers leave the last ones to
+// clients, and events warn before.
+func TestEpochsEnd(t *testing.T) {
+	s, do := careCluster(t) // checks the state after each command
+	v := s.Volumes[1]
+	for _, c := range []Command{ // it needs care
+		{Register: &Register{ID: v.Groups[0].Members[0].Server, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}},
+		{Heal: &Heal{Limit: 1000}},
+	} {
+		if _, err := do(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attach := func(care bool) error {
+		t.Helper()
+		_, err := do(Command{Attach: &Attach{Name: "v", Holder: "h", Care: care, Takeover: !care}})
+		if v.Lease != nil && v.Lease.Epoch > raid.MaxEpoch {
+			t.Fatalf("a lease of epoch %d", v.Lease.Epoch)
+		}
+		return err
+	}
+	v.Epoch, v.LastLease = raid.MaxEpoch-userEpochs-1, raid.MaxEpoch-userEpochs-1
+	if err := attach(true); err != nil {
+		t.Fatalf("a caretaker is refused before the last epochs: %v", err)
+	}
+	if err := attach(true); codeOf(err) != NotFound || s.NoCare(v) == "" {
+		t.Fatalf("a caretaker gets one of the last epochs: %v", err)
+	}
+	if err := attach(false); err != nil {
+		t.Fatal(err)
+	}
+	if last := s.Events[len(s.Events)-1]; last.Kind != EventEpochsLow || last.Count != userEpochs {
+		t.Errorf("no event warns: %+v", last)
+	}
+	v.Lease, v.Epoch, v.LastLease = nil, raid.MaxEpoch-1, raid.MaxEpoch-1
+	if err := attach(false); err != nil || v.Lease.Epoch != raid.MaxEpoch {
+		t.Fatalf("the last epoch: %v, %+v", err, v.Lease)
+	}
+	for _, care := range []bool{false, true} {
+		if err := attach(care); codeOf(err) != Invalid {
+			t.Errorf("beyond the last epoch, care %v: %v", care, err)
+		}
+	}
+	s.Recover(1, "in a test") // leaves epochs behind
+	if err := attach(false); codeOf(err) != Invalid {
+		t.Errorf("beyond the last epoch of a recovered state: %v", err)
+	}
+}

@@ -8,7 +8,7 @@ import (
 
 // Gaps that a recovered state leaves for what was decided after it. They are
 // far above what happens between a backup and its use, and far below what the
-// numbers can hold: epochs have 20 bits in a sequence number.
+// numbers can hold (raid.MaxEpoch).
 const (
 	recoverEpochs  = 1 << 12
 	recoverVolumes = 1 << 20

@@ -108,6 +108,7 @@ type Report struct {
 	DegradedGroups uint64          `json:"degraded_groups"`
 	DegradedRows   uint64          `json:"degraded_rows"`
 	LostPages      uint64          `json:"lost_pages"`
+	Unknown        uint64          `json:"unknown,omitempty"` // pages that are gone, and nobody knows which: kept until a client says 0, which every client is told what to begin with
 	RedundancyLeft int             `json:"redundancy_left"`
 	Suspect        []raid.ServerID `json:"suspect,omitempty"`
 	RebuildRows    uint64          `json:"rebuild_rows,omitempty"`
@@ -150,13 +151,23 @@ type Volume struct {
 	Version    uint64          `json:"version"`     // only grows: with every change of the groups
 	LastLease  raid.Epoch      `json:"last_lease"`  // epoch of the newest lease; 0: never attached. <= Epoch
 	Lease      *Lease          `json:"lease,omitempty"`
-	Report     *Report         `json:"report,omitempty"`    // of the newest lease that reported
-	Unopened   bool            `json:"unopened,omitempty"`  // no client has said that it opened it: nothing was ever written
-	Untouched  bool            `json:"untouched,omitempty"` // nobody had opened it when the state was recovered
-	Behind     uint64          `json:"behind,omitempty"`    // Version when members in sync last fell behind. <= Version
-	Stuck      *Stuck          `json:"stuck,omitempty"`     // nil: all that is to be replaced is, or will be
+	Report     *Report         `json:"report,omitempty"`     // of the newest lease that reported
+	Unopened   bool            `json:"unopened,omitempty"`   // no client has said that it opened it: nothing was ever written
+	Untouched  bool            `json:"untouched,omitempty"`  // nobody had opened it when the state was recovered
+	Behind     uint64          `json:"behind,omitempty"`     // Version when members in sync last fell behind. <= Version
+	UnknownAt  int64           `json:"unknown_at,omitempty"` // since when Report says so of pages, Unix milliseconds; 0: it does not
+	Accepted   uint64          `json:"accepted,omitempty"`   // Version when somebody last accepted such a loss: reports of who knows an older one do not count for it
+	Stuck      *Stuck          `json:"stuck,omitempty"`      // nil: all that is to be replaced is, or will be
 
 	Groups []*Group `json:"-"` // stored by themselves
+}
+
+// Unknown is how many pages are gone of which nobody knows which they are.
+func (v *Volume) Unknown() uint64 {
+	if v.Report == nil {
+		return 0
+	}
+	return v.Report.Unknown
 }
 
 // fresh reports whether nobody has anything in the volume, and nobody is about to.

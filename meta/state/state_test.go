@@ -76,6 +76,9 @@ func drawCommand(t *rapid.T, s *State) *Command {
 			ChunkSlots: rapid.SampledFrom([]uint32{0, 0, 256, 512, 100}).Draw(t, "slots"),
 		}}
 	case 6:
+		if rapid.Bool().Draw(t, "accept") {
+			return &Command{AcceptLoss: &AcceptLoss{Name: volume()}}
+		}
 		return &Command{DeleteVolume: &DeleteVolume{Name: volume(), Force: rapid.Bool().Draw(t, "force")}}
 	case 7:
 		return &Command{Attach: &Attach{
@@ -87,7 +90,9 @@ func drawCommand(t *rapid.T, s *State) *Command {
 		if rapid.Bool().Draw(t, "detach") {
 			return &Command{Detach: &Detach{Volume: v, Epoch: e}}
 		}
-		return &Command{PutReport: &PutReport{Volume: v, Epoch: e, Report: Report{State: Degraded}}}
+		return &Command{PutReport: &PutReport{Volume: v, Epoch: e, Report: Report{
+			State: Degraded, Unknown: rapid.Uint64Range(0, 2).Draw(t, "unknown"),
+		}, Known: rapid.Uint64Range(0, 9).Draw(t, "known")}}
 	case 9, 10:
 		return &Command{Heal: &Heal{
 			Seed: rapid.Uint64().Draw(t, "seed"), Limit: rapid.SampledFrom([]int{1, 3, 1000}).Draw(t, "limit"),
@@ -376,7 +381,8 @@ func TestHealth(t *testing.T) {
 	lost := &Report{State: Failed, LostPages: 1, RedundancyLeft: 2}
 	some := &Report{State: Degraded, DegradedGroups: 1, RedundancyLeft: 1}
 	for i, want := range []Health{
-		{State: Healthy, RedundancyLeft: 2}, {Degraded, n, 1, 1, 0, 0}, {Degraded, n, 0, 1, 0, 0}, {Failed, n, -1, 1, 0, 0},
+		{State: Healthy, RedundancyLeft: 2}, {State: Degraded, DegradedGroups: n, RedundancyLeft: 1, Since: 1},
+		{State: Degraded, DegradedGroups: n, Since: 1}, {State: Failed, DegradedGroups: n, RedundancyLeft: -1, Since: 1},
 	} {
 		if i > 0 {
 			down(i)

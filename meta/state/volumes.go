@@ -88,7 +88,7 @@ func (s *State) Layout(v *Volume, epoch raid.Epoch, first bool) *raid.Layout {
 	l := &raid.Layout{
 		Volume: v.ID, Name: v.Name, Kind: v.Kind, Geometry: v.Geometry, Pages: v.Pages,
 		ChunkSlots: v.ChunkSlots, MinAck: v.MinAck, Epoch: epoch, Version: v.Version, FirstEpoch: first,
-		Cluster: s.Cluster, TargetFill: v.TargetFill, Groups: make([]raid.Group, len(v.Groups)),
+		Cluster: s.Cluster, Unknown: v.Unknown(), TargetFill: v.TargetFill, Groups: make([]raid.Group, len(v.Groups)),
 	}
 	for g, group := range v.Groups {
 		members := make([]raid.Member, len(group.Members))

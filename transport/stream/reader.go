@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,7 @@ type Reader struct {
 	n     int                   // result of try
 	errno syscall.Errno         // result of try
 	calls uint64
+	taken atomic.Uint64 // bytes read from the socket
 }
 
 // NewReader returns a Reader of c, which must be a TCP or unix socket, with a
@@ -65,6 +67,24 @@ func (r *Reader) Size() int { return len(r.stage) }
 
 // Calls is the number of reads made so far, for tests and measurements.
 func (r *Reader) Calls() uint64 { return r.calls }
+
+// Arrived is how many bytes have come so far, those that wait in the socket
+// included. Any goroutine may ask.
+func (r *Reader) Arrived() (uint64, error) {
+	taken := r.taken.Load() // first: else what is read meanwhile would count twice
+	waiting := 0
+	var err error
+	if cerr := r.rc.Control(func(fd uintptr) { waiting, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); cerr != nil {
+		return 0, cerr
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("ioctl SIOCINQ", err)
+	}
+	return taken + uint64(waiting), nil
+}
+
+// Consumed is how many of them were consumed. Only the reading goroutine may ask.
+func (r *Reader) Consumed() uint64 { return r.taken.Load() - uint64(r.Buffered()) }
 
 // Peek returns the next n bytes without consuming them, reading when they are
 // not staged. The view holds until the next call of another method. n must be
@@ -210,6 +230,7 @@ func (r *Reader) read() (int, error) {
 	case r.n == 0:
 		return 0, io.EOF
 	}
+	r.taken.Add(uint64(r.n))
 	return r.n, nil
 }
 

@@ -98,6 +98,9 @@ const (
 	VolumeServiceDetachProcedure = "/dmps.meta.v1.VolumeService/Detach"
 	// VolumeServiceRebuildProcedure is the fully-qualified name of the VolumeService's Rebuild RPC.
 	VolumeServiceRebuildProcedure = "/dmps.meta.v1.VolumeService/Rebuild"
+	// VolumeServiceAcceptLossProcedure is the fully-qualified name of the VolumeService's AcceptLoss
+	// RPC.
+	VolumeServiceAcceptLossProcedure = "/dmps.meta.v1.VolumeService/AcceptLoss"
 	// StatusServiceGetStatusProcedure is the fully-qualified name of the StatusService's GetStatus RPC.
 	StatusServiceGetStatusProcedure = "/dmps.meta.v1.StatusService/GetStatus"
 	// StatusServiceListEventsProcedure is the fully-qualified name of the StatusService's ListEvents
@@ -581,6 +584,9 @@ type VolumeServiceClient interface {
 	// what could not be replaced before. An error only when nothing can be
 	// decided; members that cannot be replaced are in the answer.
 	Rebuild(context.Context, *connect.Request[metapb.RebuildRequest]) (*connect.Response[metapb.RebuildResponse], error)
+	// AcceptLoss ends the remark that pages are gone of which nobody knows which
+	// they are.
+	AcceptLoss(context.Context, *connect.Request[metapb.AcceptLossRequest]) (*connect.Response[metapb.AcceptLossResponse], error)
 }
 
 // NewVolumeServiceClient constructs a client for the dmps.meta.v1.VolumeService service. By
@@ -648,6 +654,12 @@ func NewVolumeServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(volumeServiceMethods.ByName("Rebuild")),
 			connect.WithClientOptions(opts...),
 		),
+		acceptLoss: connect.NewClient[metapb.AcceptLossRequest, metapb.AcceptLossResponse](
+			httpClient,
+			baseURL+VolumeServiceAcceptLossProcedure,
+			connect.WithSchema(volumeServiceMethods.ByName("AcceptLoss")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -662,6 +674,7 @@ type volumeServiceClient struct {
 	getLayout    *connect.Client[metapb.GetLayoutRequest, metapb.GetLayoutResponse]
 	detach       *connect.Client[metapb.DetachRequest, metapb.DetachResponse]
 	rebuild      *connect.Client[metapb.RebuildRequest, metapb.RebuildResponse]
+	acceptLoss   *connect.Client[metapb.AcceptLossRequest, metapb.AcceptLossResponse]
 }
 
 // CreateVolume calls dmps.meta.v1.VolumeService.CreateVolume.
@@ -709,6 +722,11 @@ func (c *volumeServiceClient) Rebuild(ctx context.Context, req *connect.Request[
 	return c.rebuild.CallUnary(ctx, req)
 }
 
+// AcceptLoss calls dmps.meta.v1.VolumeService.AcceptLoss.
+func (c *volumeServiceClient) AcceptLoss(ctx context.Context, req *connect.Request[metapb.AcceptLossRequest]) (*connect.Response[metapb.AcceptLossResponse], error) {
+	return c.acceptLoss.CallUnary(ctx, req)
+}
+
 // VolumeServiceHandler is an implementation of the dmps.meta.v1.VolumeService service.
 type VolumeServiceHandler interface {
 	CreateVolume(context.Context, *connect.Request[metapb.CreateVolumeRequest]) (*connect.Response[metapb.CreateVolumeResponse], error)
@@ -729,6 +747,9 @@ type VolumeServiceHandler interface {
 	// what could not be replaced before. An error only when nothing can be
 	// decided; members that cannot be replaced are in the answer.
 	Rebuild(context.Context, *connect.Request[metapb.RebuildRequest]) (*connect.Response[metapb.RebuildResponse], error)
+	// AcceptLoss ends the remark that pages are gone of which nobody knows which
+	// they are.
+	AcceptLoss(context.Context, *connect.Request[metapb.AcceptLossRequest]) (*connect.Response[metapb.AcceptLossResponse], error)
 }
 
 // NewVolumeServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -792,6 +813,12 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(volumeServiceMethods.ByName("Rebuild")),
 		connect.WithHandlerOptions(opts...),
 	)
+	volumeServiceAcceptLossHandler := connect.NewUnaryHandler(
+		VolumeServiceAcceptLossProcedure,
+		svc.AcceptLoss,
+		connect.WithSchema(volumeServiceMethods.ByName("AcceptLoss")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/dmps.meta.v1.VolumeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case VolumeServiceCreateVolumeProcedure:
@@ -812,6 +839,8 @@ func NewVolumeServiceHandler(svc VolumeServiceHandler, opts ...connect.HandlerOp
 			volumeServiceDetachHandler.ServeHTTP(w, r)
 		case VolumeServiceRebuildProcedure:
 			volumeServiceRebuildHandler.ServeHTTP(w, r)
+		case VolumeServiceAcceptLossProcedure:
+			volumeServiceAcceptLossHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -855,6 +884,10 @@ func (UnimplementedVolumeServiceHandler) Detach(context.Context, *connect.Reques
 
 func (UnimplementedVolumeServiceHandler) Rebuild(context.Context, *connect.Request[metapb.RebuildRequest]) (*connect.Response[metapb.RebuildResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.VolumeService.Rebuild is not implemented"))
+}
+
+func (UnimplementedVolumeServiceHandler) AcceptLoss(context.Context, *connect.Request[metapb.AcceptLossRequest]) (*connect.Response[metapb.AcceptLossResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.VolumeService.AcceptLoss is not implemented"))
 }
 
 // StatusServiceClient is a client for the dmps.meta.v1.StatusService service.

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dmps/client"
+	"dmps/raid"
+)
+
+// What a volume has lost for good, and which command goes on from there.
+
+// goneLines says so of a volume in status.
+func goneLines(v *volumeStatus) (lines []string) {
+	attached := v.Lease != nil && !v.Lease.Care
+	switch {
+	case v.BereftGroups == 0:
+	case attached:
+		lines = append(lines, fmt.Sprintf("%s has lost more than it can bear in %d of %d groups: pages that are gone answer with an error until they are written anew or trimmed",
+			v.Name, v.BereftGroups, v.Groups))
+	case v.EmptyGroups > 0:
+		lines = append(lines, fmt.Sprintf("%s has nothing left of %d of %d groups: what they held is gone. %s", v.Name, v.EmptyGroups, v.Groups, anewAdvice(v.Name)))
+	default:
+		lines = append(lines, fmt.Sprintf("%s has lost more than it can bear in %d of %d groups: %s", v.Name, v.BereftGroups, v.Groups, acceptAdvice(v.Name)))
+	}
+	if v.Unknown > 0 {
+		since := ""
+		if !v.UnknownSince.IsZero() {
+			since = " since " + v.UnknownSince.Local().Format(time.DateTime)
+		}
+		lines = append(lines, fmt.Sprintf("%s misses %s%s, and nobody knows which: they read as older versions or as zeros. When what uses it has been seen to: dmps volume accept-loss %s",
+			v.Name, count(v.Unknown, "page"), since, v.Name))
+	}
+	return lines
+}
+
+func acceptAdvice(volume string) string {
+	return fmt.Sprintf("'dmps attach %s --accept-data-loss' serves what can still be read.", volume)
+}
+
+func anewAdvice(volume string) string {
+	return fmt.Sprintf("Delete the volume and create it again: dmps volume delete %s; dmps volume create %s ...", volume, volume)
+}
+
+// lossAdvice adds to the error of a volume that cannot be opened what it has lost
+// for good, if it has, and which command goes on.
+func lossAdvice(err error, l *raid.Layout, accepted bool) error {
+	if l.FirstEpoch || l.Kind != raid.LayoutLog || errors.Is(err, client.ErrFenced) {
+		return err
+	}
+	bereft, empty := 0, 0
+	for _, g := range l.Groups {
+		holders := 0
+		for _, m := range g.Members {
+			if m.State == raid.MemberInSync {
+				holders++
+			}
+		}
+		if holders < l.Geometry.K {
+			bereft++
+		}
+		if holders == 0 {
+			empty++
+		}
+	}
+	switch {
+	case empty > 0:
+		return &advised{err, fmt.Sprintf("Nothing is left of %d of %d groups: what they held is gone. %s", empty, len(l.Groups), anewAdvice(l.Name))}
+	case bereft > 0 && !accepted:
+		return &advised{err, fmt.Sprintf("%d of %d groups have lost more than they can bear: %s", bereft, len(l.Groups), acceptAdvice(l.Name))}
+	}
+	return err
+}
+
+func (a *app) volumeAcceptLossCommand() *cobra.Command {
+	var agreed consent
+	cmd := &cobra.Command{
+		Use:   "accept-loss NAME",
+		Short: "Accept that pages are gone of which nobody knows which they are",
+		Long: `A volume that was attached with --accept-data-loss may miss pages of which not
+even the numbers are known: they read as an older version, or as zeros. It is
+FAILED until somebody says that whatever uses it has been seen to: a file system
+was checked or restored, swap was taken off and made anew.
+
+Nothing is repaired by this. Pages that are known to be lost still answer with an
+error, and count, until they are written anew or trimmed.`,
+		Example:           "  dmps volume accept-loss swap0",
+		Args:              exactArgs("NAME"),
+		ValidArgsFunction: a.completeNames(volumeNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			meta, err := a.meta()
+			if err != nil {
+				return err
+			}
+			defer meta.Close()
+			v, _, err := meta.Volume(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if v.Unknown == 0 {
+				_, err = fmt.Fprintf(a.out, "%s misses no unknown pages\n", v.Name)
+				return err
+			}
+			deed := fmt.Sprintf("accept that %s of volume %s are gone, and nobody knows which", count(v.Unknown, "page"), v.Name)
+			if err := agreed.ask(a, deed, "They read as older versions or as zeros. No command will tell of them any more."); err != nil {
+				return err
+			}
+			pages, err := meta.AcceptLoss(cmd.Context(), v.Name)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.out, "%s: %s accepted as gone\n", v.Name, count(pages, "page"))
+			return err
+		},
+	}
+	agreed.flag(cmd)
+	return cmd
+}

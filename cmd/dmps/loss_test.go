@@ -1,0 +1,89 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"dmps/client"
+	"dmps/meta/metaclient"
+	"dmps/raid"
+)
+
+// Whoever cannot attach what has lost too much is told what is left, and which
+// command goes on; nobody else is.
+func TestLossAdvice(t *testing.T) {
+	cause := errors.New("cause")
+	in, lost, filling := raid.MemberInSync, raid.MemberLost, raid.MemberRebuilding
+	layout := func(groups ...[]raid.MemberState) *raid.Layout {
+		l := &raid.Layout{Name: "v", Geometry: raid.Geometry{K: 2, M: 1}}
+		for _, states := range groups {
+			var g raid.Group
+			for _, s := range states {
+				g.Members = append(g.Members, raid.Member{State: s})
+			}
+			l.Groups = append(l.Groups, g)
+		}
+		return l
+	}
+	first := layout([]raid.MemberState{lost, lost, lost})
+	first.FirstEpoch = true
+	whole := []raid.MemberState{in, in, lost}
+	for name, c := range map[string]struct {
+		l        *raid.Layout
+		err      error
+		accepted bool
+		want     []string // nil: no advice
+	}{
+		"nothing lost":           {layout(whole, whole), cause, false, nil},
+		"too much lost":          {layout(whole, []raid.MemberState{in, lost, filling}), cause, false, []string{"1 of 2 groups", "attach v --accept-data-loss"}},
+		"too much, accepted":     {layout([]raid.MemberState{in, lost, filling}), cause, true, nil},
+		"nothing left":           {layout(whole, []raid.MemberState{filling, filling, lost}), cause, false, []string{"1 of 2 groups", "volume delete v", "volume create v"}},
+		"nothing left, accepted": {layout([]raid.MemberState{filling, filling, lost}), cause, true, []string{"volume delete v"}},
+		"never opened":           {first, cause, false, nil},
+		"another client has it":  {layout([]raid.MemberState{in, lost, lost}), client.ErrFenced, false, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := lossAdvice(c.err, c.l, c.accepted)
+			var a *advised
+			if !errors.Is(err, c.err) || errors.As(err, &a) != (c.want != nil) {
+				t.Fatalf("%v", err)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(a.text, w) {
+					t.Errorf("%q does not say %q", a.text, w)
+				}
+			}
+		})
+	}
+}
+
+// Status is failed while pages are gone, says how many, and which command goes on.
+func TestStatusOfLoss(t *testing.T) {
+	lease := &metaclient.Lease{Holder: "h"}
+	for name, c := range map[string]struct {
+		v    metaclient.Volume
+		want []string
+	}{
+		"attached":     {metaclient.Volume{BereftGroups: 2, EmptyGroups: 1, Groups: 3, Lease: lease}, []string{"2 of 3 groups", "written anew or trimmed"}},
+		"detached":     {metaclient.Volume{BereftGroups: 2, Groups: 3}, []string{"2 of 3 groups", "attach v --accept-data-loss"}},
+		"cared for":    {metaclient.Volume{BereftGroups: 2, Groups: 3, Lease: &metaclient.Lease{Care: true}}, []string{"attach v --accept-data-loss"}},
+		"nothing left": {metaclient.Volume{BereftGroups: 3, EmptyGroups: 3, Groups: 3}, []string{"nothing left of 3 of 3 groups", "volume delete v"}},
+		"unknown":      {metaclient.Volume{Unknown: 7, UnknownSince: time.Now()}, []string{"7 pages", "gone, unknown which", "volume accept-loss v"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.v.Name, c.v.State, c.v.RedundancyLeft = "v", client.StateFailed, -1
+			var b strings.Builder
+			r := statusReport{State: client.StateFailed, Volumes: []volumeStatus{{Volume: c.v}}}
+			if err := renderStatus(&b, r, palette{}, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(b.String(), w) {
+					t.Errorf("%q is not in\n%s", w, b.String())
+				}
+			}
+		})
+	}
+}
