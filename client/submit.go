@@ -118,11 +118,6 @@ func (v *Volume) acceptPageLocked(b *Buf, a *after) {
 	prev := v.mu.pending.newest(b.page)
 	switch {
 	case prev == nil && whole:
-		if b.filled && v.alreadyFilledLocked(b) {
-			v.partDoneLocked(b.op, nil, a)
-			a.free = append(a.free, b)
-			return
-		}
 		v.mu.pending.add(b)
 		v.queueLocked(b)
 	case prev == nil:
@@ -139,21 +134,6 @@ func (v *Volume) acceptPageLocked(b *Buf, a *after) {
 			v.mergeLocked(b, prev.Page, a)
 		}
 	}
-}
-
-// alreadyFilledLocked reports whether the map says what b would make it say, and
-// nothing that was given up could come back and say something else.
-func (v *Volume) alreadyFilledLocked(b *Buf) bool {
-	if v.mu.log == nil || !v.mu.log.Sure() {
-		return false
-	}
-	switch e := v.mu.log.Lookup(b.page); e.Kind {
-	case raid.Absent:
-		return b.fill == 0
-	case raid.Filled:
-		return b.fill == e.Fill
-	}
-	return false
 }
 
 // queueLocked gives a whole page to the coalescer.

@@ -7,7 +7,9 @@ import (
 )
 
 // Trims and zeroes of whole pages are recorded in notes, like same-filled
-// pages: answered when a note with them is stored with full redundancy.
+// pages: answered when a note with them is stored with full redundancy. That holds
+// for pages that read as zeros already, too: an answer from the map alone could be
+// undone by a write that was given up, and a client that was replaced could give it.
 //
 // A trim and a write of the same page are never under way together, so that
 // the order of their commits is that of their numbers: a trim waits for the
@@ -90,13 +92,6 @@ func (v *Volume) trimPages(op *Op, first, end int64, edges []*Buf) {
 		}
 		v.acceptPageLocked(b, a)
 	}
-	// What is zero already at both ends needs no record.
-	for first < end && v.isZeroLocked(raid.PageNo(first)) {
-		first++
-	}
-	for first < end && v.isZeroLocked(raid.PageNo(end-1)) {
-		end--
-	}
 	if first >= end {
 		v.partDoneLocked(op, nil, a)
 		return
@@ -108,16 +103,6 @@ func (v *Volume) trimPages(op *Op, first, end int64, edges []*Buf) {
 	} else {
 		v.mu.trims.push(op)
 	}
-}
-
-// isZeroLocked reports whether page p is known to be zeros, nothing else is under
-// way for it, and nothing that was given up could come back.
-func (v *Volume) isZeroLocked(p raid.PageNo) bool {
-	if !v.mu.log.Sure() {
-		return false
-	}
-	e := v.mu.log.Lookup(p)
-	return (e.Kind == raid.Absent || e.Kind == raid.Filled && e.Fill == 0) && v.mu.pending.oldest(p) == nil
 }
 
 // trimCoversLocked reports whether an unanswered trim touches a page of

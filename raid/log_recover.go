@@ -199,10 +199,10 @@ func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders) {
 		r.state.Foreign++
 	}
 	r.mark[g] = max(r.mark[g], h.settled, r.l.groups[g].view.settled)
-	if h.broken != 0 && popcount(h.avail&^h.broken) < r.l.g.K {
-		r.state.Doubtful++ // what was damaged may have been answered, and nobody else tells
-	}
 	if h.ok == 0 {
+		if h.broken != 0 && popcount(h.avail&^h.broken) < r.l.g.K {
+			r.state.Doubtful++ // what was damaged may have been answered, and nobody else tells
+		}
 		return
 	}
 	r.l.seq = max(r.l.seq, h.newest.Seq)
@@ -288,7 +288,8 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 	l := r.l
 	gr := &l.groups[g]
 	decodable := l.CanDecode(h.have, h.newest.Filled)
-	if !decodable && h.avail&r.sent(h)&^h.broken&^h.have != 0 {
+	room := l.unsure < l.free // to move it to
+	if !(decodable && room) && h.avail&r.sent(h)&^h.broken&^h.have != 0 {
 		l.unfree(gr, i)
 		l.giveUp(gr, i)
 		return false

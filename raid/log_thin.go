@@ -32,7 +32,7 @@ func (l *Log) Unnoted(g GroupID) uint32 {
 	gr := &l.groups[g]
 	up := gr.up &^ gr.lost &^ gr.damaged
 	named := up &^ gr.doubt // a column in doubt may have a member that does not get the rows
-	if bits.OnesCount32(up) < l.MinAck() || l.durable(gr, named) {
+	if bits.OnesCount32(up) < l.MinAck() || bits.OnesCount32(named&^gr.noted) < l.g.K || l.durable(gr, named) {
 		return 0
 	}
 	return l.absent(named) &^ gr.noted

@@ -65,7 +65,8 @@ func (l *Log) durable(g *logGroup, members uint32) bool {
 	case l.g.K > l.g.M || members == 0:
 		return false
 	}
-	return !l.guarded || l.absent(members)&^g.noted == 0
+	// Of those who have it, some must be believed themselves.
+	return !l.guarded || l.absent(members)&^g.noted == 0 && popcount(members&^g.noted) >= l.g.K
 }
 
 // wanted is the view that g should have. While there are void rows it is without
