@@ -19,7 +19,8 @@
 //	commit      all have answered: map, answers             pageout.go
 //
 // A member that fails makes its batch be placed again; the buffers are kept
-// until then. An Op is answered when every member of its rows has it (I1).
+// until then. An Op is answered when every member that the headers of its rows name
+// has it, and more than M know of it (I1). A lease that is over: lapse.go.
 //
 // # A page-in
 //
@@ -45,10 +46,12 @@
 //
 // # After a crash
 //
-//	the map comes back from slot headers, then from notes   recover.go
-//	what was dropped, and dead degraded rows, are erased    erase.go
+//	views, then slot headers, then notes give the map       recover.go
+//	what was not settled is, and each group gets a view     view.go
+//	what was dropped, and dead partial rows, are erased     erase.go
 //
-// Every operation that was answered is there. One that was not answered may be
+// No page is served before that is settled, so that what was read once stays. Every
+// operation that was answered is there. One that was not answered may be
 // there or not, page by page; a page is never a mixture, nor older than what was
 // answered last. Trimmed pages may come back as zeros or with their last content.
 //
@@ -64,7 +67,7 @@
 // Read in this order: device.go, op.go, volume.go, open.go, submit.go, pageout.go,
 // batch.go, pagein.go, rescue.go, distrust.go, stall.go, members.go, probation.go, watch.go, hedge.go,
 // lapse.go; then clean.go, tidy.go, trim.go,
-// recover.go, compare.go, erase.go, report.go, thin.go, relayout.go, moving.go,
+// recover.go, view.go, compare.go, erase.go, report.go, thin.go, relayout.go, moving.go,
 // rebuild.go, heal.go, guard.go, pace.go, scrub.go, scrub_settle.go, scrub_guard.go,
 // scrub_schedule.go, inplace.go.
 package client

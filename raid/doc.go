@@ -31,9 +31,10 @@
 //
 // Rows that are mostly dead are emptied by moving what lives in them
 // (Log.Victims). A client that restarts builds the map anew from the headers
-// (Recovery), and moves at once what it took in on trust (Log.TrustVictims). Dead
-// rows whose headers it could take for something are erased before they are free
-// (Log.TakeDoomed).
+// (Recovery). It believes the members that belong to each group (View), and judges
+// the rows that are not settled. Before it serves anything that is made to last
+// (Log.UnsureVictims, Log.TakeView, Log.Begin). Dead rows whose headers a recovery
+// could take for something are erased before they are free (Log.TakeDoomed).
 //
 // Volumes of kind LayoutLinear and LayoutStriped have neither map nor parity:
 // an InPlace computes where a page lives, for ever.
@@ -49,8 +50,8 @@
 // # Reading order
 //
 // units, geometry, layout, header: the words. log and what begins with log_
-// (the state of rows; reserve, commit, clean, notes, erase, missing, health,
-// recover, trust, replace, pending, thin, scrub, stored, check), entry: the map. coder and
-// coder_solve: redundancy. notes: fills and trims. inplace, linear and striped:
+// (the state of rows; reserve, take, window, commit, clean, notes, erase, view, thin,
+// missing, health, recover, replace, pending, scrub, stored, check), entry: the map.
+// coder and coder_solve: redundancy. notes: fills and trims. inplace, linear and striped:
 // the baseline.
 package raid
