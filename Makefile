@@ -29,9 +29,33 @@ build: ## build bin/dmps, one static binary with all roles
 demo: build ## start a cluster on loopback, kill two of six memory servers, verify every byte
 	$(BIN) demo
 
+# More flags of go test. A busy machine takes minutes for a package: the limit is
+# for what hangs.
+TESTFLAGS ?=
 .PHONY: test
 test: race-ready ## run all tests with the race detector
-	$(GO) test -race -timeout 10m ./...
+	$(GO) test -race -timeout 20m $(TESTFLAGS) ./...
+
+# Beside four processes that only compute: a test that depends on being on time
+# fails. The logs of runs that failed are kept.
+.PHONY: starve
+starve: COUNT := 20
+starve: race-ready ## run make test COUNT (20) times on a machine that is kept busy, one line a run; takes hours
+	@mkdir -p bench-out; burners=(); trap 'kill "$${burners[@]}"' EXIT; \
+	for i in 1 2 3 4; do \
+		sh -c 'while kill -0 $$PPID 2>/dev/null; do i=0; while [ $$i -lt 1000000 ]; do i=$$((i+1)); done; done' & burners+=("$$!"); \
+	done; \
+	passed=0; \
+	for run in $$(seq $(COUNT)); do \
+		log=bench-out/starve-$$run.log; begin=$$SECONDS; \
+		if $(MAKE) --no-print-directory test TESTFLAGS=-count=1 >"$$log" 2>&1; then \
+			passed=$$((passed+1)); result=passed; rm "$$log"; \
+		else \
+			result="failed ($$log): $$(grep -oE '^ *--- FAIL: [^ ]*|^panic: .*|^FAIL	[^ ]*' "$$log" | tr -s '\n\t ' ' ' || true)"; \
+		fi; \
+		echo "run $$run of $(COUNT): $$((SECONDS-begin)) s, $$result"; \
+	done; \
+	echo "$$passed of $(COUNT) passed"; [ "$$passed" = $(COUNT) ]
 
 # The race detector needs cgo and a C compiler; say so instead of failing in the linker.
 .PHONY: race-ready

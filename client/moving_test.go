@@ -116,7 +116,7 @@ func watched(t *testing.T, v *Volume, targetsDie bool) (stop func()) {
 
 func wait(t *testing.T, what string, v *Volume, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(3 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(3 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not in time: %+v", what, v.Report())
 		}

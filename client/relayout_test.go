@@ -123,7 +123,7 @@ func (m *fakeMeta) healed() bool {
 
 func waitHealed(t *testing.T, v *Volume, m *fakeMeta) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !m.healed() || v.Report().State != StateHealthy {
 		if time.Now().After(deadline) {
 			t.Fatalf("not healed: %+v", v.Report())

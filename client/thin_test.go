@@ -55,7 +55,9 @@ func (f *fakeNet) away(id string, away bool) {
 // versions of everything. So no page is written to fewer than all members before
 // meta has noted who misses it; a client that then finds only those does not open
 // the volume; and what they miss is filled when they return, which ends it.
-func TestWhoIsBehindIsNotedFirst(t *testing.T) {
+func TestWhoIsBehindIsNotedFirst(t *testing.T) { virtual(testWhoIsBehindIsNotedFirst)(t) }
+
+func testWhoIsBehindIsNotedFirst(t *testing.T) {
 	f := newFakeNet(3)
 	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 2}, 64, 1, 512)
 	m := &noter{fakeMeta: newFakeMeta(l)}
@@ -109,7 +111,7 @@ func TestWhoIsBehindIsNotedFirst(t *testing.T) {
 		next := *next
 		next.Epoch++
 		next.FirstEpoch = false
-		cfg := Config{Layout: &next, Dialer: f, ArenaBytes: 4 << 20, Logger: quiet(), DialTimeout: 200 * time.Millisecond}
+		cfg := Config{Layout: &next, Dialer: f, ArenaBytes: 4 << 20, Logger: quiet(), DialTimeout: 10 * time.Second}
 		withMeta(&cfg)
 		for _, c := range change {
 			c(&cfg)
@@ -146,7 +148,9 @@ func TestWhoIsBehindIsNotedFirst(t *testing.T) {
 // The server that a member of a mirror moves off goes in the middle of that. What
 // is written meanwhile needs meta's note that the member falls behind, and the
 // layout that says so must be one that clients take, also when they begin.
-func TestBehindWhileMoving(t *testing.T) {
+func TestBehindWhileMoving(t *testing.T) { virtual(testBehindWhileMoving)(t) }
+
+func testBehindWhileMoving(t *testing.T) {
 	f := newFakeNet(3)
 	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
 	m := &noter{fakeMeta: newFakeMeta(l)}
@@ -200,7 +204,9 @@ func TestBehindWhileMoving(t *testing.T) {
 // The pending member of a mirror that was vouched for is away, so that nobody
 // knows who is the member. Rows that leave the column out are written when that
 // is noted, once, and not for each of them anew.
-func TestInDoubtIsNotedOnce(t *testing.T) {
+func TestInDoubtIsNotedOnce(t *testing.T) { virtual(testInDoubtIsNotedOnce)(t) }
+
+func testInDoubtIsNotedOnce(t *testing.T) {
 	f := newFakeNet(3)
 	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
 	m := &noter{fakeMeta: newFakeMeta(l)}
@@ -231,7 +237,9 @@ func TestInDoubtIsNotedOnce(t *testing.T) {
 // for then, so that when the target goes as well writes go on with both copies
 // that are there; and not by who looks at the state. When both are back the move
 // ends.
-func TestNobodyIsVouchedForWithoutMeta(t *testing.T) {
+func TestNobodyIsVouchedForWithoutMeta(t *testing.T) { virtual(testNobodyIsVouchedForWithoutMeta)(t) }
+
+func testNobodyIsVouchedForWithoutMeta(t *testing.T) {
 	f := newFakeNet(3)
 	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
 	m := &noter{fakeMeta: newFakeMeta(l)}
@@ -283,7 +291,9 @@ func TestNobodyIsVouchedForWithoutMeta(t *testing.T) {
 
 // A member of a mirror that is filled again is not claimed to be complete while
 // meta is gone: its absence stays noted, and writes go on when it goes again.
-func TestNobodyIsClaimedWithoutMeta(t *testing.T) {
+func TestNobodyIsClaimedWithoutMeta(t *testing.T) { virtual(testNobodyIsClaimedWithoutMeta)(t) }
+
+func testNobodyIsClaimedWithoutMeta(t *testing.T) {
 	f := newFakeNet(2)
 	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
 	m := &noter{fakeMeta: newFakeMeta(l)}

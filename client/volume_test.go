@@ -38,7 +38,7 @@ func openTest(t rapid.TB, f *fakeNet, l *raid.Layout, change ...func(*Config)) *
 
 func closeTest(t rapid.TB, v *Volume) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := v.Close(ctx); err != nil {
 		t.Fatal(err)

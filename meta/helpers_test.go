@@ -45,7 +45,7 @@ func stop(t *testing.T, n *Node) {
 
 func waitReady(t *testing.T, nodes ...*Node) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, n := range nodes {
 		if err := n.WaitReady(ctx); err != nil {
@@ -105,7 +105,7 @@ func serverInfo(i, life int) server.Info {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still not: %s", what)
 		}

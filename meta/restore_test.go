@@ -227,7 +227,7 @@ func TestEvents(t *testing.T) {
 		if !errors.Is(err, errDone) {
 			t.Fatal(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the events did not come")
 	}
 	seen := map[string]int{}

@@ -21,7 +21,7 @@ func TestFenceRails(t *testing.T) {
 			r.Attempt = attempt
 		}
 		h := transport.Hello{Cluster: "c", Volume: 1, Epoch: epoch, Rail: r}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		ss, _, err := s.Open(ctx, h, func(error) {
 			*ended = true

@@ -21,7 +21,7 @@ func TestListenAtSeveral(t *testing.T) {
 	var d tcp.Dialer
 	defer d.Close()
 	for _, a := range addrs {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, w, err := d.Dial(ctx, a, transport.Hello{Cluster: "c", Volume: 1, Epoch: 1, Mode: transport.ModeReader}, nil)
 		if err != nil || w.Incarnation != uint64(s.Incarnation()) {

@@ -43,7 +43,7 @@ func fakeConfig(t *testing.T) Config {
 		Bin: self, Dir: dir, Meta: 3, Servers: 3, ServerMemory: 64 * bytesize.MiB,
 		Redundancy: raid.Geometry{K: 2, M: 1}, Size: bytesize.GiB, Volume: "swap0",
 		NBD:          nbdclient.Addr{Network: "unix", Address: filepath.Join(dir, "nbd.sock")},
-		StartTimeout: 20 * time.Second,
+		StartTimeout: time.Minute,
 		connect:      func([]string) (control, error) { return &fakeControl{dir: dir}, nil },
 	}
 }
@@ -59,7 +59,7 @@ func mustStart(t *testing.T, cfg Config) *Cluster {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
@@ -199,7 +199,7 @@ func TestStopEndsFrozenAndDeaf(t *testing.T) {
 	if err := c.Stop(); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begin); took > 8*time.Second {
+	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("Stop took %v", took)
 	}
 	if left := running(t, cfg.Dir); len(left) > 0 {

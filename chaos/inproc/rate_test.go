@@ -41,7 +41,7 @@ func startLossy(t testing.TB, n int, memory int64, pages uint64, change ...func(
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := v.Close(ctx); err != nil {
 			t.Error(err)
@@ -111,7 +111,7 @@ func TestRebuildRateOfAVolume(t *testing.T) {
 	const first = 2 << 20
 	c := startLossy(t, 12, 64<<20, 48<<20/raid.PageSize, func(cfg *client.Config) { cfg.RebuildRate = first })
 	c.lose(t, 0, 1)
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for c.pulled() == 0 {
 		if time.Now().After(deadline) {
 			t.Fatal("the rebuild does not begin")

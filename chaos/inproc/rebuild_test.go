@@ -121,7 +121,7 @@ func TestServersRebuildEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := v.Close(ctx); err != nil {
 			t.Error(err)

@@ -80,7 +80,7 @@ func TestStaleWritesAreRefused(t *testing.T) {
 // staleRound sends n writes of an old owner, which are held back until a new one
 // has written the same slots.
 func staleRound(h *Holder, direct string, epoch uint64, n int) (refused, landed int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	type side struct {
 		d    tcp.Dialer
@@ -313,8 +313,8 @@ func takeover(t *testing.T, c *Cluster, hs []*Holder, g raid.Geometry, after tim
 		}
 	}
 	for begin := time.Now(); failed.Load() < 1000; time.Sleep(time.Millisecond) {
-		if time.Since(begin) > 20*time.Second {
-			t.Fatalf("A had %d writes refused after 20 s", failed.Load())
+		if time.Since(begin) > time.Minute {
+			t.Fatalf("A had %d writes refused after a minute", failed.Load())
 		}
 	}
 	stop.Store(true)
@@ -331,7 +331,7 @@ func takeover(t *testing.T, c *Cluster, hs []*Holder, g raid.Geometry, after tim
 		}
 	}
 	for _, v := range []*client.Volume{a, b} {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		if err := v.Close(ctx); err != nil {
 			t.Error(err)
 		}

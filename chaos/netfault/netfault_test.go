@@ -118,7 +118,7 @@ func hear(t *testing.T, c net.Conn, want string) {
 		}
 		return
 	}
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	b := make([]byte, len(want))
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != want {
 		t.Fatalf("%q, %v; want %q", b, err, want)
@@ -185,7 +185,7 @@ func TestLateDelivery(t *testing.T) {
 	defer s.Close()
 	mend := mustBreak(t, n, plan.Fault{Kind: plan.Cut, Link: plan.Link{A: plan.Client, B: plan.Server(1), OneWay: true}})
 	say(t, c, "late")
-	time.Sleep(20 * time.Millisecond) // until the proxy has it; a reset would throw it away
+	time.Sleep(200 * time.Millisecond) // until the proxy has it; a reset would throw it away
 	c.Close()
 	hear(t, s, "")
 	mend()
@@ -225,7 +225,7 @@ func TestReset(t *testing.T) {
 	say(t, c, "a")
 	hear(t, c, "A")
 	mustBreak(t, n, plan.Fault{Kind: plan.Reset, Link: plan.Link{A: plan.Server(1), B: plan.Client}})
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("after a reset: %v", err)
 	}

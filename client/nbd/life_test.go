@@ -195,7 +195,7 @@ func negotiated(t testing.TB, uri string) net.Conn {
 // one does not.
 func TestStall(t *testing.T) {
 	dev := devicetest.New(t, devicetest.NewDisk(4<<20), 2048, false)
-	_, uri := serve(t, nbd.Config{Exports: exports(dev), StallTimeout: 100 * time.Millisecond})
+	_, uri := serve(t, nbd.Config{Exports: exports(dev), StallTimeout: time.Second})
 	idle := connect(t, uri, nbdtest.Options{})
 	ok(t, idle.Do(nbdtest.Write, 0, 0, 4<<20, fill(4<<20, 1)))
 

@@ -91,7 +91,7 @@ func TestDrainCommands(t *testing.T) {
 	// Five servers cannot hold six members: it says why.
 	s.run(0, "s1 is being drained", "server", "drain", "s1")
 	for begin := time.Now(); !strings.Contains(s.run(0, "", "server", "drain", "s1"), "stuck"); time.Sleep(50 * time.Millisecond) {
-		if time.Since(begin) > 20*time.Second {
+		if time.Since(begin) > time.Minute {
 			t.Fatal("nothing is stuck")
 		}
 	}

@@ -36,7 +36,7 @@ func TestMeasureEagerFails(t *testing.T) {
 	for name, link := range map[string]func(context.Context, int) error{"refused": fail, "slow": slow} {
 		t0 := time.Now()
 		n, err := measureEager(t.Context(), [2]func(context.Context, int) error{link, ok})
-		if n != DefaultEager || err != nil || time.Since(t0) > time.Second {
+		if n != DefaultEager || err != nil || time.Since(t0) > 10*time.Second {
 			t.Errorf("%s: %d, %v after %v", name, n, err, time.Since(t0))
 		}
 	}

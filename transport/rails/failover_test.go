@@ -27,7 +27,7 @@ const (
 var spec = transport.ChunkSpec{Slots: slots, HeaderBytes: raid.HeaderSize}
 
 func within(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -86,7 +86,7 @@ func fill(s transport.Seg, seq uint64) {
 	h.Put(s.Header, nil)
 }
 
-// do waits for one request; it fails the test when that takes 10 s.
+// do waits for one request; it fails the test when that takes a minute.
 func do(t testing.TB, c transport.Conn, q *transport.Request) error {
 	done := make(chan struct{})
 	q.Done = func(*transport.Request) { close(done) } // twice panics
@@ -103,7 +103,7 @@ func do(t testing.TB, c transport.Conn, q *transport.Request) error {
 	c.Kick()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("a request was lost")
 		select {}
 	}
@@ -169,7 +169,7 @@ func startLoad(t testing.TB, c transport.Conn, mem []byte) *load {
 // more waits until n further rounds were done.
 func (l *load) more(n int64) {
 	l.t.Helper()
-	for end, want := time.Now().Add(10*time.Second), l.count.Load()+n; l.count.Load() < want; time.Sleep(time.Millisecond) {
+	for end, want := time.Now().Add(time.Minute), l.count.Load()+n; l.count.Load() < want; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) || l.t.Failed() {
 			l.t.Fatal("the load does not go on")
 		}
@@ -288,7 +288,7 @@ func TestAllRailsDown(t *testing.T) {
 	r.gate.Stall(false)
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("a request was lost")
 	}
 	if !errors.Is(q.Err, transport.ErrClosed) {
@@ -296,7 +296,7 @@ func TestAllRailsDown(t *testing.T) {
 	}
 	select {
 	case <-c.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the session goes on without a rail")
 	}
 	for _, k := range r.link {
@@ -443,7 +443,7 @@ func TestFenceAllRails(t *testing.T) {
 		}
 		select {
 		case <-old.Done():
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the older session goes on")
 		}
 		running.Wait()

@@ -86,7 +86,7 @@ func startBehind(t testing.TB, c server.Config, cables bool, scheme string, newF
 			t.Error(err)
 		}
 		wg.Wait()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Close(ctx); err != nil {
 			t.Error(err)

@@ -226,7 +226,7 @@ func TestWriterSteadyStateAllocatesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = b.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = b.SetReadDeadline(time.Now().Add(time.Minute))
 	page, rel := make([]byte, 4096), new(counter)
 	bufs := [][]byte{make([]byte, 4096)}
 	n := testing.AllocsPerRun(1000, func() {

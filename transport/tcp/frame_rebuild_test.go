@@ -265,7 +265,7 @@ func TestRebuildCredit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(time.Minute))
 	hello, err := encodeHello(transport.Hello{})
 	if err != nil {
 		t.Fatal(err)
