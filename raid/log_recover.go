@@ -258,12 +258,27 @@ func (r *Recovery) sent(h *RowHeaders) uint32 {
 // unfilledIn is the mask of data columns that a row does not fill.
 func (l *Log) unfilledIn(filled uint16) uint32 { return (uint32(1)<<l.g.K - 1) &^ uint32(filled) }
 
+// dead reports whether a settled row that cannot be decoded is dead, so that its pages
+// are answered otherwise: a member that had it was sent something else since, or
+// told to erase it; or one that it was sent to does not have it, and all were sent
+// it. (What is in use is decoded without any M members, and replacements are given
+// what is in use, and nothing else.) Of a row that can be decoded neither proves
+// anything, since a server may have lost it, or show an old slot; to take it in does
+// no harm when it is dead.
+func (r *Recovery) dead(h *RowHeaders) bool {
+	switch sent := r.sent(h); {
+	case r.l.CanDecode(h.have, h.newest.Filled):
+		return false
+	case h.erased&sent != 0:
+		return true
+	default:
+		return h.newest.Members == r.l.all() && h.avail&sent&^h.broken&^h.have != 0
+	}
+}
+
 func (r *Recovery) settled(g GroupID, i Index, h *RowHeaders) {
-	if h.erased&r.sent(h) != 0 && !r.l.CanDecode(h.have, h.newest.Filled) {
-		// It is dead, and its pages are answered otherwise. What is left of it is
-		// erased too: it might not be known for that the next time. (Of one that can
-		// be decoded an erased slot proves nothing: a server may show an old one. To
-		// take it in does no harm when it is dead.)
+	if r.dead(h) {
+		// What is left of it is erased: it might not be told the next time.
 		r.l.unfree(&r.l.groups[g], i)
 		r.l.doom(&r.l.groups[g], i)
 		return
