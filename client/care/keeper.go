@@ -124,6 +124,10 @@ func (k *Keeper) keep(volume string) {
 		AllowSwappable: true, // nobody pages to it
 		Holder:         k.cfg.Holder, Logger: k.cfg.Logger,
 	})
+	if errors.Is(err, client.ErrFenced) {
+		log.Info("a volume is cared for no longer", "cause", err)
+		return // the lease is somebody else's
+	}
 	if err != nil {
 		log.Warn("a volume cannot be rebuilt as it is", "err", err)
 		if err := k.giveBack(layout); err != nil {
