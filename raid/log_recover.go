@@ -287,7 +287,9 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 	l := r.l
 	gr := &l.groups[g]
 	decodable := l.CanDecode(h.have, h.newest.Filled)
-	if !decodable && h.avail&r.sent(h)&^h.broken&^h.have != 0 {
+	// Who is in the view has a record of it, unless it has forgotten that, and then
+	// it may have forgotten the row too.
+	if !decodable && h.avail&r.sent(h)&^h.broken&^h.have&^gr.view.blank != 0 {
 		l.unfree(gr, i)
 		l.giveUp(gr, i)
 		return false
