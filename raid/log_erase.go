@@ -246,9 +246,16 @@ func (l *Log) all() uint32 { return uint32(1)<<l.g.Members() - 1 }
 // row later, so that the header does not name it: nobody has noted that c lacks the
 // row, and the next client may reach nobody else who has it.
 //
+// Until Begin a row stays also when it has died, since what replaced it may have
+// never been answered, and be dropped by the next client.
+//
 // sound is false when the header was damaged. In a row in use such a one stays
 // until the row is filled or moved: an empty header would tell a recovery that
 // the row was never answered.
 func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
-	return l.live[l.row(g, i)] > 0 && (!sound || l.isOf(h, g, i))
+	gr := &l.groups[g]
+	if l.live[l.row(g, i)] == 0 && (l.opened || hasBit(gr.free, uint32(i)) || hasBit(gr.doomed, uint32(i))) {
+		return false
+	}
+	return !sound || l.isOf(h, g, i)
 }
