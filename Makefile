@@ -83,6 +83,13 @@ e2e: build ## end-to-end tests with real processes and NBD clients (DMPS_E2E=1: 
 degraded: build ## all choices of who is out while single pages are written, and who when they are read; takeovers beside partitions
 	DMPS_BIN=$(CURDIR)/$(BIN) DMPS_E2E_CHOICES=all $(GO) test -v -count=1 -timeout 60m -run '^(TestDegradedSinglePages|TestTakeoverBesidePartition)$$' ./chaos/e2e
 
+# Every order of events in small volumes, as long as an hour of one core allows; what
+# each letter of SMALL='-small.events wfk' means says raid/log_small_events_test.go.
+SMALL ?=
+.PHONY: small
+small: ## walk every schedule of small volumes for an hour: SMALL='-small.geometry rs:2+1 -small.groups 2'
+	$(GO) test ./raid -count=1 -v -timeout 3h -run '^TestSmallScopes$$' -small.depth 100 -small.time 1h -small.table 33554432 $(SMALL)
+
 # Which plan, and for how long; see docs/chaos.md. Without a seed a new one is taken.
 SEED     ?=
 DURATION ?= 5m

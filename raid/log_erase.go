@@ -236,27 +236,26 @@ func (l *Log) notePartial(g *logGroup, i Index) {
 func (l *Log) all() uint32 { return uint32(1)<<l.g.Members() - 1 }
 
 // Keeps reports whether h, the header of member c's slot of row i in group g,
-// must stay: it belongs to a row in use that the map says c holds. Everything
+// must stay: it belongs to a row in use. Everything
 // else that is not empty is a leftover: of a dead row, of one that was never
 // answered, or of one from before a row that c missed. Before a member is used
 // whose headers no recovery saw, its leftovers are erased (ForgetStale): what
 // matters cannot be told from what does not.
 //
+// It stays also when the map does not know that c has it, as when c was given the
+// row later, so that the header does not name it: nobody has noted that c lacks the
+// row, and the next client may reach nobody else who has it.
+//
+// Until Begin a row stays also when it has died, since what replaced it may have
+// never been answered, and be dropped by the next client.
+//
 // sound is false when the header was damaged. In a row in use such a one stays
 // until the row is filled or moved: an empty header would tell a recovery that
 // the row was never answered.
 func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
-	if l.live[l.row(g, i)] == 0 {
+	gr := &l.groups[g]
+	if l.live[l.row(g, i)] == 0 && (l.opened || hasBit(gr.free, uint32(i)) || hasBit(gr.doomed, uint32(i))) {
 		return false
 	}
-	if !sound {
-		return true
-	}
-	if l.Holders(g, i)&(1<<c) == 0 {
-		return false
-	}
-	if int(c) < l.g.K && l.FilledCols(g, i)&(1<<c) == 0 {
-		return false
-	}
-	return l.isOf(h, g, i)
+	return !sound || l.isOf(h, g, i)
 }

@@ -133,8 +133,11 @@ func (s *sim) compare(g GroupID, c Col, m *simMember) {
 		if !s.log.Expects(g, i, c, h, err == nil) {
 			s.log.SetMissed(g, i, c)
 		}
-		if (err != nil || h.Holds()) && !s.log.Keeps(g, i, c, h, err == nil) {
+		switch keep := s.log.Keeps(g, i, c, h, err == nil); {
+		case (err != nil || h.Holds()) && !keep:
 			m.slots[i] = s.erased(c)
+		case keep && err == nil && s.log.Holders(g, i)&(1<<c) == 0:
+			m.more = true
 		}
 	}
 	s.log.ForgetStale(g, c)

@@ -265,19 +265,19 @@ func (l *Log) unfilledIn(filled uint16) uint32 { return (uint32(1)<<l.g.K - 1) &
 // what is in use, and nothing else.) Of a row that can be decoded neither proves
 // anything, since a server may have lost it, or show an old slot; to take it in does
 // no harm when it is dead.
-func (r *Recovery) dead(h *RowHeaders) bool {
+func (r *Recovery) dead(gr *logGroup, h *RowHeaders) bool {
 	switch sent := r.sent(h); {
 	case r.l.CanDecode(h.have, h.newest.Filled):
 		return false
 	case h.erased&sent != 0:
 		return true
 	default:
-		return h.newest.Members == r.l.all() && h.avail&sent&^h.broken&^h.have != 0
+		return h.newest.Members == r.l.all() && h.avail&sent&^h.broken&^h.have&^gr.view.blank != 0
 	}
 }
 
 func (r *Recovery) settled(g GroupID, i Index, h *RowHeaders) {
-	if r.dead(h) {
+	if r.dead(&r.l.groups[g], h) {
 		// What is left of it is erased: it might not be told the next time.
 		r.l.unfree(&r.l.groups[g], i)
 		r.l.doom(&r.l.groups[g], i)
@@ -325,7 +325,9 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 	l := r.l
 	gr := &l.groups[g]
 	decodable := l.CanDecode(h.have, h.newest.Filled)
-	lacks := h.avail & r.sent(h) &^ h.broken &^ h.have
+	// Who is in the view has a record of it, unless it has forgotten that, and then
+	// it may have forgotten the row too.
+	lacks := h.avail & r.sent(h) &^ h.broken &^ h.have &^ gr.view.blank
 	// With no row to move it to it is dropped only when it cannot have been answered,
 	// whatever M members hide.
 	hopeless := r.room <= int(l.unsure) && popcount(r.sent(h)&^h.have) > l.g.M

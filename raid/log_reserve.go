@@ -141,6 +141,9 @@ func (l *Log) take(g *logGroup, p *Placement) {
 	g.hand = uint32(w)
 	g.nfree -= uint32(p.Rows)
 	l.free -= uint64(p.Rows)
+	for _, i := range p.Index[:p.Rows] {
+		l.tag[l.rowOf(g, uint32(i))] = 0 // nothing that lies there is of this row (Keeps)
+	}
 }
 
 // Abandon gives up a placement whose write failed: its rows are free again when

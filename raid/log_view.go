@@ -25,6 +25,7 @@ const viewRows = 2
 type groupView struct {
 	members uint32 // who belongs to the group
 	copies  uint32 // who is known to hold the record in force
+	blank   uint32 // who was read by a recovery and holds no record at all
 	seq     Seq    // of the record in force; 0: there is none
 	settled Seq    // in the record in force
 	slot    Index  // where it lies
@@ -118,10 +119,19 @@ func (l *Log) TakeView(v *View) bool {
 // ViewDue reports whether TakeView may have a record.
 func (l *Log) ViewDue() bool { return l.viewDue }
 
-// completeView gives the record in force to those who lack it.
+// completeView gives the record in force to those who lack it. One that does not hold
+// what it should lacks it perhaps because it has forgotten everything, which would not
+// show any more: what it lacks is moved first, and it gets the record only when the
+// others are too few.
 func (l *Log) completeView(g *logGroup, v *View) bool {
 	r := &g.view
+	if !l.opened && g.nunsure > 0 {
+		return false
+	}
 	*v = View{Index: r.slot, Seq: r.seq, Settled: r.settled, Trust: r.trust, Members: r.members, To: g.up &^ g.lost & r.members &^ r.copies}
+	if l.durable(g, (r.copies|v.To)&^g.damaged) {
+		v.To &^= g.damaged
+	}
 	for _, p := range g.pending {
 		if p.up && !p.viewed {
 			v.Second |= 1 << p.col
@@ -222,15 +232,18 @@ func (g *logGroup) leaveView(c Col) {
 // (RowHeaders.Parse), and false when no record was found.
 func (l *Log) SetView(g GroupID, headers [viewRows][][]byte) (members uint32, trust Seq, found bool) {
 	gr := &l.groups[g]
+	var read, holds uint32
 	for i := range headers {
 		for c, b := range headers[i] {
 			if b == nil {
 				continue
 			}
+			read |= 1 << c
 			h, err := ParseHeader(b)
 			if err != nil || h.Kind != KindView || h.Site != l.Site(g, Index(i)) {
 				continue
 			}
+			holds |= 1 << c
 			l.seq = max(l.seq, h.Seq)
 			if h.Seq > gr.view.seq {
 				l.setMask(g, func(gr *logGroup) {
@@ -242,6 +255,7 @@ func (l *Log) SetView(g GroupID, headers [viewRows][][]byte) (members uint32, tr
 			}
 		}
 	}
+	gr.view.blank = read &^ holds
 	return gr.view.members, gr.view.trust, gr.view.seq != 0
 }
 
