@@ -189,8 +189,8 @@ func (v *Volume) stallLocked(u *unit, a *after) {
 	v.mu.stalled = u
 }
 
-// goneLocked reports whether u's page cannot come back: too many of its row's
-// members are lost, or nobody listens where they were.
+// goneLocked reports whether u's page cannot come back: its own member and too many
+// others of its row are lost, or nobody listens where they were.
 func (v *Volume) goneLocked(u *unit, now int64) bool {
 	gone := func(c raid.Col) bool {
 		p := v.member(u.grp, c).peer
@@ -204,6 +204,9 @@ func (v *Volume) goneLocked(u *unit, now int64) bool {
 		if have&(1<<c) != 0 && gone(c) {
 			have &^= 1 << c
 		}
+	}
+	if have&(1<<v.mu.log.Place(u.slot).Col) != 0 {
+		return false // its own member may come back, and needs nobody
 	}
 	return !v.mu.log.CanDecode(have, v.mu.log.FilledCols(u.grp, u.idx))
 }

@@ -84,6 +84,9 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		}
 	}
 	v.mu.Lock()
+	if v.mu.log != nil && !l.FirstEpoch && v.bereft() {
+		v.mu.unknown = max(v.mu.unknown, v.unnamedLocked())
+	}
 	worse := v.mu.unknown > l.Unknown
 	v.mu.Unlock()
 	if l.FirstEpoch || worse {
