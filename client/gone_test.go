@@ -129,3 +129,53 @@ func await(t *testing.T, v *Volume, what string, ok func(Report) bool) {
 		}
 	}
 }
+
+// A page whose own member is merely away is waited for, although the others of its
+// row are gone and it cannot be made from them.
+func TestLastCopyIsWaitedFor(t *testing.T) {
+	const pages = 64
+	g := raid.Geometry{K: 4, M: 2}
+	f := newFakeNet(g.Members())
+	l := f.layout(raid.LayoutLog, g, pages, 1, 128)
+	v := openTest(t, f, l, func(c *Config) { c.Patience = time.Minute })
+	defer closeTest(t, v)
+	all := make([]byte, pages*raid.PageSize)
+	for p := range pages {
+		stamp(all[p*raid.PageSize:][:raid.PageSize], p, 1)
+	}
+	if _, err := v.WriteAt(all, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"s1", "s2", "s4"} {
+		f.kill(id)
+		f.restart(id) // empty: what it held is gone at once
+	}
+	wait(t, "noticing what is gone", v, func() bool { return v.Report().LostPages > 0 })
+	f.away("s0", true)
+	wait(t, "suspecting the last one", v, func() bool { return len(v.Report().Suspect) > 0 })
+	got := make(chan error, pages)
+	for p := range pages {
+		go func() {
+			b := make([]byte, raid.PageSize)
+			_, err := v.ReadAt(b, int64(p)*raid.PageSize)
+			if err == nil {
+				err = stamped(b, p, 1)
+			}
+			got <- err
+		}()
+	}
+	wait(t, "waiting for the last copies", v, func() bool { v.mu.Lock(); defer v.mu.Unlock(); return v.mu.stalled != nil })
+	f.away("s0", false)
+	right := 0
+	for range pages {
+		switch err := <-got; {
+		case err == nil:
+			right++
+		case !errors.Is(err, ErrLost):
+			t.Error(err)
+		}
+	}
+	if right != pages/2 { // columns 0 and 3
+		t.Errorf("%d of %d pages were read, half of them have their own member", right, pages)
+	}
+}

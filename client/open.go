@@ -153,6 +153,9 @@ func (v *Volume) begin(ctx, run context.Context, watched bool) error {
 		return err
 	}
 	v.mu.Lock()
+	if v.mu.log != nil && v.bereft() {
+		v.mu.unknown = max(v.mu.unknown, v.unnamedLocked())
+	}
 	worse := v.mu.unknown > v.layout.Unknown
 	v.mu.Unlock()
 	if worse { // meta keeps that, whatever becomes of this client

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -190,6 +191,27 @@ func (v *Volume) tellOpened(ctx context.Context) error {
 		case <-time.After(redialMost):
 		}
 	}
+}
+
+// bereft reports whether, when the volume was opened, some group had fewer than K
+// members left that hold their data.
+func (v *Volume) bereft() bool {
+	return slices.ContainsFunc(v.layout.Groups, func(g raid.Group) bool {
+		n := 0
+		for _, m := range g.Members {
+			if m.State == raid.MemberInSync {
+				n++
+			}
+		}
+		return n < v.geo.K
+	})
+}
+
+// unnamedLocked counts the pages that the map says nothing of: at most so many are
+// gone without a trace.
+func (v *Volume) unnamedLocked() uint64 {
+	st := v.mu.log.Stats()
+	return v.layout.Pages - st.Mapped - st.Filled
 }
 
 func (v *Volume) renewEvery() time.Duration {

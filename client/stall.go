@@ -60,8 +60,8 @@ func (v *Volume) parkLocked(u *unit, a *after) {
 	v.mu.stalled = u
 }
 
-// goneLocked reports whether u's page cannot come back: too many of its row's
-// members are lost. Only the layout says so, or another incarnation that answers
+// goneLocked reports whether u's page cannot come back: its own member and too many
+// others of its row are lost. Only the layout says so, or another incarnation that answers
 // where a member was: an address that refuses connections is no proof.
 func (v *Volume) goneLocked(u *unit) bool {
 	gone := func(c raid.Col) bool {
@@ -76,6 +76,9 @@ func (v *Volume) goneLocked(u *unit) bool {
 		if have&(1<<c) != 0 && gone(c) {
 			have &^= 1 << c
 		}
+	}
+	if have&(1<<v.mu.log.Place(u.slot).Col) != 0 {
+		return false // its own member may come back, and needs nobody
 	}
 	return !v.mu.log.CanDecode(have, v.mu.log.FilledCols(u.grp, u.idx))
 }

@@ -33,3 +33,43 @@ func TestUnknownPagesAreReported(t *testing.T) {
 	m.mu.Unlock()
 	await(t, v, "healthy when the loss is accepted", func(r Report) bool { return r.Unknown == 0 && r.State == StateHealthy })
 }
+
+// Who attaches what is left of a volume of which groups have lost all has it served,
+// and failed from the beginning, for meta too: what it misses reads as zeros.
+func TestNothingLeftIsNotHealthy(t *testing.T) {
+	f := newFakeNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 64, 1, 512)
+	v := openTest(t, f, l)
+	all := make([]byte, 64*raid.PageSize)
+	for p := range 64 {
+		stamp(all[p*raid.PageSize:][:raid.PageSize], p, 1)
+	}
+	if _, err := v.WriteAt(all, 0); err != nil {
+		t.Fatal(err)
+	}
+	closeTest(t, v)
+	m := newFakeMeta(l)
+	for _, id := range []string{"s0", "s1", "s2"} {
+		f.kill(id)
+		f.restart(id)
+		m.reseat(f, id)
+	}
+	again, _ := m.Layout(t.Context(), 1)
+	again.Epoch, again.FirstEpoch = 2, false
+	b := &book{fakeMeta: m, deadAfter: -1}
+	cfg := Config{
+		Layout: again, Meta: b, Lease: Lease{TTL: time.Hour, Renew: time.Hour}, Dialer: f, ArenaBytes: 4 << 20, Logger: quiet(),
+		Patience: time.Second, DialTimeout: time.Second, AcceptLoss: true,
+	}
+	v, err := Open(t.Context(), cfg)
+	if err != nil {
+		return // to refuse is as good
+	}
+	defer closeTest(t, v)
+	if r := b.heard(); r.Unknown != 64 || r.State != StateFailed {
+		t.Errorf("meta was told before it is served: %d unknown pages, %s", r.Unknown, r.State)
+	}
+	if r := v.Report(); r.Unknown != 64 || r.State != StateFailed {
+		t.Errorf("%d unknown pages, %s", r.Unknown, r.State)
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"dmps/chaos/e2e/ledger"
-	"dmps/chaos/e2e/rig"
 )
 
 // volumeStatus is what `dmps status --output json` says of what a volume lost.
@@ -43,7 +42,7 @@ func (c *cluster) awaitVolume(what string, ok func(volumeStatus) bool) {
 // only they held answers with an error, and status says how much that is; the
 // rest is right. When everything is written anew the volume is healthy.
 func TestMoreThanMKilledAndStartedAgain(t *testing.T) {
-	c := start(t, small, func(d *rig.DevConfig) { d.Grace = "4s" })
+	c := start(t, small)
 	conn := c.dial()
 	seed := rand.Uint64()
 	t.Logf("seed of the ledger: %#x", seed)

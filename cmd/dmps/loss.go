@@ -15,7 +15,7 @@ import (
 
 // goneLines says so of a volume in status.
 func goneLines(v *volumeStatus) (lines []string) {
-	attached := v.Lease != nil && !v.Lease.Care
+	attached := v.Lease != nil && !v.Lease.Care && (v.Live || v.Lease.Remaining > 0)
 	switch {
 	case v.BereftGroups == 0:
 	case attached:

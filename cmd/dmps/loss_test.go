@@ -61,16 +61,17 @@ func TestLossAdvice(t *testing.T) {
 
 // Status is failed while pages are gone, says how many, and which command goes on.
 func TestStatusOfLoss(t *testing.T) {
-	lease := &metaclient.Lease{Holder: "h"}
+	lease, over := &metaclient.Lease{Holder: "h", Remaining: time.Second}, &metaclient.Lease{Holder: "h"}
 	for name, c := range map[string]struct {
 		v    metaclient.Volume
 		want []string
 	}{
-		"attached":     {metaclient.Volume{BereftGroups: 2, EmptyGroups: 1, Groups: 3, Lease: lease}, []string{"2 of 3 groups", "written anew or trimmed"}},
-		"detached":     {metaclient.Volume{BereftGroups: 2, Groups: 3}, []string{"2 of 3 groups", "attach v --accept-data-loss"}},
-		"cared for":    {metaclient.Volume{BereftGroups: 2, Groups: 3, Lease: &metaclient.Lease{Care: true}}, []string{"attach v --accept-data-loss"}},
-		"nothing left": {metaclient.Volume{BereftGroups: 3, EmptyGroups: 3, Groups: 3}, []string{"nothing left of 3 of 3 groups", "volume delete v"}},
-		"unknown":      {metaclient.Volume{Unknown: 7, UnknownSince: time.Now()}, []string{"7 pages", "gone, unknown which", "volume accept-loss v"}},
+		"attached":           {metaclient.Volume{BereftGroups: 2, EmptyGroups: 1, Groups: 3, Lease: lease}, []string{"2 of 3 groups", "written anew or trimmed"}},
+		"detached":           {metaclient.Volume{BereftGroups: 2, Groups: 3}, []string{"2 of 3 groups", "attach v --accept-data-loss"}},
+		"its client is gone": {metaclient.Volume{BereftGroups: 3, EmptyGroups: 3, Groups: 3, Lease: over}, []string{"volume delete v"}},
+		"cared for":          {metaclient.Volume{BereftGroups: 2, Groups: 3, Lease: &metaclient.Lease{Care: true}}, []string{"attach v --accept-data-loss"}},
+		"nothing left":       {metaclient.Volume{BereftGroups: 3, EmptyGroups: 3, Groups: 3}, []string{"nothing left of 3 of 3 groups", "volume delete v"}},
+		"unknown":            {metaclient.Volume{Unknown: 7, UnknownSince: time.Now()}, []string{"7 pages", "gone, unknown which", "volume accept-loss v"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.v.Name, c.v.State, c.v.RedundancyLeft = "v", client.StateFailed, -1
