@@ -72,11 +72,26 @@ func (l *life) pick(r *rand.Rand) int {
 	l.mu.Unlock()
 	switch {
 	case len(failed) > 0 && (l.style.undo || r.IntN(3) == 0):
-		return failed[r.IntN(len(failed))]
+		return failed[len(failed)-1-r.IntN(min(4, len(failed)))]
+	case r.IntN(5) == 0:
+		return l.hole(r)
 	case r.IntN(2) == 0:
 		return r.IntN(min(8, l.pages))
 	}
 	return r.IntN(l.pages)
+}
+
+// hole chooses a page where nothing is stored, if it finds one.
+func (l *life) hole(r *rand.Rand) int {
+	p := r.IntN(l.pages)
+	at := int64(p) * raid.PageSize
+	for _, e := range l.v.Extents(at, int64(l.pages-p)*raid.PageSize, 2, nil) {
+		if e.Hole {
+			return int(at / raid.PageSize)
+		}
+		at += e.Len
+	}
+	return p
 }
 
 // one does one op of a worker.
