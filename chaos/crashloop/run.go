@@ -496,7 +496,7 @@ func (r *run) open(calm bool) (*life, error) {
 	r.lives++
 	r.res.Lives++
 	slow := []time.Duration{0, 300 * time.Microsecond, 3 * time.Millisecond}[r.r.IntN(3)]
-	l := &life{run: r, n: r.lives, w: newWire(r.net.Dialer(), r.r.Uint64(), slow), meta: newGate(), style: styles[r.r.IntN(len(styles))]}
+	l := &life{run: r, n: r.lives, w: newWire(r.net.Dialer(), r.r.Uint64(), slow), meta: newGate(), style: &styles[r.r.IntN(len(styles))]}
 	for _, b := range r.boxes {
 		l.w.gates[b.addr] = gates{b.gate, newGate()}
 	}
