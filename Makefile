@@ -98,6 +98,13 @@ CHAOS    ?=
 chaos: build ## break a cluster of real processes under load: SEED= DURATION= CHAOS='--redundancy mirror:3'
 	$(BIN) --log-level warn chaos $(if $(SEED),--seed $(SEED)) --duration $(DURATION) $(CHAOS)
 
+# Crashes clients of a volume within one process, by new seeds for DURATION; the
+# first failure ends it and names its seed. SOAK='-crashloop.geometry mirror:2'.
+SOAK ?=
+.PHONY: soak
+soak: ## crash clients, cut off and harm servers for DURATION, one line a run: DURATION=4h SOAK='-crashloop.keep'
+	$(GO) test -v -count=1 -timeout 0 -run '^TestCrashLoop$$' ./chaos/crashloop -crashloop.duration $(DURATION) $(SOAK)
+
 .PHONY: bench
 bench: build ## compare with other NBD servers on this machine; writes bench-out/
 	$(GO) run ./chaos/peers/cmd/peers -dmps $(CURDIR)/$(BIN) -out bench-out

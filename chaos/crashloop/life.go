@@ -35,18 +35,19 @@ func (r *run) one() {
 	}
 	ops := []int{2, 6, 30, 30, 100, 300}[r.r.IntN(6)]
 	switch {
-	case len(r.failed) > 0 && r.r.IntN(3) == 0:
-		l.style, ops = undo, 1+r.r.IntN(6)
-	case r.r.IntN(4) > 0:
+	case r.brief || r.r.IntN(2) == 0:
 		l.audit()
+	case len(r.failed) > 0 && r.r.IntN(2) == 0:
+		l.style, ops = &undo, 1+r.r.IntN(6)
 	}
 	if r.r.IntN(2) == 0 {
 		l.w.crashAt.Store(l.w.transfers.Load() + 1 + r.r.Int64N(int64(6*ops*l.style.workers)))
 	}
-	l.start(ops)
+	l.start(l.style, ops)
+	r.brief = l.style.undo && r.r.IntN(3) > 0
 	for range r.r.IntN(6) {
-		if l.style.undo && r.r.IntN(2) == 0 {
-			break // it does not live long
+		if r.brief {
+			break
 		}
 		time.Sleep(time.Duration(r.r.Int64N(int64(20 * time.Millisecond))))
 		if l.w.crashed() || !r.ok() {
@@ -54,14 +55,14 @@ func (r *run) one() {
 		}
 		r.move(l)
 	}
-	if !l.w.crashed() && r.geo.M > 0 && r.r.IntN(6) == 0 && r.may(Takeovers) {
+	if !r.brief && !l.w.crashed() && r.geo.M > 0 && r.r.IntN(6) == 0 && r.may(Takeovers) {
 		if l = r.takeover(l); l == nil {
 			return
 		}
 	}
 	l.join()
 	switch x := r.r.IntN(8); {
-	case l.w.crashed():
+	case l.w.crashed() || r.brief:
 		r.crash(l)
 		return
 	case x < 3 && r.ok():
@@ -261,14 +262,13 @@ func (r *run) takeover(old *life) *life {
 		r.soil(r.boxes...) // who the first one does not reach misses what it writes until it is replaced
 	}
 	old.stop.Store(false)
-	old.style = styles[r.r.IntN(2)]
-	old.start(200)
+	old.start(&styles[r.r.IntN(2)], 200)
 	if r.r.IntN(2) == 0 {
 		time.Sleep(time.Duration(r.r.Int64N(int64(time.Second))))
 	}
 	l, err := r.second(with)
 	if err == nil {
-		l.start(20)
+		l.start(l.style, 20)
 		time.Sleep(time.Duration(r.r.Int64N(int64(3 * time.Second))))
 		l.join()
 		l.audit()
@@ -294,7 +294,7 @@ func (r *run) takeover(old *life) *life {
 func (r *run) second(without []*box) (*life, error) {
 	r.lives++
 	r.res.Lives++
-	l := &life{run: r, n: r.lives, w: newWire(r.net.Dialer(), r.r.Uint64(), 0), meta: newGate(), style: styles[r.r.IntN(len(styles))]}
+	l := &life{run: r, n: r.lives, w: newWire(r.net.Dialer(), r.r.Uint64(), 0), meta: newGate(), style: &styles[r.r.IntN(len(styles))]}
 	for _, b := range r.boxes {
 		gs := gates{b.gate, newGate()}
 		if slices.Contains(without, b) {

@@ -62,6 +62,10 @@ type Config struct {
 	Lives    int    // most clients, one after another; 0: 8
 	Skip     []Kind // what is not judged
 	Without  []Move // what does not happen
+
+	// Note takes a line for all that happens, in order; nil: nobody does. It is
+	// called by one goroutine at a time.
+	Note func(line string)
 }
 
 // Result is how a run went.
@@ -77,7 +81,6 @@ type Result struct {
 	Errors   int // reads that ended with an error, as they may
 	Faults   int
 	Wrong    []string // empty: all was as promised
-	Trace    []string // what happened, and when
 }
 
 // String is one line.
@@ -107,6 +110,7 @@ type run struct {
 	away   map[*box]bool // cannot be reached, by anybody or by the newest client
 	harmed map[*box]bool // lie or lost what they held, and are not healed
 	lives  int
+	brief  bool // the last client has put zeros over what failed before, and crashed at once
 
 	mu     sync.Mutex
 	dirty  map[*box]bool // were away or harmed since everything was healed last
@@ -114,7 +118,6 @@ type run struct {
 	change tick          // when a server went or came last
 	failed []int         // pages of which a write failed
 	wrong  []string
-	trace  []string
 }
 
 // loaded is when the program started, by the clock outside of any bubble.
@@ -153,7 +156,7 @@ func Run(seed uint64, cfg Config) Result {
 		c := &r.judge.count
 		r.res.Writes, r.res.Failed, r.res.Reads, r.res.Errors = c.writes, c.failed, c.reads, c.readErrors
 	}
-	r.res.Servers, r.res.Wrong, r.res.Trace = len(r.boxes), r.wrong, r.trace
+	r.res.Servers, r.res.Wrong = len(r.boxes), r.wrong
 	return r.res
 }
 
@@ -200,9 +203,12 @@ func (r *run) setUp() error {
 }
 
 func (r *run) log(format string, a ...any) {
+	if r.cfg.Note == nil {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.trace = append(r.trace, fmt.Sprintf("%12v %s", time.Since(r.began).Round(time.Microsecond), fmt.Sprintf(format, a...)))
+	r.cfg.Note(fmt.Sprintf("%12v %s", time.Since(r.began).Round(time.Microsecond), fmt.Sprintf(format, a...)))
 }
 
 // Write takes a line of a client's log.
@@ -362,10 +368,14 @@ func (r *run) shuffle() {
 			r.back(b)
 		}
 	}
-	if r.geo.M == 0 || r.r.IntN(4) == 0 || !r.may(Away) {
+	if r.geo.M == 0 || !r.brief && r.r.IntN(4) == 0 || !r.may(Away) {
 		return
 	}
-	for range r.r.IntN(r.geo.M + 1) {
+	n := r.r.IntN(r.geo.M + 1)
+	if r.brief {
+		n = r.geo.M
+	}
+	for range n {
 		if b := r.any(); r.mayAway(b) && !r.away[b] {
 			r.cut(b)
 		}
@@ -449,7 +459,7 @@ func (r *run) replace() {
 func (r *run) all() {
 	for r.lives < r.cfg.Lives && r.ok() {
 		r.one()
-		if r.ok() && r.r.IntN(3) > 0 {
+		if r.ok() && (r.brief || r.r.IntN(3) > 0) {
 			r.between()
 		}
 	}
@@ -486,7 +496,7 @@ func (r *run) open(calm bool) (*life, error) {
 	r.lives++
 	r.res.Lives++
 	slow := []time.Duration{0, 300 * time.Microsecond, 3 * time.Millisecond}[r.r.IntN(3)]
-	l := &life{run: r, n: r.lives, w: newWire(r.net.Dialer(), r.r.Uint64(), slow), meta: newGate(), style: styles[r.r.IntN(len(styles))]}
+	l := &life{run: r, n: r.lives, w: newWire(r.net.Dialer(), r.r.Uint64(), slow), meta: newGate(), style: &styles[r.r.IntN(len(styles))]}
 	for _, b := range r.boxes {
 		l.w.gates[b.addr] = gates{b.gate, newGate()}
 	}

@@ -21,7 +21,9 @@ type life struct {
 	w     *wire
 	meta  *gate
 	v     *client.Volume
-	style style
+	style *style
+
+	workers uint64 // that were started
 
 	stop     atomic.Bool // workers do nothing new
 	ending   atomic.Bool // ops may end with an error
@@ -51,14 +53,15 @@ var styles = []style{
 var undo = style{name: "zeros over what failed", workers: 1, fill: 3, trim: 3, undo: true}
 
 // start lets workers do n ops each.
-func (l *life) start(n int) {
-	for i := range l.style.workers {
-		r := rand.New(rand.NewPCG(l.seed, uint64(l.n)<<8|uint64(i)|1<<32))
+func (l *life) start(s *style, n int) {
+	for range s.workers {
+		l.workers++
+		r := rand.New(rand.NewPCG(l.seed, uint64(l.n)<<8|l.workers|1<<32))
 		l.wg.Go(func() {
 			for k := 0; k < n && !l.stop.Load() && !l.w.crashed(); k++ {
-				l.one(r)
-				if l.style.think > 0 && r.IntN(3) == 0 {
-					time.Sleep(time.Duration(r.Int64N(int64(l.style.think))))
+				l.one(s, r)
+				if s.think > 0 && r.IntN(3) == 0 {
+					time.Sleep(time.Duration(r.Int64N(int64(s.think))))
 				}
 			}
 		})
@@ -66,23 +69,37 @@ func (l *life) start(n int) {
 }
 
 // pick chooses a page: often one of a few, or one of which a write failed.
-func (l *life) pick(r *rand.Rand) int {
+func (l *life) pick(s *style, r *rand.Rand) int {
 	l.mu.Lock()
 	failed := l.failed
 	l.mu.Unlock()
 	switch {
-	case len(failed) > 0 && (l.style.undo || r.IntN(3) == 0):
-		return failed[r.IntN(len(failed))]
+	case len(failed) > 0 && (s.undo || r.IntN(3) == 0):
+		return failed[len(failed)-1-r.IntN(min(4, len(failed)))]
+	case r.IntN(5) == 0:
+		return l.hole(r)
 	case r.IntN(2) == 0:
 		return r.IntN(min(8, l.pages))
 	}
 	return r.IntN(l.pages)
 }
 
+// hole chooses a page where nothing is stored, if it finds one.
+func (l *life) hole(r *rand.Rand) int {
+	p := r.IntN(l.pages)
+	at := int64(p) * raid.PageSize
+	for _, e := range l.v.Extents(at, int64(l.pages-p)*raid.PageSize, 2, nil) {
+		if e.Hole {
+			return int(at / raid.PageSize)
+		}
+		at += e.Len
+	}
+	return p
+}
+
 // one does one op of a worker.
-func (l *life) one(r *rand.Rand) {
-	s := &l.style
-	p := l.pick(r)
+func (l *life) one(s *style, r *rand.Rand) {
+	p := l.pick(s, r)
 	n := 1 + r.IntN(min(l.pages-p, 1<<r.IntN(7)))
 	first := cell(p * cellsPerPage)
 	x := r.IntN(s.page + s.many + s.part + s.fill + s.trim + s.reads)
@@ -97,7 +114,7 @@ func (l *life) one(r *rand.Rand) {
 		l.write(first+cell(from), 1+r.IntN(min(2*cellsPerPage, l.pages*cellsPerPage-int(first)-from)), 0, true)
 	case under(s.fill):
 		switch {
-		case l.style.undo:
+		case s.undo:
 			l.write(first, cellsPerPage, 0, false)
 		case r.IntN(3) == 0:
 			l.zero(first+cell(r.IntN(cellsPerPage)), r, n)
