@@ -123,7 +123,10 @@ func (s *sim) noteAbsent() (some bool) {
 // when there is no room to move what is unsure.
 func (s *sim) settleLog() bool {
 	s.log.StartSeq(FirstSeq(Epoch(s.lives)))
-	for range 1000 {
+	for round := range 1000 {
+		if round == 1 {
+			s.useAll() // members that the recovery did not read come meanwhile
+		}
 		s.noteAbsent()
 		for s.startErasure() {
 			s.finishErasure(s.erasures[len(s.erasures)-1])
