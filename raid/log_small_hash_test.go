@@ -19,7 +19,6 @@ type smallHasher struct {
 
 func (h *smallHasher) u8(v uint8)   { h.buf = append(h.buf, v) }
 func (h *smallHasher) u32(v uint32) { h.buf = binary.LittleEndian.AppendUint32(h.buf, v) }
-func (h *smallHasher) u64(v uint64) { h.buf = binary.LittleEndian.AppendUint64(h.buf, v) }
 func (h *smallHasher) flag(b bool) {
 	if b {
 		h.u8(1)
