@@ -119,7 +119,8 @@ func (l *Log) TakeView(v *View) bool {
 // ViewDue reports whether TakeView may have a record.
 func (l *Log) ViewDue() bool { return l.viewDue }
 
-// completeView gives the record in force to those who lack it. One that does not hold
+// completeView gives the record in force to those who lack it, whether or not they
+// are in the view: all help to find it again. One that does not hold
 // what it should lacks it perhaps because it has forgotten everything, which would not
 // show any more: what it lacks is moved first, and it gets the record only when the
 // others are too few.
@@ -128,7 +129,7 @@ func (l *Log) completeView(g *logGroup, v *View) bool {
 	if !l.opened && g.nunsure > 0 {
 		return false
 	}
-	*v = View{Index: r.slot, Seq: r.seq, Settled: r.settled, Trust: r.trust, Members: r.members, To: g.up &^ g.lost & r.members &^ r.copies}
+	*v = View{Index: r.slot, Seq: r.seq, Settled: r.settled, Trust: r.trust, Members: r.members, To: g.up &^ g.lost &^ r.copies}
 	if l.durable(g, (r.copies|v.To)&^g.damaged) {
 		v.To &^= g.damaged
 	}
@@ -186,7 +187,7 @@ func (l *Log) Installed(v *View, done, second uint32) {
 		}
 		switch {
 		case v.Seq == r.seq:
-			r.copies |= done &^ g.lost & r.members
+			r.copies |= done &^ g.lost
 		case done != v.To || !l.durable(g, done) && !l.fresh() || v.Members&^r.members&^g.up != 0:
 			return
 		default:
