@@ -40,7 +40,7 @@ func TestDroppedWriteStaysDropped(t *testing.T) {
 	landed := func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		h, err := raid.ParseHeader(f.servers["s0"].chunks[1].hdrs[64*raid.HeaderSize:][:raid.HeaderSize])
+		h, err := raid.ParseHeader(f.servers["s0"].chunks[1].hdrs[(64+raid.ViewRows)*raid.HeaderSize:][:raid.HeaderSize])
 		return err == nil && h.Kind == raid.KindPage
 	}
 	waitFor(t, landed)
