@@ -68,8 +68,10 @@ func TestOthersHaveNoSay(t *testing.T) {
 	if _, err := do(Command{Behind: &Behind{Volume: v.ID, Epoch: v.Epoch, Chunks: []raid.ChunkID{foreign.Chunk}}}); err != nil {
 		t.Fatal(err)
 	}
-	if m := w.Groups[0].Members[1]; m.State != foreign.State {
-		t.Errorf("a member of another volume is %v", m.State)
+	for _, of := range []*Volume{v, w} {
+		if m := of.Groups[0].Members[1]; m.State != raid.MemberInSync {
+			t.Errorf("the chunk of another volume is named: member 1 of volume %s is %v", of.Name, m.State)
+		}
 	}
 	if _, err := do(Command{Attach: &Attach{Name: "v", Holder: "other"}}); codeOf(err) != InUse {
 		t.Errorf("a volume is taken from its holder: %v", err)
