@@ -209,6 +209,12 @@ cover: ## coverage of all packages in bench-out/cover.html
 	$(GO) tool cover -func=bench-out/cover.out | tail -1
 	$(GO) tool cover -html=bench-out/cover.out -o bench-out/cover.html
 
+# Faults put into the code one at a time: docs/mutants.md. MUTANTS='-only ^raid- -j 4'.
+MUTANTS ?=
+.PHONY: mutants
+mutants: ## break the code in known ways, and see that a test notices each: MUTANTS='-only NAME -j 4'
+	$(GO) run ./chaos/mutants $(MUTANTS)
+
 .PHONY: clean
 clean: ## remove what the targets above wrote
 	rm -rf bin bench-out
