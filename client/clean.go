@@ -59,6 +59,9 @@ func (v *Volume) mayCleanLocked() bool {
 // startCleanLocked starts reading victims. False: there is no need, or nothing
 // to gain, or no buffers.
 func (v *Volume) startCleanLocked(a *after) bool {
+	if !v.mu.log.Room() {
+		return false // rows that were given up have to be erased first
+	}
 	need := v.mu.log.CleanNeed()
 	if need == raid.CleanNone {
 		v.mu.cleaning = false

@@ -124,6 +124,10 @@ func (l *Log) columns(p *Placement) int {
 	return n
 }
 
+// Room reports whether a move could be placed now: victims that cannot are not worth
+// reading.
+func (l *Log) Room() bool { return l.free > 0 }
+
 // take moves p.Rows rows from free to reserved: the longer runs ahead of the
 // group's hand (takeRuns), the rest next fit from the hand. After a run of frees
 // in order the rows are in order too. The group has enough.
