@@ -126,7 +126,14 @@ func (l *Log) columns(p *Placement) int {
 
 // Room reports whether a move could be placed now: victims that cannot are not worth
 // reading.
-func (l *Log) Room() bool { return l.free > 0 }
+func (l *Log) Room() bool {
+	for i := range l.groups {
+		if g := &l.groups[i]; g.nfree > 0 && l.writable(g) && l.mayPlace(g, true) {
+			return true
+		}
+	}
+	return false
+}
 
 // take moves p.Rows rows from free to reserved: the longer runs ahead of the
 // group's hand (takeRuns), the rest next fit from the hand. After a run of frees

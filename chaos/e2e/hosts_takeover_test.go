@@ -55,6 +55,9 @@ func TestTakeoverBesidePartition(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if v.before && !everyChoice {
+				t.Skip("more than M different servers are out in it: the next client may refuse to open, which this test does not judge yet (docs/roadmap.md)")
+			}
 			c := &takeover{hosts: startHosts(t, name, v.g, v.servers), g: v.g, before: v.before, ledger: ledger.New(takenPages, 1)}
 			p, conn := c.attach("c1", "--patience", "5s")
 			must(t, c.ledger.Fill(conn))

@@ -49,6 +49,7 @@ func TestMemoryDamaged(t *testing.T) {
 				able(arena.Put(saved))
 			}
 			c.restarted(kind, 0)
+			c.awaitHealthy(kind) // a scrub leaves out what is being filled
 			c.scrubbed()
 			c.awaitHealthy(kind)
 			r := c.report()
