@@ -43,6 +43,9 @@ func (v *Volume) nextCleanLocked(a *after) *batch {
 		if b := v.cleanBatchLocked(c); b != nil {
 			return b
 		}
+		// Nothing of it could be moved, as when all of it is being written anew: the
+		// same victims would be read again and again.
+		v.mu.cleanAfter = nanotime() + int64(watchEvery)
 		v.endCleanLocked(c, a)
 	}
 	for v.mu.cleaners < cleanBatches && v.mayCleanLocked() && v.startCleanLocked(a) {
@@ -59,7 +62,7 @@ func (v *Volume) mayCleanLocked() bool {
 // startCleanLocked starts reading victims. False: there is no need, or nothing
 // to gain, or no buffers.
 func (v *Volume) startCleanLocked(a *after) bool {
-	if !v.mu.log.Room() {
+	if nanotime() < v.mu.cleanAfter || !v.mu.log.Room() {
 		return false // rows that were given up have to be erased first
 	}
 	need := v.mu.log.CleanNeed()

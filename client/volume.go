@@ -111,13 +111,14 @@ type Volume struct {
 		units             *unit      // free ones
 
 		// Cleaner.
-		cleaners  int     // cleanings under way; <= cleanBatches
-		cleaning  bool    // between the low and the high mark
-		healing   bool    // a member may miss rows although it is up
-		tidy      tidying // packing while nobody writes
-		hedging   hedgeBudget
-		cleanRead *cleaning // whose pages have been read
-		cleanIdle *cleaning // free ones
+		cleanAfter int64   // when victims may be read again, nanoseconds
+		cleaners   int     // cleanings under way; <= cleanBatches
+		cleaning   bool    // between the low and the high mark
+		healing    bool    // a member may miss rows although it is up
+		tidy       tidying // packing while nobody writes
+		hedging    hedgeBudget
+		cleanRead  *cleaning // whose pages have been read
+		cleanIdle  *cleaning // free ones
 
 		count             counters
 		badSlots          map[raid.ServerID]int64 // slots found wrong, by reads and scrubs; nil: none
