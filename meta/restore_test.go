@@ -95,6 +95,7 @@ func populate(t *testing.T, c *metaclient.Client) *raid.Layout {
 }
 
 func TestBackupAndRestore(t *testing.T) {
+	t.Parallel()
 	n := start(t, testConfig(t, "meta1"))
 	waitReady(t, n)
 	c := newClient(t, 5*time.Second, n)
@@ -153,6 +154,7 @@ func TestBackupAndRestore(t *testing.T) {
 }
 
 func TestRecoverSurvivor(t *testing.T) {
+	t.Parallel()
 	nodes := startAll(t, threeConfigs(t))
 	c := newClient(t, 10*time.Second, nodes...)
 	before := populate(t, c)
@@ -183,6 +185,7 @@ func TestRecoverSurvivor(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	n := start(t, testConfig(t, "meta1"))
 	waitReady(t, n)
 	c := newClient(t, 5*time.Second, n)
