@@ -70,6 +70,7 @@ func TestBootstrapWithRestarts(t *testing.T) {
 // A crash may leave the state file behind Raft's log, or behind a snapshot that
 // had just arrived. Both are made good at the next start.
 func TestStateBehindLogAndSnapshot(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t, "meta1")
 	file := filepath.Join(cfg.Dir, "state.db")
 	registered := func(n *Node) (count int) {
@@ -120,6 +121,7 @@ func TestStateBehindLogAndSnapshot(t *testing.T) {
 // An adoption that came while the node was looking around, and joined: it takes
 // part already.
 func TestTakingPartTwice(t *testing.T) {
+	t.Parallel()
 	a := start(t, testConfig(t, "meta1"))
 	waitReady(t, a)
 	cfg := testConfig(t, "meta2")

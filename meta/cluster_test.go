@@ -191,6 +191,7 @@ func TestMembership(t *testing.T) {
 }
 
 func TestForeignCluster(t *testing.T) {
+	t.Parallel()
 	a, b := start(t, testConfig(t, "meta1")), start(t, testConfig(t, "meta2"))
 	waitReady(t, a, b)
 	self := b.self()

@@ -39,8 +39,6 @@ type Config struct {
 
 	Logger *slog.Logger // default: slog.Default()
 
-	election time.Duration // of Raft, shorter in tests; 0: the library's second
-
 	beforeLog func() error // tests: before a write of Raft's log, as if by a slow disk, or one that fails
 }
 

@@ -22,7 +22,6 @@ func testConfig(t *testing.T, name string) Config {
 	t.Helper()
 	return Config{
 		Dir: t.TempDir(), Name: name, APIListen: "127.0.0.1:0", RaftListen: "127.0.0.1:0", Logger: quiet(),
-		election: 200 * time.Millisecond,
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 )
 
 func TestOneNode(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t, "meta1")
 	n := start(t, cfg)
 	waitReady(t, n)
@@ -149,6 +150,7 @@ func TestOneNode(t *testing.T) {
 }
 
 func TestRestartKeepsEverything(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t, "meta1")
 	n := start(t, cfg)
 	waitReady(t, n)
@@ -189,6 +191,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 }
 
 func TestFoldersThatMustNotStart(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t, "meta1")
 	stop(t, start(t, cfg))
 	other := cfg
@@ -231,6 +234,7 @@ func TestOnlyLoopback(t *testing.T) {
 
 // TestCurl makes the calls of docs/meta.md as curl makes them.
 func TestCurl(t *testing.T) {
+	t.Parallel()
 	n := start(t, testConfig(t, "meta1"))
 	waitReady(t, n)
 	registerServers(t, newClient(t, time.Second, n), 3)

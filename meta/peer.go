@@ -105,11 +105,8 @@ type peer struct {
 func (p *peer) leads() bool { return p.raft.State() == raft.Leader && !p.silent.Load() }
 
 // raftConfig is what differs from the library's defaults, and why.
-func raftConfig(id string, election time.Duration, logger hclog.Logger, notify chan<- bool) *raft.Config {
+func raftConfig(id string, logger hclog.Logger, notify chan<- bool) *raft.Config {
 	c := raft.DefaultConfig()
-	if election != 0 {
-		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = election, election, election/2
-	}
 	c.LocalID = raft.ServerID(id)
 	c.Logger = logger
 	c.NotifyCh = notify
@@ -137,7 +134,7 @@ func openPeer(d *disks, id string, cfg Config, t raft.Transport, logger hclog.Lo
 		log: &watchedLog{LogStore: d.log, stable: d.log, ending: d.ending, before: cfg.beforeLog}, fsm: &fsm{store: d.state, busy: &busy{}},
 		addr: t.LocalAddr(), notify: make(chan bool, 8), closer: closer,
 	}
-	c := raftConfig(id, cfg.election, logger, p.notify)
+	c := raftConfig(id, logger, p.notify)
 	c.NoSnapshotRestoreOnStart = !restore
 	if p.raft, err = raft.NewRaft(c, p.fsm, p.log, p.log, d.snaps, t); err != nil {
 		return fail(fmt.Errorf("start Raft: %w", err))

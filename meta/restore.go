@@ -144,7 +144,7 @@ func RecoverSurvivor(ctx context.Context, cfg RestoreConfig) (err error) {
 		return ctx.Err()
 	}
 	_, trans := raft.NewInmemTransport(peerAddress(cfg.RaftAdvertise, id.ID))
-	c := raftConfig(id.ID, 0, logger, nil)
+	c := raftConfig(id.ID, logger, nil)
 	f := &recovery{fsm: fsm{store: d.state, busy: &busy{}}}
 	if err := raft.RecoverCluster(c, f, d.log, d.log, d.snaps, trans, alone(id.ID, cfg.RaftAdvertise)); err != nil {
 		return fmt.Errorf("recover %s: %w", cfg.Dir, err)

@@ -98,6 +98,7 @@ func populate(t *testing.T, c *metaclient.Client) *raid.Layout {
 }
 
 func TestBackupAndRestore(t *testing.T) {
+	t.Parallel()
 	n := start(t, testConfig(t, "meta1"))
 	waitReady(t, n)
 	c := newClient(t, 5*time.Second, n)
@@ -156,6 +157,7 @@ func TestBackupAndRestore(t *testing.T) {
 }
 
 func TestRecoverSurvivor(t *testing.T) {
+	t.Parallel()
 	nodes := startAll(t, threeConfigs(t))
 	c := newClient(t, 10*time.Second, nodes...)
 	before := populate(t, c)
@@ -186,6 +188,7 @@ func TestRecoverSurvivor(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	n := start(t, testConfig(t, "meta1"))
 	waitReady(t, n)
 	c := newClient(t, 5*time.Second, n)

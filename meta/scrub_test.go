@@ -12,6 +12,7 @@ import (
 // What the last scrub found outlives the client that did it, the leader that
 // heard of it, and a client that knows nothing of it.
 func TestLastScrubIsRemembered(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t, "meta1")
 	n := start(t, cfg)
 	waitReady(t, n)

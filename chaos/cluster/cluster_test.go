@@ -322,7 +322,6 @@ func TestLeftovers(t *testing.T) {
 		t.Fatalf("without force: %v", err)
 	}
 	cfg.Force = true
-	cfg.NBD.Address += "2" // the fake client does not replace a stale socket
 	again := mustStart(t, cfg)
 	after := running(t, cfg.Dir)
 	for _, pid := range before {
@@ -370,6 +369,7 @@ func TestPortsAreKept(t *testing.T) {
 	cfg := fakeConfig(t)
 	cfg.NBD = nbdclient.Addr{Network: "tcp", Address: "127.0.0.1:0"}
 	c := mustStart(t, cfg)
+	defer c.Stop()
 	if len(c.ports) != 2*3+3+2 { // of nodes, servers, the client's admin address and NBD
 		t.Errorf("%d ports are kept", len(c.ports))
 	}

@@ -17,8 +17,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"dmps/client/nbd"
 	"dmps/internal/exitcode"
-	"dmps/internal/nbdclient"
 	"dmps/meta/metaclient"
 )
 
@@ -53,11 +53,8 @@ func fakeRole(args []string) int {
 		return exitcode.CannotListen
 	}
 	if args[0] == "attach" {
-		a, err := nbdclient.ParseListen(argOf(args, "--nbd"))
-		if err != nil {
-			return exitcode.Usage
-		}
-		l, err := net.Listen(a.Network, a.Address)
+		// As the true one: it replaces the socket of a client that was killed.
+		l, err := nbd.Listen(argOf(args, "--nbd"))
 		if err != nil {
 			return exitcode.CannotListen
 		}

@@ -95,7 +95,7 @@ func (r *rig) hello(epoch uint64) transport.Hello {
 }
 
 func ctx(t testing.TB) context.Context {
-	c, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	c, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return c
 }
@@ -180,8 +180,8 @@ func (r *rig) wait(done <-chan struct{}) {
 	r.t.Helper()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
-		r.t.Fatal("waited 10 s")
+	case <-time.After(time.Minute):
+		r.t.Fatal("waited a minute")
 	}
 }
 
