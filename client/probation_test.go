@@ -112,9 +112,8 @@ func TestProbationIsShortWhereMembersAreMissing(t *testing.T) {
 
 // Silence of everybody is no sign against one of them.
 func TestNobodyIsOnProbationForTheClientsOwnNetwork(t *testing.T) {
-	t.Skip("the cleaner spins in virtual time while all that it could move is being written: docs/roadmap.md")
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeNet(3)
+		f := newSlowNet(3)
 		v := openTest(t, f, f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 64, 1, 100), func(c *Config) { c.Patience = time.Minute })
 		defer closeTest(t, v)
 		b := randomBytes(rand.New(rand.NewPCG(1, 1)), 64*raid.PageSize)
