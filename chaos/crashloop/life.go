@@ -215,6 +215,7 @@ func (r *run) blackout(l *life) {
 	for _, b := range bs {
 		b.set(m)
 	}
+	l.start(&everything, 6) // so that somebody is there to wait
 	select {
 	case <-time.After(d):
 	case <-l.w.dead:

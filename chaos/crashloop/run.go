@@ -182,6 +182,11 @@ func (r *run) setUp() error {
 		}
 		r.boxes = append(r.boxes, b)
 	}
+	for _, b := range r.boxes {
+		for _, o := range r.boxes {
+			b.roads[o.addr] = gates{b.gate, o.gate}
+		}
+	}
 	l := raid.Layout{
 		Volume: volumeID, Name: "crashloop", Kind: raid.LayoutLog, Geometry: r.geo, Pages: uint64(r.pages), ChunkSlots: uint32(rows),
 		MinAck: r.geo.K, Version: 1, Cluster: clusterID,

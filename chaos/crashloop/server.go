@@ -23,12 +23,13 @@ const (
 
 // box is a memory server and the machine that it runs on.
 type box struct {
-	net  *mem.Network
-	addr string
-	mem  int64
-	gate *gate // nobody comes past it
-	s    *server.Server
-	host *mem.Host
+	net   *mem.Network
+	addr  string
+	mem   int64
+	gate  *gate            // nobody comes past it
+	roads map[string]gates // to the other servers
+	s     *server.Server
+	host  *mem.Host
 
 	// memory is held shared by whoever moves pages, and for changing them behind the
 	// server's back: then nobody else is in it.
@@ -45,19 +46,20 @@ type snapshot struct {
 }
 
 func newBox(net *mem.Network, addr string, mem int64) (*box, error) {
-	b := &box{net: net, addr: addr, mem: mem, gate: newGate()}
+	b := &box{net: net, addr: addr, mem: mem, gate: newGate(), roads: map[string]gates{}}
 	return b, b.start()
 }
 
 func (b *box) start() error {
+	peers := newWire(b.net.Dialer(), 0, 0)
+	peers.gates = b.roads
 	s, err := server.New(server.Config{
-		ID: raid.ServerID(b.addr), Cluster: clusterID, Memory: b.mem, AllowSwappable: true, Peers: b.net.Dialer(), Log: slog.New(slog.DiscardHandler),
+		ID: raid.ServerID(b.addr), Cluster: clusterID, Memory: b.mem, AllowSwappable: true, Peers: peers, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return fmt.Errorf("starting server %s: %w", b.addr, err)
 	}
 	b.s, b.host = s, b.net.Serve(b.addr, &lender{b})
-	b.set(b.mode())
 	return nil
 }
 
@@ -78,11 +80,7 @@ func (b *box) mode() gateMode {
 
 // set cuts the server off, or lets it be reached again, by all clients and other
 // servers.
-func (b *box) set(m gateMode) {
-	b.host.Stall(m == gateSilent)
-	b.host.Down(m >= gateDown)
-	b.gate.set(m)
-}
+func (b *box) set(m gateMode) { b.gate.set(m) }
 
 // lender is the server as the network sees it: whoever moves pages holds the memory
 // meanwhile.

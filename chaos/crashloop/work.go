@@ -39,11 +39,13 @@ type style struct {
 	undo                                         bool          // only pages of ops that failed, and zeros
 }
 
+var everything = style{name: "everything", workers: 4, page: 3, many: 3, part: 3, trim: 2, fill: 2, reads: 4, think: 2 * time.Millisecond}
+
 var styles = []style{
 	{name: "single pages", workers: 1, page: 8, trim: 1, fill: 1, reads: 2},
 	{name: "single pages, two at a time", workers: 2, page: 8, part: 1, trim: 1, fill: 1, reads: 2, think: time.Millisecond},
 	{name: "batches", workers: 3, page: 1, many: 8, part: 1, trim: 1, fill: 1, reads: 3},
-	{name: "everything", workers: 4, page: 3, many: 3, part: 3, trim: 2, fill: 2, reads: 4, think: 2 * time.Millisecond},
+	everything,
 	{name: "zeros", workers: 2, page: 2, part: 1, trim: 4, fill: 4, reads: 2},
 	{name: "readers", workers: 4, page: 1, many: 1, part: 1, trim: 1, fill: 1, reads: 10, think: time.Millisecond},
 }
