@@ -17,6 +17,11 @@ func TestPatchesApply(t *testing.T) {
 	if len(all) < 60 {
 		t.Errorf("%d faults", len(all))
 	}
+	open, err := load("testdata/open")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all = append(all, open...)
 	said := make(map[string]string)
 	for _, m := range all {
 		if _, err := m.overlay("../..", t.TempDir()); err != nil {
