@@ -212,9 +212,11 @@ func (r *run) blackout(l *life) {
 	r.log("%d servers are %v for %v", len(bs), m, d)
 	r.res.Faults++
 	r.soil(bs...)
+	var cut []*gate
 	for _, b := range bs {
-		b.set(m)
+		cut = append(cut, b.gate)
 	}
+	setAll(m, cut...)
 	l.start(&everything, 6) // so that somebody is there to wait
 	select {
 	case <-time.After(d):
@@ -252,11 +254,13 @@ func (r *run) takeover(old *life) *life {
 	old.replaced.Store(true)
 	old.w.crashAt.Store(0)
 	m := []gateMode{gateSilent, gateDown}[r.r.IntN(2)]
+	var cut []*gate
 	for _, b := range r.boxes {
 		if !slices.Contains(with, b) {
-			old.w.gates[b.addr][1].set(m)
+			cut = append(cut, old.w.gates[b.addr][1])
 		}
 	}
+	setAll(m, cut...)
 	if r.r.IntN(4) > 0 {
 		old.meta.set(gateDown)
 	} else {

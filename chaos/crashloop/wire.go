@@ -259,8 +259,12 @@ func (c *conn) Submit(r *transport.Request) error {
 	return nil
 }
 
-// Kick implements transport.Conn.
+// Kick implements transport.Conn. What is sent after the power was lost, or the
+// connection has broken, does not leave the machine.
 func (c *conn) Kick() {
+	if c.w.crashed() || c.gs.mode() >= gateDown {
+		return
+	}
 	c.mu.Lock()
 	c.ready = append(c.ready, c.queue...)
 	c.queue = c.queue[:0]
