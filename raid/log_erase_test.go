@@ -300,6 +300,7 @@ func TestWhichRowsAreErased(t *testing.T) {
 		}
 		erase(t, l, all, all)
 		expect(t, l, 0, 5)
+		views(l)
 		if h := l.Health(); h.DegradedGroups != 0 {
 			t.Fatalf("%+v", h)
 		}

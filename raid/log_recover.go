@@ -97,7 +97,7 @@ func NewRecovery(l *Log) *Recovery {
 type RowHeaders struct {
 	newest  Header
 	settled Seq    // highest that a sound header says
-	avail   uint32 // members whose header was read
+	avail   uint32 // members whose header was read, and who should have the row if it is in use
 	ok      uint32 // of them, those with a sound header that is not empty
 	broken  uint32 // those whose header is damaged, or of another place
 	erased  uint32 // those whose slot was erased, or is being written
@@ -112,8 +112,9 @@ type RowHeaders struct {
 // Parse takes the headers of the row at site: headers[c] is that of member c, or
 // nil when the member cannot be read. Members that do not belong to the group's view
 // are believed what they say of batches up to trust, and never what they do not say.
-// It is the part of a recovery that needs no Log, and so can run side by side.
-func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view uint32, trust Seq) {
+// Nor are those in filling, which are being rebuilt. It is the part of a recovery that
+// needs no Log, and so can run side by side.
+func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, filling uint32, trust Seq) {
 	*h = RowHeaders{}
 	var (
 		all  [MaxData + MaxParity]Header
@@ -124,9 +125,10 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view uint32,
 			continue
 		}
 		p, err := ParseHeader(b)
-		if view&(1<<c) != 0 {
+		switch in := view&(1<<c) != 0; {
+		case in && filling&(1<<c) == 0:
 			h.avail |= 1 << c
-		} else if err != nil || !p.Holds() || p.Seq > trust {
+		case err != nil || !p.Holds() || !in && p.Seq > trust:
 			continue
 		}
 		switch {
@@ -192,7 +194,7 @@ func (r *Recovery) Row(g GroupID, i Index, headers [][]byte) error {
 	}
 	var h RowHeaders
 	v := &r.l.groups[g].view
-	h.Parse(r.l.g, r.l.Site(g, i), headers, v.members, v.trust)
+	h.Parse(r.l.g, r.l.Site(g, i), headers, v.members, v.filling, v.trust)
 	r.Parsed(g, i, &h)
 	return nil
 }
@@ -260,19 +262,20 @@ func (l *Log) unfilledIn(filled uint16) uint32 { return (uint32(1)<<l.g.K - 1) &
 
 // dead reports whether a settled row that cannot be decoded is dead, so that its pages
 // are answered otherwise: a member that had it was sent something else since, or
-// told to erase it; or one that it was sent to does not have it, and all were sent
-// it. (What is in use is decoded without any M members, and replacements are given
-// what is in use, and nothing else.) Of a row that can be decoded neither proves
-// anything, since a server may have lost it, or show an old slot; to take it in does
-// no harm when it is dead.
+// told to erase it; or one that does not have it was sent it, as all were, or had
+// every row in use when the view was made. (What is in use is decoded without any M
+// members.) Of a row that can be decoded neither proves anything, since a server may
+// have lost it, or show an old slot; to take it in does no harm when it is dead.
 func (r *Recovery) dead(gr *logGroup, h *RowHeaders) bool {
-	switch sent := r.sent(h); {
+	sent := r.sent(h)
+	lacks := h.avail &^ h.broken &^ h.have &^ gr.view.blank
+	switch {
 	case r.l.CanDecode(h.have, h.newest.Filled):
 		return false
-	case h.erased&sent != 0:
+	case h.erased&sent != 0 || lacks&sent != 0 && h.newest.Members == r.l.all():
 		return true
 	default:
-		return h.newest.Members == r.l.all() && h.avail&sent&^h.broken&^h.have&^gr.view.blank != 0
+		return h.newest.Seq <= gr.view.settled && lacks&gr.view.whole&^r.l.unfilledIn(h.newest.Filled) != 0
 	}
 }
 

@@ -368,14 +368,19 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 		for i := range views {
 			views[i] = w.headers(g, Index(i), w.of(g, reached))
 		}
-		believed, _, found := l.SetView(g, views)
-		read := uint32(0)
+		read, filling := uint32(0), uint32(0)
+		for c := range w.width() {
+			if w.m[int(g)*w.width()+c].filling {
+				filling |= 1 << c
+			}
+		}
+		believed, _, found := l.SetView(g, views, filling)
 		for c := range w.width() {
 			k := int(g)*w.width() + c
 			if reached&(1<<k) != 0 && !w.m[k].filling && !w.m[k].lost {
 				read |= 1 << c
 			}
-			if reached&(1<<k) == 0 || w.m[k].filling || believed&(1<<c) == 0 {
+			if reached&(1<<k) == 0 || believed&(1<<c) == 0 {
 				w.cur.unread |= 1 << k
 				l.SetUp(g, Col(c), false)
 			}
@@ -410,6 +415,12 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 	state := r.Incomplete()
 	state.Unnamed += lost
 	r.Finish()
+	for k := range w.m {
+		if w.m[k].filling && w.cur.unread&(1<<k) == 0 { // it is compared before it is used
+			w.cur.unread |= 1 << k
+			l.SetUp(GroupID(k/w.width()), Col(k%w.width()), false)
+		}
+	}
 	if state.Loss() {
 		return "it would lose something", false
 	}
@@ -422,7 +433,7 @@ func (w *smallWorld) headers(g GroupID, i Index, members uint32) [][]byte {
 	for c := range b {
 		m := w.at(g, c)
 		switch {
-		case members&(1<<c) == 0 || m.filling || m.lost:
+		case members&(1<<c) == 0 || m.lost:
 		case m.slots[i].now == nil:
 			b[c] = w.x.zeros[c]
 		default:

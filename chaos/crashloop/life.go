@@ -391,7 +391,7 @@ func (l *life) healed() bool {
 	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		l.replace()
 		rep := l.v.Report()
-		if rep.State == client.StateHealthy && len(rep.Suspect) == 0 && rep.DegradedRows == 0 && rep.RebuildRows == 0 && rep.RedundancyLeft == l.geo.M && l.run.meta.whole() {
+		if rep.State == client.StateHealthy && len(rep.Suspect) == 0 && rep.DegradedGroups == 0 && rep.DegradedRows == 0 && rep.RebuildRows == 0 && rep.RedundancyLeft == l.geo.M && l.run.meta.whole() {
 			return true
 		}
 		if time.Now().After(deadline) || !l.ok() {
