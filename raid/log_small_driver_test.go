@@ -449,7 +449,7 @@ func (w *smallWorld) note() (some bool) {
 		g, c := GroupID(k/w.width()), Col(k%w.width())
 		if w.cur.log.Unnoted(g)&(1<<c) != 0 {
 			w.m[k].filling, some = true, true
-			w.cur.log.SetNoted(g, c, true)
+			w.cur.log.SetNoted(g, c, true, false)
 		}
 	}
 	return some
@@ -470,7 +470,7 @@ func (w *smallWorld) restore(k int) (some bool) {
 	}
 	if m.filling && l.Missing(g, c) == 0 && l.InView(g, c) {
 		m.filling, some = false, true
-		l.SetNoted(g, c, false)
+		l.SetNoted(g, c, false, false)
 	}
 	return some
 }

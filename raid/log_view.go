@@ -29,6 +29,7 @@ type groupView struct {
 	filling uint32 // who was being rebuilt then
 	seq     Seq    // of the record in force; 0: there is none
 	tried   Seq    // of the last record that was begun: above seq while it may lie at some members
+	barred  uint32 // members that a record that was begun and is not in force leaves out
 	whole   uint32 // who had every row in use up to settled when the record was made
 	settled Seq    // in the record in force
 	slot    Index  // where it lies
@@ -59,9 +60,10 @@ func (l *Log) ViewHeader(v *View) Header {
 	return Header{Kind: KindView, Members: v.Members, CRC: v.Whole, Page: PageNo(v.Trust), Seq: v.Seq, Settled: v.Settled, Site: l.Site(v.Group, v.Index)}
 }
 
-// in is the mask of members that rows are written to: those in the view, and those
-// that their pending members' doubt keeps out of it, which headers do not name.
-func (g *logGroup) in() uint32 { return g.up &^ g.lost & (g.view.members | g.doubt) }
+// in is the mask of members that rows are written to: those that any record that the
+// next client may find has in its view, and those that their pending members' doubt
+// keeps out of it, which headers do not name.
+func (g *logGroup) in() uint32 { return g.up &^ g.lost & (g.view.members&^g.view.barred | g.doubt) }
 
 // durable reports whether what these members of g have survives as much as rows
 // have to: more than M of them have it, or the others are noted.
@@ -73,7 +75,7 @@ func (l *Log) durable(g *logGroup, members uint32) bool {
 		return false
 	}
 	// Of those who have it, some must be believed themselves.
-	return !l.guarded || l.absent(members)&^g.noted == 0 && popcount(members&^g.noted) >= l.g.K
+	return !l.guarded || l.absent(members)&^g.noted == 0 && popcount(members&^g.noted&^g.revoked) >= l.g.K
 }
 
 // wanted is the view that g should have. While there are void rows it is without
@@ -163,6 +165,7 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 	}
 	*v = View{Seq: l.NextSeq(), Settled: l.settled(g), Members: want, Whole: whole, To: want & g.up, Second: g.second()}
 	r.tried = v.Seq
+	barred := r.members &^ want
 	if r.seq != 0 {
 		v.Index = r.slot ^ 1
 	}
@@ -175,6 +178,7 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 	if !l.opened {
 		v.Settled = v.Seq - 1
 	}
+	l.setMask(g.id, func(g *logGroup) { g.view.barred |= barred })
 	return true
 }
 
@@ -286,16 +290,19 @@ func (l *Log) SetView(g GroupID, headers [viewRows][][]byte, filling uint32) (me
 }
 
 // Enough reports whether group g can be recovered from these members, which could
-// be read and are not being rebuilt: K of those in the view. Any row that was
-// answered was sent to more than M members, and of more than M any K have one.
+// be read: among them is one of any that know of a row that was answered. Those are
+// more than M of whatever view is found, or all of it whose absence is not noted.
+// Members that are being rebuilt may lack it.
 func (l *Log) Enough(g GroupID, read uint32) bool {
-	return popcount(read&l.groups[g].view.members) >= l.g.K
+	v := &l.groups[g].view
+	rest := v.members &^ (read &^ v.filling)
+	return popcount(read) >= l.g.K && rest != v.members && popcount(rest) <= l.g.M
 }
 
 // AcceptView has a group whose view is not known believe these members: who they
 // are is lost with more than M of them.
 func (l *Log) AcceptView(g GroupID, members uint32) {
-	l.setMask(g, func(gr *logGroup) { gr.view = groupView{members: members} })
+	l.setMask(g, func(gr *logGroup) { gr.view = groupView{members: members, filling: gr.view.filling} })
 }
 
 // ViewRows is how many rows of a group hold its view.

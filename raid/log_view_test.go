@@ -112,7 +112,7 @@ func (s *sim) noteAbsent() (some bool) {
 		for c, m := range s.members[g] {
 			if out&(1<<c) != 0 {
 				m.filling, some = true, true
-				s.log.SetNoted(GroupID(g), Col(c), true)
+				s.log.SetNoted(GroupID(g), Col(c), true, false)
 			}
 		}
 	}

@@ -56,15 +56,6 @@ func (m *metadata) renew(epoch raid.Epoch, r client.Report) (uint64, error) {
 		return 0, fmt.Errorf("the lease of epoch %d is over: %w", epoch, client.ErrFenced)
 	}
 	m.opened = true
-	if len(r.Behind) > 0 {
-		m.eachLocked(func(x *raid.Member) {
-			if x.State == raid.MemberInSync && slices.Contains(r.Behind, x.Chunk) {
-				x.State = raid.MemberRebuilding
-			}
-		})
-		m.layout.Version++
-		m.behind = m.layout.Version
-	}
 	m.report = r
 	if r.Known == 0 || r.Known >= m.behind {
 		n := 0
@@ -77,6 +68,15 @@ func (m *metadata) renew(epoch raid.Epoch, r client.Report) (uint64, error) {
 		if n > 0 {
 			m.layout.Version++
 		}
+	}
+	if len(r.Behind) > 0 {
+		m.eachLocked(func(x *raid.Member) {
+			if x.State == raid.MemberInSync && slices.Contains(r.Behind, x.Chunk) {
+				x.State = raid.MemberRebuilding
+			}
+		})
+		m.layout.Version++
+		m.behind = m.layout.Version
 	}
 	return m.layout.Version, nil
 }
