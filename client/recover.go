@@ -85,13 +85,11 @@ func (v *Volume) recover(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("recovering the page map: %w", context.Cause(ctx))
 	}
-	lostNotes, err := v.recoverNotes(rec)
-	if err != nil {
+	if err := v.recoverNotes(rec); err != nil {
 		return fmt.Errorf("recovering the page map: %w", err)
 	}
 	a := v.lock()
 	state := rec.Incomplete()
-	state.Unnamed += lostNotes
 	void := rec.Finish()
 	st := v.mu.log.Stats()
 	_, unsure, _ := v.mu.log.Unsettled()
@@ -315,31 +313,37 @@ func (v *Volume) fillingOf(g raid.GroupID) (mask uint32) {
 	return mask
 }
 
-// recoverNotes reads the note pages and replays their records. It tells how many
-// cannot be read: nobody knows which pages they named, or if any still counts.
-func (v *Volume) recoverNotes(rec *raid.Recovery) (lost int, err error) {
+// recoverNotes reads the note pages and replays their records.
+func (v *Volume) recoverNotes(rec *raid.Recovery) error {
 	a := v.lock()
 	slots := rec.Notes()
 	v.unlock(a)
+	unread := make(map[int]bool) // a note counts only if it was read both times
 	for _, step := range []func(raid.Slot, []byte) error{rec.Note, rec.Bind} {
-		unread := 0
 		for from := 0; from < len(slots); from += 32 {
-			n, err := v.replayNotes(slots[from:min(from+32, len(slots))], step)
+			these, err := v.replayNotes(slots[from:min(from+32, len(slots))], step)
 			if err != nil {
-				return 0, err
+				return err
 			}
-			unread += n
+			for _, i := range these {
+				unread[from+i] = true
+			}
 		}
-		lost = max(lost, unread) // a note counts only if it was read both times
 	}
-	return lost, nil
+	a = v.lock()
+	defer v.unlock(a)
+	for i := range unread {
+		rec.Unreadable(i)
+	}
+	return nil
 }
 
-// replayNotes hands the notes in slots that can be read to step.
-func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) error) (lost int, err error) {
+// replayNotes hands the notes in slots that can be read to step. It gives the indices
+// of those that cannot.
+func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) error) (unread []int, err error) {
 	bufs, ok := v.moves.tryGet(len(slots), nil)
 	if !ok {
-		return 0, errTooMany
+		return nil, errTooMany
 	}
 	done := make(chan struct{})
 	op := &Op{Kind: opClean, Bufs: bufs, Done: func(*Op) { close(done) }}
@@ -366,18 +370,18 @@ func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) err
 		}
 	}
 	if op.Err != nil && !errors.Is(op.Err, ErrLost) {
-		return 0, fmt.Errorf("reading notes: %w", op.Err)
+		return nil, fmt.Errorf("reading notes: %w", op.Err)
 	}
 	for i, s := range slots {
 		if op.Bufs[i] == nil {
-			lost++
+			unread = append(unread, i)
 			continue
 		}
 		if err := step(s, op.Bufs[i].Page); err != nil {
-			return lost, err
+			return nil, err
 		}
 	}
-	return lost, nil
+	return unread, nil
 }
 
 // settleMembers notes which members the recovery has seen. Who was down for a

@@ -339,15 +339,16 @@ func (s *sim) recover() bool {
 			s.t.Fatal(err)
 		}
 	}
-	for _, slot := range slots {
-		if page, ok := notes[slot]; ok {
+	for i, slot := range slots {
+		if page, ok := notes[slot]; !ok {
+			r.Unreadable(i)
+		} else {
 			if err := r.Bind(slot, page); err != nil {
 				s.t.Fatal(err)
 			}
 		}
 	}
 	s.state = r.Incomplete()
-	s.state.Unnamed += len(slots) - len(notes)
 	r.Finish()
 	for gid := range s.members {
 		for c, m := range s.members[gid] {

@@ -52,7 +52,7 @@ type Recovery struct {
 // Incomplete is what a recovery could not tell from the members that were read.
 type Incomplete struct {
 	Undecodable int // rows that may have been answered, but cannot be decoded: EIO until members return
-	Unnamed     int // pages of such rows of which not even the number is known. Notes that cannot be read are unnamed too; the driver counts them
+	Unnamed     int // pages of such rows of which not even the number is known, and notes that cannot be read (Unreadable)
 	Doubtful    int // rows that were perhaps answered: whether they were only members tell that are away
 	Overrun     int // rows beyond what a client can have had under way that would be dropped
 	Foreign     int // rows with headers of another version of dmps
@@ -65,6 +65,7 @@ func (i Incomplete) Loss() bool { return i.Unnamed+i.Doubtful+i.Overrun > 0 }
 type recoveredNote struct {
 	slot Slot
 	seq  Seq
+	dead bool // its row is dead, by all that can be told
 }
 
 type lateRow struct {
@@ -260,27 +261,23 @@ func (r *Recovery) sent(h *RowHeaders) uint32 {
 // unfilledIn is the mask of data columns that a row does not fill.
 func (l *Log) unfilledIn(filled uint16) uint32 { return (uint32(1)<<l.g.K - 1) &^ uint32(filled) }
 
-// dead reports whether a settled row that cannot be decoded is dead, so that its pages
-// are answered otherwise: a member that had it was sent something else since, or
-// told to erase it; or one that does not have it was sent it, as all were, or had
-// every row in use when the view was made. (What is in use is decoded without any M
-// members.) Of a row that can be decoded neither proves anything, since a server may
-// have lost it, or show an old slot; to take it in does no harm when it is dead.
+// dead reports whether a row is dead, if it is settled, so that its pages are
+// answered otherwise: a member that had it was sent something else since, or told to
+// erase it; or one that does not have it was sent it, as all were, or had every row in
+// use when the view was made. It proves nothing of a row that can be read, since a
+// server may have lost it, or show an old slot; to take that in does no harm when it is
+// dead. (What is in use can be read without any M members.)
 func (r *Recovery) dead(gr *logGroup, h *RowHeaders) bool {
 	sent := r.sent(h)
 	lacks := h.avail &^ h.broken &^ h.have &^ gr.view.blank
-	switch {
-	case r.l.CanDecode(h.have, h.newest.Filled):
-		return false
-	case h.erased&sent != 0 || lacks&sent != 0 && h.newest.Members == r.l.all():
+	if h.erased&sent != 0 || lacks&sent != 0 && h.newest.Members == r.l.all() {
 		return true
-	default:
-		return h.newest.Seq <= gr.view.settled && lacks&gr.view.whole&^r.l.unfilledIn(h.newest.Filled) != 0
 	}
+	return h.newest.Seq <= gr.view.settled && lacks&gr.view.whole&^r.l.unfilledIn(h.newest.Filled) != 0
 }
 
 func (r *Recovery) settled(g GroupID, i Index, h *RowHeaders) {
-	if r.dead(&r.l.groups[g], h) {
+	if !r.l.CanDecode(h.have, h.newest.Filled) && r.dead(&r.l.groups[g], h) {
 		// What is left of it is erased: it might not be told the next time.
 		r.l.unfree(&r.l.groups[g], i)
 		r.l.doom(&r.l.groups[g], i)
@@ -392,7 +389,7 @@ func (r *Recovery) adopt(g GroupID, i Index, h *RowHeaders) {
 			// Its records are read later; until Finish the slot counts as live.
 			l.rev[s] = backDead
 			l.enliven(row)
-			r.notes = append(r.notes, recoveredNote{slot: s, seq: h.newest.Seq})
+			r.notes = append(r.notes, recoveredNote{slot: s, seq: h.newest.Seq, dead: h.newest.Seq <= r.mark[g] && r.dead(gr, h)})
 			continue
 		}
 		if uint64(e.Page) >= l.pages {
@@ -421,6 +418,14 @@ func (r *Recovery) Notes() []Slot {
 		s[i] = r.notes[i].slot
 	}
 	return s
+}
+
+// Unreadable says that the content of a note cannot be had, by its place in what Notes
+// gave, once. The pages that it named may be anything, unless it is dead.
+func (r *Recovery) Unreadable(note int) {
+	if !r.notes[note].dead {
+		r.state.Unnamed++
+	}
 }
 
 // Note takes the content of the note page in slot s: pages that one of its

@@ -398,13 +398,13 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 		}
 	}
 	slots := r.Notes()
-	lost := 0
-	for _, step := range []func(Slot, []byte) error{r.Note, r.Bind} {
-		lost = 0
-		for _, s := range slots {
+	for pass, step := range []func(Slot, []byte) error{r.Note, r.Bind} {
+		for i, s := range slots {
 			cell, ok := w.slot(w.cur, s)
 			if !ok {
-				lost++
+				if pass == 0 {
+					r.Unreadable(i)
+				}
 				continue
 			}
 			if err := step(s, cell.note); err != nil {
@@ -413,7 +413,6 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 		}
 	}
 	state := r.Incomplete()
-	state.Unnamed += lost
 	r.Finish()
 	for k := range w.m {
 		if w.m[k].filling && w.cur.unread&(1<<k) == 0 { // it is compared before it is used

@@ -94,7 +94,11 @@ func (l *Log) wanted(g *logGroup) uint32 {
 			want |= 1 << c
 		}
 	}
-	if n := popcount(want & g.up &^ g.damaged); n < l.g.K || l.g.K > l.g.M && n <= l.g.M {
+	rest := want & g.up &^ g.damaged
+	if l.g.K <= l.g.M && popcount(rest) <= l.g.M {
+		rest &^= g.noted | g.revoked // nobody else can be relied on by few
+	}
+	if n := popcount(rest); n < l.g.K || l.g.K > l.g.M && n <= l.g.M {
 		return want // the others are too few
 	}
 	return want &^ g.damaged
