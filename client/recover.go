@@ -99,6 +99,10 @@ func (v *Volume) recover(ctx context.Context) error {
 	if state.Loss() {
 		v.mu.unknown = max(v.mu.unknown, uint64(state.Unnamed+(state.Doubtful+state.Overrun)*v.geo.K))
 	}
+	if v.mu.tooFew {
+		// Even when the map says something of every page, it may be too old.
+		v.mu.unknown = max(v.mu.unknown, v.unnamedLocked(), 1)
+	}
 	v.healthChangedLocked()
 	v.unlock(a)
 	v.log.Info("page map recovered", "took", time.Since(start).Round(time.Millisecond),
@@ -142,20 +146,25 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 	have := make([]bool, w)
 	block := recoverBlock(v.geo)
 	rows := make([]raid.RowHeaders, block)
-	of := func(i uint32) [][]byte {
+	ask, hearsay := v.witnesses(g)
+	of := func(from, i uint32) [][]byte {
 		for c := range w {
 			headers[c] = nil
-			if have[c] {
-				size := v.layout.HeaderBytes(raid.Col(c))
-				headers[c] = bufs[c*transport.MaxHeadersBytes+int(i)*size:][:size]
+			if !have[c] {
+				continue
+			}
+			size := v.layout.HeaderBytes(raid.Col(c))
+			h := bufs[c*transport.MaxHeadersBytes+int(i)*size:][:size]
+			if hearsay&(1<<c) == 0 || v.tells(g, raid.Index(from+i), h) {
+				headers[c] = h
 			}
 		}
 		return headers
 	}
-	v.readHeaders(g, 0, raid.ViewRows, ^uint32(0), bufs, have)
+	v.readHeaders(g, 0, raid.ViewRows, ask, bufs, have)
 	var views [raid.ViewRows][][]byte
 	for i := range views {
-		views[i] = slices.Clone(of(uint32(i)))
+		views[i] = slices.Clone(of(0, uint32(i)))
 	}
 	members, trust, err := v.enterView(g, views)
 	if err != nil {
@@ -163,12 +172,12 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 	}
 	for from := uint32(0); from < v.layout.ChunkSlots && ctx.Err() == nil; from += block {
 		n := min(block, v.layout.ChunkSlots-from)
-		up := v.readHeaders(g, from, n, ^uint32(0), bufs, have)
-		if err := v.enough(g, have, up); err != nil {
+		v.readHeaders(g, from, n, ask, bufs, have)
+		if err := v.enough(g, have, hearsay); err != nil {
 			return err
 		}
 		for i := range n {
-			rows[i].Parse(v.geo, v.site(g, raid.Index(from+i)), of(i), members, trust)
+			rows[i].Parse(v.geo, v.site(g, raid.Index(from+i)), of(from, i), members, trust)
 		}
 		a := v.lock()
 		for i := range n {
@@ -177,6 +186,41 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 		v.unlock(a)
 	}
 	return nil
+}
+
+// witnesses is whom of group g a recovery asks, as a mask: those that should hold
+// everything. Who is being rebuilt lacks rows that were answered, and is no witness.
+//
+// When too few of the others are left, and the loss of what only they knew was accepted,
+// those that are being rebuilt are asked as well. Rows that were written since the loss may be
+// known to them alone. They are hearsay: believed what they hold, never what they lack.
+func (v *Volume) witnesses(g raid.GroupID) (ask, hearsay uint32) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	readable := 0
+	for c := range raid.Col(v.geo.Members()) {
+		switch m := v.member(g, c); {
+		case m.peer == nil:
+		case m.ref.rebuilding:
+			hearsay |= 1 << c
+		default:
+			ask |= 1 << c
+			if m.peer.state == peerUp && !m.ref.empty.Load() {
+				readable++
+			}
+		}
+	}
+	if !v.cfg.AcceptLoss || readable >= v.geo.K {
+		return ask, 0
+	}
+	return ask | hearsay, hearsay
+}
+
+// tells reports whether h, a header of row i of a member that is hearsay, says anything
+// that it is believed.
+func (v *Volume) tells(g raid.GroupID, i raid.Index, h []byte) bool {
+	p, err := raid.ParseHeader(h)
+	return err == nil && (p.Holds() || p.Kind == raid.KindView) && p.Site == v.site(g, i)
 }
 
 // enterView takes the view of a group from what its members say of it. It gives the
@@ -196,9 +240,10 @@ func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte) (membe
 		}
 	}
 	switch {
-	case found && (v.cfg.AcceptLoss || v.mu.log.Enough(g, read)):
+	case found && (v.cfg.AcceptLoss || v.mu.log.Enough(g, read)): // enough looks closer
 		return members, trust, nil
 	case v.cfg.AcceptLoss:
+		v.mu.tooFew = true
 		v.mu.log.AcceptView(g, read)
 		return read, 0, nil
 	case popcount(read) < v.geo.K || found:
@@ -207,23 +252,26 @@ func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte) (membe
 	return 0, 0, fmt.Errorf("group %d: none of its %d members that are up holds the record of who belongs to it: bring back a memory server, or accept the loss (attach --accept-data-loss)", g, popcount(read))
 }
 
-// enough says whether the members that could be read are enough for a recovery.
-func (v *Volume) enough(g raid.GroupID, have []bool, up int) error {
-	if v.cfg.AcceptLoss {
-		return nil
-	}
+// enough says whether the members that could be read are enough for a recovery, those
+// that are hearsay aside. If not it goes on only when that was accepted: then rows may be
+// overlooked that were answered.
+func (v *Volume) enough(g raid.GroupID, have []bool, hearsay uint32) error {
 	read := uint32(0)
 	for c, ok := range have {
-		if ok {
+		if ok && hearsay&(1<<c) == 0 {
 			read |= 1 << c
 		}
 	}
 	a := v.lock()
 	defer v.unlock(a)
-	if v.mu.log.Enough(g, read) {
+	switch {
+	case v.mu.log.Enough(g, read):
+		return nil
+	case v.cfg.AcceptLoss:
+		v.mu.tooFew = true
 		return nil
 	}
-	return v.tooFewLocked(g, up)
+	return v.tooFewLocked(g, popcount(read))
 }
 
 // tooFewLocked says why a group cannot be recovered, and what can be done.
@@ -246,8 +294,8 @@ func (v *Volume) tooFewLocked(g raid.GroupID, up int) error {
 }
 
 // readHeaders fetches n headers of every member of g in ask that is up, and tells
-// how many could be read.
-func (v *Volume) readHeaders(g raid.GroupID, from, n, ask uint32, bufs []byte, have []bool) (up int) {
+// of which they could be read.
+func (v *Volume) readHeaders(g raid.GroupID, from, n, ask uint32, bufs []byte, have []bool) {
 	w := v.geo.Members()
 	wait := make([]chan error, w)
 	asked := v.membersToRead(g, ask)
@@ -278,22 +326,20 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n, ask uint32, bufs []byte, h
 			continue
 		}
 		have[c] = true
-		up++
 	}
-	return up
 }
 
 // membersToRead is whom of group g a recovery asks, as they are now: a chunk that
 // turns out to be gone leaves the volume at any time. Whoever should be asked and
-// cannot be is marked as unread. A member that is being rebuilt lacks rows that
-// were answered: it is never asked, and compared with the map later.
+// cannot be is marked as unread, and compared with the map later. So are members that
+// are being rebuilt, asked or not.
 func (v *Volume) membersToRead(g raid.GroupID, ask uint32) (asked [raid.MaxData + raid.MaxParity]member) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for c := range raid.Col(v.geo.Members()) {
 		m := v.member(g, c)
 		switch {
-		case m.peer == nil || m.ref.rebuilding || ask&(1<<c) == 0:
+		case m.peer == nil || ask&(1<<c) == 0:
 		case m.ref.empty.Load() || m.peer.state != peerUp:
 			m.ref.unread.Store(true)
 		default:
