@@ -19,14 +19,16 @@ func TestWrittenSinceTheLoss(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 4, M: 2}, {K: 2, M: 1}, {K: 3, M: 2}, {K: 1, M: 1}, {K: 1, M: 2}} {
 		for _, away := range []int{0, g.M} {
 			for _, clean := range []bool{false, true} {
-				t.Run(fmt.Sprint(g, " ", away, " away, closed ", clean), func(t *testing.T) {
-					seed := rand.Uint64()
-					t.Logf("seed %#x", seed)
-					s := &since{g: g, f: newFakeNet(g.Members()), rnd: rand.New(rand.NewPCG(seed, 1))}
-					s.lose(t)
-					s.write(t, clean)
-					s.again(t, away)
-				})
+				for _, slow := range []bool{false, true} {
+					t.Run(fmt.Sprint(g, " ", away, " away, closed ", clean, ", one before the others ", slow), func(t *testing.T) {
+						seed := rand.Uint64()
+						t.Logf("seed %#x", seed)
+						s := &since{g: g, f: newFakeNet(g.Members()), rnd: rand.New(rand.NewPCG(seed, 1)), slow: slow}
+						s.lose(t)
+						s.write(t, clean)
+						s.again(t, away)
+					})
+				}
 			}
 		}
 	}
@@ -53,6 +55,8 @@ type since struct {
 	v       *Volume
 	version [sincePages]uint64
 	since   [sincePages]bool // it was written after the loss
+	read    [sincePages]bool // it could be read when the client ended
+	slow    bool             // the first server counted as being rebuilt when the others were lost
 }
 
 // lose fills the volume, and has M+1 servers come back empty.
@@ -69,16 +73,33 @@ func (s *since) lose(t *testing.T) {
 		t.Fatal(err)
 	}
 	var ids []string
-	for _, i := range s.rnd.Perm(s.g.Members())[:s.g.M+1] {
-		ids = append(ids, fmt.Sprint("s", i))
-		s.f.kill(ids[len(ids)-1])
-		s.f.restart(ids[len(ids)-1])
+	for k, i := range s.rnd.Perm(s.g.Members())[:s.g.M+1] {
+		id := fmt.Sprint("s", i)
+		s.f.kill(id)
+		s.f.restart(id)
+		if k > 0 || !s.slow {
+			ids = append(ids, id)
+			continue
+		}
+		s.m.reseat(s.f, id)
+		s.m.mu.Lock()
+		s.m.deaf = true // it has all, and counts as being rebuilt all the same
+		s.m.mu.Unlock()
+		await(t, s.v, "the first one is filled", func(r Report) bool {
+			s.v.mu.Lock()
+			defer s.v.mu.Unlock()
+			return len(r.Suspect) == 0 && s.v.mu.version > 0 && r.State == StateHealthy
+		})
 	}
 	s.m.reseat(s.f, ids...)
+	s.m.mu.Lock()
+	s.m.deaf = false
+	version := s.m.layout.Version
+	s.m.mu.Unlock()
 	await(t, s.v, "all members are there", func(r Report) bool {
 		s.v.mu.Lock()
 		defer s.v.mu.Unlock()
-		return len(r.Suspect) == 0 && s.v.mu.version > 0 && s.v.mu.log.Writable()
+		return len(r.Suspect) == 0 && s.v.mu.version >= version && s.v.mu.log.Writable()
 	})
 }
 
@@ -106,6 +127,12 @@ func (s *since) write(t *testing.T, clean bool) {
 			}
 		}
 		s.since[p] = true
+	}
+	for p, version := range s.version {
+		_, err := s.v.ReadAt(b, int64(p)*raid.PageSize)
+		if s.read[p] = err == nil; s.read[p] && stamped(b, p, version) != nil {
+			t.Errorf("before the client ends: %v", stamped(b, p, version))
+		}
 	}
 	if clean {
 		closeTest(t, s.v)
@@ -141,13 +168,13 @@ func (s *since) again(t *testing.T, away int) {
 		switch {
 		case err != nil && !errors.Is(err, ErrLost):
 			t.Fatalf("page %d: %v", p, err)
-		case s.since[p] && err != nil:
-			t.Errorf("page %d was written since: %v", p, err)
+		case err != nil && (s.since[p] || s.read[p] && away == 0):
+			t.Errorf("page %d was written since, or could be read: %v", p, err)
 		case err != nil:
 			lost++
 		case stamped(b, p, version) == nil:
-		case s.since[p]:
-			t.Errorf("page %d was written since: %v", p, stamped(b, p, version))
+		case s.since[p] || s.read[p] && away == 0:
+			t.Errorf("page %d was written since, or could be read: %v", p, stamped(b, p, version))
 		default:
 			wrong++
 		}
