@@ -188,3 +188,56 @@ func (s *since) again(t *testing.T, away int) {
 		t.Errorf("%d pages are lost, %s", lost, r.State)
 	}
 }
+
+// With fewer than K servers up a client refuses, unless what is left is to be served: then
+// it is read, and nothing else can be done with it. The volume is not healthy.
+func TestFewerThanKAreRead(t *testing.T) {
+	g := raid.Geometry{K: 4, M: 2}
+	s := &since{g: g, f: newFakeNet(g.Members()), rnd: rand.New(rand.NewPCG(1, 1))}
+	l := s.f.layout(raid.LayoutLog, g, sincePages, 3, 256)
+	s.m = &keeper{newFakeMeta(l)}
+	s.v = openTest(t, s.f, l, s.config)
+	all := make([]byte, sincePages*raid.PageSize)
+	for p := range sincePages {
+		stamp(all[p*raid.PageSize:][:raid.PageSize], p, 1)
+	}
+	if _, err := s.v.WriteAt(all, 0); err != nil {
+		t.Fatal(err)
+	}
+	closeTest(t, s.v)
+	for i := range g.M + 1 {
+		s.f.down(fmt.Sprint("s", i), true)
+	}
+	again, _ := s.m.Layout(t.Context(), 1)
+	again.Epoch, again.FirstEpoch = 2, false
+	cfg := Config{Layout: again, Dialer: s.f, ArenaBytes: 4 << 20, Logger: quiet(), Patience: time.Second, DialTimeout: time.Second}
+	s.config(&cfg)
+	if v, err := Open(t.Context(), cfg); err == nil {
+		closeTest(t, v)
+		t.Fatal("it opened with three of six servers")
+	}
+	cfg.AcceptLoss = true
+	v, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeTest(t, v)
+	right := 0
+	b := make([]byte, raid.PageSize)
+	for p := range sincePages {
+		switch _, err := v.ReadAt(b, int64(p)*raid.PageSize); {
+		case errors.Is(err, ErrLost):
+		case err != nil:
+			t.Fatal(err)
+		case stamped(b, p, 1) == nil:
+			right++
+		}
+	}
+	// One batch, in a group of which one data column is left.
+	if r := v.Report(); right != sincePages/g.K || r.State != StateFailed || r.Unknown == 0 {
+		t.Errorf("%d of %d pages are right, %s, %d unknown", right, sincePages, r.State, r.Unknown)
+	}
+	if _, err := v.WriteAt(b, 0); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("a write: %v", err)
+	}
+}
