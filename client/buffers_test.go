@@ -171,10 +171,7 @@ func TestMemberLeavesWhileItsHeadersAreRead(t *testing.T) {
 	bufs := make([]byte, 3*128<<10)
 	have := make([]bool, 3)
 	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		v.readHeaders(0, 0, 32, 0b111, bufs, have)
-	}()
+	go func() { v.readHeaders(0, 0, 32, bufs, have); close(done) }()
 	for _, id := range []string{"s0", "s1", "s2"} {
 		p := peerOf(v, raid.ServerID(id))
 		waitFor(t, func() bool {
