@@ -12,8 +12,8 @@ import (
 )
 
 // What was answered after more than M were lost is there when the client starts anew and
-// serves what is left: also rows that only members know which are being rebuilt, and
-// with up to M of all servers away. What was lost before is the right page, or an error,
+// serves what is left: also rows that only members know which are being rebuilt. With
+// up to M of all servers away it is there or an error, and never older. What was lost before is the right page, or an error,
 // or the volume says that pages are gone of which it is not known which.
 func TestWrittenSinceTheLoss(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 4, M: 2}, {K: 2, M: 1}, {K: 3, M: 2}, {K: 1, M: 1}, {K: 1, M: 2}} {
@@ -168,7 +168,7 @@ func (s *since) again(t *testing.T, away int) {
 		switch {
 		case err != nil && !errors.Is(err, ErrLost):
 			t.Fatalf("page %d: %v", p, err)
-		case err != nil && (s.since[p] || s.read[p] && away == 0):
+		case err != nil && (s.since[p] || s.read[p]) && away == 0: // else rows wait for who is away that few were up for
 			t.Errorf("page %d was written since, or could be read: %v", p, err)
 		case err != nil:
 			lost++
