@@ -104,9 +104,12 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 	}
 	v.advanceLocked()
 	if !v.mu.log.Reserve(len(b.bufs), false, &b.p) {
+		noted := b.noted
 		v.unfillLocked(b, 0)
-		v.starvedLocked()
-		return false
+		if !noted || v.mu.cleaners > 0 || !v.fillNoteLocked(b) {
+			v.starvedLocked()
+			return false
+		}
 	}
 	if b.p.Pages < len(b.bufs) {
 		// The group has no more rows: what is left over waits its turn.
@@ -120,6 +123,27 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 		b.writeNote()
 	}
 	return true
+}
+
+// fillNoteLocked makes b a page of notes alone, of the trims and same-filled pages that
+// wait, where there is no row for anything else and the cleaner finds none. False: as
+// for fillLocked.
+func (v *Volume) fillNoteLocked(b *batch) bool {
+	b.reset()
+	if !v.openNoteLocked(b) {
+		return false
+	}
+	for v.mu.trims.n > 0 && b.notes() < raid.MaxNotes {
+		b.trims.push(v.mu.trims.pop())
+	}
+	for h := v.mu.queue.head; h != nil && h.filled && b.notes() < raid.MaxNotes; h = v.mu.queue.head {
+		b.fills.push(v.mu.queue.pop())
+	}
+	if b.notes() > 0 && v.mu.log.ReserveNote(&b.p) {
+		return true
+	}
+	v.unfillLocked(b, 0)
+	return false
 }
 
 func (b *batch) reset() {
