@@ -84,19 +84,15 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 			v.mu.trims.pushFront(op)
 			break
 		}
-		op.st.flying = true
-		b.trims.push(op)
+		b.addTrim(op)
 	}
 	for v.mu.queue.n > 0 && len(b.bufs) < most {
 		head := v.mu.queue.head
 		if head.filled && b.notes() < raid.MaxNotes && (b.noted || len(b.bufs)+1 < most) && v.openNoteLocked(b) {
-			head.state = bufInFlight
-			b.fills.push(v.mu.queue.pop())
+			b.addFill(v.mu.queue.pop())
 			continue
 		}
-		v.mu.queue.pop()
-		head.state = bufInFlight
-		b.addPage(head)
+		b.addPage(v.mu.queue.pop())
 	}
 	if len(b.bufs) == 0 {
 		v.starvedLocked() // of notes
@@ -134,10 +130,10 @@ func (v *Volume) fillNoteLocked(b *batch) bool {
 		return false
 	}
 	for v.mu.trims.n > 0 && b.notes() < raid.MaxNotes {
-		b.trims.push(v.mu.trims.pop())
+		b.addTrim(v.mu.trims.pop())
 	}
 	for h := v.mu.queue.head; h != nil && h.filled && b.notes() < raid.MaxNotes; h = v.mu.queue.head {
-		b.fills.push(v.mu.queue.pop())
+		b.addFill(v.mu.queue.pop())
 	}
 	if b.notes() > 0 && v.mu.log.ReserveNote(&b.p) {
 		return true

@@ -199,7 +199,7 @@ func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte, fillin
 		}
 	}
 	switch {
-	case found && (v.cfg.AcceptLoss || v.mu.log.Enough(g, read&^filling)):
+	case found && (v.cfg.AcceptLoss || v.mu.log.Enough(g, read)):
 		return members, trust, nil
 	case v.cfg.AcceptLoss:
 		v.mu.tooFew = true
@@ -224,7 +224,7 @@ func (v *Volume) enough(g raid.GroupID, have []bool, filling uint32) error {
 	a := v.lock()
 	defer v.unlock(a)
 	switch {
-	case v.mu.log.Enough(g, read&^filling):
+	case v.mu.log.Enough(g, read):
 		return nil
 	case v.cfg.AcceptLoss:
 		v.mu.tooFew = true
