@@ -156,6 +156,46 @@ func TestCleanerLeavesPagesUnderWay(t *testing.T) {
 	ended(t, done, 2)
 }
 
+// When rows are short a newer version may wait for the cleaner to move that very page:
+// it does, unless that version is in a batch.
+func TestCleanerMovesPagesWhoseNewerVersionWaitsForRows(t *testing.T) {
+	v, goOn := still(t)
+	defer closeTest(t, v)
+	fill := page(OpZero, 3, 1)
+	done := submitted(t, v, page(OpWrite, 0, 1), page(OpTrim, 1, 1), fill)
+	v.mu.Lock()
+	for _, starved := range []int64{0, 1} {
+		v.mu.starved = starved
+		for _, c := range []struct {
+			name string
+			page raid.PageNo
+		}{{"written", 0}, {"trimmed", 1}, {"zeroed", 3}} {
+			if !v.supersededLocked(c.page) {
+				t.Errorf("a page is moved that is being %s by a batch on its way", c.name)
+			}
+		}
+		if v.supersededLocked(2) {
+			t.Error("a page is not moved that nobody changes")
+		}
+	}
+	waits := &Buf{page: 2, state: bufQueued}
+	v.mu.pending.add(waits)
+	trim := &Op{Kind: OpTrim, st: opState{page: 4, count: 1}}
+	v.mu.active = append(v.mu.active, trim)
+	for starved, want := range []bool{true, false} {
+		v.mu.starved = int64(starved)
+		if v.supersededLocked(2) != want || v.supersededLocked(4) != want {
+			t.Errorf("starved %d: pages whose newer versions wait to be placed: %v", starved, !want)
+		}
+	}
+	v.mu.starved = 0
+	v.mu.pending.replace(waits, nil)
+	v.mu.active = v.mu.active[:len(v.mu.active)-1]
+	v.mu.Unlock()
+	goOn()
+	ended(t, done, 3)
+}
+
 // The next version of a page waits for the one before, and follows it.
 func TestVersionsGoOneByOne(t *testing.T) {
 	v, goOn := still(t)
