@@ -19,13 +19,13 @@ func TestHedgeIsWithSomebodyElse(t *testing.T) {
 				v := openTest(t, f, f.layout(raid.LayoutLog, g, pages, 1, 200), patient)
 				defer closeTest(t, v)
 				version := make([]uint64, pages)
-				b := make([]byte, raid.PageSize)
+				all := make([]byte, pages*raid.PageSize)
 				for p := range version {
 					version[p] = 1
-					stamp(b, p, 1)
-					if _, err := v.WriteAt(b, int64(p)*raid.PageSize); err != nil {
-						t.Fatal(err)
-					}
+					stamp(all[p*raid.PageSize:][:raid.PageSize], p, 1)
+				}
+				if _, err := v.WriteAt(all, 0); err != nil { // in all columns
+					t.Fatal(err)
 				}
 				f.freeze(fmt.Sprint("s", slow))
 				begun := time.Now()
