@@ -30,25 +30,74 @@ func testNothingIsLeftOfWhatDied(t *testing.T) {
 	if _, err := v.WriteAt(want, 0); err != nil {
 		t.Fatal(err)
 	}
-	old := func() (n int) {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		c := f.servers["s2"].chunks[uint64(l.Groups[0].Members[2].Chunk)]
-		size := int(c.spec.HeaderBytes)
-		for i := raid.ViewRows; i < int(c.spec.Slots); i++ {
-			h, err := raid.ParseHeader(c.hdrs[i*size:][:size])
-			if err != nil || h.Holds() && h.Seq < raid.FirstSeq(2) {
-				n++
-			}
-		}
-		return n
-	}
-	if old() == 0 {
+	if oldAt(f, l, 2) == 0 {
 		t.Fatal("the member that is away holds nothing old: the test is too tame")
 	}
 	f.down("s2", false)
 	waitFor(t, func() bool { return v.Report().State == StateHealthy })
-	if n := old(); n > 0 {
+	if n := oldAt(f, l, 2); n > 0 {
+		t.Errorf("%d headers of dead rows are left", n)
+	}
+	compareAll(t, v, want)
+}
+
+// oldAt counts headers of the first lease at member c.
+func oldAt(f *fakeNet, l *raid.Layout, c raid.Col) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := l.Groups[0].Members[c]
+	ch := f.servers[string(m.Server)].chunks[uint64(m.Chunk)]
+	size := int(ch.spec.HeaderBytes)
+	for i := raid.ViewRows; i < int(ch.spec.Slots); i++ {
+		h, err := raid.ParseHeader(ch.hdrs[i*size:][:size])
+		if err != nil || h.Holds() && h.Seq < raid.FirstSeq(2) {
+			n++
+		}
+	}
+	return n
+}
+
+// A member that does not belong to the group, and is there when the next client
+// begins, is compared before it is used like one that was away.
+func TestNothingIsLeftOfAnOutsider(t *testing.T) { virtual(testNothingIsLeftOfAnOutsider)(t) }
+
+func testNothingIsLeftOfAnOutsider(t *testing.T) {
+	const pages = 64
+	f := newSlowNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, pages, 1, 200)
+	v := openTest(t, f, l)
+	if _, err := v.WriteAt(randomBytes(rand.New(rand.NewPCG(1, 1)), pages*raid.PageSize), 0); err != nil {
+		t.Fatal(err)
+	}
+	closeTest(t, v)
+	l2 := *l
+	l2.Epoch, l2.FirstEpoch = 2, false
+	v = openTest(t, f, &l2)
+	done := make(chan error, 1)
+	want := randomBytes(rand.New(rand.NewPCG(2, 2)), pages*raid.PageSize)
+	f.freeze("s2")
+	go func() {
+		_, err := v.WriteAt(want, 0)
+		done <- err
+	}()
+	waitFor(t, func() bool { v.mu.Lock(); defer v.mu.Unlock(); return v.mu.flying > 0 })
+	f.down("s2", true) // what was on its way is given up: the others let it go
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { v.mu.Lock(); defer v.mu.Unlock(); return !v.mu.log.InView(0, 2) })
+	closeTest(t, v)
+	if oldAt(f, l, 2) == 0 {
+		t.Fatal("the outsider holds nothing old: the test is too tame")
+	}
+	f.thaw("s2")
+	f.down("s2", false)
+	l3 := l2
+	l3.Epoch = 3
+	v = openTest(t, f, &l3)
+	defer closeTest(t, v)
+	waitFor(t, func() bool { return v.Report().State == StateHealthy })
+	if n := oldAt(f, l, 2); n > 0 {
 		t.Errorf("%d headers of dead rows are left", n)
 	}
 	compareAll(t, v, want)

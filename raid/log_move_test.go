@@ -85,3 +85,16 @@ func TestLeasesCountApart(t *testing.T) {
 		}
 	}
 }
+
+// Page-outs leave rows to the moves, without which no row would become free.
+func TestMovesFindRows(t *testing.T) {
+	l := begun(t, Geometry{K: 2, M: 1}, 7)
+	var p Placement
+	n := PageNo(0)
+	for ; l.Reserve(2, false, &p); n += 2 {
+		l.Commit(&p, items(&p, n), p.Members)
+	}
+	if n == 0 || !l.Reserve(2, true, &p) {
+		t.Errorf("after %d pages there is no row to move any to", n)
+	}
+}
