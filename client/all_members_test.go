@@ -51,3 +51,44 @@ func testAllAreGivenTheView(t *testing.T) {
 		return v.Report().State == StateHealthy && newestView(f, l, 1) == n && newestView(f, l, 2) == n
 	})
 }
+
+// Rows that were given up are erased also at a member that could not be reached when
+// the others were, as soon as it is back.
+func TestAllAreErased(t *testing.T) { virtual(testAllAreErased)(t) }
+
+func testAllAreErased(t *testing.T) {
+	f := newSlowNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 64, 1, 200)
+	v := openTest(t, f, l, patient)
+	defer closeTest(t, v)
+	var p raid.Placement
+	erased := func(c raid.Col) bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		m := l.Groups[0].Members[c]
+		ch := f.servers[string(m.Server)].chunks[uint64(m.Chunk)]
+		size := int(ch.spec.HeaderBytes)
+		for _, i := range p.Index[:p.Rows] {
+			if h, err := raid.ParseHeader(ch.hdrs[int(i)*size:][:size]); err != nil || h.Kind != raid.KindErased {
+				return false
+			}
+		}
+		return true
+	}
+	f.freeze("s1")
+	v.mu.Lock()
+	if !v.mu.log.Reserve(8, false, &p) {
+		t.Fatal("no rows")
+	}
+	v.mu.log.Abandon(&p) // nothing of it was sent
+	v.eraseSoonLocked()
+	v.mu.Unlock()
+	waitFor(t, func() bool { return erased(0) && erased(2) })
+	if erased(1) {
+		t.Fatal("erased at the member that is away")
+	}
+	f.cut("s1")
+	f.thaw("s1")
+	waitFor(t, func() bool { return erased(1) })
+	waitFor(t, func() bool { v.mu.Lock(); defer v.mu.Unlock(); return v.mu.log.Doomed() == 0 && v.mu.log.Sure() })
+}
