@@ -170,8 +170,8 @@ func TestMemberLeavesWhileItsHeadersAreRead(t *testing.T) {
 	f.freeze("s2")
 	bufs := make([]byte, 3*128<<10)
 	have := make([]bool, 3)
-	done := make(chan int, 1)
-	go func() { done <- v.readHeaders(0, 0, 32, 0b111, bufs, have) }()
+	done := make(chan struct{})
+	go func() { v.readHeaders(0, 0, 32, bufs, have); close(done) }()
 	for _, id := range []string{"s0", "s1", "s2"} {
 		p := peerOf(v, raid.ServerID(id))
 		waitFor(t, func() bool {
@@ -186,9 +186,7 @@ func TestMemberLeavesWhileItsHeadersAreRead(t *testing.T) {
 	v.mu.Unlock()
 	v.chunkGone(gone, errChunkGone)
 	f.thaw("s0")
-	if up := <-done; up != 2 {
-		t.Errorf("%d members could be read", up)
-	}
+	<-done
 	f.thaw("s2")
 	if !have[0] || !have[1] || have[2] || !gone.unread.Load() {
 		t.Errorf("read: %v", have)

@@ -163,9 +163,7 @@ func (v *Volume) cleanBatchLocked(c *cleaning) *batch {
 				v.dropCleanLocked(b)
 				return nil
 			}
-		case v.mu.pending.oldest(what.Page) != nil || v.trimCoversLocked(what.Page, 1):
-			// A newer version is under way. Its number may be lower than this
-			// batch's will be, so the old content must not be written again.
+		case v.supersededLocked(what.Page):
 		case len(b.bufs) < v.mu.log.MaxPages():
 			b.bufs = append(b.bufs, buf)
 			b.items = append(b.items, raid.Item{Kind: raid.ItemMove, Page: what.Page, From: s})
@@ -191,6 +189,22 @@ func (v *Volume) cleanBatchLocked(c *cleaning) *batch {
 	b.next = nil
 	b.aimLocked(v)
 	return b
+}
+
+// supersededLocked reports whether page p must not be moved, since a newer version is
+// in a batch: its number may be lower than that of the move. One that waits to be placed
+// will have a higher one. Its page is moved only when rows are short, since that write
+// may wait for this very move.
+func (v *Volume) supersededLocked(p raid.PageNo) bool {
+	if b := v.mu.pending.oldest(p); b != nil && (b.state == bufInFlight || v.mu.starved == 0) {
+		return true
+	}
+	for _, op := range v.mu.active {
+		if op.st.covers(p) && (op.st.flying || v.mu.starved == 0) {
+			return true
+		}
+	}
+	return false
 }
 
 // moveNoteLocked takes over the current records of note n, if they fit. False:

@@ -11,12 +11,16 @@ type opState struct {
 	next  *Op   // in a list
 
 	// OpTrim and OpZero: the whole pages of the range.
-	page  raid.PageNo
-	count uint64
+	page   raid.PageNo
+	count  uint64
+	flying bool // OpTrim: in a batch
 
 	wait  waiter    // for buffers of an OpRead, or of the edges of an OpZero
 	clean *cleaning // the cleaner's own page-ins
 }
+
+// covers reports whether the whole pages of the range include p.
+func (s *opState) covers(p raid.PageNo) bool { return p >= s.page && uint64(p-s.page) < s.count }
 
 // opList is a first-in-first-out list through Op.st.next.
 type opList struct {

@@ -84,11 +84,13 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 			v.mu.trims.pushFront(op)
 			break
 		}
+		op.st.flying = true
 		b.trims.push(op)
 	}
 	for v.mu.queue.n > 0 && len(b.bufs) < most {
 		head := v.mu.queue.head
 		if head.filled && b.notes() < raid.MaxNotes && (b.noted || len(b.bufs)+1 < most) && v.openNoteLocked(b) {
+			head.state = bufInFlight
 			b.fills.push(v.mu.queue.pop())
 			continue
 		}
@@ -189,6 +191,7 @@ func (v *Volume) unfillLocked(b *batch, from int) {
 		v.requeueLocked(buf)
 	}
 	for op := b.trims.pop(); op != nil; op = b.trims.pop() {
+		op.st.flying = false
 		v.mu.trims.pushFront(op)
 	}
 	if b.noted {

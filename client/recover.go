@@ -85,13 +85,11 @@ func (v *Volume) recover(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("recovering the page map: %w", context.Cause(ctx))
 	}
-	lostNotes, err := v.recoverNotes(rec)
-	if err != nil {
+	if err := v.recoverNotes(rec); err != nil {
 		return fmt.Errorf("recovering the page map: %w", err)
 	}
 	a := v.lock()
 	state := rec.Incomplete()
-	state.Unnamed += lostNotes
 	void := rec.Finish()
 	st := v.mu.log.Stats()
 	_, unsure, _ := v.mu.log.Unsettled()
@@ -152,23 +150,24 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 		}
 		return headers
 	}
-	v.readHeaders(g, 0, raid.ViewRows, ^uint32(0), bufs, have)
+	filling := v.fillingOf(g)
+	v.readHeaders(g, 0, raid.ViewRows, bufs, have)
 	var views [raid.ViewRows][][]byte
 	for i := range views {
 		views[i] = slices.Clone(of(uint32(i)))
 	}
-	members, trust, err := v.enterView(g, views)
+	members, trust, err := v.enterView(g, views, filling)
 	if err != nil {
 		return err
 	}
 	for from := uint32(0); from < v.layout.ChunkSlots && ctx.Err() == nil; from += block {
 		n := min(block, v.layout.ChunkSlots-from)
-		up := v.readHeaders(g, from, n, ^uint32(0), bufs, have)
-		if err := v.enough(g, have, up); err != nil {
+		v.readHeaders(g, from, n, bufs, have)
+		if err := v.enough(g, have, filling); err != nil {
 			return err
 		}
 		for i := range n {
-			rows[i].Parse(v.geo, v.site(g, raid.Index(from+i)), of(i), members, trust)
+			rows[i].Parse(v.geo, v.site(g, raid.Index(from+i)), of(i), members, filling, trust)
 		}
 		a := v.lock()
 		for i := range n {
@@ -181,10 +180,10 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 
 // enterView takes the view of a group from what its members say of it. It gives the
 // members that belong to it, and up to where the others are believed.
-func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte) (members uint32, trust raid.Seq, err error) {
+func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte, filling uint32) (members uint32, trust raid.Seq, err error) {
 	a := v.lock()
 	defer v.unlock(a)
-	members, trust, found := v.mu.log.SetView(g, views)
+	members, trust, found := v.mu.log.SetView(g, views, filling)
 	read := uint32(0)
 	for c := range raid.Col(v.geo.Members()) {
 		if views[0][c] == nil {
@@ -196,19 +195,19 @@ func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte) (membe
 		}
 	}
 	switch {
-	case found && (v.cfg.AcceptLoss || v.mu.log.Enough(g, read)):
+	case found && (v.cfg.AcceptLoss || v.mu.log.Enough(g, read&^filling)):
 		return members, trust, nil
 	case v.cfg.AcceptLoss:
 		v.mu.log.AcceptView(g, read)
 		return read, 0, nil
-	case popcount(read) < v.geo.K || found:
-		return 0, 0, v.tooFewLocked(g, popcount(read))
+	case popcount(read&^filling) < v.geo.K || found:
+		return 0, 0, v.tooFewLocked(g, popcount(read&^filling))
 	}
 	return 0, 0, fmt.Errorf("group %d: none of its %d members that are up holds the record of who belongs to it: bring back a memory server, or accept the loss (attach --accept-data-loss)", g, popcount(read))
 }
 
 // enough says whether the members that could be read are enough for a recovery.
-func (v *Volume) enough(g raid.GroupID, have []bool, up int) error {
+func (v *Volume) enough(g raid.GroupID, have []bool, filling uint32) error {
 	if v.cfg.AcceptLoss {
 		return nil
 	}
@@ -220,10 +219,10 @@ func (v *Volume) enough(g raid.GroupID, have []bool, up int) error {
 	}
 	a := v.lock()
 	defer v.unlock(a)
-	if v.mu.log.Enough(g, read) {
+	if v.mu.log.Enough(g, read&^filling) {
 		return nil
 	}
-	return v.tooFewLocked(g, up)
+	return v.tooFewLocked(g, popcount(read&^filling))
 }
 
 // tooFewLocked says why a group cannot be recovered, and what can be done.
@@ -245,12 +244,12 @@ func (v *Volume) tooFewLocked(g raid.GroupID, up int) error {
 	return fmt.Errorf("%w: all that it held is gone: restore the data from elsewhere into another volume (volume delete, volume create), or have what other groups hold served with attach --accept-data-loss", err)
 }
 
-// readHeaders fetches n headers of every member of g in ask that is up, and tells
-// how many could be read.
-func (v *Volume) readHeaders(g raid.GroupID, from, n, ask uint32, bufs []byte, have []bool) (up int) {
+// readHeaders fetches n headers of every member of g that is up, and tells which could
+// be read.
+func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have []bool) {
 	w := v.geo.Members()
 	wait := make([]chan error, w)
-	asked := v.membersToRead(g, ask)
+	asked := v.membersToRead(g)
 	for c := range raid.Col(w) {
 		m := asked[c]
 		have[c] = false
@@ -278,22 +277,21 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n, ask uint32, bufs []byte, h
 			continue
 		}
 		have[c] = true
-		up++
 	}
-	return up
 }
 
 // membersToRead is whom of group g a recovery asks, as they are now: a chunk that
 // turns out to be gone leaves the volume at any time. Whoever should be asked and
-// cannot be is marked as unread. A member that is being rebuilt lacks rows that
-// were answered: it is never asked, and compared with the map later.
-func (v *Volume) membersToRead(g raid.GroupID, ask uint32) (asked [raid.MaxData + raid.MaxParity]member) {
+// cannot be is marked as unread. A member that is being rebuilt is asked for rows that
+// few others have, as those written since; what it lacks says nothing, and it is compared
+// with the map later.
+func (v *Volume) membersToRead(g raid.GroupID) (asked [raid.MaxData + raid.MaxParity]member) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for c := range raid.Col(v.geo.Members()) {
 		m := v.member(g, c)
 		switch {
-		case m.peer == nil || m.ref.rebuilding || ask&(1<<c) == 0:
+		case m.peer == nil:
 		case m.ref.empty.Load() || m.peer.state != peerUp:
 			m.ref.unread.Store(true)
 		default:
@@ -303,31 +301,49 @@ func (v *Volume) membersToRead(g raid.GroupID, ask uint32) (asked [raid.MaxData 
 	return asked
 }
 
-// recoverNotes reads the note pages and replays their records. It tells how many
-// cannot be read: nobody knows which pages they named, or if any still counts.
-func (v *Volume) recoverNotes(rec *raid.Recovery) (lost int, err error) {
+// fillingOf is the mask of members of g that are being rebuilt.
+func (v *Volume) fillingOf(g raid.GroupID) (mask uint32) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for c := range raid.Col(v.geo.Members()) {
+		if m := v.member(g, c); m.ref != nil && m.ref.rebuilding {
+			mask |= 1 << c
+		}
+	}
+	return mask
+}
+
+// recoverNotes reads the note pages and replays their records.
+func (v *Volume) recoverNotes(rec *raid.Recovery) error {
 	a := v.lock()
 	slots := rec.Notes()
 	v.unlock(a)
+	unread := make(map[int]bool) // a note counts only if it was read both times
 	for _, step := range []func(raid.Slot, []byte) error{rec.Note, rec.Bind} {
-		unread := 0
 		for from := 0; from < len(slots); from += 32 {
-			n, err := v.replayNotes(slots[from:min(from+32, len(slots))], step)
+			these, err := v.replayNotes(slots[from:min(from+32, len(slots))], step)
 			if err != nil {
-				return 0, err
+				return err
 			}
-			unread += n
+			for _, i := range these {
+				unread[from+i] = true
+			}
 		}
-		lost = max(lost, unread) // a note counts only if it was read both times
 	}
-	return lost, nil
+	a = v.lock()
+	defer v.unlock(a)
+	for i := range unread {
+		rec.Unreadable(i)
+	}
+	return nil
 }
 
-// replayNotes hands the notes in slots that can be read to step.
-func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) error) (lost int, err error) {
+// replayNotes hands the notes in slots that can be read to step. It gives the indices
+// of those that cannot.
+func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) error) (unread []int, err error) {
 	bufs, ok := v.moves.tryGet(len(slots), nil)
 	if !ok {
-		return 0, errTooMany
+		return nil, errTooMany
 	}
 	done := make(chan struct{})
 	op := &Op{Kind: opClean, Bufs: bufs, Done: func(*Op) { close(done) }}
@@ -354,18 +370,18 @@ func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) err
 		}
 	}
 	if op.Err != nil && !errors.Is(op.Err, ErrLost) {
-		return 0, fmt.Errorf("reading notes: %w", op.Err)
+		return nil, fmt.Errorf("reading notes: %w", op.Err)
 	}
 	for i, s := range slots {
 		if op.Bufs[i] == nil {
-			lost++
+			unread = append(unread, i)
 			continue
 		}
 		if err := step(s, op.Bufs[i].Page); err != nil {
-			return lost, err
+			return nil, err
 		}
 	}
-	return lost, nil
+	return unread, nil
 }
 
 // settleMembers notes which members the recovery has seen. Who was down for a

@@ -77,6 +77,7 @@ func (v *Volume) changeMemberLocked(g raid.GroupID, c raid.Col, m raid.Member) {
 	case same:
 		cur.ref.rebuilding = m.State == raid.MemberRebuilding
 		v.notedLocked(g, c)
+		v.askSoonLocked(cur.peer) // it may now be one of few that can be relied on
 	case cur.gone == m.Chunk:
 		// It is lost, whatever the layout says.
 	case v.mover(g, c).peer != nil && v.mover(g, c).chunk == m.Chunk:

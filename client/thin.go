@@ -14,7 +14,8 @@ func (v *Volume) notedLocked(g raid.GroupID, c raid.Col) {
 		return
 	}
 	ref := v.member(g, c).ref
-	v.mu.log.SetNoted(g, c, ref == nil || ref.rebuilding && !ref.claimed)
+	claimed := ref != nil && ref.claimed
+	v.mu.log.SetNoted(g, c, ref == nil || ref.rebuilding && !claimed, claimed && ref.rebuilding)
 }
 
 // askSoonLocked has meta told at once, if p's absence keeps rows from being

@@ -232,14 +232,16 @@ func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewR
 		}
 		return nil
 	})
-	if err == nil && behind != nil {
-		_, err = a.n.propose(ctx, &state.Command{Behind: behind})
-	}
 	if err == nil && change != nil {
 		_, err = a.n.propose(ctx, &state.Command{PutReport: change})
 	}
+	// Who holds everything first: the holder said so before it knew of those that are
+	// noted now, and relies on it when it has them noted.
 	if err == nil && rebuilt != nil {
 		_, err = a.n.propose(ctx, &state.Command{Rebuilt: rebuilt})
+	}
+	if err == nil && behind != nil {
+		_, err = a.n.propose(ctx, &state.Command{Behind: behind})
 	}
 	if err != nil {
 		return nil, apiError(err)

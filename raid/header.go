@@ -57,7 +57,8 @@ const (
 //	48  u64  id of the key that the page is encrypted with (0: it is not)
 //	56  16B  authentication tag of the page (zero)
 //	72  u64  authentication tag of the header (zero)
-//	80  u32  crc32c of the 4096 bytes of the slot (0 for KindFill, KindView and KindErased)
+//	80  u32  crc32c of the 4096 bytes of the slot (0 for KindFill and KindErased;
+//	         KindView: mask of members that have every row up to settled)
 //	84  u32  crc32c of bytes 0..84 and of the row table
 //	88       row table (parity columns with K > 1): K entries of 40 bytes:
 //	         u64 page, u32 crc32c of that column's page, u8 kind, 3 x zero,

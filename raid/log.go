@@ -82,7 +82,8 @@ type logGroup struct {
 	up   uint32 // mask of members with a session: can be read and written
 	lost uint32 // mask of members that hold nothing any more
 
-	noted uint32 // mask of members whose absence is noted: see GuardThin
+	noted   uint32 // mask of members whose absence is noted: see GuardThin
+	revoked uint32 // mask of members whose note is about to be taken back, or was
 
 	hist    [MaxData + 1]uint32 // rows in use by number of live slots; [0] stays 0
 	used    uint32              // sum of hist

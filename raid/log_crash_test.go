@@ -253,7 +253,7 @@ func (s *sim) harmless(g GroupID, i Index, believed uint32) bool {
 			headers[c] = m.slots[i].header
 		}
 	}
-	h.Parse(s.cfg.Geometry, s.log.Site(g, i), headers, believed, 0)
+	h.Parse(s.cfg.Geometry, s.log.Site(g, i), headers, believed, 0, 0)
 	return h.newest.Members == s.log.all() || s.log.CanDecode(h.have, h.newest.Filled)
 }
 
@@ -284,16 +284,16 @@ func (s *sim) recover() bool {
 		for i := range rows {
 			rows[i] = make([][]byte, g.Members())
 			for c, m := range s.members[gid] {
-				if m.up && !m.filling {
+				if m.up {
 					rows[i][c] = m.slots[i].header
 				}
 			}
 		}
-		believed, trust, found := s.log.SetView(GroupID(gid), rows)
+		believed, trust, found := s.log.SetView(GroupID(gid), rows, s.filling(gid))
 		s.trust[int(gid)] = trust
 		read := uint32(0)
 		for c, m := range s.members[gid] {
-			m.unsure = !m.up || m.filling || believed&(1<<c) == 0
+			m.unsure = !m.up || believed&(1<<c) == 0
 			if m.unsure {
 				s.log.SetUp(GroupID(gid), Col(c), false)
 			}
@@ -311,7 +311,7 @@ func (s *sim) recover() bool {
 		newest := Seq(0)
 		for c := range headers {
 			m := s.members[gid][c]
-			if !m.up || m.filling {
+			if !m.up {
 				continue
 			}
 			if headers[c] = m.slots[i].header; headers[c] == nil {
@@ -339,17 +339,36 @@ func (s *sim) recover() bool {
 			s.t.Fatal(err)
 		}
 	}
-	for _, slot := range slots {
-		if page, ok := notes[slot]; ok {
+	for i, slot := range slots {
+		if page, ok := notes[slot]; !ok {
+			r.Unreadable(i)
+		} else {
 			if err := r.Bind(slot, page); err != nil {
 				s.t.Fatal(err)
 			}
 		}
 	}
 	s.state = r.Incomplete()
-	s.state.Unnamed += len(slots) - len(notes)
 	r.Finish()
+	for gid := range s.members {
+		for c, m := range s.members[gid] {
+			if m.filling && !m.unsure { // it is compared before it is used
+				m.unsure = true
+				s.log.SetUp(GroupID(gid), Col(c), false)
+			}
+		}
+	}
 	return !s.state.Loss()
+}
+
+// filling is the mask of members of a group that are being rebuilt.
+func (s *sim) filling(gid int) (mask uint32) {
+	for c, m := range s.members[gid] {
+		if m.filling {
+			mask |= 1 << c
+		}
+	}
+	return mask
 }
 
 // useAll takes the members into use that the recovery did not read.

@@ -59,8 +59,8 @@ func (l *Log) TakeDoomed(e *Erasure) bool {
 		i := (int(e.Group) + 1 + k) % len(l.groups) // take turns
 		g := &l.groups[i]
 		up := g.up &^ g.lost
-		if g.ndoomed == 0 || up == 0 || g.nvoid > 0 && l.opened && g.view.members&^(up&^g.doubt) != 0 {
-			continue // void rows wait for a view without those who are out
+		if g.ndoomed == 0 || up == 0 || l.voidsWait(g) && !l.cleans(g) {
+			continue
 		}
 		e.Group, e.Members, e.Second, e.Rows, e.moved = GroupID(i), up, g.second(), 0, g.moved
 		for w := 0; w < len(g.doomed) && e.Rows < MaxBatchPages; w++ {
@@ -76,6 +76,25 @@ func (l *Log) TakeDoomed(e *Erasure) bool {
 		g.erasing += uint32(e.Rows)
 		l.erasing += uint64(e.Rows)
 		return true
+	}
+	return false
+}
+
+// voidsWait reports whether the void rows of g wait for a view without those who are
+// out, or may be.
+func (l *Log) voidsWait(g *logGroup) bool {
+	return g.nvoid > 0 && l.opened && g.view.members&^(g.up&^g.lost&^g.doubt) != 0
+}
+
+// cleans reports whether to erase what is doomed in g lets a member into its view, which
+// may be what that view waits for: they are too few without.
+func (l *Log) cleans(g *logGroup) bool {
+	for m := g.up &^ g.lost &^ g.view.members &^ g.doubt; m != 0; m &= m - 1 {
+		for w, stale := range g.stale[bits.TrailingZeros32(m)] {
+			if stale&g.doomed[w] != 0 {
+				return true
+			}
+		}
 	}
 	return false
 }

@@ -181,7 +181,7 @@ func (s *sim) stepReplace() {
 	m = &simMember{slots: make([]simSlot, s.cfg.Rows), filling: true}
 	s.members[g][c] = m
 	s.log.Replace(g, c)
-	s.log.SetNoted(g, c, true)
+	s.log.SetNoted(g, c, true, false)
 	s.comeUp(g, c, m)
 }
 
@@ -221,7 +221,7 @@ func (s *sim) stepRestore() {
 func (s *sim) claim(g GroupID, c Col, m *simMember) {
 	if m.filling && m.up && s.log.Missing(g, c) == 0 && s.log.InView(g, c) {
 		m.filling = false
-		s.log.SetNoted(g, c, false)
+		s.log.SetNoted(g, c, false, false)
 	}
 }
 
@@ -300,6 +300,7 @@ func TestWhichRowsAreErased(t *testing.T) {
 		}
 		erase(t, l, all, all)
 		expect(t, l, 0, 5)
+		views(l)
 		if h := l.Health(); h.DegradedGroups != 0 {
 			t.Fatalf("%+v", h)
 		}

@@ -53,7 +53,7 @@ func (l *Log) Writable() bool {
 
 // Health sums up what the volume can still bear.
 type Health struct {
-	DegradedGroups int    // groups with a member that is down or lost, with rows that a member misses, with old headers to erase, or with rows that too few members have
+	DegradedGroups int    // groups with a member that is down or lost, or does not belong to their view, with rows that a member misses, with old headers to erase, or with rows that too few members have
 	DegradedRows   uint64 // rows in use that a member misses or has lost; down members count as present
 	LostPages      uint64 // live data pages and note pages that no set of members that may come back can give
 	Unreachable    uint64 // rows in use that cannot be decoded from the members that are up
@@ -68,7 +68,7 @@ func (l *Log) Health() Health {
 	all := uint32(1)<<l.g.Members() - 1
 	for i := range l.groups {
 		g := &l.groups[i]
-		if g.in() == all && g.tally.rows == 0 && g.ndoomed+g.erasing+g.nunsure == 0 {
+		if g.in() == all && g.attested() == all && g.tally.rows == 0 && g.ndoomed+g.erasing+g.nunsure == 0 {
 			continue
 		}
 		h.DegradedGroups++

@@ -15,7 +15,7 @@ func healthByRows(l *Log) Health {
 		for _, n := range g.nmissed {
 			missed = missed || n > 0
 		}
-		if g.in() == all && !missed && g.ndoomed+g.erasing+g.nunsure == 0 {
+		if g.in() == all && g.attested() == all && !missed && g.ndoomed+g.erasing+g.nunsure == 0 {
 			continue
 		}
 		h.DegradedGroups++

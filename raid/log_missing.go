@@ -99,7 +99,7 @@ func (l *Log) miss(g *logGroup, i, after uint32) {
 			g.nmissed[c]++
 		case had && !has:
 			clearBit(g.missed[c], i)
-			if g.nmissed[c]--; g.nmissed[c] == 0 && g.damaged&(1<<c) != 0 {
+			if g.nmissed[c]--; g.nmissed[c] == 0 && (g.damaged|^g.view.whole)&(1<<c) != 0 {
 				g.damaged &^= 1 << c
 				l.viewDue = true
 			}

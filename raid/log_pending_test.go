@@ -167,7 +167,7 @@ func (s *sim) stepPromote() {
 	pd.more, pd.filling = true, lost
 	s.members[g][c], s.pending[g][c] = pd, nil
 	s.log.Promote(g, c)
-	s.log.SetNoted(g, c, lost)
+	s.log.SetNoted(g, c, lost, false)
 	s.reads = slices.DeleteFunc(s.reads, func(r simRead) bool { return r.place.Group == g && r.place.Col == c })
 }
 

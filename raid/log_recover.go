@@ -52,7 +52,7 @@ type Recovery struct {
 // Incomplete is what a recovery could not tell from the members that were read.
 type Incomplete struct {
 	Undecodable int // rows that may have been answered, but cannot be decoded: EIO until members return
-	Unnamed     int // pages of such rows of which not even the number is known. Notes that cannot be read are unnamed too; the driver counts them
+	Unnamed     int // pages of such rows of which not even the number is known, and notes that cannot be read (Unreadable)
 	Doubtful    int // rows that were perhaps answered: whether they were only members tell that are away
 	Overrun     int // rows beyond what a client can have had under way that would be dropped
 	Foreign     int // rows with headers of another version of dmps
@@ -65,6 +65,7 @@ func (i Incomplete) Loss() bool { return i.Unnamed+i.Doubtful+i.Overrun > 0 }
 type recoveredNote struct {
 	slot Slot
 	seq  Seq
+	dead bool // its row is dead, by all that can be told
 }
 
 type lateRow struct {
@@ -97,7 +98,7 @@ func NewRecovery(l *Log) *Recovery {
 type RowHeaders struct {
 	newest  Header
 	settled Seq    // highest that a sound header says
-	avail   uint32 // members whose header was read
+	avail   uint32 // members whose header was read, and who should have the row if it is in use
 	ok      uint32 // of them, those with a sound header that is not empty
 	broken  uint32 // those whose header is damaged, or of another place
 	erased  uint32 // those whose slot was erased, or is being written
@@ -112,8 +113,9 @@ type RowHeaders struct {
 // Parse takes the headers of the row at site: headers[c] is that of member c, or
 // nil when the member cannot be read. Members that do not belong to the group's view
 // are believed what they say of batches up to trust, and never what they do not say.
-// It is the part of a recovery that needs no Log, and so can run side by side.
-func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view uint32, trust Seq) {
+// Nor are those in filling, which are being rebuilt. It is the part of a recovery that
+// needs no Log, and so can run side by side.
+func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, filling uint32, trust Seq) {
 	*h = RowHeaders{}
 	var (
 		all  [MaxData + MaxParity]Header
@@ -124,9 +126,10 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view uint32,
 			continue
 		}
 		p, err := ParseHeader(b)
-		if view&(1<<c) != 0 {
+		switch in := view&(1<<c) != 0; {
+		case in && filling&(1<<c) == 0:
 			h.avail |= 1 << c
-		} else if err != nil || !p.Holds() || p.Seq > trust {
+		case err != nil || !p.Holds() || !in && p.Seq > trust:
 			continue
 		}
 		switch {
@@ -192,7 +195,7 @@ func (r *Recovery) Row(g GroupID, i Index, headers [][]byte) error {
 	}
 	var h RowHeaders
 	v := &r.l.groups[g].view
-	h.Parse(r.l.g, r.l.Site(g, i), headers, v.members, v.trust)
+	h.Parse(r.l.g, r.l.Site(g, i), headers, v.members, v.filling, v.trust)
 	r.Parsed(g, i, &h)
 	return nil
 }
@@ -258,26 +261,23 @@ func (r *Recovery) sent(h *RowHeaders) uint32 {
 // unfilledIn is the mask of data columns that a row does not fill.
 func (l *Log) unfilledIn(filled uint16) uint32 { return (uint32(1)<<l.g.K - 1) &^ uint32(filled) }
 
-// dead reports whether a settled row that cannot be decoded is dead, so that its pages
-// are answered otherwise: a member that had it was sent something else since, or
-// told to erase it; or one that it was sent to does not have it, and all were sent
-// it. (What is in use is decoded without any M members, and replacements are given
-// what is in use, and nothing else.) Of a row that can be decoded neither proves
-// anything, since a server may have lost it, or show an old slot; to take it in does
-// no harm when it is dead.
+// dead reports whether a row is dead, if it is settled, so that its pages are
+// answered otherwise: a member that had it was sent something else since, or told to
+// erase it; or one that does not have it was sent it, as all were, or had every row in
+// use when the view was made. It proves nothing of a row that can be read, since a
+// server may have lost it, or show an old slot; to take that in does no harm when it is
+// dead. (What is in use can be read without any M members.)
 func (r *Recovery) dead(gr *logGroup, h *RowHeaders) bool {
-	switch sent := r.sent(h); {
-	case r.l.CanDecode(h.have, h.newest.Filled):
-		return false
-	case h.erased&sent != 0:
+	sent := r.sent(h)
+	lacks := h.avail &^ h.broken &^ h.have &^ gr.view.blank
+	if h.erased&sent != 0 || lacks&sent != 0 && h.newest.Members == r.l.all() {
 		return true
-	default:
-		return h.newest.Members == r.l.all() && h.avail&sent&^h.broken&^h.have&^gr.view.blank != 0
 	}
+	return h.newest.Seq <= gr.view.settled && lacks&gr.view.whole&^r.l.unfilledIn(h.newest.Filled) != 0
 }
 
 func (r *Recovery) settled(g GroupID, i Index, h *RowHeaders) {
-	if r.dead(&r.l.groups[g], h) {
+	if !r.l.CanDecode(h.have, h.newest.Filled) && r.dead(&r.l.groups[g], h) {
 		// What is left of it is erased: it might not be told the next time.
 		r.l.unfree(&r.l.groups[g], i)
 		r.l.doom(&r.l.groups[g], i)
@@ -389,7 +389,7 @@ func (r *Recovery) adopt(g GroupID, i Index, h *RowHeaders) {
 			// Its records are read later; until Finish the slot counts as live.
 			l.rev[s] = backDead
 			l.enliven(row)
-			r.notes = append(r.notes, recoveredNote{slot: s, seq: h.newest.Seq})
+			r.notes = append(r.notes, recoveredNote{slot: s, seq: h.newest.Seq, dead: h.newest.Seq <= r.mark[g] && r.dead(gr, h)})
 			continue
 		}
 		if uint64(e.Page) >= l.pages {
@@ -418,6 +418,14 @@ func (r *Recovery) Notes() []Slot {
 		s[i] = r.notes[i].slot
 	}
 	return s
+}
+
+// Unreadable says that the content of a note cannot be had, by its place in what Notes
+// gave, once. The pages that it named may be anything, unless it is dead.
+func (r *Recovery) Unreadable(note int) {
+	if !r.notes[note].dead {
+		r.state.Unnamed++
+	}
 }
 
 // Note takes the content of the note page in slot s: pages that one of its

@@ -62,6 +62,7 @@ func TestReplaceIsFilled(t *testing.T) {
 	if len(seen) == 0 || l.Missing(0, 1) != 0 {
 		t.Fatalf("%d rows filled, %d still missing", len(seen), l.Missing(0, 1))
 	}
+	views(l)
 	if h := l.Health(); h.DegradedGroups != 0 || h.RedundancyLeft != 1 {
 		t.Fatalf("after the rebuild: %+v", h)
 	}

@@ -147,7 +147,7 @@ func (s *sim) newLog() {
 		for c := range s.members[g] {
 			m := s.members[g][c]
 			s.log.SetUp(GroupID(g), Col(c), m.up && !m.filling)
-			s.log.SetNoted(GroupID(g), Col(c), m.lost || m.filling)
+			s.log.SetNoted(GroupID(g), Col(c), m.lost || m.filling, false)
 			if m.lost {
 				s.log.SetLost(GroupID(g), Col(c))
 			}

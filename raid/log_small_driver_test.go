@@ -368,14 +368,19 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 		for i := range views {
 			views[i] = w.headers(g, Index(i), w.of(g, reached))
 		}
-		believed, _, found := l.SetView(g, views)
-		read := uint32(0)
+		read, filling := uint32(0), uint32(0)
+		for c := range w.width() {
+			if w.m[int(g)*w.width()+c].filling {
+				filling |= 1 << c
+			}
+		}
+		believed, _, found := l.SetView(g, views, filling)
 		for c := range w.width() {
 			k := int(g)*w.width() + c
 			if reached&(1<<k) != 0 && !w.m[k].filling && !w.m[k].lost {
 				read |= 1 << c
 			}
-			if reached&(1<<k) == 0 || w.m[k].filling || believed&(1<<c) == 0 {
+			if reached&(1<<k) == 0 || believed&(1<<c) == 0 {
 				w.cur.unread |= 1 << k
 				l.SetUp(g, Col(c), false)
 			}
@@ -393,13 +398,13 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 		}
 	}
 	slots := r.Notes()
-	lost := 0
-	for _, step := range []func(Slot, []byte) error{r.Note, r.Bind} {
-		lost = 0
-		for _, s := range slots {
+	for pass, step := range []func(Slot, []byte) error{r.Note, r.Bind} {
+		for i, s := range slots {
 			cell, ok := w.slot(w.cur, s)
 			if !ok {
-				lost++
+				if pass == 0 {
+					r.Unreadable(i)
+				}
 				continue
 			}
 			if err := step(s, cell.note); err != nil {
@@ -408,8 +413,13 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 		}
 	}
 	state := r.Incomplete()
-	state.Unnamed += lost
 	r.Finish()
+	for k := range w.m {
+		if w.m[k].filling && w.cur.unread&(1<<k) == 0 { // it is compared before it is used
+			w.cur.unread |= 1 << k
+			l.SetUp(GroupID(k/w.width()), Col(k%w.width()), false)
+		}
+	}
 	if state.Loss() {
 		return "it would lose something", false
 	}
@@ -422,7 +432,7 @@ func (w *smallWorld) headers(g GroupID, i Index, members uint32) [][]byte {
 	for c := range b {
 		m := w.at(g, c)
 		switch {
-		case members&(1<<c) == 0 || m.filling || m.lost:
+		case members&(1<<c) == 0 || m.lost:
 		case m.slots[i].now == nil:
 			b[c] = w.x.zeros[c]
 		default:
@@ -438,7 +448,7 @@ func (w *smallWorld) note() (some bool) {
 		g, c := GroupID(k/w.width()), Col(k%w.width())
 		if w.cur.log.Unnoted(g)&(1<<c) != 0 {
 			w.m[k].filling, some = true, true
-			w.cur.log.SetNoted(g, c, true)
+			w.cur.log.SetNoted(g, c, true, false)
 		}
 	}
 	return some
@@ -459,7 +469,7 @@ func (w *smallWorld) restore(k int) (some bool) {
 	}
 	if m.filling && l.Missing(g, c) == 0 && l.InView(g, c) {
 		m.filling, some = false, true
-		l.SetNoted(g, c, false)
+		l.SetNoted(g, c, false, false)
 	}
 	return some
 }

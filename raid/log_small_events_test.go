@@ -337,7 +337,7 @@ func (w *smallWorld) happenTo(e smallEvent) bool {
 		*m = smallMember{empty: true, filling: true}
 		w.cur.unread &^= bit
 		l.Replace(g, c)
-		l.SetNoted(g, c, true)
+		l.SetNoted(g, c, true, false)
 		l.SetUp(g, c, true)
 	case "restore":
 		return w.restore(k)

@@ -34,7 +34,7 @@ func TestSmallForgetfulMemberIsNoWitness(t *testing.T) {
 // lacks is still to be moved. When the client ends then, and the next one believes only
 // member 0, that has to be seen.
 func TestSmallForgetfulMemberGetsTheViewLast(t *testing.T) {
-	w := smallRegression(t, Geometry{1, 2}, "write 0; zero 0; crash 0; open 3; tidy 0; crash 0; open 5")
+	w := smallRegression(t, Geometry{1, 2}, "write 0; zero 0; crash 0; open 3; tidy 0; crash 0; open 1")
 	if !w.refused {
 		t.Fatal("a member that has forgotten everything is believed")
 	}

@@ -305,6 +305,9 @@ func (h *smallHasher) group(g *logGroup, members int, opened bool) {
 	h.flag(v.taken)
 	h.flag(v.own)
 	h.flag(v.renew)
+	h.flag(v.tried > v.seq)
+	h.u8(uint8(v.whole))
+	h.u8(uint8(v.barred))
 	h.u8(uint8(g.window.n))
 	for k := range g.window.n {
 		b := &g.window.batches[(g.window.head+k)%windowBatches]

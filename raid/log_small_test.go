@@ -281,7 +281,7 @@ func (w *smallWorld) newClient(reached uint32) {
 	for k := range w.m {
 		g, c, m := GroupID(k/w.width()), Col(k%w.width()), &w.m[k]
 		l.SetUp(g, c, reached&(1<<k) != 0 && !m.filling)
-		l.SetNoted(g, c, m.lost || m.filling)
+		l.SetNoted(g, c, m.lost || m.filling, false)
 		if m.lost {
 			l.SetLost(g, c)
 		}

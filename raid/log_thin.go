@@ -15,13 +15,17 @@ import "math/bits"
 // noted. Without redundancy by copies (K > M) it changes nothing.
 func (l *Log) GuardThin() { l.guarded = l.g.K <= l.g.M }
 
-// SetNoted says whether it is noted that member c of group g may miss rows.
-func (l *Log) SetNoted(g GroupID, c Col, noted bool) {
+// SetNoted says whether it is noted that member c of group g may miss rows, or that is
+// about to be taken back, and may or may not be already.
+func (l *Log) SetNoted(g GroupID, c Col, noted, revoked bool) {
 	l.setMask(g, func(gr *logGroup) {
+		gr.noted &^= 1 << c
+		gr.revoked &^= 1 << c
 		if noted {
 			gr.noted |= 1 << c
-		} else {
-			gr.noted &^= 1 << c
+		}
+		if revoked {
+			gr.revoked |= 1 << c
 		}
 	})
 }
@@ -32,14 +36,18 @@ func (l *Log) Unnoted(g GroupID) uint32 {
 	gr := &l.groups[g]
 	up := gr.up &^ gr.lost &^ gr.damaged
 	named := up &^ gr.doubt // a column in doubt may have a member that does not get the rows
-	if bits.OnesCount32(up) < l.MinAck() || bits.OnesCount32(named&^gr.noted) < l.g.K || l.durable(gr, named) {
+	if bits.OnesCount32(up) < l.MinAck() || bits.OnesCount32(named&^gr.noted&^gr.revoked) < l.g.K || l.durable(gr, named) {
 		return 0
 	}
 	return l.absent(named) &^ gr.noted
 }
 
 // MayCommit reports whether the rows of a placement may be answered, now that
-// its members have them: a note may have been taken back since Reserve.
-func (l *Log) MayCommit(p *Placement) bool { return l.durable(&l.groups[p.Group], p.Named) }
+// its members have them: a note may have been taken back since Reserve, or members have
+// left the view.
+func (l *Log) MayCommit(p *Placement) bool {
+	g := &l.groups[p.Group]
+	return l.durable(g, p.Named&g.view.members&^g.view.barred)
+}
 
 func (l *Log) absent(members uint32) uint32 { return (uint32(1)<<l.g.Members() - 1) &^ members }

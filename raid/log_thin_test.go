@@ -42,12 +42,12 @@ func TestThinRows(t *testing.T) {
 			if l.Reserve(1, false, &p) {
 				t.Errorf("%v: reserved with %d of %d members noted", c.g, m, c.out)
 			}
-			l.SetNoted(0, Col(m), true)
+			l.SetNoted(0, Col(m), true, false)
 		}
 		if l.Unnoted(0) != 0 || !l.Reserve(1, false, &p) || !l.MayCommit(&p) {
 			t.Errorf("%v with %d members away, noted: not writable", c.g, c.out)
 		}
-		l.SetNoted(0, 0, false)
+		l.SetNoted(0, 0, false, false)
 		if l.MayCommit(&p) {
 			t.Errorf("%v: a row may be answered of which it is not noted who misses it", c.g)
 		}

@@ -26,7 +26,11 @@ type groupView struct {
 	members uint32 // who belongs to the group
 	copies  uint32 // who is known to hold the record in force
 	blank   uint32 // who was read by a recovery and holds no record at all
+	filling uint32 // who was being rebuilt then
 	seq     Seq    // of the record in force; 0: there is none
+	tried   Seq    // of the last record that was begun: above seq while it may lie at some members
+	barred  uint32 // members that a record that was begun and is not in force leaves out
+	whole   uint32 // who had every row in use up to settled when the record was made
 	settled Seq    // in the record in force
 	slot    Index  // where it lies
 	trust   Seq    // members that do not belong to it keep nothing up to here that was given up
@@ -44,6 +48,7 @@ type View struct {
 	Settled Seq
 	Trust   Seq // what the other members hold up to here is good
 	Members uint32
+	Whole   uint32 // who has every row in use up to Settled
 	To      uint32
 	Second  uint32
 
@@ -52,12 +57,13 @@ type View struct {
 
 // ViewHeader is the record as it is stored.
 func (l *Log) ViewHeader(v *View) Header {
-	return Header{Kind: KindView, Members: v.Members, Page: PageNo(v.Trust), Seq: v.Seq, Settled: v.Settled, Site: l.Site(v.Group, v.Index)}
+	return Header{Kind: KindView, Members: v.Members, CRC: v.Whole, Page: PageNo(v.Trust), Seq: v.Seq, Settled: v.Settled, Site: l.Site(v.Group, v.Index)}
 }
 
-// in is the mask of members that rows are written to: those in the view, and those
-// that their pending members' doubt keeps out of it, which headers do not name.
-func (g *logGroup) in() uint32 { return g.up &^ g.lost & (g.view.members | g.doubt) }
+// in is the mask of members that rows are written to: those that any record that the
+// next client may find has in its view, and those that their pending members' doubt
+// keeps out of it, which headers do not name.
+func (g *logGroup) in() uint32 { return g.up &^ g.lost & (g.view.members&^g.view.barred | g.doubt) }
 
 // durable reports whether what these members of g have survives as much as rows
 // have to: more than M of them have it, or the others are noted.
@@ -69,7 +75,7 @@ func (l *Log) durable(g *logGroup, members uint32) bool {
 		return false
 	}
 	// Of those who have it, some must be believed themselves.
-	return !l.guarded || l.absent(members)&^g.noted == 0 && popcount(members&^g.noted) >= l.g.K
+	return !l.guarded || l.absent(members)&^g.noted == 0 && popcount(members&^g.noted&^g.revoked) >= l.g.K
 }
 
 // wanted is the view that g should have. While there are void rows it is without
@@ -88,7 +94,11 @@ func (l *Log) wanted(g *logGroup) uint32 {
 			want |= 1 << c
 		}
 	}
-	if n := popcount(want & g.up &^ g.damaged); n < l.g.K || l.g.K > l.g.M && n <= l.g.M {
+	rest := want & g.up &^ g.damaged
+	if l.g.K <= l.g.M && popcount(rest) <= l.g.M {
+		rest &^= g.noted | g.revoked // nobody else can be relied on by few
+	}
+	if n := popcount(rest); n < l.g.K || l.g.K > l.g.M && n <= l.g.M {
 		return want // the others are too few
 	}
 	return want &^ g.damaged
@@ -129,7 +139,7 @@ func (l *Log) completeView(g *logGroup, v *View) bool {
 	if !l.opened && g.nunsure > 0 {
 		return false
 	}
-	*v = View{Index: r.slot, Seq: r.seq, Settled: r.settled, Trust: r.trust, Members: r.members, To: g.up &^ g.lost &^ r.copies}
+	*v = View{Index: r.slot, Seq: r.seq, Settled: r.settled, Trust: r.trust, Members: r.members, Whole: r.whole, To: g.up &^ g.lost &^ r.copies}
 	if l.durable(g, (r.copies|v.To)&^g.damaged) {
 		v.To &^= g.damaged
 	}
@@ -146,8 +156,9 @@ func (l *Log) completeView(g *logGroup, v *View) bool {
 func (l *Log) nextView(g *logGroup, v *View) bool {
 	r := &g.view
 	want := l.wanted(g)
+	whole := l.wholeOf(g) & want
 	switch {
-	case r.own && want == r.members && !r.renew:
+	case r.own && want == r.members && whole&^r.whole == 0 && r.tried <= r.seq && !r.renew:
 		return false
 	case popcount(want&g.up) < l.g.K || !l.durable(g, want&g.up) && !l.fresh():
 		return false // nobody could recover the group from these
@@ -156,7 +167,9 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 	case !l.opened && g.nvoid+g.nunsure > 0:
 		return false
 	}
-	*v = View{Seq: l.NextSeq(), Settled: l.settled(g), Members: want, To: want & g.up, Second: g.second()}
+	*v = View{Seq: l.NextSeq(), Settled: l.settled(g), Members: want, Whole: whole, To: want & g.up, Second: g.second()}
+	r.tried = v.Seq
+	barred := r.members &^ want
 	if r.seq != 0 {
 		v.Index = r.slot ^ 1
 	}
@@ -169,6 +182,7 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 	if !l.opened {
 		v.Settled = v.Seq - 1
 	}
+	l.setMask(g.id, func(g *logGroup) { g.view.barred |= barred })
 	return true
 }
 
@@ -189,9 +203,9 @@ func (l *Log) Installed(v *View, done, second uint32) {
 		case v.Seq == r.seq:
 			r.copies |= done &^ g.lost
 		case done != v.To || !l.durable(g, done) && !l.fresh() || v.Members&^r.members&^g.up != 0:
-			return
+			return // some may have it: another one above it is due (tried)
 		default:
-			*r = groupView{members: v.Members &^ g.lost, copies: done &^ g.lost, seq: v.Seq, settled: v.Settled, trust: v.Trust, slot: v.Index, own: true}
+			*r = groupView{members: v.Members &^ g.lost, whole: v.Whole &^ g.lost, copies: done &^ g.lost, seq: v.Seq, tried: v.Seq, settled: v.Settled, trust: v.Trust, slot: v.Index, own: true}
 			for _, p := range g.pending {
 				p.viewed = false
 			}
@@ -213,25 +227,44 @@ func (l *Log) RenewViews() {
 	}
 }
 
-// InView reports whether member c belongs to group g, and holds the record that
-// says so.
-func (l *Log) InView(g GroupID, c Col) bool {
-	r := &l.groups[g].view
-	return r.own && r.members&r.copies&(1<<c) != 0
+// InView reports whether member c belongs to group g, has every row, and holds the
+// record that says so, above which there is no other.
+func (l *Log) InView(g GroupID, c Col) bool { return l.groups[g].attested()&(1<<c) != 0 }
+
+// attested is the mask of members that a recovery would take for whole. A record on
+// its way counts as written: it says no less.
+func (g *logGroup) attested() uint32 {
+	r := &g.view
+	if !r.own || r.tried > r.seq && !r.taken {
+		return 0
+	}
+	return r.members & r.copies & r.whole
+}
+
+// wholeOf is the mask of members that are up and have every row in use.
+func (l *Log) wholeOf(g *logGroup) uint32 {
+	whole := g.up &^ g.lost &^ g.damaged
+	for m := whole; m != 0; m &= m - 1 {
+		if c := bits.TrailingZeros32(m); g.nmissed[c] != 0 {
+			whole &^= 1 << c
+		}
+	}
+	return whole
 }
 
 // leaveView takes member c out: it is another chunk, or holds nothing any more.
 func (g *logGroup) leaveView(c Col) {
 	g.view.members &^= 1 << c
+	g.view.whole &^= 1 << c
 	g.view.copies &^= 1 << c
 	g.damaged &^= 1 << c
 }
 
 // SetView tells the log of a recovery the view rows of group g: headers[i][c] is
-// that of row i at member c, or nil when the member cannot be read. It gives the
-// members that belong to the group, what the others say that is to be believed
-// (RowHeaders.Parse), and false when no record was found.
-func (l *Log) SetView(g GroupID, headers [viewRows][][]byte) (members uint32, trust Seq, found bool) {
+// that of row i at member c, or nil when the member cannot be read; members in filling
+// are being rebuilt. It gives the members that belong to the group, what the others say
+// that is to be believed (RowHeaders.Parse), and false when no record was found.
+func (l *Log) SetView(g GroupID, headers [viewRows][][]byte, filling uint32) (members uint32, trust Seq, found bool) {
 	gr := &l.groups[g]
 	var read, holds uint32
 	for i := range headers {
@@ -248,7 +281,7 @@ func (l *Log) SetView(g GroupID, headers [viewRows][][]byte) (members uint32, tr
 			l.seq = max(l.seq, h.Seq)
 			if h.Seq > gr.view.seq {
 				l.setMask(g, func(gr *logGroup) {
-					gr.view = groupView{members: h.Members & l.all(), seq: h.Seq, settled: h.Settled, trust: Seq(h.Page), slot: Index(i)}
+					gr.view = groupView{members: h.Members & l.all(), whole: h.CRC, seq: h.Seq, tried: h.Seq, settled: h.Settled, trust: Seq(h.Page), slot: Index(i)}
 				})
 			}
 			if h.Seq == gr.view.seq {
@@ -256,25 +289,24 @@ func (l *Log) SetView(g GroupID, headers [viewRows][][]byte) (members uint32, tr
 			}
 		}
 	}
-	gr.view.blank = read &^ holds
+	gr.view.blank, gr.view.filling = read&^holds, filling
 	return gr.view.members, gr.view.trust, gr.view.seq != 0
 }
 
 // Enough reports whether group g can be recovered from these members, which could
-// be read: among them is one of any that know of a row that was answered, and of any
-// that hold the record of the view.
+// be read: among them is one of any that know of a row that was answered. Those are
+// more than M of whatever view is found, or all of it whose absence is not noted.
+// Members that are being rebuilt may lack it.
 func (l *Log) Enough(g GroupID, read uint32) bool {
-	view := l.groups[g].view.members
-	if l.g.K <= l.g.M {
-		return popcount(read&view) >= l.g.K
-	}
-	return popcount(read) >= l.g.K && popcount(view&^read) <= l.g.M
+	v := &l.groups[g].view
+	rest := v.members &^ (read &^ v.filling)
+	return popcount(read) >= l.g.K && rest != v.members && popcount(rest) <= l.g.M
 }
 
 // AcceptView has a group whose view is not known believe these members: who they
 // are is lost with more than M of them.
 func (l *Log) AcceptView(g GroupID, members uint32) {
-	l.setMask(g, func(gr *logGroup) { gr.view = groupView{members: members} })
+	l.setMask(g, func(gr *logGroup) { gr.view = groupView{members: members, filling: gr.view.filling} })
 }
 
 // ViewRows is how many rows of a group hold its view.

@@ -112,7 +112,7 @@ func (s *sim) noteAbsent() (some bool) {
 		for c, m := range s.members[g] {
 			if out&(1<<c) != 0 {
 				m.filling, some = true, true
-				s.log.SetNoted(GroupID(g), Col(c), true)
+				s.log.SetNoted(GroupID(g), Col(c), true, false)
 			}
 		}
 	}
@@ -169,7 +169,7 @@ func TestViewIsCompletedFirst(t *testing.T) {
 	var rows [viewRows][][]byte
 	rows[0] = [][]byte{record(4, 0, 0b111), record(4, 0, 0b111), nil}
 	rows[1] = [][]byte{nil, record(6, 1, 0b011), nil}
-	if got, _, ok := l.SetView(0, rows); !ok || got != 0b011 {
+	if got, _, ok := l.SetView(0, rows, 0); !ok || got != 0b011 {
 		t.Fatalf("members %#b, %v", got, ok)
 	}
 	NewRecovery(l).Finish()

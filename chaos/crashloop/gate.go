@@ -36,12 +36,19 @@ type gate struct {
 
 func newGate() *gate { return &gate{changed: make(chan struct{})} }
 
-func (g *gate) set(m gateMode) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.mode = m
-	close(g.changed)
-	g.changed = make(chan struct{})
+func (g *gate) set(m gateMode) { setAll(m, g) }
+
+// setAll sets gates at one moment: who sees that one is down sees it of the others.
+func setAll(m gateMode, gs ...*gate) {
+	for _, g := range gs {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+	}
+	for _, g := range gs {
+		g.mode = m
+		close(g.changed)
+		g.changed = make(chan struct{})
+	}
 }
 
 func (g *gate) state() (gateMode, <-chan struct{}) {
@@ -52,6 +59,13 @@ func (g *gate) state() (gateMode, <-chan struct{}) {
 
 // gates are all on the way, and the worst of them counts.
 type gates [2]*gate
+
+// mode is that of the worst.
+func (gs gates) mode() gateMode {
+	a, _ := gs[0].state()
+	b, _ := gs[1].state()
+	return max(a, b)
+}
 
 // pass waits until all are open. It returns an error when one is down, and nil
 // with false when stop was closed first.

@@ -11,7 +11,7 @@ import (
 )
 
 // hangs is far more than anything may take.
-const hangs = 10 * time.Minute
+const hangs = 2 * time.Hour
 
 // contextOf ends with the life's power.
 func contextOf(w *wire) (context.Context, context.CancelFunc) {
@@ -79,7 +79,8 @@ func (r *run) one() {
 
 // refused judges that a volume could not be opened. It may be refused when, since
 // everything was healed last, more than M different servers were out, lied or lost what they
-// held. With all of them back it may not: they have it all.
+// held, or when something happened meanwhile, but then only once. With all of them back
+// it may not: they have it all.
 func (r *run) refused(l *life, err error) {
 	if errors.Is(err, errCrashed) {
 		return
@@ -87,7 +88,15 @@ func (r *run) refused(l *life, err error) {
 	r.res.Refused++
 	r.log("life %d is refused: %v", l.n, err)
 	if excused, _ := r.excused(never - 1); !excused {
-		r.fail(Refused, "life %d is refused, although at most %d members were out: %v", l.n, r.geo.M, err)
+		// Servers may have fallen silent while it was opened: what it had taken in
+		// could not be read any more. The next attempt has nothing to do with that.
+		again, err := r.open(true)
+		if err != nil {
+			r.fail(Refused, "life %d is refused twice, although at most %d members were out: %v", again.n, r.geo.M, err)
+			return
+		}
+		again.audit()
+		r.close(again)
 		return
 	}
 	r.back(slices.Clone(r.boxes)...)
@@ -212,9 +221,11 @@ func (r *run) blackout(l *life) {
 	r.log("%d servers are %v for %v", len(bs), m, d)
 	r.res.Faults++
 	r.soil(bs...)
+	var cut []*gate
 	for _, b := range bs {
-		b.set(m)
+		cut = append(cut, b.gate)
 	}
+	setAll(m, cut...)
 	l.start(&everything, 6) // so that somebody is there to wait
 	select {
 	case <-time.After(d):
@@ -252,11 +263,13 @@ func (r *run) takeover(old *life) *life {
 	old.replaced.Store(true)
 	old.w.crashAt.Store(0)
 	m := []gateMode{gateSilent, gateDown}[r.r.IntN(2)]
+	var cut []*gate
 	for _, b := range r.boxes {
 		if !slices.Contains(with, b) {
-			old.w.gates[b.addr][1].set(m)
+			cut = append(cut, old.w.gates[b.addr][1])
 		}
 	}
+	setAll(m, cut...)
 	if r.r.IntN(4) > 0 {
 		old.meta.set(gateDown)
 	} else {
@@ -387,7 +400,7 @@ func (l *life) healed() bool {
 	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		l.replace()
 		rep := l.v.Report()
-		if rep.State == client.StateHealthy && len(rep.Suspect) == 0 && rep.DegradedRows == 0 && rep.RebuildRows == 0 && rep.RedundancyLeft == l.geo.M && l.run.meta.whole() {
+		if rep.State == client.StateHealthy && len(rep.Suspect) == 0 && rep.DegradedGroups == 0 && rep.DegradedRows == 0 && rep.RebuildRows == 0 && rep.RedundancyLeft == l.geo.M && l.run.meta.whole() {
 			return true
 		}
 		if time.Now().After(deadline) || !l.ok() {

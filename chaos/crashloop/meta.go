@@ -26,6 +26,7 @@ type metadata struct {
 	behind uint64      // Version when members in sync last fell behind
 	chunk  raid.ChunkID
 	report client.Report // the newest
+	opened bool          // a client has said that it can be used
 }
 
 func (m *metadata) copyLocked() *raid.Layout {
@@ -41,7 +42,7 @@ func (m *metadata) copyLocked() *raid.Layout {
 func (m *metadata) attach() *raid.Layout {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.layout.FirstEpoch = m.layout.Epoch == 0
+	m.layout.FirstEpoch = !m.opened
 	m.layout.Epoch++
 	l := m.copyLocked()
 	m.layout.FirstEpoch = false
@@ -54,15 +55,7 @@ func (m *metadata) renew(epoch raid.Epoch, r client.Report) (uint64, error) {
 	if epoch != m.layout.Epoch {
 		return 0, fmt.Errorf("the lease of epoch %d is over: %w", epoch, client.ErrFenced)
 	}
-	if len(r.Behind) > 0 {
-		m.eachLocked(func(x *raid.Member) {
-			if x.State == raid.MemberInSync && slices.Contains(r.Behind, x.Chunk) {
-				x.State = raid.MemberRebuilding
-			}
-		})
-		m.layout.Version++
-		m.behind = m.layout.Version
-	}
+	m.opened = true
 	m.report = r
 	if r.Known == 0 || r.Known >= m.behind {
 		n := 0
@@ -75,6 +68,15 @@ func (m *metadata) renew(epoch raid.Epoch, r client.Report) (uint64, error) {
 		if n > 0 {
 			m.layout.Version++
 		}
+	}
+	if len(r.Behind) > 0 {
+		m.eachLocked(func(x *raid.Member) {
+			if x.State == raid.MemberInSync && slices.Contains(r.Behind, x.Chunk) {
+				x.State = raid.MemberRebuilding
+			}
+		})
+		m.layout.Version++
+		m.behind = m.layout.Version
 	}
 	return m.layout.Version, nil
 }

@@ -184,6 +184,7 @@ type conn struct {
 	n     int                  // in flight
 	queue []*transport.Request // submitted, not kicked
 	ready []*transport.Request // kicked
+	late  map[*transport.Request]*time.Timer
 }
 
 var _ transport.Conn = (*conn)(nil)
@@ -255,12 +256,38 @@ func (c *conn) Submit(r *transport.Request) error {
 	c.n++
 	r.Err = nil
 	c.queue = append(c.queue, r)
+	if !r.Deadline.IsZero() {
+		if c.late == nil {
+			c.late = make(map[*transport.Request]*time.Timer)
+		}
+		c.late[r] = time.AfterFunc(time.Until(r.Deadline), func() { c.Abort(transport.ErrDeadline) })
+	}
 	c.w.count(r)
 	return nil
 }
 
-// Kick implements transport.Conn.
+// answer ends a request.
+func (c *conn) answer(r *transport.Request, err error) {
+	c.mu.Lock()
+	c.n--
+	if t := c.late[r]; t != nil {
+		t.Stop()
+		delete(c.late, r)
+		if err != nil && errors.Is(c.cause, transport.ErrDeadline) && !time.Now().Before(r.Deadline) {
+			err = transport.ErrDeadline
+		}
+	}
+	c.mu.Unlock()
+	r.Err = err
+	r.Done(r)
+}
+
+// Kick implements transport.Conn. What is sent after the power was lost, or the
+// connection has broken, does not leave the machine.
 func (c *conn) Kick() {
+	if c.w.crashed() || c.gs.mode() >= gateDown {
+		return
+	}
 	c.mu.Lock()
 	c.ready = append(c.ready, c.queue...)
 	c.queue = c.queue[:0]
@@ -359,11 +386,7 @@ func (c *conn) run() {
 			break
 		}
 		for i, r := range batch {
-			c.mu.Lock()
-			c.n--
-			c.mu.Unlock()
-			r.Err = errs[i]
-			r.Done(r)
+			c.answer(r, errs[i])
 		}
 		if len(batch) > 0 && c.idle != nil {
 			c.idle()
@@ -398,8 +421,7 @@ func (c *conn) end(sent []*transport.Request) {
 	}
 	for _, l := range [][]*transport.Request{sent, late, never} {
 		for _, r := range l {
-			r.Err = err
-			r.Done(r)
+			c.answer(r, err)
 		}
 	}
 	if c.idle != nil {
