@@ -2,29 +2,34 @@ package raid
 
 import "testing"
 
-// From which members a group is recovered: from so many that any row that was
-// answered is known to one of them, and can be made from them. With K <= M that are
-// K of those in the view; else also some who are not in it help.
+// From which members a group is recovered: from K, of which so many are in the view
+// that at most M of it are missing, and not all. Who is being rebuilt counts as
+// missing.
 func TestEnoughToRecover(t *testing.T) {
 	for _, c := range []struct {
-		g          Geometry
-		view, read uint32
-		want       bool
+		g             Geometry
+		view, filling uint32
+		read          uint32
+		want          bool
 	}{
-		{Geometry{K: 2, M: 1}, 0b111, 0b111, true},
-		{Geometry{K: 2, M: 1}, 0b111, 0b011, true},
-		{Geometry{K: 2, M: 1}, 0b111, 0b100, false},
-		{Geometry{K: 2, M: 1}, 0b011, 0b101, true},  // one of those in it, and one that helps
-		{Geometry{K: 2, M: 1}, 0b011, 0b100, false}, // none of those in it
-		{Geometry{K: 2, M: 1}, 0b011, 0b001, false}, // one alone
-		{Geometry{K: 3, M: 2}, 0b11111, 0b00111, true},
-		{Geometry{K: 3, M: 2}, 0b11111, 0b00011, false},
-		{Geometry{K: 4, M: 1}, 0b11111, 0b01111, true},
-		{Geometry{K: 4, M: 1}, 0b11110, 0b00111, false}, // two of those in it are away
-		{Geometry{K: 1, M: 2}, 0b011, 0b001, true},
-		{Geometry{K: 1, M: 2}, 0b011, 0b100, false},
-		{Geometry{K: 2, M: 2}, 0b0111, 0b0110, true},
-		{Geometry{K: 2, M: 2}, 0b0111, 0b1100, false}, // one of the two is not in it
+		{Geometry{K: 2, M: 1}, 0b111, 0, 0b111, true},
+		{Geometry{K: 2, M: 1}, 0b111, 0, 0b011, true},
+		{Geometry{K: 2, M: 1}, 0b111, 0, 0b100, false},
+		{Geometry{K: 2, M: 1}, 0b011, 0, 0b101, true},  // one of those in it, and one that helps
+		{Geometry{K: 2, M: 1}, 0b011, 0, 0b100, false}, // none of those in it
+		{Geometry{K: 2, M: 1}, 0b011, 0, 0b001, false}, // one alone
+		{Geometry{K: 3, M: 2}, 0b11111, 0, 0b00111, true},
+		{Geometry{K: 3, M: 2}, 0b11111, 0, 0b00011, false},
+		{Geometry{K: 4, M: 1}, 0b11111, 0, 0b01111, true},
+		{Geometry{K: 4, M: 1}, 0b11110, 0, 0b00111, false}, // two of those in it are away
+		{Geometry{K: 1, M: 2}, 0b011, 0, 0b001, true},
+		{Geometry{K: 1, M: 2}, 0b011, 0, 0b100, false},
+		{Geometry{K: 2, M: 2}, 0b0111, 0, 0b0110, true},
+		{Geometry{K: 2, M: 2}, 0b0111, 0, 0b1100, true},
+		{Geometry{K: 2, M: 2}, 0b0011, 0, 0b1100, false},   // none of those in it
+		{Geometry{K: 2, M: 1}, 0b111, 0b010, 0b011, false}, // one of the two is being rebuilt
+		{Geometry{K: 2, M: 1}, 0b111, 0b010, 0b111, true},
+		{Geometry{K: 1, M: 1}, 0b11, 0b10, 0b10, false},
 	} {
 		l, err := NewLog(LogConfig{Geometry: c.g, Groups: 1, Rows: 8, Pages: 8})
 		if err != nil {
@@ -44,7 +49,7 @@ func TestEnoughToRecover(t *testing.T) {
 				}
 			}
 		}
-		if got, _, ok := l.SetView(0, rows); !ok || got != c.view {
+		if got, _, ok := l.SetView(0, rows, c.filling); !ok || got != c.view {
 			t.Fatalf("the view is %b", got)
 		}
 		if got := l.Enough(0, c.read); got != c.want {
