@@ -64,8 +64,20 @@ func (b *batch) addCopies() {
 }
 
 func (b *batch) addPage(buf *Buf) {
+	buf.state = bufInFlight
 	b.bufs = append(b.bufs, buf)
 	b.items = append(b.items, raid.Item{Kind: raid.ItemPage, Page: buf.page})
+}
+
+// addFill adds a same-filled page, and addTrim a trim, to those that the note names.
+func (b *batch) addFill(buf *Buf) {
+	buf.state = bufInFlight
+	b.fills.push(buf)
+}
+
+func (b *batch) addTrim(op *Op) {
+	op.st.flying = true
+	b.trims.push(op)
 }
 
 // encode computes everything that travels with the pages: checksums, headers

@@ -46,7 +46,6 @@ func (v *Volume) nextInPlaceLocked(*after) *batch {
 		for q.n > 0 && len(b.bufs) < raid.MaxBatchPages && len(b.bufs) < cap(b.bufs) {
 			buf := q.pop()
 			v.mu.queue.n--
-			buf.state = bufInFlight
 			b.addPage(buf)
 		}
 		v.mu.seq++

@@ -153,12 +153,10 @@ func (v *Volume) begin(ctx, run context.Context, watched bool) error {
 		return err
 	}
 	v.mu.Lock()
-	if v.mu.log != nil && v.bereft() {
-		v.mu.unknown = max(v.mu.unknown, v.unnamedLocked())
-	}
-	worse := v.mu.unknown > v.layout.Unknown
+	unknown := v.mu.unknown
 	v.mu.Unlock()
-	if worse { // meta keeps that, whatever becomes of this client
+	if unknown > v.layout.Unknown { // meta keeps that, whatever becomes of this client
+		v.log.Error("pages are gone, and it is not known which: they read as older versions or as zeros, and the volume is failed until that is accepted (dmps volume accept-loss)", "pages_at_most", unknown)
 		return v.tellOpened(ctx)
 	}
 	return nil
@@ -277,6 +275,9 @@ func (v *Volume) connectAll(ctx, run context.Context) error {
 	}
 	for _, err := range errs {
 		v.log.Warn("a member is missing", "err", err)
+	}
+	if v.cfg.AcceptLoss && !v.layout.FirstEpoch {
+		return nil // what is left is served, however little
 	}
 	if err := v.enoughLocked(); err != nil {
 		return errors.Join(append(errs, err)...)

@@ -84,19 +84,15 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 			v.mu.trims.pushFront(op)
 			break
 		}
-		op.st.flying = true
-		b.trims.push(op)
+		b.addTrim(op)
 	}
 	for v.mu.queue.n > 0 && len(b.bufs) < most {
 		head := v.mu.queue.head
 		if head.filled && b.notes() < raid.MaxNotes && (b.noted || len(b.bufs)+1 < most) && v.openNoteLocked(b) {
-			head.state = bufInFlight
-			b.fills.push(v.mu.queue.pop())
+			b.addFill(v.mu.queue.pop())
 			continue
 		}
-		v.mu.queue.pop()
-		head.state = bufInFlight
-		b.addPage(head)
+		b.addPage(v.mu.queue.pop())
 	}
 	if len(b.bufs) == 0 {
 		v.starvedLocked() // of notes
@@ -104,9 +100,12 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 	}
 	v.advanceLocked()
 	if !v.mu.log.Reserve(len(b.bufs), false, &b.p) {
+		noted := b.noted
 		v.unfillLocked(b, 0)
-		v.starvedLocked()
-		return false
+		if !noted || v.mu.cleaners > 0 || !v.fillNoteLocked(b) {
+			v.starvedLocked()
+			return false
+		}
 	}
 	if b.p.Pages < len(b.bufs) {
 		// The group has no more rows: what is left over waits its turn.
@@ -120,6 +119,27 @@ func (v *Volume) fillLocked(b *batch, a *after) bool {
 		b.writeNote()
 	}
 	return true
+}
+
+// fillNoteLocked makes b a page of notes alone, of the trims and same-filled pages that
+// wait, where there is no row for anything else and the cleaner finds none. False: as
+// for fillLocked.
+func (v *Volume) fillNoteLocked(b *batch) bool {
+	b.reset()
+	if !v.openNoteLocked(b) {
+		return false
+	}
+	for v.mu.trims.n > 0 && b.notes() < raid.MaxNotes {
+		b.addTrim(v.mu.trims.pop())
+	}
+	for h := v.mu.queue.head; h != nil && h.filled && b.notes() < raid.MaxNotes; h = v.mu.queue.head {
+		b.addFill(v.mu.queue.pop())
+	}
+	if b.notes() > 0 && v.mu.log.ReserveNote(&b.p) {
+		return true
+	}
+	v.unfillLocked(b, 0)
+	return false
 }
 
 func (b *batch) reset() {

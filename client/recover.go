@@ -97,6 +97,10 @@ func (v *Volume) recover(ctx context.Context) error {
 	if state.Loss() {
 		v.mu.unknown = max(v.mu.unknown, uint64(state.Unnamed+(state.Doubtful+state.Overrun)*v.geo.K))
 	}
+	if v.mu.tooFew {
+		// Even when the map says something of every page, it may be too old.
+		v.mu.unknown = max(v.mu.unknown, v.unnamedLocked(), 1)
+	}
 	v.healthChangedLocked()
 	v.unlock(a)
 	v.log.Info("page map recovered", "took", time.Since(start).Round(time.Millisecond),
@@ -195,9 +199,10 @@ func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte, fillin
 		}
 	}
 	switch {
-	case found && (v.cfg.AcceptLoss || v.mu.log.Enough(g, read&^filling)):
+	case found && (v.cfg.AcceptLoss || v.mu.log.Enough(g, read)):
 		return members, trust, nil
 	case v.cfg.AcceptLoss:
+		v.mu.tooFew = true
 		v.mu.log.AcceptView(g, read)
 		return read, 0, nil
 	case popcount(read&^filling) < v.geo.K || found:
@@ -206,11 +211,10 @@ func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte, fillin
 	return 0, 0, fmt.Errorf("group %d: none of its %d members that are up holds the record of who belongs to it: bring back a memory server, or accept the loss (attach --accept-data-loss)", g, popcount(read))
 }
 
-// enough says whether the members that could be read are enough for a recovery.
+// enough says whether the members that could be read are enough for a recovery, those
+// that are being rebuilt aside. If not it goes on only when that was accepted: then rows
+// may be overlooked that were answered.
 func (v *Volume) enough(g raid.GroupID, have []bool, filling uint32) error {
-	if v.cfg.AcceptLoss {
-		return nil
-	}
 	read := uint32(0)
 	for c, ok := range have {
 		if ok {
@@ -219,7 +223,11 @@ func (v *Volume) enough(g raid.GroupID, have []bool, filling uint32) error {
 	}
 	a := v.lock()
 	defer v.unlock(a)
-	if v.mu.log.Enough(g, read&^filling) {
+	switch {
+	case v.mu.log.Enough(g, read):
+		return nil
+	case v.cfg.AcceptLoss:
+		v.mu.tooFew = true
 		return nil
 	}
 	return v.tooFewLocked(g, popcount(read&^filling))

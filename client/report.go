@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -171,6 +170,7 @@ func (v *Volume) tellOpened(ctx context.Context) error {
 	}
 	r := v.Report()
 	r.Known = v.layout.Version
+	r.Rebuilt = []raid.ChunkID{} // claimed later: what is claimed binds what is written (leaseReport)
 	for said := false; ; {
 		rctx, cancel := context.WithTimeout(ctx, v.renewEvery())
 		_, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, r)
@@ -191,20 +191,6 @@ func (v *Volume) tellOpened(ctx context.Context) error {
 		case <-time.After(redialMost):
 		}
 	}
-}
-
-// bereft reports whether, when the volume was opened, some group had fewer than K
-// members left that hold their data.
-func (v *Volume) bereft() bool {
-	return slices.ContainsFunc(v.layout.Groups, func(g raid.Group) bool {
-		n := 0
-		for _, m := range g.Members {
-			if m.State == raid.MemberInSync {
-				n++
-			}
-		}
-		return n < v.geo.K
-	})
 }
 
 // unnamedLocked counts the pages that the map says nothing of: at most so many are

@@ -66,8 +66,8 @@ func TestNothingLeftIsNotHealthy(t *testing.T) {
 		return // to refuse is as good
 	}
 	defer closeTest(t, v)
-	if r := b.heard(); r.Unknown != 64 || r.State != StateFailed {
-		t.Errorf("meta was told before it is served: %d unknown pages, %s", r.Unknown, r.State)
+	if r := b.heard(); r.Unknown != 64 || r.State != StateFailed || len(r.Rebuilt) > 0 {
+		t.Errorf("meta was told before it is served: %d unknown pages, %s, chunks %v hold everything", r.Unknown, r.State, r.Rebuilt)
 	}
 	if r := v.Report(); r.Unknown != 64 || r.State != StateFailed {
 		t.Errorf("%d unknown pages, %s", r.Unknown, r.State)

@@ -73,6 +73,7 @@ type Volume struct {
 
 		ready    bool          // the page map is complete: batches may be formed
 		settling bool          // what the recovery found is being settled: only that is moved
+		tooFew   bool          // the recovery went on without enough members, which was accepted
 		unknown  uint64        // pages that are gone, and nobody knows which: what meta knew, or what the recovery found if that is more
 		closed   error         // why no more is accepted; nil: open
 		closing  bool          // Close was called

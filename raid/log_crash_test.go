@@ -394,7 +394,8 @@ func (s *sim) settle(p PageNo) {
 		return
 	}
 	at := s.log.Place(s.log.Lookup(p).Slot)
-	if have := s.holders(at.Group, at.Index, true); s.log.CanDecode(have, s.log.FilledCols(at.Group, at.Index)) {
+	have := s.holders(at.Group, at.Index, true) & s.believed(at.Group, func(m *simMember) bool { return !m.unsure })
+	if s.log.CanDecode(have, s.log.FilledCols(at.Group, at.Index)) {
 		s.t.Fatalf("page %d is EIO after recovery, although its row can be read: %s", p, s.where(p))
 	}
 }

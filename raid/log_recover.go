@@ -262,18 +262,18 @@ func (r *Recovery) sent(h *RowHeaders) uint32 {
 func (l *Log) unfilledIn(filled uint16) uint32 { return (uint32(1)<<l.g.K - 1) &^ uint32(filled) }
 
 // dead reports whether a row is dead, if it is settled, so that its pages are
-// answered otherwise: a member that had it was sent something else since, or told to
-// erase it; or one that does not have it was sent it, as all were, or had every row in
-// use when the view was made. It proves nothing of a row that can be read, since a
-// server may have lost it, or show an old slot; to take that in does no harm when it is
-// dead. (What is in use can be read without any M members.)
+// answered otherwise: a member does not have it that had every row in use when the view
+// was made. Of rows since, a member that had it was sent something else, or told to
+// erase it; or all were sent it, and one does not have it. It proves nothing of a row
+// that can be read, since a server may have lost it, or show an old slot; to take that
+// in does no harm when it is dead. (What is in use can be read without any M members.)
 func (r *Recovery) dead(gr *logGroup, h *RowHeaders) bool {
-	sent := r.sent(h)
 	lacks := h.avail &^ h.broken &^ h.have &^ gr.view.blank
-	if h.erased&sent != 0 || lacks&sent != 0 && h.newest.Members == r.l.all() {
-		return true
+	if h.newest.Seq <= gr.view.settled {
+		return lacks&gr.view.whole&^r.l.unfilledIn(h.newest.Filled) != 0
 	}
-	return h.newest.Seq <= gr.view.settled && lacks&gr.view.whole&^r.l.unfilledIn(h.newest.Filled) != 0
+	sent := r.sent(h)
+	return h.erased&sent != 0 || lacks&sent != 0 && h.newest.Members == r.l.all()
 }
 
 func (r *Recovery) settled(g GroupID, i Index, h *RowHeaders) {
@@ -290,8 +290,8 @@ func (r *Recovery) settled(g GroupID, i Index, h *RowHeaders) {
 }
 
 // judge decides about the rows that are above their group's mark, when all have
-// been given in. Those that are dead without them are free before, so that there
-// is room to move to.
+// been given in: first those that all have that they were sent to. What is dead without
+// the others is free before, so that there is room to move to.
 func (r *Recovery) judge() {
 	if r.judged {
 		return
@@ -301,11 +301,17 @@ func (r *Recovery) judge() {
 		r.retry(GroupID(g))
 		r.l.groups[g].mark = r.mark[g]
 	}
-	r.l.advance()
-	r.l.advance()
-	for g := range r.l.groups {
-		r.room += int(r.l.groups[g].nfree)
+	r.makeRoom()
+	for g := range r.late {
+		r.late[g] = slices.DeleteFunc(r.late[g], func(o lateRow) bool {
+			whole := r.sent(&o.h)&^o.h.have == 0
+			if whole {
+				r.adopt(GroupID(g), o.index, &o.h) // as if it had been answered
+			}
+			return whole
+		})
 	}
+	r.makeRoom()
 	for g := range r.late {
 		void := 0
 		for k := range r.late[g] {
@@ -320,7 +326,17 @@ func (r *Recovery) judge() {
 	r.late = nil
 }
 
-// unsettled decides about a row; false: it was never answered.
+// makeRoom frees the rows that are dead by what was taken in so far, which lasts.
+func (r *Recovery) makeRoom() {
+	r.l.advance()
+	r.l.advance()
+	r.room = 0
+	for g := range r.l.groups {
+		r.room += int(r.l.groups[g].nfree)
+	}
+}
+
+// unsettled decides about a row that some lack; false: it was never answered.
 func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 	l := r.l
 	gr := &l.groups[g]
@@ -340,8 +356,6 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 	switch {
 	case !decodable:
 		r.state.Doubtful++
-	case r.sent(h)&^h.have == 0:
-		// All that it was sent to have it, as if it had been answered.
 	case l.live[l.row(g, i)] > 0:
 		setBit(gr.unsure, uint32(i))
 		gr.nunsure++

@@ -33,11 +33,41 @@ func rowHeaders(i Index, seq Seq, filled uint16, members uint32) [][]byte {
 	return headers
 }
 
+// A member that lacked rows when the view was made is no witness that a settled row is
+// dead: it may be one of those.
+func TestOnlyWholeMembersTellThatARowIsDead(t *testing.T) {
+	for _, whole := range []uint32{0b1111, 0b1001, 0b0110} {
+		l, err := NewLog(LogConfig{Geometry: recoveryGeometry, Groups: 1, Rows: 8, Pages: 12})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for c := range Col(recoveryGeometry.Members()) {
+			l.SetUp(0, c, true)
+		}
+		l.AcceptView(0, l.all())
+		l.groups[0].view.settled, l.groups[0].view.whole = 7, whole
+		h := rowHeaders(3, 7, 0b11, 0b1111)
+		h[0], h[1], h[3] = empty(0), nil, empty(3)
+		r := NewRecovery(l)
+		if err := r.Row(0, 3, h); err != nil {
+			t.Fatal(err)
+		}
+		r.Notes()
+		want := 1
+		if whole&0b1001 != 0 {
+			want = 0
+		}
+		if got := r.Incomplete().Undecodable; got != want {
+			t.Errorf("%04b had every row: %d rows cannot be decoded, and are not dead", whole, got)
+		}
+	}
+}
+
 func empty(c Col) []byte { return make([]byte, HeaderBytes(recoveryGeometry, c)) }
 
 // recoverTwo recovers a log of two rows with the same pages: row 4 of batch 5,
 // which all members have, and row 3 with headers h.
-func recoverTwo(t *testing.T, h [][]byte, settled Seq) (*Log, *Recovery) {
+func recoverTwo(t *testing.T, h [][]byte, settled Seq, whole uint32) (*Log, *Recovery) {
 	t.Helper()
 	l, err := NewLog(LogConfig{Geometry: recoveryGeometry, Groups: 1, Rows: 8, Pages: 12})
 	if err != nil {
@@ -48,7 +78,7 @@ func recoverTwo(t *testing.T, h [][]byte, settled Seq) (*Log, *Recovery) {
 	}
 	l.GuardThin()
 	l.AcceptView(0, l.all())
-	l.groups[0].view.settled = settled
+	l.groups[0].view.settled, l.groups[0].view.whole = settled, whole
 	r := NewRecovery(l)
 	for i, headers := range map[Index][][]byte{3: h, 4: rowHeaders(4, 5, 0b11, 0b1111)} {
 		if err := r.Row(0, i, headers); err != nil {
@@ -153,7 +183,7 @@ func TestRecoveryOfOneRow(t *testing.T) {
 				if test.change != nil {
 					test.change(h)
 				}
-				l, r := recoverTwo(t, h, c.settled)
+				l, r := recoverTwo(t, h, c.settled, test.members)
 				r.Notes()
 				got := outcome{holders: l.Holders(0, 3), state: r.Incomplete()}
 				got.void = r.Finish()

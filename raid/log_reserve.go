@@ -60,13 +60,26 @@ func (l *Log) MaxPages() int { return MaxBatchPages * l.g.K }
 // Only moves may take the last rows: the cleaner needs some to gain more. And until
 // Begin there are only moves.
 func (l *Log) Reserve(n int, move bool, p *Placement) bool {
-	if l.free == 0 || (!move && l.free <= l.reserve) || l.Exhausted() {
+	keep := l.reserve
+	if move {
+		keep = 0
+	}
+	return l.reserveRows(n, move, keep, p)
+}
+
+// ReserveNote is Reserve for a single page, of notes, where Reserve gives nothing
+// although the cleaner is at rest. Rows in which pages are lost are free again when those
+// are trimmed, and only then: so the note may have some of the cleaner's rows.
+func (l *Log) ReserveNote(p *Placement) bool {
+	return l.reserveRows(1, false, l.reserve/2, p)
+}
+
+// reserveRows is Reserve, so that keep rows stay free.
+func (l *Log) reserveRows(n int, move bool, keep uint64, p *Placement) bool {
+	if l.free <= keep || l.Exhausted() {
 		return false
 	}
-	want := uint32(min(MaxBatchPages, (n+l.g.K-1)/l.g.K))
-	if !move {
-		want = uint32(min(uint64(want), l.free-l.reserve))
-	}
+	want := uint32(min(uint64(MaxBatchPages), uint64((n+l.g.K-1)/l.g.K), l.free-keep))
 	best, bestUp, bestFree := -1, 0, uint32(0)
 	for k := range l.groups {
 		i := l.hand + k

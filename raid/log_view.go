@@ -295,12 +295,20 @@ func (l *Log) SetView(g GroupID, headers [viewRows][][]byte, filling uint32) (me
 
 // Enough reports whether group g can be recovered from these members, which could
 // be read: among them is one of any that know of a row that was answered. Those are
-// more than M of whatever view is found, or all of it whose absence is not noted.
-// Members that are being rebuilt may lack it.
+// more than M of whatever view is found, or all of it whose absence is not noted. Since
+// then members may have lost it: at most M may miss anything, when others cannot be read.
+// Members that are being rebuilt may lack what they like.
 func (l *Log) Enough(g GroupID, read uint32) bool {
-	v := &l.groups[g].view
-	rest := v.members &^ (read &^ v.filling)
-	return popcount(read) >= l.g.K && rest != v.members && popcount(rest) <= l.g.M
+	gr := &l.groups[g]
+	v := &gr.view
+	named := read &^ v.filling
+	switch {
+	case popcount(read) < l.g.K || named&v.members == 0 || popcount(v.members&^named) > l.g.M:
+		return false
+	case l.all()&^gr.lost&^read == 0:
+		return true
+	}
+	return popcount(l.all()&^(named&v.whole)) <= l.g.M
 }
 
 // AcceptView has a group whose view is not known believe these members: who they

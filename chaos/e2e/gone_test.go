@@ -14,6 +14,9 @@ type volumeStatus struct {
 	State             string
 	StuckMembers      uint64 `json:"stuck_members"`
 	RebuildingMembers uint64 `json:"rebuilding_members"`
+	UnknownPages      uint64 `json:"unknown_pages"`
+	EmptyGroups       int    `json:"empty_groups"`
+	Groups            int
 	Report            *struct {
 		LostPages uint64   `json:"lost_pages"`
 		Suspect   []string `json:"suspect"`

@@ -23,6 +23,12 @@ type call struct {
 	next *call // in share.free
 }
 
+// changes reports whether the call changes what is stored. What only asks does no
+// harm when it is late.
+func (k *call) changes() bool {
+	return k.op.Kind == client.OpWrite || k.op.Kind == client.OpTrim || k.op.Kind == client.OpZero
+}
+
 // done is Op.Done of every call.
 func done(op *client.Op) {
 	k := op.User.(*call)

@@ -36,11 +36,11 @@ type Config struct {
 	// payload of one write: both hold page buffers. Default 2 minutes,
 	// negative for never.
 	StallTimeout time.Duration
-	// Patience ends a connection of which a request has lain unread for so long,
-	// because those before it took all that the connection may have in flight, or
-	// all page buffers. Its client may have given it up, and sent the request
-	// again elsewhere. At least as long as the device takes for a request that it
-	// cannot carry out. Default 10 s, negative for never.
+	// Patience bounds how long a request that changes something may have lain here
+	// before it is begun, because those before it took all that the connection may
+	// have in flight, or all page buffers. Its client may have given it up, and sent
+	// it again elsewhere: it fails, with EIO. At least as long as the device takes
+	// for a request that it cannot carry out. Default 10 s, negative for never.
 	Patience time.Duration
 
 	// Log gets what happens to connections. Default: nothing is logged.

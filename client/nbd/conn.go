@@ -33,13 +33,13 @@ type conn struct {
 	vec       [][]byte
 	extents   []client.Extent
 
-	dirty    atomic.Bool   // replies were appended since the last Flush
-	kick     atomic.Bool   // complete submitted something that nobody has kicked
-	payload  atomic.Uint64 // odd while the payload of a write is being read
-	standing atomic.Bool   // the reader waits for others, not for the client
-	handled  atomic.Uint64 // bytes of requests that are begun or over, as of the last one
-	over     atomic.Bool   // fail was called: nothing more is carried out
-	failed   sync.Once
+	dirty   atomic.Bool   // replies were appended since the last Flush
+	kick    atomic.Bool   // complete submitted something that nobody has kicked
+	payload atomic.Uint64 // odd while the payload of a write is being read
+	handled atomic.Uint64 // bytes of requests that are begun or over, as of the last one
+	stale   atomic.Uint64 // bytes that came longer ago than Config.Patience: what they ask to change is refused
+	over    atomic.Bool   // fail was called: nothing more is carried out
+	failed  sync.Once
 }
 
 // socketBuffer is the send buffer that a connection asks for, in bytes: a few

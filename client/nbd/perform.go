@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/pojntfx/go-nbd/pkg/protocol"
@@ -11,6 +12,9 @@ import (
 // maxPiece bounds one Op that zeroes or trims, in bytes, as client.MaxOpPages
 // bounds one that carries data. Longer requests are done piece by piece.
 const maxPiece = 32 << 20
+
+// errStale is why a request is not carried out that has lain here for too long.
+var errStale = errors.New("the request has waited for too long behind others: its client may have sent it again elsewhere")
 
 // perform judges one request and gets it going. Its error ends the connection.
 // It runs on the reader.
@@ -69,6 +73,11 @@ func (c *conn) perform(h *protocol.TransmissionRequestHeader) error {
 		k.Released()
 		return errOver
 	}
+	if k.changes() && c.r.Consumed() <= c.stale.Load() {
+		k.bufs = k.op.Kind == client.OpWrite
+		c.answer(k, errIO, errStale)
+		return nil
+	}
 	c.submitted = true
 	c.dev.Submit(&k.op)
 	return nil
@@ -90,9 +99,7 @@ func (c *conn) admit(h *protocol.TransmissionRequestHeader, held int64) *call {
 	k := c.share.take(c, held)
 	for k == nil {
 		c.start() // what we wait for may not have been started, or its reply not sent
-		c.standing.Store(true)
 		<-c.share.wake
-		c.standing.Store(false)
 		k = c.share.take(c, held)
 	}
 	k.cmd, k.flags, k.handle = h.Type, h.CommandFlags, h.Handle
@@ -124,9 +131,7 @@ func (c *conn) receive(k *call) (bool, error) {
 	if !ok {
 		c.start() // what holds the buffers may wait for us
 		var err error
-		c.standing.Store(true)
 		bufs, err = c.dev.Alloc(c.ctx, n, k.op.Bufs[:0])
-		c.standing.Store(false)
 		if err != nil {
 			if serr := c.skip(k.op.Len); serr != nil {
 				k.Released()

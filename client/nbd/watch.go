@@ -15,6 +15,7 @@ type progress struct {
 	payload uint64    // conn.payload
 	since   time.Time // when one of them changed last, or nothing was due
 	arrived []arrival // of requests that have not been handled, oldest first
+	said    bool      // that requests are refused
 }
 
 // arrival is how much had come at a time.
@@ -34,9 +35,9 @@ func (c *Config) watchEvery() time.Duration {
 }
 
 // watch ends connections whose client has stopped in the middle, with replies
-// to take, or with a payload to send: both hold buffers that others need. And
-// those with requests that have waited for too long. An idle connection may stay
-// for ever.
+// to take, or with a payload to send: both hold buffers that others need. Time in
+// which the device has not answered counts against nobody; but requests that wait
+// behind that for too long are not carried out. An idle connection may stay for ever.
 func (s *Server) watch() {
 	tick := time.NewTicker(s.cfg.watchEvery())
 	defer tick.Stop()
@@ -75,9 +76,12 @@ func (s *Server) look(now time.Time, seen map[*link]*progress) {
 			c.fail()
 			continue
 		}
-		if unread := p.waited(now, c); s.cfg.Patience > 0 && unread >= s.cfg.Patience {
-			s.cfg.Log.Warn("nbd: a request has waited unread for too long: its client may have sent it again elsewhere, the connection is closed", "remote", k.nc.RemoteAddr().String(), "for", unread)
-			c.fail()
+		if stale := p.stale(now, c, s.cfg.Patience); s.cfg.Patience > 0 && stale > c.stale.Load() {
+			if !p.said {
+				s.cfg.Log.Warn("nbd: requests have waited unread for too long: those that change something fail, since their client may have sent them again elsewhere", "remote", k.nc.RemoteAddr().String(), "for", s.cfg.Patience)
+			}
+			p.said = true
+			c.stale.Store(stale)
 		}
 	}
 }
@@ -93,20 +97,27 @@ func (p *progress) stalled(now time.Time, c *conn) time.Duration {
 	return now.Sub(p.since)
 }
 
-// waited is for how long the next request has been there, while the reader cannot
-// take it because of others. What the client is slow to send does not count.
-func (p *progress) waited(now time.Time, c *conn) time.Duration {
+// stale is up to which byte what has come lay here for the patience, while requests
+// before it were not over. Zero: none did. A request counts as of its last byte, so that
+// a client may be slow to send.
+func (p *progress) stale(now time.Time, c *conn, patience time.Duration) (bytes uint64) {
 	handled := c.handled.Load()
 	for len(p.arrived) > 0 && p.arrived[0].bytes <= handled {
 		p.arrived = p.arrived[1:]
 	}
-	if bytes, err := c.r.Arrived(); err == nil && (len(p.arrived) == 0 || bytes > p.arrived[len(p.arrived)-1].bytes) && bytes > handled {
-		p.arrived = append(p.arrived, arrival{bytes, now})
+	if len(p.arrived) == 0 {
+		p.said = false
 	}
-	if len(p.arrived) == 0 || !c.standing.Load() {
-		return 0
+	if came, err := c.r.Arrived(); err == nil && (len(p.arrived) == 0 || came > p.arrived[len(p.arrived)-1].bytes) && came > handled {
+		p.arrived = append(p.arrived, arrival{came, now})
 	}
-	return now.Sub(p.arrived[0].at)
+	for _, a := range p.arrived {
+		if now.Sub(a.at) < patience {
+			break
+		}
+		bytes = a.bytes
+	}
+	return bytes
 }
 
 // A client whose machine is gone is noticed after half a minute without requests.
