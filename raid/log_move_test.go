@@ -98,3 +98,20 @@ func TestMovesFindRows(t *testing.T) {
 		t.Errorf("after %d pages there is no row to move any to", n)
 	}
 }
+
+// Nor does a note take the last row, although it may have some of those.
+func TestNotesLeaveRowsToMoves(t *testing.T) {
+	l := begun(t, Geometry{K: 2, M: 1}, 7)
+	var p Placement
+	for n := PageNo(0); l.Reserve(2, false, &p); n += 2 {
+		l.Commit(&p, items(&p, n), p.Members)
+	}
+	if !l.ReserveNote(&p) {
+		t.Error("there is no row for a note")
+	}
+	for l.ReserveNote(&p) {
+	}
+	if !l.Reserve(2, true, &p) {
+		t.Error("there is no row to move any to")
+	}
+}
