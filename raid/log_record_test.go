@@ -170,3 +170,36 @@ func TestHeadersToEraseDegrade(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+// A row that cannot be read any more, and was erased at a member that had it, is dead:
+// it takes nothing of what is read.
+func TestErasedRowIsDead(t *testing.T) {
+	g := Geometry{K: 2, M: 2}
+	for _, erased := range []bool{false, true} {
+		l, err := NewLog(LogConfig{Geometry: g, Pages: 64, Groups: 1, Rows: 64})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUp(0, 0, true)
+		l.SetUp(0, 2, true)
+		l.AcceptView(0, 15)
+		rec := NewRecovery(l)
+		hs := headersOf(g, l.Site(0, viewRows), Header{Filled: 3, Members: 7, Seq: 7, Settled: 5}, 1)
+		other := headersOf(g, l.Site(0, viewRows+1), Header{Filled: 1, Members: 15, Seq: 10, Settled: 9}, 15)
+		for _, c := range []int{1, 3} {
+			hs[c], other[c] = nil, nil
+		}
+		if erased {
+			PutErased(hs[2], len(hs[2]))
+		}
+		for i, h := range [][][]byte{hs, other} {
+			if err := rec.Row(0, Index(viewRows+i), h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rec.Notes()
+		if n := rec.Incomplete().Undecodable; (n == 0) != erased {
+			t.Errorf("erased %v: %d rows are in use and cannot be read", erased, n)
+		}
+	}
+}
