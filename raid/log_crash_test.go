@@ -122,17 +122,18 @@ func (s *sim) reopen(whole bool) (accepted bool) {
 		}
 		s.newLog()
 		s.recover()
-		if !s.settleLog() {
+		if s.unsettled = !s.settleLog(); s.unsettled {
 			s.log.BeginAnyway()
 		}
 		return true
 	}
 }
 
-// accept takes page p as it is found: a loss was accepted.
+// accept takes page p as it is found: a loss was accepted. When not even that could
+// be settled the next client may find something else.
 func (s *sim) accept(p PageNo) {
 	got, ok := s.read(p)
-	s.pages[p] = simPage{want: value{found: bytes.Clone(got)}, eio: !ok, any: !ok}
+	s.pages[p] = simPage{want: value{found: bytes.Clone(got)}, eio: !ok, any: !ok || s.unsettled}
 }
 
 // forget1 has a member's memory turn to zeros under its server, sometimes, if the
@@ -227,7 +228,7 @@ func (s *sim) recoverable(members [][]*simMember, there func(*simMember) bool) b
 	defer func() { s.members = was }()
 	for g := range GroupID(s.cfg.Groups) {
 		believed := s.believed(g, there)
-		if popcount(believed) < s.cfg.Geometry.K {
+		if popcount(believed) < s.cfg.Geometry.K || s.mayHide(g, believed, there) {
 			return false
 		}
 		for i := Index(viewRows); i < Index(s.cfg.Rows); i++ {
@@ -241,6 +242,21 @@ func (s *sim) recoverable(members [][]*simMember, there func(*simMember) bool) b
 		}
 	}
 	return true
+}
+
+// mayHide reports whether more than M members may miss rows, as far as the next client
+// can tell, so that those who cannot be read may hide one.
+func (s *sim) mayHide(g GroupID, believed uint32, there func(*simMember) bool) bool {
+	whole, away := s.log.groups[g].view.whole, false
+	for _, v := range s.views {
+		if v.Group == g {
+			whole &= v.Whole
+		}
+	}
+	for _, m := range s.members[g] {
+		away = away || !m.lost && !there(m)
+	}
+	return away && popcount(s.log.all()&^(believed&whole)) > s.cfg.Geometry.M
 }
 
 // harmless reports whether a recovery from these members does not refuse to open

@@ -27,15 +27,16 @@ type sim struct {
 	pages   []simPage
 	version uint64
 
-	ops      []*simOp
-	erasures []*simErasure
-	views    []*simView
-	ghosts   []*simOp // of earlier lives, or over: may still land on members that were down ever since
-	reads    []simRead
-	advances int // read epochs ended
-	lives    int
-	state    Incomplete // of the last recovery
-	trust    map[int]Seq
+	ops       []*simOp
+	erasures  []*simErasure
+	views     []*simView
+	ghosts    []*simOp // of earlier lives, or over: may still land on members that were down ever since
+	reads     []simRead
+	advances  int // read epochs ended
+	lives     int
+	state     Incomplete // of the last recovery
+	unsettled bool       // the log began although its recovery could not be settled
+	trust     map[int]Seq
 }
 
 // simMember is the memory that one server lends.
