@@ -19,7 +19,7 @@ func (v *Volume) peerUp(p *peer, c transport.Conn) {
 	p.mu.Unlock()
 	a := v.lock()
 	was := p.state
-	p.state, p.since, p.answers, p.despaired = peerUp, nanotime(), true, 0
+	p.state, p.since, p.answers = peerUp, nanotime(), true
 	v.setUpLocked(p, true)
 	for _, m := range p.members {
 		if m.conn != c {

@@ -53,7 +53,6 @@ type peer struct {
 	state     peerState
 	since     int64 // when state changed, nanoseconds
 	tried     int64 // when the last attempt to connect that failed began
-	despaired int64 // when a request had waited for it in vain, since it was up last, by Volume.clock; 0: none did
 	parted    bool  // no member is there any more: the session was ended
 	probation probation
 	answers   bool // it was heard lately, where the lease is over

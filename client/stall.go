@@ -8,10 +8,9 @@ import (
 
 // What cannot go on because too few members are up is parked, and goes on when
 // that changes. Config.Patience bounds it: the time counts from when the page was
-// first looked for, or sent, whatever it was spent on. A page that is looked for when
-// others have waited in vain for the same servers waits for one more attempt only.
-// Nothing fails before every server that is away was tried once more, or while a last
-// attempt is under way in a session that was just made.
+// first looked for, or sent, whatever it was spent on. Nothing fails before every
+// server that is away was tried once more, or while a last attempt is under way in
+// a session that was just made.
 
 // clock is what patience is measured with: time in which this process did not
 // run does not count.
@@ -65,47 +64,18 @@ func (v *Volume) parkLocked(u *unit, a *after) {
 // others of its row are lost. Only the layout says so, or another incarnation that answers
 // where a member was: an address that refuses connections is no proof.
 func (v *Volume) goneLocked(u *unit) bool {
-	return v.outOfReachLocked(u, func(p *peer) bool { return p.state == peerGone })
-}
-
-// despairedLocked reports whether u's page needs members that somebody has waited for in
-// vain, for the whole patience, before u was looked for, and that were not seen since.
-// Who reads page after page would wait for them again and again.
-func (v *Volume) despairedLocked(u *unit) bool {
-	return v.outOfReachLocked(u, func(p *peer) bool {
-		return p.state == peerGone || p.state != peerUp && p.despaired != 0 && p.despaired <= u.since
-	})
-}
-
-// despairLocked notes whom u has waited for in vain.
-func (v *Volume) despairLocked(u *unit) {
-	for c := range raid.Col(v.geo.Members()) {
+	gone := func(c raid.Col) bool {
 		p := v.member(u.grp, c).peer
-		if p != nil && p.state != peerUp && p.despaired == 0 && v.holdersLocked(u)&(1<<c) != 0 {
-			p.despaired = v.clock()
-		}
+		return p == nil || p.state == peerGone
 	}
-}
-
-// holdersLocked is the mask of members that have u's row, up or not.
-func (v *Volume) holdersLocked(u *unit) uint32 {
 	if v.inplace != nil {
-		return 1
+		return gone(0)
 	}
-	return v.mu.log.Holders(u.grp, u.idx)
-}
-
-// outOfReachLocked reports whether u's page cannot be had when members on servers that are
-// out do not count.
-func (v *Volume) outOfReachLocked(u *unit, out func(*peer) bool) bool {
-	have := v.holdersLocked(u) &^ u.avoid
+	have := v.mu.log.Holders(u.grp, u.idx) &^ u.avoid
 	for c := range raid.Col(v.geo.Members()) {
-		if p := v.member(u.grp, c).peer; have&(1<<c) != 0 && (p == nil || out(p)) {
+		if have&(1<<c) != 0 && gone(c) {
 			have &^= 1 << c
 		}
-	}
-	if v.inplace != nil {
-		return have == 0
 	}
 	if have&(1<<v.mu.log.Place(u.slot).Col) != 0 {
 		return false // its own member may come back, and needs nobody
@@ -133,7 +103,10 @@ func (v *Volume) hopelessLocked(u *unit) bool {
 	if u.last {
 		return true
 	}
-	holders := v.holdersLocked(u)
+	holders := uint32(1)
+	if v.inplace == nil {
+		holders = v.mu.log.Holders(u.grp, u.idx)
+	}
 	for c := range raid.Col(v.geo.Members()) {
 		if holders&(1<<c) == 0 {
 			continue
@@ -184,12 +157,8 @@ func (v *Volume) expireStalledLocked(a *after) {
 		case v.inplace == nil && !v.stillThereLocked(u) || v.readableLocked(u):
 			v.unparkLocked(&r, u)
 		case v.overdueLocked(u.since) && v.hopelessLocked(u):
-			v.despairLocked(u)
 			v.mu.count.lost++
 			v.failUnitLocked(u, fmt.Errorf("page %d: its members did not come back within %v: %w", u.page, v.cfg.Patience, ErrLost), a)
-		case v.despairedLocked(u) && v.hopelessLocked(u):
-			v.mu.count.lost++
-			v.failUnitLocked(u, fmt.Errorf("page %d: its members have been away for longer than %v: %w", u.page, v.cfg.Patience, ErrLost), a)
 		default:
 			v.parkLocked(u, a)
 		}

@@ -50,69 +50,6 @@ func TestRefusedIsNotGone(t *testing.T) {
 	}
 }
 
-// Who reads page after page that too few members have does not wait the whole patience
-// for each: once is enough, until a server is seen again.
-func TestPatienceIsSpentOnce(t *testing.T) {
-	for _, how := range []string{"silent", "refused"} {
-		for _, kind := range []raid.LayoutKind{raid.LayoutLog, raid.LayoutLinear} {
-			t.Run(how+"/"+kind.String(), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					f := newFakeNet(6)
-					g := raid.Geometry{K: 4, M: 2}
-					if kind == raid.LayoutLinear {
-						g = raid.Geometry{K: 1}
-					}
-					const patience, dial, pages = 10 * time.Second, 2 * time.Second, 192
-					v := openTest(t, f, f.layout(kind, g, pages, 6, 100), func(c *Config) { c.Patience, c.DialTimeout = patience, dial })
-					want := randomBytes(rand.New(rand.NewPCG(1, 4)), pages*raid.PageSize)
-					if _, err := v.WriteAt(want, 0); err != nil {
-						t.Fatal(err)
-					}
-					away := func(is bool) {
-						for _, id := range []string{"s0", "s1", "s2", "s3", "s4", "s5"} {
-							switch {
-							case how == "refused":
-								f.down(id, is)
-							case is:
-								f.freeze(id)
-							default:
-								f.thaw(id)
-							}
-						}
-					}
-					read := func(p int) time.Duration {
-						t.Helper()
-						start := time.Now()
-						if _, err := v.ReadAt(make([]byte, raid.PageSize), int64(p)*raid.PageSize); !errors.Is(err, ErrLost) {
-							t.Errorf("page %d: %v", p, err)
-						}
-						return time.Since(start)
-					}
-					for round := range 2 {
-						away(true)
-						if took := read(0); took < patience {
-							t.Errorf("round %d: the first one waited for %v only", round, took)
-						}
-						once := dial + 2*redialMost + time.Second/2
-						if how == "refused" {
-							once = 4 * redialRefused
-						}
-						for p := range 3 {
-							if took := read(p); took > once {
-								t.Errorf("round %d: another one waited for %v", round, took)
-							}
-						}
-						away(false)
-						time.Sleep(5 * time.Second)
-						compareAll(t, v, want)
-					}
-					closeTest(t, v)
-				})
-			})
-		}
-	}
-}
-
 // Requests without a chance end when the patience is over, counted from when they
 // came: not from when the last server has been found silent, one after another.
 func TestPatienceCountsFromTheRequest(t *testing.T) {

@@ -102,7 +102,9 @@ type RowHeaders struct {
 	ok      uint32 // of them, those with a sound header that is not empty
 	broken  uint32 // those whose header is damaged, or of another place
 	erased  uint32 // those whose slot was erased, or is being written
-	have    uint32 // those whose header is of the newest Seq
+	have    uint32 // those whose header is of the newest Seq, and others that have that row
+	lent    uint32 // of these, those that are not believed by themselves
+	outside uint32 // members whose header was read that do not belong to the view, and are not being rebuilt
 	stale   uint32 // those that have an older one, which names fewer than all members
 	foreign bool   // a header is of another version of dmps
 
@@ -112,24 +114,36 @@ type RowHeaders struct {
 
 // Parse takes the headers of the row at site: headers[c] is that of member c, or
 // nil when the member cannot be read. Members that do not belong to the group's view
-// are believed what they say of batches up to trust, and never what they do not say.
-// Nor are those in filling, which are being rebuilt. It is the part of a recovery that
+// are believed what they say of batches up to trust, and never what they do not say. What
+// they have of later batches is of use when those who are believed have the same row.
+// Nor are those in filling believed what they do not say, which are being rebuilt. It is the part of a recovery that
 // needs no Log, and so can run side by side.
 func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, filling uint32, trust Seq) {
 	*h = RowHeaders{}
 	var (
-		all  [MaxData + MaxParity]Header
-		thin uint32
+		all    [MaxData + MaxParity]Header
+		thin   uint32
+		others uint32
 	)
 	for c, b := range headers {
 		if b == nil {
 			continue
 		}
 		p, err := ParseHeader(b)
-		switch in := view&(1<<c) != 0; {
+		in := view&(1<<c) != 0
+		if !in && filling&(1<<c) == 0 && err == nil {
+			h.outside |= 1 << c
+		}
+		switch {
 		case in && filling&(1<<c) == 0:
 			h.avail |= 1 << c
-		case err != nil || !p.Holds() || !in && p.Seq > trust:
+		case err != nil || !p.Holds():
+			continue
+		case !in && p.Seq > trust:
+			if p.Kind != KindFill {
+				others |= 1 << c
+				all[c] = p
+			}
 			continue
 		}
 		switch {
@@ -158,6 +172,9 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, fillin
 	}
 	for c := range headers {
 		switch {
+		case others&(1<<c) != 0 && h.ok != 0 && all[c].SameRow(&h.newest):
+			h.have |= 1 << c
+			h.lent |= 1 << c
 		case h.ok&(1<<c) == 0 || all[c].Seq != h.newest.Seq:
 		case all[c].SameRow(&h.newest):
 			h.have |= 1 << c
@@ -304,7 +321,7 @@ func (r *Recovery) judge() {
 	r.makeRoom()
 	for g := range r.late {
 		r.late[g] = slices.DeleteFunc(r.late[g], func(o lateRow) bool {
-			whole := r.sent(&o.h)&^o.h.have == 0
+			whole := r.sent(&o.h)&^(o.h.have&^o.h.lent) == 0
 			if whole {
 				r.adopt(GroupID(g), o.index, &o.h) // as if it had been answered
 			}
@@ -341,9 +358,9 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 	l := r.l
 	gr := &l.groups[g]
 	decodable := l.CanDecode(h.have, h.newest.Filled)
-	// Who is in the view has a record of it, unless it has forgotten that, and then
-	// it may have forgotten the row too.
-	lacks := h.avail & r.sent(h) &^ h.broken &^ h.have &^ gr.view.blank
+	// Who is out of the view had to have it too, if it was sent to it. Who holds no record
+	// of a view has forgotten that, and then it may have forgotten the row too.
+	lacks := (h.avail | h.outside) & r.sent(h) &^ h.broken &^ h.have &^ gr.view.blank
 	// With no row to move it to it is dropped only when it cannot have been answered,
 	// whatever M members hide.
 	hopeless := r.room <= int(l.unsure) && popcount(r.sent(h)&^h.have) > l.g.M

@@ -225,12 +225,8 @@ func TestReadsEndWhileServersAreDead(t *testing.T) {
 		}
 	}
 	t.Logf("%d reads of 1 MiB took %v", reads, time.Since(begin).Round(time.Millisecond))
-	if took := time.Since(begin); took > 3*patience {
+	if took := time.Since(begin); took > 5*patience {
 		t.Errorf("%d reads took %v", reads, took)
-	}
-	begin = time.Now()
-	if _, err := conn.ReadAt(make([]byte, mib), 0); !isEIO(err) || time.Since(begin) > patience/2 {
-		t.Errorf("one more after %v: %v", time.Since(begin), err)
 	}
 	for i := range losses + 1 {
 		_, err := c.Restart(&c.Servers[i])
