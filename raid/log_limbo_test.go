@@ -118,3 +118,31 @@ func TestHeadersOfDeadRowsGo(t *testing.T) {
 		l.Advance()
 	}
 }
+
+// Before a log begins no row is free that something replaces which may not last.
+func TestNothingIsFreeBeforeBegin(t *testing.T) {
+	g := Geometry{K: 2, M: 1}
+	l, err := NewLog(LogConfig{Geometry: g, Pages: 64, Groups: 1, Rows: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c := range Col(3) {
+		l.SetUp(0, c, true)
+	}
+	l.AcceptView(0, 7)
+	rec := NewRecovery(l)
+	for i, have := range []uint32{7, 1} { // of the newer version one of two is left
+		h := Header{Filled: 1, Members: 7, Seq: Seq(4 + 2*i), Settled: 4}
+		if err := rec.Row(0, Index(viewRows+i), headersOf(g, l.Site(0, Index(viewRows+i)), h, have)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rec.Notes()
+	rec.Finish()
+	before := l.Stats()
+	l.Advance()
+	l.Advance()
+	if now := l.Stats(); before.Limbo != 1 || now != before {
+		t.Errorf("%+v, then %+v", before, now)
+	}
+}

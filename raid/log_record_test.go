@@ -203,3 +203,43 @@ func TestErasedRowIsDead(t *testing.T) {
 		}
 	}
 }
+
+// What a member out of the view has helps to read a row, and does not tell that it
+// was answered; what it lacks tells that it was not.
+func TestOutsidersOfTheView(t *testing.T) {
+	g := Geometry{K: 2, M: 2}
+	for name, c := range map[string]struct {
+		have, read          uint32
+		void, doubt, unsure int
+	}{
+		"all have it":                          {have: 15, read: 15, unsure: 1},
+		"the outsider helps to read it":        {have: 0b1001, read: 0b1001, unsure: 1},
+		"the outsider lacks it, one has it":    {have: 0b0001, read: 0b1001, void: 1},
+		"one has it, and no others were read":  {have: 0b0001, read: 0b0001, doubt: 1},
+		"the outsider lacks it, two others do": {have: 0b0110, read: 0b1110, unsure: 1},
+	} {
+		l, err := NewLog(LogConfig{Geometry: g, Pages: 64, Groups: 1, Rows: 64})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for m := range Col(4) {
+			l.SetUp(0, m, c.read&(1<<m) != 0)
+		}
+		l.AcceptView(0, 7)
+		rec := NewRecovery(l)
+		hs := headersOf(g, l.Site(0, viewRows), Header{Filled: 3, Members: 15, Seq: 9, Settled: 5}, c.have)
+		for m := range hs {
+			if c.read&(1<<m) == 0 {
+				hs[m] = nil
+			}
+		}
+		if err := rec.Row(0, viewRows, hs); err != nil {
+			t.Fatal(err)
+		}
+		rec.Notes()
+		state := rec.Incomplete()
+		if void := rec.Finish(); void != c.void || state.Doubtful != c.doubt || int(l.unsure) != c.unsure {
+			t.Errorf("%s: %d rows were never answered, %d are in doubt, %d unsure", name, void, state.Doubtful, l.unsure)
+		}
+	}
+}
