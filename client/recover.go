@@ -243,6 +243,9 @@ func (v *Volume) tooFewLocked(g raid.GroupID, up int) error {
 	}
 	away -= up
 	err := fmt.Errorf("group %d: the headers of %d of %d members could be read, %d are needed", g, up, v.geo.Members(), v.geo.K)
+	if up >= v.geo.K {
+		err = fmt.Errorf("group %d: %d of %d members could be read, but they may lack rows that only others have", g, up, v.geo.Members())
+	}
 	switch {
 	case away > 0:
 		return fmt.Errorf("%w: bring back the %d that are away, or have what is left served with attach --accept-data-loss", err, away)
