@@ -31,6 +31,7 @@ type fakeServer struct {
 	conns  map[*fakeConn]bool
 
 	released map[uint64]bool
+	fills    error // what those of its chunks end with; nil: it refuses them
 }
 
 type fakeChunk struct {
@@ -229,6 +230,11 @@ func (c *fakeConn) OpenChunk(ctx context.Context, chunk uint64, spec transport.C
 }
 
 func (c *fakeConn) Rebuild(context.Context, *transport.RebuildSpec) (transport.RebuildResult, error) {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	if err := c.s.fills; err != nil {
+		return transport.RebuildResult{}, err
+	}
 	return transport.RebuildResult{}, transport.ErrRefused
 }
 

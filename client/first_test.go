@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,12 +15,12 @@ import (
 type opener struct {
 	*fakeMeta
 	errs  []error // of the first calls
-	calls int
+	calls atomic.Int32
 }
 
 func (o *opener) Renew(ctx context.Context, v raid.VolumeID, e raid.Epoch, r Report) (uint64, error) {
-	if o.calls++; o.calls <= len(o.errs) {
-		return 0, o.errs[o.calls-1]
+	if n := int(o.calls.Add(1)); n <= len(o.errs) {
+		return 0, o.errs[n-1]
 	}
 	return o.fakeMeta.Renew(ctx, v, e, r)
 }
@@ -33,8 +34,8 @@ func TestFirstClientIsKnownBeforeItServes(t *testing.T) {
 		lease := Lease{TTL: time.Hour, Renew: time.Hour}
 		o := &opener{fakeMeta: newFakeMeta(l), errs: []error{ErrNoQuorum, errors.New("cut")}}
 		v := openTest(t, f, l, func(c *Config) { c.Meta, c.Lease = o, lease })
-		if o.calls != 3 {
-			t.Errorf("served after %d renewals, of which the first two failed", o.calls)
+		if n := o.calls.Load(); n < 3 { // one more may have a report of what changed since
+			t.Errorf("served after %d renewals, of which the first two failed", n)
 		}
 		closeTest(t, v)
 

@@ -49,13 +49,38 @@ func (v *Volume) hedgeAfterLocked() int64 {
 	return min(max(d, int64(hedgeLeast)), int64(hedgeMost))
 }
 
-// hedge tries a second way for the units of late runs.
+// needsHedgeLocked reports whether a unit of q has no second way yet.
+func (v *Volume) needsHedgeLocked(q *run) bool {
+	for _, u := range q.units[:q.n] {
+		if u != nil && !u.delivered && !u.hedged && v.stillThereLocked(u) {
+			return true
+		}
+	}
+	return false
+}
+
+// lateLocked appends to dst, as far as there is room, the oldest runs with p that
+// are late and have no second way yet. Those that have one may stay in flight for
+// as long as p does not answer, however many they are.
+func (v *Volume) lateLocked(p *peer, dst []*run, now, after int64) []*run {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for x := p.mu.oldest; x != nil && now-x.start > after && len(dst) < cap(dst); x = x.next {
+		if x.run != nil && v.needsHedgeLocked(x.run) {
+			dst = append(dst, x.run)
+		}
+	}
+	return dst
+}
+
+// hedge tries a second way for the units of late runs. The watch has seen some, in
+// late, whose room is used.
 func (v *Volume) hedge(p *peer, late []*run, now, after int64) {
 	a := v.lock()
 	r := router{v: v, a: a}
-	for _, q := range late {
+	for _, q := range v.lateLocked(p, late[:0], now, after) {
 		x := q.x
-		// The list was read without the lock: the run may be over, or another.
+		// The run may be over by now.
 		if x == nil || x.peer != p || now-x.start <= after {
 			continue
 		}

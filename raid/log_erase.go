@@ -89,6 +89,9 @@ func (l *Log) voidsWait(g *logGroup) bool {
 // cleans reports whether to erase what is doomed in g lets a member into its view, which
 // may be what that view waits for: they are too few without.
 func (l *Log) cleans(g *logGroup) bool {
+	if l.g.K <= l.g.M && !l.guarded {
+		return false // nobody would keep one that misses rows from being all of the view
+	}
 	for m := g.up &^ g.lost &^ g.view.members &^ g.doubt; m != 0; m &= m - 1 {
 		for w, stale := range g.stale[bits.TrailingZeros32(m)] {
 			if stale&g.doomed[w] != 0 {

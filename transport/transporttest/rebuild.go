@@ -23,6 +23,7 @@ func RunRebuild(t *testing.T, f GroupFactory) {
 		{"WrongTag", testRebuildWrongTag},
 		{"Mismatch", testRebuildMismatch},
 		{"Damaged", testRebuildDamaged},
+		{"Contradiction", testRebuildContradiction},
 		{"Erased", testRebuildErased},
 		{"Refused", testRebuildRefused},
 		{"Fenced", testRebuildFenced},
