@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -128,10 +129,9 @@ func (s *since) write(t *testing.T, clean bool) {
 		}
 		s.since[p] = true
 	}
-	for p, version := range s.version {
-		_, err := s.v.ReadAt(b, int64(p)*raid.PageSize)
-		if s.read[p] = err == nil; s.read[p] && stamped(b, p, version) != nil {
-			t.Errorf("before the client ends: %v", stamped(b, p, version))
+	for p, r := range s.readAll() {
+		if s.read[p] = r.err == nil; s.read[p] && stamped(r.b, p, s.version[p]) != nil {
+			t.Errorf("before the client ends: %v", stamped(r.b, p, s.version[p]))
 		}
 	}
 	if clean {
@@ -141,6 +141,26 @@ func (s *since) write(t *testing.T, clean bool) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_ = s.v.Close(ctx) // it dies
+}
+
+// pageRead is what a page reads as.
+type pageRead struct {
+	b   []byte
+	err error
+}
+
+// readAll reads every page, all at once: each one that is gone waits for the patience.
+func (s *since) readAll() (pages [sincePages]pageRead) {
+	var wg sync.WaitGroup
+	for p := range pages {
+		wg.Go(func() {
+			r := &pages[p]
+			r.b = make([]byte, raid.PageSize)
+			_, r.err = s.v.ReadAt(r.b, int64(p)*raid.PageSize)
+		})
+	}
+	wg.Wait()
+	return pages
 }
 
 // again starts another client while some servers are away, and reads everything.
@@ -161,10 +181,9 @@ func (s *since) again(t *testing.T, away int) {
 		s.v = openTest(t, s.f, l, func(c *Config) { *c = cfg })
 	}
 	defer closeTest(t, s.v)
-	b := make([]byte, raid.PageSize)
 	wrong, lost := 0, 0
-	for p, version := range s.version {
-		_, err := s.v.ReadAt(b, int64(p)*raid.PageSize)
+	for p, r := range s.readAll() {
+		b, err, version := r.b, r.err, s.version[p]
 		switch {
 		case err != nil && !errors.Is(err, ErrLost):
 			t.Fatalf("page %d: %v", p, err)
