@@ -528,7 +528,22 @@ func (p *faultPlan) reopen(v *Volume, owners []*owner) *Volume {
 // their memory.
 func (p *faultPlan) healthy(v *Volume) bool {
 	r := v.Report()
-	return len(r.Suspect) == 0 && r.State != StateFailed && r.RedundancyLeft >= p.g.M-p.lost && (p.lost > 0 || r.State == StateHealthy)
+	return len(r.Suspect) == 0 && r.State != StateFailed && r.RedundancyLeft >= p.g.M-p.lost && (p.lost > 0 || r.State == StateHealthy) && p.inView(v)
+}
+
+// inView reports whether all members that are there are known to have every row: a
+// client that reaches no others goes by that.
+func (p *faultPlan) inView(v *Volume) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for g := range v.layout.Groups {
+		for c := range raid.Col(v.geo.Members()) {
+			if m := v.member(raid.GroupID(g), c); m.peer != nil && m.peer.state == peerUp && !v.mu.log.InView(raid.GroupID(g), c) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (p *faultPlan) heal(v *Volume) {
