@@ -105,6 +105,8 @@ type RowHeaders struct {
 	have    uint32 // those whose header is of the newest Seq, and others that have that row
 	lent    uint32 // of these, those that are not believed by themselves
 	outside uint32 // members whose header was read that do not belong to the view, and are not being rebuilt
+	apart   Header // the newest of a row that only members have which are not believed it; Seq 0: none
+	apartOf uint32 // who they are
 	stale   uint32 // those that have an older one, which names fewer than all members
 	foreign bool   // a header is of another version of dmps
 
@@ -183,9 +185,24 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, fillin
 		}
 	}
 	h.stale = h.ok &^ h.have & thin
+	h.setApart(others, site, &all)
 	for c := range g.K {
 		if h.newest.Filled&(1<<c) != 0 {
 			h.column(g, c, headers)
+		}
+	}
+}
+
+// setApart finds the row that only members have which are not believed it, among others.
+func (h *RowHeaders) setApart(others uint32, site Site, all *[MaxData + MaxParity]Header) {
+	for m := others &^ h.lent; m != 0; m &= m - 1 {
+		if p := &all[bits.TrailingZeros32(m)]; p.Site == site && p.Seq > max(h.newest.Seq, h.apart.Seq) {
+			h.apart = *p
+		}
+	}
+	for m := others; h.apart.Seq != 0 && m != 0; m &= m - 1 {
+		if c := bits.TrailingZeros32(m); all[c].SameRow(&h.apart) {
+			h.apartOf |= 1 << c
 		}
 	}
 }
@@ -226,6 +243,9 @@ func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders) {
 		r.state.Foreign++
 	}
 	r.mark[g] = max(r.mark[g], h.settled, r.l.groups[g].view.settled)
+	if h.apart.Seq != 0 && !r.neverAnswered(&r.l.groups[g], h) {
+		r.state.Doubtful++
+	}
 	if h.ok == 0 {
 		r.nothing(g, i, h)
 		return
@@ -239,6 +259,18 @@ func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders) {
 	if n := len(r.late[g]); n >= lateRows && n&(n-1) == 0 {
 		r.retry(g)
 	}
+}
+
+// neverAnswered reports whether the row that only members have which are not believed
+// it was given up, or is dead: a member that it was sent to does not have it, or one that
+// had every row in use. Who had it besides may be gone, or be another chunk by now.
+func (r *Recovery) neverAnswered(gr *logGroup, h *RowHeaders) bool {
+	sent := h.apart.Members &^ r.l.unfilledIn(h.apart.Filled)
+	lacks := (h.avail | h.outside) &^ h.broken &^ h.apartOf &^ gr.view.blank
+	if lacks&sent != 0 {
+		return true
+	}
+	return h.apart.Seq <= gr.view.settled && lacks&h.avail&gr.view.whole&^r.l.unfilledIn(h.apart.Filled) != 0
 }
 
 // nothing takes a row of which no sound header is left. What was damaged may have
@@ -321,7 +353,8 @@ func (r *Recovery) judge() {
 	r.makeRoom()
 	for g := range r.late {
 		r.late[g] = slices.DeleteFunc(r.late[g], func(o lateRow) bool {
-			whole := r.sent(&o.h)&^(o.h.have&^o.h.lent) == 0
+			have := o.h.have &^ o.h.lent
+			whole := r.sent(&o.h)&^have == 0 && r.l.durable(&r.l.groups[g], have&r.l.groups[g].view.members)
 			if whole {
 				r.adopt(GroupID(g), o.index, &o.h) // as if it had been answered
 			}

@@ -46,3 +46,30 @@ func TestSmallForgetfulMemberGetsTheViewLast(t *testing.T) {
 func TestSmallCompareKeepsWhatUnsettledRowsReplace(t *testing.T) {
 	smallRegression(t, Geometry{1, 1}, "write 0; begin 0; crash 0; open 1/1; back 1/0; crash 0; open 2; tidy 0")
 }
+
+// A row of one page lies at more than M members, of which some leave the view while it is
+// above what is settled. When those who stayed are gone, what the others hold may have
+// been answered: that has to be seen.
+func TestSmallRowsThatOnlyOutsidersHold(t *testing.T) {
+	for _, c := range []struct {
+		g        Geometry
+		schedule string
+	}{
+		{Geometry{2, 1}, "begin 1; begin 0; finish 1; cut 0/0; finish 0; view 0; done 0; back 0; lose 2; crash 0; open 3"},
+		{Geometry{2, 1}, "begin 1; begin 0; finish 1; cut 0/0; finish 0; view 0; done 0; back 0; zero 2; crash 0; open 7"},
+		{Geometry{2, 2}, "begin 1; begin 0; finish 1; cut 0/0; finish 0; view 0; done 0; back 0; lose 2; lose 3; crash 0; open 3"},
+		{Geometry{2, 1}, "write 1; write 0; turn 2; crash 0; open 7; tidy 0; restore 0; lose 2; crash 0; open 3"},
+		{Geometry{2, 1}, "write 0; crash 0; open 7; cut 0; settle 0; back 0; lose 2; crash 0; open 3"},
+		{Geometry{2, 1}, "begin 1; begin 0; cut 0/0/1; finish 0; view 0; done 0; finish 0; back 0; lose 2; crash 0; open 3"},
+	} {
+		if w := smallRegression(t, c.g, c.schedule); !w.refused {
+			t.Errorf("%v: %s: it opens without a row that was answered", c.g, c.schedule)
+		}
+	}
+}
+
+// A row that was sent to one member while the other was noted is at all that it was sent
+// to. What it replaces, which was answered, stays until the log begins all the same.
+func TestSmallThinRowFreesNothing(t *testing.T) {
+	smallRegression(t, Geometry{1, 1}, "write 0; cut 1; note 0; begin 0; back 1; restore 1/0; begin 1; crash 0; open 3/1/1/0; beginsettle 0; finish 0; crash 0; open 2; settle 0")
+}

@@ -243,7 +243,12 @@ func (g *logGroup) attested() uint32 {
 
 // wholeOf is the mask of members that are up and have every row in use.
 func (l *Log) wholeOf(g *logGroup) uint32 {
-	whole := g.up &^ g.lost &^ g.damaged
+	whole := g.up &^ g.lost &^ g.damaged &^ g.doubt
+	for _, p := range g.pending {
+		if p.vouched && p.nmissed != 0 {
+			whole &^= 1 << p.col // it may be the member already
+		}
+	}
 	for m := whole; m != 0; m &= m - 1 {
 		if c := bits.TrailingZeros32(m); g.nmissed[c] != 0 {
 			whole &^= 1 << c
