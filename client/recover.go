@@ -93,7 +93,9 @@ func (v *Volume) recover(ctx context.Context) error {
 	void := rec.Finish()
 	st := v.mu.log.Stats()
 	_, unsure, _ := v.mu.log.Unsettled()
-	v.damagedLocked(rec)
+	if !v.mu.tooFew && !state.Loss() { // else the map may count on what is dead, and was never refilled
+		v.damagedLocked(rec)
+	}
 	if state.Loss() {
 		v.mu.unknown = max(v.mu.unknown, uint64(state.Unnamed+(state.Doubtful+state.Overrun)*v.geo.K))
 	}

@@ -169,7 +169,7 @@ func (v *Volume) settleRecovery(ctx context.Context) error {
 			if ask {
 				return fmt.Errorf("the metadata service has to note which members miss rows, and has not: it must be reachable to attach a volume of which members are away")
 			}
-			return fmt.Errorf("%d rows that were never answered cannot be erased, %d cannot be moved, and %d groups cannot be taken over: fewer than %d of their members are up for that: start the missing memory servers, or wait for the network", l.void, l.unsure, l.views, max(v.geo.K, v.geo.M+1))
+			return fmt.Errorf("%d rows that were never answered cannot be erased, %d cannot be moved, and %d groups cannot be taken over: fewer than %d of their members are up for that: bring back the memory servers that are away, or wait for the network; one that is restarted is empty", l.void, l.unsure, l.views, max(v.geo.K, v.geo.M+1))
 		}
 		if l.unsure > 0 && time.Since(since) > v.cfg.Patience/2 { // no room
 			a := v.lock()

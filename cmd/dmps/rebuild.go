@@ -244,7 +244,7 @@ func rebuildTrouble(answer metaclient.RebuildAnswer, v *volumeStatus) []string {
 func stuckAdvice(reason string) string {
 	switch {
 	case strings.Contains(reason, "waits for the servers"):
-		return "Start those servers again, or mend the network to them; 'dmps server list' shows which are away."
+		return "'dmps server list' shows which are away. If their processes live (frozen, or cut off), wake or reconnect them: a server that is restarted is empty."
 	case strings.Contains(reason, "may hold the last copies"):
 		return "'dmps server list' shows which servers are away, and since when."
 	case strings.Contains(reason, "what it held is gone"):

@@ -273,7 +273,7 @@ func TestRebuildSummary(t *testing.T) {
 		{"too few", metaclient.RebuildAnswer{Stuck: 2, StuckReason: "group 1: 3 of the 4 members that are needed to rebuild are there: it waits for the servers that are down"}, away, exitcode.Lost, []string{
 			"v: data is out of reach, or cannot be written, until servers come back",
 			"v: 2 members cannot be replaced: group 1: 3 of the 4 members that are needed to rebuild are there: it waits for the servers that are down",
-			"Start those servers again, or mend the network to them; 'dmps server list' shows which are away.",
+			"'dmps server list' shows which are away. If their processes live (frozen, or cut off), wake or reconnect them: a server that is restarted is empty.",
 		}},
 		{"not heard of by meta", metaclient.RebuildAnswer{}, unheard, exitcode.Degraded, []string{
 			"v: the client has no answer from s1, but the metadata service heard of it moments ago: try again in some seconds, or use --watch",
