@@ -84,11 +84,17 @@ degraded: build ## all choices of who is out while single pages are written, and
 	DMPS_BIN=$(CURDIR)/$(BIN) DMPS_E2E_CHOICES=all $(GO) test -v -count=1 -timeout 60m -run '^(TestDegradedSinglePages|TestTakeoverBesidePartition)$$' ./chaos/e2e
 
 # Every order of events in small volumes, as long as an hour of one core allows; what
-# each letter of SMALL='-small.events wfk' means says raid/log_small_events_test.go.
+# each letter of SMALL='-small.events wfk' means says raid/log_small_events_test.go. At
+# random, and further: make small-random.
 SMALL ?=
 .PHONY: small
 small: ## walk every schedule of small volumes for an hour: SMALL='-small.geometry rs:2+1 -small.groups 2'
 	$(GO) test ./raid -count=1 -v -timeout 3h -run '^TestSmallScopes$$' -small.depth 100 -small.time 1h -small.table 33554432 $(SMALL)
+
+RANDOM_TIME ?= 10m
+.PHONY: small-random
+small-random: ## walk small volumes at random: RANDOM_TIME=1h SMALL='-small.geometry rs:2+1 -small.seed 7'
+	$(GO) test ./raid -count=1 -v -timeout 0 -run '^TestSmallRandom$$' -small.random $(RANDOM_TIME) $(SMALL)
 
 # Which plan, and for how long; see docs/chaos.md. Without a seed a new one is taken.
 SEED     ?=

@@ -324,7 +324,11 @@ func (w *smallWorld) compare(k int) {
 			l.SetMissed(g, i, c)
 		}
 		if h.Holds() && !l.Keeps(g, i, c, h, true) {
+			lied, hollow := m.lied, m.hollow
 			m.put(i, w.x.erased[c])
+			if l.live[l.row(g, i)] > 0 {
+				m.lied, m.hollow = lied, hollow // it lacks the row still
+			}
 		}
 	}
 	l.ForgetStale(g, c)
@@ -345,9 +349,6 @@ func (w *smallWorld) open(reached uint32) {
 		if w.m[k].lost {
 			w.away &^= 1 << k
 		}
-	}
-	for p := range w.pages {
-		w.pages[p].since = false
 	}
 	w.newClient(reached)
 	if why, ok := w.recover(reached); !ok {
@@ -377,8 +378,8 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 		believed, _, found := l.SetView(g, views, filling)
 		for c := range w.width() {
 			k := int(g)*w.width() + c
-			if reached&(1<<k) != 0 && !w.m[k].filling && !w.m[k].lost {
-				read |= 1 << c
+			if reached&(1<<k) != 0 && !w.m[k].lost {
+				read |= 1 << c // as package client: those that are being rebuilt too
 			}
 			if reached&(1<<k) == 0 || believed&(1<<c) == 0 {
 				w.cur.unread |= 1 << k
@@ -446,10 +447,20 @@ func (w *smallWorld) headers(g GroupID, i Index, members uint32) [][]byte {
 func (w *smallWorld) note() (some bool) {
 	for k := range w.m {
 		g, c := GroupID(k/w.width()), Col(k%w.width())
-		if w.cur.log.Unnoted(g)&(1<<c) != 0 {
-			w.m[k].filling, some = true, true
-			w.cur.log.SetNoted(g, c, true, false)
+		if w.m[k].claimed {
+			w.m[k].filling, some = false, true // Rebuilt comes before Behind
 		}
+		out := w.cur.log.Unnoted(g)&(1<<c) != 0
+		defer func() {
+			if out {
+				w.m[k].filling, w.m[k].claimed = true, false
+				w.cur.log.SetNoted(g, c, true, false)
+			} else if w.m[k].claimed {
+				w.m[k].claimed = false
+				w.cur.log.SetNoted(g, c, false, false)
+			}
+		}()
+		some = some || out
 	}
 	return some
 }
@@ -467,9 +478,18 @@ func (w *smallWorld) restore(k int) (some bool) {
 		l.Restored(g, c, r)
 		some = true
 	}
-	if m.filling && l.Missing(g, c) == 0 && l.InView(g, c) {
-		m.filling, some = false, true
-		l.SetNoted(g, c, false, false)
+	if m.filling && !m.claimed && l.Missing(g, c) == 0 && l.InView(g, c) {
+		m.claimed, some = true, true
+		switch w.pick.of(3) {
+		case 0: // meta has heard it, and said so
+			m.filling, m.claimed = false, false
+			l.SetNoted(g, c, false, false)
+		case 1: // meta has heard it
+			m.filling = false
+			l.SetNoted(g, c, false, true)
+		case 2: // it will, or not
+			l.SetNoted(g, c, false, true)
+		}
 	}
 	return some
 }

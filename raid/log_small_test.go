@@ -64,6 +64,7 @@ type smallMember struct {
 	hollow  uint16 // likewise of any row, dead ones too
 	lost    bool   // it is gone for good
 	empty   bool   // it was lost and has not got everything again
+	claimed bool   // the metadata service was told that it is not, or will be
 	filling bool   // noted by the metadata service: no recovery asks it
 }
 
@@ -280,7 +281,8 @@ func (w *smallWorld) newClient(reached uint32) {
 	w.cur = &smallClient{log: l}
 	for k := range w.m {
 		g, c, m := GroupID(k/w.width()), Col(k%w.width()), &w.m[k]
-		l.SetUp(g, c, reached&(1<<k) != 0 && !m.filling)
+		l.SetUp(g, c, reached&(1<<k) != 0)
+		m.claimed = false
 		l.SetNoted(g, c, m.lost || m.filling, false)
 		if m.lost {
 			l.SetLost(g, c)
