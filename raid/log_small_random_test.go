@@ -22,8 +22,9 @@ const smallLength = 25
 // schedule for smallRegression. Versions that are older than they may be count always;
 // refusals only when no more than M members were out.
 //
-// A member that shows an old slot can bring back what was never answered
-// (docs/failure.md, Known faults): that event is left out.
+// A member that shows an old slot can bring back what was never answered: that event is
+// left out. Long walks still find a member that forgets while another is short of rows,
+// and refusals with K <= M (docs/failure.md, Known faults).
 func TestSmallRandom(t *testing.T) {
 	names := []string{"mirror:2", "mirror:3", "rs:2+1", "rs:2+2"}
 	if *smallGeometry != "" {
