@@ -1,7 +1,6 @@
 package raid
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -44,7 +43,6 @@ type Recovery struct {
 	notes  []recoveredNote
 
 	judged bool
-	room   int // rows that are free when it is judged
 	state  Incomplete
 	void   int
 }
@@ -61,12 +59,6 @@ type Incomplete struct {
 // Loss reports whether older versions of pages may be served, or pages be zeros
 // that are not: do not go on without the user's word.
 func (i Incomplete) Loss() bool { return i.Unnamed+i.Doubtful+i.Overrun > 0 }
-
-type recoveredNote struct {
-	slot Slot
-	seq  Seq
-	dead bool // its row is dead, by all that can be told
-}
 
 type lateRow struct {
 	index Index
@@ -380,10 +372,6 @@ func (r *Recovery) judge() {
 func (r *Recovery) makeRoom() {
 	r.l.advance()
 	r.l.advance()
-	r.room = 0
-	for g := range r.l.groups {
-		r.room += int(r.l.groups[g].nfree)
-	}
 }
 
 // unsettled decides about a row that some lack; false: it was never answered.
@@ -394,10 +382,7 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 	// Who is out of the view had to have it too, if it was sent to it. Who holds no record
 	// of a view has forgotten that, and then it may have forgotten the row too.
 	lacks := (h.avail | h.outside) & r.sent(h) &^ h.broken &^ h.have &^ gr.view.blank
-	// With no row to move it to it is dropped only when it cannot have been answered,
-	// whatever M members hide.
-	hopeless := r.room <= int(l.unsure) && popcount(r.sent(h)&^h.have) > l.g.M
-	if lacks != 0 && (!decodable || hopeless) {
+	if lacks != 0 && !decodable {
 		l.unfree(gr, i)
 		l.giveUp(gr, i)
 		return false
@@ -469,106 +454,6 @@ func (r *Recovery) adopt(g GroupID, i Index, h *RowHeaders) {
 		l.point(e.Page, storedEntry(s))
 	}
 	l.kill(first)
-}
-
-// Notes gives the slots of the note pages that were found, newest first. Read
-// each; hand all of them to Note in any order, then all of them to Bind in the
-// order given here.
-func (r *Recovery) Notes() []Slot {
-	r.judge()
-	slices.SortFunc(r.notes, func(a, b recoveredNote) int { return cmp.Compare(b.seq, a.seq) })
-	s := make([]Slot, len(r.notes))
-	for i := range r.notes {
-		s[i] = r.notes[i].slot
-	}
-	return s
-}
-
-// Unreadable says that the content of a note cannot be had, by its place in what Notes
-// gave, once. The pages that it named may be anything, unless it is dead.
-func (r *Recovery) Unreadable(note int) {
-	if !r.notes[note].dead {
-		r.state.Unnamed++
-	}
-}
-
-// Note takes the content of the note page in slot s: pages that one of its
-// records is newer for are forgotten.
-func (r *Recovery) Note(s Slot, page []byte) error {
-	return r.records(s, page, func(p PageNo, rec NoteRecord) error {
-		if r.seqs[p] < rec.Seq {
-			r.seqs[p] = rec.Seq
-			r.l.point(p, entryAbsent)
-		}
-		return nil
-	})
-}
-
-// Bind makes the note page in slot s the owner of those pages that one of its
-// records is the newest version of.
-func (r *Recovery) Bind(s Slot, page []byte) error {
-	l := r.l
-	var id NoteID
-	bound := false
-	err := r.records(s, page, func(p PageNo, rec NoteRecord) error {
-		if r.seqs[p] != rec.Seq || l.fwd[p] != entryAbsent {
-			return nil
-		}
-		if !bound {
-			n, ok := l.NewNote(true)
-			if !ok {
-				if n, ok = l.growNotes(); !ok {
-					return errors.New("more than 2^23 note pages are in use")
-				}
-			}
-			id, bound = n, true
-			l.rev[s] = backNote | back(id)
-			l.notes[id].slot = s
-			l.enliven(uint32(s) / uint32(l.g.K))
-		}
-		l.point(p, filledEntry(id, rec.Fill))
-		return nil
-	})
-	if bound {
-		l.SealNote(id)
-	}
-	return err
-}
-
-func (r *Recovery) records(s Slot, page []byte, each func(PageNo, NoteRecord) error) error {
-	n, err := ParseNotes(page)
-	if err != nil {
-		return fmt.Errorf("recovering the notes in slot %d: %w", s, err)
-	}
-	for i := range n.Len() {
-		rec := n.At(i)
-		r.l.seq = max(r.l.seq, rec.Seq)
-		if uint64(rec.Start) >= r.l.pages || uint64(rec.Count) > r.l.pages-uint64(rec.Start) {
-			return fmt.Errorf("recovering the notes in slot %d: record %d lies outside of the volume", s, i)
-		}
-		for p := rec.Start; p < rec.Start+PageNo(rec.Count); p++ {
-			if err := each(p, rec); err != nil {
-				return fmt.Errorf("recovering the notes in slot %d: %w", s, err)
-			}
-		}
-	}
-	return nil
-}
-
-// growNotes doubles the note table. Only recovery needs it: it may find dead
-// copies beside the living notes.
-func (l *Log) growNotes() (NoteID, bool) {
-	old := len(l.notes)
-	grown := min(2*old, maxNotes)
-	if grown == old {
-		return 0, false
-	}
-	l.notes = append(l.notes, make([]noteState, grown-old)...)
-	for i := grown - 1; i >= old; i-- {
-		l.notes[i].next = l.noteFree
-		l.noteFree = NoteID(i) + 1
-	}
-	return l.NewNote(true)
 }
 
 // Incomplete reports what the members that were read could not tell, once Notes was
