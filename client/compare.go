@@ -46,7 +46,7 @@ func (v *Volume) compare(ctx context.Context, conn transport.Conn, m *memberRef)
 		}
 		var miss int
 		miss, old = v.compareRows(m, from, int(n), headers, old[:0])
-		if err := v.eraseSlots(conn, m, old, deadline); err != nil {
+		if err := v.eraseSlots(conn, m, raid.Index(from), headers, old, deadline); err != nil {
 			return err
 		}
 		missed += miss
@@ -100,7 +100,7 @@ func readHeaders(conn transport.Conn, chunk uint64, from uint32, n int, dst []by
 }
 
 // compareRows marks the rows in use that the member should have and does not,
-// and appends the slots to old whose headers must be erased.
+// and appends the slots to old whose headers must be erased: these are in headers then.
 func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, old []raid.Index) (int, []raid.Index) {
 	size := len(headers) / n
 	missed := 0
@@ -114,10 +114,12 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, o
 		h, err := raid.ParseHeader(headers[k*size:][:size])
 		// Nothing that is written from now on goes to this member before its
 		// session is used, so it does not matter if the row is used meanwhile.
-		if (err != nil || h.Holds()) && (m.pending || !v.mu.log.Keeps(m.group, i, m.col, h, err == nil)) {
+		sound := err == nil && h.Kind != raid.KindEmpty
+		if (!sound || h.Holds()) && (m.pending || !v.mu.log.Keeps(m.group, i, m.col, h, sound)) {
+			raid.PutErased(headers[k*size:][:size], v.site(m.group, i), v.mu.log.DeadUpTo(m.group, i))
 			old = append(old, i)
 		}
-		if m.pending || v.mu.log.Expects(m.group, i, m.col, h, err == nil) {
+		if m.pending || v.mu.log.Expects(m.group, i, m.col, h, sound) {
 			continue
 		}
 		v.mu.log.SetMissed(m.group, i, m.col)

@@ -143,6 +143,10 @@ func (c *Config) moveBufs() int { return cleanBatches * raid.MaxBatchPages * c.L
 // that servers answer.
 func (c *Config) probeBufs() int { return 2 * raid.MaxBatchPages }
 
+// recordBufs is how many buffers the headers take that the eraser writes: of erased
+// slots, and of views.
+func (c *Config) recordBufs() int { return eraseSide*erasingBufs(c.Layout.Geometry) + viewSide }
+
 // batchBufs is the number of buffers that batches own: parity and one page of
 // notes each.
 func (c *Config) batchBufs() int {

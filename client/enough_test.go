@@ -110,7 +110,7 @@ func testRebuildingMemberIsNoWitness(t *testing.T) {
 	closeTest(t, v)
 	// The one that takes the place has the record of the view, and no rows yet.
 	old := f.servers["s2"].chunks[uint64(m.Chunk)]
-	fresh := &fakeChunk{spec: old.spec, hdrs: make([]byte, len(old.hdrs)), pages: make([]byte, len(old.pages))}
+	fresh := newFakeChunk(old.spec)
 	copy(fresh.hdrs, old.hdrs[:raid.ViewRows*int(old.spec.HeaderBytes)])
 	f.servers["s3"].chunks[100] = fresh
 	*m = raid.Member{Server: "s3", Addr: "s3", Incarnation: raid.Incarnation(f.servers["s3"].inc), Chunk: 100, State: raid.MemberRebuilding}

@@ -27,16 +27,23 @@ const (
 	eraseRest = 5 * time.Millisecond
 )
 
-// erasing is one erasure on its way. Its transfers are its own for ever: rows
-// are erased while others wait for them, so nothing is allocated then.
+// erasing is one erasure on its way. Its transfers and headers are its own for ever:
+// rows are erased while others wait for them, so nothing is allocated then.
 type erasing struct {
 	raid.Erasure
 	xfers []*xfer // by column; behind them likewise those of pending members
 	sent  uint64  // those of them that are on their way, by index
+	mem   []*Buf  // headers of the erased slots: in the first one those of data columns, then those of parity
 }
 
-func (v *Volume) newErasing() *erasing {
-	e := &erasing{}
+// erasingBufs is how many buffers the headers of an erasure take.
+func erasingBufs(g raid.Geometry) int {
+	per := raid.PageSize / raid.HeaderBytes(g, raid.Col(g.Members()-1))
+	return 1 + (raid.MaxBatchPages+per-1)/per
+}
+
+func (v *Volume) newErasing(mem []*Buf) *erasing {
+	e := &erasing{mem: mem}
 	for range 2 * v.geo.Members() {
 		x := v.xfers.make()
 		x.wait = make(chan error, 1)
@@ -166,6 +173,7 @@ func (v *Volume) startErasing(side []*erasing) int {
 		}
 		v.mu.ops++ // the watch looks after it, and Close waits
 		e.sent = 0
+		e.encode(v)
 		for c, x := range e.xfers {
 			col, who, m := raid.Col(c), e.Members, (*member)(nil)
 			if c < v.geo.Members() {
@@ -182,8 +190,8 @@ func (v *Volume) startErasing(side []*erasing) int {
 			x.col = col
 			x.req.Op = opWrite
 			x.req.Chunk = uint64(m.chunk)
-			for _, i := range e.Index[:e.Rows] {
-				x.add(i, v.erasedHeader(col), nil)
+			for k, i := range e.Index[:e.Rows] {
+				x.add(i, e.header(v, col, k), nil)
 			}
 			m.peer.send(x)
 		}
@@ -191,21 +199,23 @@ func (v *Volume) startErasing(side []*erasing) int {
 	return len(side)
 }
 
-// erasedHeader is the header of an erased slot of column c.
-func (v *Volume) erasedHeader(c raid.Col) []byte {
-	n := v.layout.HeaderBytes(c)
-	if n == raid.HeaderSize {
-		return v.erased.Page[:n]
+// encode makes the headers.
+func (e *erasing) encode(v *Volume) {
+	for k, i := range e.Index[:e.Rows] {
+		for _, c := range []raid.Col{0, raid.Col(v.geo.Members() - 1)} {
+			raid.PutErased(e.header(v, c, k), v.site(e.Group, i), e.Seq)
+		}
 	}
-	return v.erased.Page[parityAt:][:n]
 }
 
-// makeErased makes the headers of erased slots in b, which nothing changes.
-func (v *Volume) makeErased(b *Buf) {
-	v.erased = b
-	for c := range raid.Col(v.geo.Members()) {
-		raid.PutErased(v.erasedHeader(c), v.layout.HeaderBytes(c))
+// header is that of row k of the erasure in the size of column c.
+func (e *erasing) header(v *Volume, c raid.Col, k int) []byte {
+	n := v.layout.HeaderBytes(c)
+	if n == raid.HeaderSize {
+		return e.mem[0].Page[k*n:][:n]
 	}
+	per := raid.PageSize / n
+	return e.mem[1+k/per].Page[k%per*n:][:n]
 }
 
 // outcome waits for x. When the volume is closed nobody else completes what
@@ -226,15 +236,17 @@ func (v *Volume) outcome(ctx context.Context, x *xfer) error {
 	}
 }
 
-// eraseSlots erases the slots in list of a member that nothing else uses yet.
-func (v *Volume) eraseSlots(conn transport.Conn, m *memberRef, list []raid.Index, deadline func() time.Time) error {
+// eraseSlots erases the slots in list of a member that nothing else uses yet. Their
+// headers are in heads, which is registered, by their distance from the first one.
+func (v *Volume) eraseSlots(conn transport.Conn, m *memberRef, from raid.Index, heads []byte, list []raid.Index, deadline func() time.Time) error {
 	done := make(chan error, 1)
+	size := v.layout.HeaderBytes(m.col)
 	q := &transport.Request{Op: opWrite, Chunk: uint64(m.chunk), Done: func(q *transport.Request) { done <- q.Err }}
 	for len(list) > 0 {
 		n := min(len(list), transport.MaxSegs)
 		q.Segs = q.Segs[:0]
 		for _, i := range list[:n] {
-			q.Segs = append(q.Segs, transport.Seg{Index: uint32(i), Header: v.erasedHeader(m.col)})
+			q.Segs = append(q.Segs, transport.Seg{Index: uint32(i), Header: heads[int(i-from)*size:][:size]})
 		}
 		q.Err, q.Deadline = nil, deadline()
 		if err := conn.Submit(q); err != nil {

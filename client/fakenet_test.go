@@ -40,6 +40,23 @@ type fakeChunk struct {
 	pages []byte
 }
 
+// newFakeChunk is a chunk of volume 1, as a server makes it.
+func newFakeChunk(spec transport.ChunkSpec) *fakeChunk {
+	ch := &fakeChunk{spec: spec, hdrs: make([]byte, spec.Slots*spec.HeaderBytes), pages: make([]byte, int(spec.Slots)*raid.PageSize)}
+	if !spec.InPlace {
+		ch.make(0, int(spec.Slots))
+	}
+	return ch
+}
+
+// make makes slots anew.
+func (ch *fakeChunk) make(from, to int) {
+	size := int(ch.spec.HeaderBytes)
+	for i := from; i < to; i++ {
+		raid.PutErased(ch.hdrs[i*size:][:size], raid.Site{Volume: 1, Group: raid.GroupID(ch.spec.Group), Index: raid.Index(i)}, 0)
+	}
+}
+
 func newFakeNet(n int) *fakeNet {
 	f := &fakeNet{servers: map[string]*fakeServer{}}
 	for i := range n {
@@ -224,7 +241,7 @@ func (c *fakeConn) OpenChunk(ctx context.Context, chunk uint64, spec transport.C
 		if c.s.full {
 			return transport.ErrNoMemory
 		}
-		c.s.chunks[chunk] = &fakeChunk{spec: spec, hdrs: make([]byte, spec.Slots*spec.HeaderBytes), pages: make([]byte, int(spec.Slots)*raid.PageSize)}
+		c.s.chunks[chunk] = newFakeChunk(spec)
 	}
 	return nil
 }

@@ -164,7 +164,7 @@ func (v *Volume) begin(ctx, run context.Context, watched bool) error {
 
 func (v *Volume) makeArena() error {
 	c := &v.cfg
-	a, err := newArena(c.userBufs()+c.scratchBufs()+c.mergeBufs()+c.moveBufs()+c.probeBufs()+c.batchBufs()+recordBufs, c.AllowSwappable)
+	a, err := newArena(c.userBufs()+c.scratchBufs()+c.mergeBufs()+c.moveBufs()+c.probeBufs()+c.batchBufs()+c.recordBufs(), c.AllowSwappable)
 	if err != nil {
 		return err
 	}
@@ -176,12 +176,11 @@ func (v *Volume) makeArena() error {
 	v.scratch, v.merges, v.moves = a.pool(c.scratchBufs()), a.pool(c.mergeBufs()), a.pool(c.moveBufs())
 	v.probes = a.pool(c.probeBufs())
 	own := a.pool(c.batchBufs())
-	records, ok := a.pool(recordBufs).tryGet(recordBufs, nil)
+	records, ok := a.pool(c.recordBufs()).tryGet(c.recordBufs(), nil)
 	if !ok {
 		panic("client: arena too small for the eraser's headers")
 	}
-	v.makeErased(records[0])
-	v.records = records[1:]
+	v.records = records
 	if v.consts, err = theConstants(c.AllowSwappable); err != nil {
 		return errors.Join(err, a.close())
 	}
@@ -216,10 +215,13 @@ func (v *Volume) makeReady() {
 	for range cleanBatches {
 		v.mu.cleanIdle = v.newCleaning(v.mu.cleanIdle)
 	}
+	records := v.records
 	for range eraseSide {
-		v.erasings = append(v.erasings, v.newErasing())
+		n := erasingBufs(v.geo)
+		v.erasings = append(v.erasings, v.newErasing(records[:n]))
+		records = records[n:]
 	}
-	for _, b := range v.records {
+	for _, b := range records {
 		v.viewings = append(v.viewings, v.newViewing(b))
 	}
 }

@@ -426,6 +426,7 @@ func (p *peer) open(ctx, run context.Context, conn transport.Conn, m *memberRef)
 	spec := transport.ChunkSpec{
 		Slots:       v.layout.ChunkSlots,
 		HeaderBytes: uint32(v.layout.HeaderBytes(m.col)),
+		Group:       uint32(m.group),
 		InPlace:     v.layout.Kind != raid.LayoutLog,
 		MustExist:   opened || v.shouldExist(m),
 	}

@@ -41,7 +41,7 @@ func TestUnansweredRowsStayAsDecided(t *testing.T) {
 					size := l.HeaderBytes(raid.Col(c))
 					for row := pages/g.K + raid.ViewRows; row < (pages+written)/g.K+raid.ViewRows; row++ {
 						h, err := raid.ParseHeader(f.servers[string(m.Server)].chunks[uint64(m.Chunk)].hdrs[row*size:][:size])
-						if err != nil || h.Kind == raid.KindEmpty {
+						if err != nil || !h.Holds() {
 							return false
 						}
 					}

@@ -24,10 +24,6 @@ type viewing struct {
 // viewSide is how many records are on their way at a time.
 const viewSide = 4
 
-// recordBufs is for the headers that the eraser writes: of erased slots, and those
-// records.
-const recordBufs = 1 + viewSide
-
 // parityAt is where in mem the record for parity columns lies.
 const parityAt = 1024
 

@@ -63,8 +63,7 @@ type Volume struct {
 	eraseBell   chan struct{} // the eraser has something to do
 	erasings    []*erasing    // the eraser's
 	viewings    []*viewing    // likewise
-	records     []*Buf        // for the headers of views, for ever
-	erased      *Buf          // the headers of erased slots, in their two sizes
+	records     []*Buf        // for the headers that the eraser writes, for ever
 
 	scrubPatience time.Duration // scrubPatience, but in tests
 

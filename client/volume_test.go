@@ -433,7 +433,7 @@ func TestReturningMemberIsCompared(t *testing.T) {
 			last := l.Groups[0].Members[g.Members()-1]
 			f.mu.Lock()
 			ch := f.servers[string(last.Server)].chunks[uint64(last.Chunk)]
-			clear(ch.hdrs[:10*int(ch.spec.HeaderBytes)])
+			ch.make(0, 10)
 			f.mu.Unlock()
 			f.freeze(string(last.Server))
 

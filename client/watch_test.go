@@ -57,7 +57,7 @@ func TestBuffersWithoutFrontEnd(t *testing.T) {
 	const allowed = 64 << 20 // care.Need
 	for _, g := range []raid.Geometry{{K: raid.MaxData, M: raid.MaxParity}, {K: 1, M: raid.MaxParity}, {K: 4, M: 2}} {
 		c := Config{Layout: &raid.Layout{Geometry: g}, NoFrontEnd: true}
-		n := (c.userBufs() + c.scratchBufs() + c.mergeBufs() + c.moveBufs() + c.probeBufs() + c.batchBufs() + recordBufs + 256) * (raid.PageSize + headerStride)
+		n := (c.userBufs() + c.scratchBufs() + c.mergeBufs() + c.moveBufs() + c.probeBufs() + c.batchBufs() + c.recordBufs() + 256) * (raid.PageSize + headerStride)
 		n += recoverWorkers * g.Members() * 128 << 10
 		if n > allowed {
 			t.Errorf("%v: %d bytes, more than the %d that are counted", g, n, allowed)

@@ -11,7 +11,8 @@ import (
 type HeaderKind uint8
 
 const (
-	// KindEmpty is a slot that was never written: all bytes zero.
+	// KindEmpty is all bytes zero: a slot of an in-place layout that was never written.
+	// A log's chunks are made of erased slots, so there it is memory that was lost.
 	KindEmpty HeaderKind = iota
 	// KindPage is a page of the volume.
 	KindPage
@@ -27,19 +28,20 @@ const (
 	// KindView is a slot without a page in one of the two view rows of a group:
 	// it says which members belong to it (log_view.go). Its table is zero.
 	KindView
-	// KindErased is a slot whose row is dead: it was erased, or a server has begun
-	// to receive something else for it. All other fields are zero. A slot of a row
-	// that counts is never written over, so what the other members of a settled
-	// row have does not count either.
+	// KindErased is a slot that holds nothing. Whatever it held up to Seq is dead: it
+	// was erased, or a server has begun to receive a batch above Seq for it. A slot of
+	// a row that counts is never written over, so what other members have of rows up to
+	// Seq does not count either. Seq 0 says nothing: the chunk was made so, or somebody
+	// else has a row in use there. All fields but Seq and Site are zero.
 	KindErased
 )
 
 // Header is the head of a slot. It travels with the page and lies beside it
 // in the server's memory; it is what makes the page map soft state.
 //
-// Layout of format 2, little endian:
+// Layout of format 3, little endian:
 //
-//	 0  u8   format: 0xd2, or 0 in a slot that was never written
+//	 0  u8   format: 0xd3, or 0 in a slot that is all zeros
 //	 1  u8   kind
 //	 2  u8   fill value (KindFill)
 //	 3  u8   reserved, zero
@@ -68,7 +70,8 @@ const (
 // Keys and tags have their places for encryption by the client. Until that
 // exists they are zero, and a header in which they are not is refused.
 //
-// Format 1, which no release had, was 40 bytes long and began with its kind.
+// Formats 1 and 2 were in no release. In format 2 an erased slot said nothing, and a
+// chunk was made of zeros.
 type Header struct {
 	Kind    HeaderKind
 	Fill    byte
@@ -104,7 +107,7 @@ const (
 	// MaxHeaderSize bounds every header, in bytes.
 	MaxHeaderSize = HeaderSize + MaxData*RowEntrySize
 
-	headerFormat = 0xd2
+	headerFormat = 0xd3
 	headerSum    = HeaderSize - 4 // where the checksum of the header lies
 )
 
@@ -133,12 +136,18 @@ func Checksum(page []byte) uint32 { return crc32.Checksum(page, castagnoli) }
 // parity, or a fill.
 func (h *Header) Holds() bool { return h.Kind >= KindPage && h.Kind <= KindParity }
 
-// PutErased makes each of the headers in dst, of size bytes each, that of an erased
-// slot.
-func PutErased(dst []byte, size int) {
-	for ; len(dst) >= size; dst = dst[size:] {
-		(&Header{Kind: KindErased}).Put(dst[:size], noTable[:(size-HeaderSize)/RowEntrySize])
-	}
+// PutErased encodes into dst, which has the exact size, the header of an erased slot:
+// what it held up to seq is dead.
+func PutErased(dst []byte, at Site, seq Seq) {
+	(&Header{Kind: KindErased, Seq: seq, Site: at}).Put(dst, noTable[:RowTable(dst)])
+}
+
+// PutErasedFor is PutErased for a slot that is about to receive what the header in
+// head says: what it held before that is dead. head is not verified, but must have the
+// size of dst.
+func PutErasedFor(dst, head []byte) {
+	h := fields(head)
+	PutErased(dst, h.Site, max(h.Seq, 1)-1)
 }
 
 var noTable [MaxData]RowEntry
@@ -199,17 +208,7 @@ func ParseHeader(src []byte) (Header, error) {
 		return Header{}, nil
 	}
 	le := binary.LittleEndian
-	h := Header{
-		Kind:    HeaderKind(src[1]),
-		Fill:    src[2],
-		Filled:  le.Uint16(src[4:]),
-		Members: le.Uint32(src[8:]),
-		Page:    PageNo(le.Uint64(src[16:])),
-		Seq:     Seq(le.Uint64(src[24:])),
-		Settled: Seq(le.Uint64(src[32:])),
-		CRC:     le.Uint32(src[80:]),
-		Site:    Site{Volume: le.Uint32(src[12:]), Group: GroupID(le.Uint32(src[40:])), Index: Index(le.Uint32(src[44:]))},
-	}
+	h := fields(src)
 	if le.Uint32(src[headerSum:]) != headerCRC(src) {
 		return Header{}, fmt.Errorf("%w: checksum", ErrBadHeader)
 	}
@@ -224,8 +223,8 @@ func ParseHeader(src []byte) (Header, error) {
 		if !zero(src[HeaderSize:]) {
 			return Header{}, fmt.Errorf("%w: kind %d with a row table", ErrBadHeader, h.Kind)
 		}
-		if h.Kind == KindErased && h != (Header{Kind: KindErased}) {
-			return Header{}, fmt.Errorf("%w: erased, but says something", ErrBadHeader)
+		if h.Kind == KindErased && h != (Header{Kind: KindErased, Seq: h.Seq, Site: h.Site}) {
+			return Header{}, fmt.Errorf("%w: erased, but says more than up to where", ErrBadHeader)
 		}
 		return h, nil
 	}
@@ -249,6 +248,22 @@ func ParseHeader(src []byte) (Header, error) {
 		}
 	}
 	return h, nil
+}
+
+// fields decodes the fields of the header in src, and verifies nothing.
+func fields(src []byte) Header {
+	le := binary.LittleEndian
+	return Header{
+		Kind:    HeaderKind(src[1]),
+		Fill:    src[2],
+		Filled:  le.Uint16(src[4:]),
+		Members: le.Uint32(src[8:]),
+		Page:    PageNo(le.Uint64(src[16:])),
+		Seq:     Seq(le.Uint64(src[24:])),
+		Settled: Seq(le.Uint64(src[32:])),
+		CRC:     le.Uint32(src[80:]),
+		Site:    Site{Volume: le.Uint32(src[12:]), Group: GroupID(le.Uint32(src[40:])), Index: Index(le.Uint32(src[44:]))},
+	}
 }
 
 func zero(b []byte) bool {

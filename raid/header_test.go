@@ -19,7 +19,7 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-// goldenHeaders are headers of format 2 and their bytes as they lie in servers'
+// goldenHeaders are headers of format 3 and their bytes as they lie in servers'
 // memory. They come from another implementation, checksums included.
 var goldenHeaders = []struct {
 	name  string
@@ -31,26 +31,26 @@ var goldenHeaders = []struct {
 		name: "page",
 		h: Header{Kind: KindPage, Filled: 0x0f, Members: 0x3f, Page: 0x0102030405060708, Seq: 0x1112131415161718,
 			Settled: 0x1112131415161710, CRC: 0x31323334, Site: Site{Volume: 0x21222324, Group: 0x41424344, Index: 0x51525354}},
-		bytes: "d20100000f0000003f00000024232221" + "0807060504030201" + "1817161514131211" + "1017161514131211" +
-			"44434241" + "54535251" + zeros32 + "34333231" + "fd342e94",
+		bytes: "d30100000f0000003f00000024232221" + "0807060504030201" + "1817161514131211" + "1017161514131211" +
+			"44434241" + "54535251" + zeros32 + "34333231" + "beee6c88",
 	},
 	{
 		name: "fill",
 		h:    Header{Kind: KindFill, Fill: 0xaa, Filled: 1, Members: 1, Page: 9, Seq: 8, Site: Site{Volume: 7}},
-		bytes: "d202aa00010000000100000007000000" + "0900000000000000" + "0800000000000000" + "0000000000000000" +
-			"00000000" + "00000000" + zeros32 + "00000000" + "a7eddce0",
+		bytes: "d302aa00010000000100000007000000" + "0900000000000000" + "0800000000000000" + "0000000000000000" +
+			"00000000" + "00000000" + zeros32 + "00000000" + "e4379efc",
 	},
 	{
 		name: "view",
 		h:    Header{Kind: KindView, Members: 0x3d, Seq: 8, Settled: 7, Site: Site{Volume: 7, Group: 6, Index: 1}},
-		bytes: "d2050000000000003d00000007000000" + "0000000000000000" + "0800000000000000" + "0700000000000000" +
-			"06000000" + "01000000" + zeros32 + "00000000" + "1d5df2b6",
+		bytes: "d3050000000000003d00000007000000" + "0000000000000000" + "0800000000000000" + "0700000000000000" +
+			"06000000" + "01000000" + zeros32 + "00000000" + "5e87b0aa",
 	},
 	{
 		name: "erased",
-		h:    Header{Kind: KindErased},
-		bytes: "d2060000000000000000000000000000" + "0000000000000000" + "0000000000000000" + "0000000000000000" +
-			"00000000" + "00000000" + zeros32 + "00000000" + "2c0464cb",
+		h:    Header{Kind: KindErased, Seq: 8, Site: Site{Volume: 7, Group: 6, Index: 5}},
+		bytes: "d3060000000000000000000007000000" + "0000000000000000" + "0800000000000000" + "0000000000000000" +
+			"06000000" + "05000000" + zeros32 + "00000000" + "a10e0b39",
 	},
 	{
 		name: "parity",
@@ -61,8 +61,8 @@ var goldenHeaders = []struct {
 			{},
 			{Page: 3, CRC: 4, Kind: KindPage},
 		},
-		bytes: "d20400000b0000003f00000001000000" + "0000000000000000" + "0200000000000000" + "0100000000000000" +
-			"03000000" + "04000000" + zeros32 + "55000000" + "9366e503" +
+		bytes: "d30400000b0000003f00000001000000" + "0000000000000000" + "0200000000000000" + "0100000000000000" +
+			"03000000" + "04000000" + zeros32 + "55000000" + "f21076cd" +
 			"0102030405060708" + "0a0b0c0d" + "01000000" + zeros24 +
 			"0000000000000000" + "07000000" + "03000000" + zeros24 +
 			"0000000000000000" + "00000000" + "00000000" + zeros24 +
@@ -233,7 +233,8 @@ func TestHeaderRefusals(t *testing.T) {
 		"half an entry":             parity()[:HeaderSize+RowEntrySize/2],
 		"too long":                  make([]byte, MaxHeaderSize+RowEntrySize),
 		"unknown kind":              set(page(), 1, byte(KindErased)+1),
-		"erased, with a seq":        set(page(), 1, byte(KindErased)),
+		"erased, with a page":       set(page(), 1, byte(KindErased)),
+		"erased, with a row table":  set(parity(), 1, byte(KindErased)),
 		"empty, with a seq":         set(page(), 1, byte(KindEmpty)),
 		"another format":            set(page(), 0, headerFormat+1),
 		"empty of no format":        set(page(), 0, 0),

@@ -146,6 +146,9 @@ func (s *sim) forget1(after [][]*simMember) bool {
 	m := after[g][c]
 	slots := m.slots
 	m.slots = make([]simSlot, s.cfg.Rows)
+	for i := range m.slots {
+		m.slots[i].header = make([]byte, HeaderBytes(s.cfg.Geometry, c))
+	}
 	if m.lost || !s.recoverable(after, func(o *simMember) bool { return o.up && o != m }) {
 		m.slots = slots
 		return false
@@ -265,8 +268,8 @@ func (s *sim) harmless(g GroupID, i Index, believed uint32) bool {
 	var h RowHeaders
 	headers := make([][]byte, s.cfg.Geometry.Members())
 	for c, m := range s.members[g] {
-		if believed&(1<<c) != 0 && m.slots[i].header != nil {
-			headers[c] = m.slots[i].header
+		if believed&(1<<c) != 0 {
+			headers[c] = s.header(g, Col(c), m, i)
 		}
 	}
 	h.Parse(s.cfg.Geometry, s.log.Site(g, i), headers, believed, 0, 0)
@@ -301,7 +304,7 @@ func (s *sim) recover() bool {
 			rows[i] = make([][]byte, g.Members())
 			for c, m := range s.members[gid] {
 				if m.up {
-					rows[i][c] = m.slots[i].header
+					rows[i][c] = s.header(GroupID(gid), Col(c), m, Index(i))
 				}
 			}
 		}
@@ -330,11 +333,8 @@ func (s *sim) recover() bool {
 			if !m.up {
 				continue
 			}
-			if headers[c] = m.slots[i].header; headers[c] == nil {
-				headers[c] = make([]byte, HeaderBytes(g, Col(c)))
-				continue
-			}
-			if h, err := ParseHeader(headers[c]); err == nil && (!m.unsure || h.Seq <= s.trust[int(gid)]) {
+			headers[c] = s.header(gid, Col(c), m, i)
+			if h, err := ParseHeader(headers[c]); err == nil && h.Holds() && (!m.unsure || h.Seq <= s.trust[int(gid)]) {
 				newest = max(newest, h.Seq)
 			}
 		}

@@ -40,7 +40,7 @@ func TestEnoughToRecover(t *testing.T) {
 				if c.view&(1<<m) == 0 {
 					continue
 				}
-				rows[i][m] = make([]byte, HeaderBytes(c.g, Col(m)))
+				rows[i][m] = made(c.g, Col(m), l.Site(0, Index(i)))
 				if i == 0 {
 					h := Header{Kind: KindView, Members: c.view, CRC: c.view, Seq: 4, Site: l.Site(0, 0)}
 					h.Put(rows[i][m], make([]RowEntry, RowTable(rows[i][m])))

@@ -32,11 +32,12 @@ import "math/bits"
 // for while it may hold such a header of a dead row.
 
 // Erasure is a set of rows of one group whose headers are to be erased: a
-// header of KindErased is written to each of them at every member
+// header of KindErased with Seq (PutErased) is written to each of them at every member
 // in Members and every pending member in Second. The rows belong to the caller
 // until Erased.
 type Erasure struct {
 	Group   GroupID
+	Seq     Seq // what these rows held up to here is dead
 	Members uint32
 	Second  uint32 // columns whose pending members get it too
 	Rows    int
@@ -62,7 +63,8 @@ func (l *Log) TakeDoomed(e *Erasure) bool {
 		if g.ndoomed == 0 || up == 0 || l.voidsWait(g) && !l.cleans(g) {
 			continue
 		}
-		e.Group, e.Members, e.Second, e.Rows, e.moved = GroupID(i), up, g.second(), 0, g.moved
+		// Whatever is placed there later is numbered above.
+		e.Group, e.Seq, e.Members, e.Second, e.Rows, e.moved = GroupID(i), l.seq, up, g.second(), 0, g.moved
 		for w := 0; w < len(g.doomed) && e.Rows < MaxBatchPages; w++ {
 			for g.doomed[w] != 0 && e.Rows < MaxBatchPages {
 				b := bits.TrailingZeros64(g.doomed[w])
@@ -271,7 +273,7 @@ func (l *Log) all() uint32 { return uint32(1)<<l.g.Members() - 1 }
 // Until Begin a row stays also when it has died, since what replaced it may have
 // never been answered, and be dropped by the next client.
 //
-// sound is false when the header was damaged. In a row in use such a one stays
+// sound is false when the header was damaged, or lost (KindEmpty). In a row in use such a one stays
 // until the row is filled or moved: an empty header would tell a recovery that
 // the row was never answered.
 func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
@@ -280,4 +282,15 @@ func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
 		return false
 	}
 	return !sound || l.isOf(h, g, i)
+}
+
+// DeadUpTo is the number up to which all is dead that a slot of row i in group g may
+// hold which Keeps does not want: for the header that is written over it outside of an
+// Erasure. It is 0 unless the row is free, or waits to be erased: what is on its way to
+// other members may be the next one to be in use.
+func (l *Log) DeadUpTo(g GroupID, i Index) Seq {
+	if gr := &l.groups[g]; !hasBit(gr.free, uint32(i)) && !hasBit(gr.doomed, uint32(i)) {
+		return 0
+	}
+	return l.seq
 }

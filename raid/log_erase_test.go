@@ -87,12 +87,12 @@ func (s *sim) erasePending(e *simErasure) (second uint32) {
 		case e.cut&(1<<c) != 0 || !pd.up:
 			for _, i := range e.Index[:s.rnd.Uint32N(uint32(e.Rows+1))] {
 				if !pd.up {
-					pd.slots[i] = s.erased(Col(c))
+					pd.slots[i] = s.erased(e.Group, Col(c), i, e.Seq)
 				}
 			}
 		default:
 			for _, i := range e.Index[:e.Rows] {
-				pd.slots[i] = s.erased(Col(c))
+				pd.slots[i] = s.erased(e.Group, Col(c), i, e.Seq)
 			}
 			second |= 1 << c
 		}
@@ -109,15 +109,23 @@ func (s *sim) eraseAt(e *simErasure, c Col, rows int) {
 				s.t.Fatalf("%+v is erased while a read is aimed at it", r.place)
 			}
 		}
-		m.slots[i] = s.erased(c)
+		m.slots[i] = s.erased(e.Group, c, i, e.Seq)
 	}
 }
 
-// erased is a slot that was erased, or is being written.
-func (s *sim) erased(c Col) simSlot {
+// erased is a slot of which all is dead up to seq.
+func (s *sim) erased(g GroupID, c Col, i Index, seq Seq) simSlot {
 	b := make([]byte, HeaderBytes(s.cfg.Geometry, c))
-	PutErased(b, len(b))
+	PutErased(b, s.log.Site(g, i), seq)
 	return simSlot{header: b}
+}
+
+// header is what lies in row i of m, which is or was member c of group g.
+func (s *sim) header(g GroupID, c Col, m *simMember, i Index) []byte {
+	if b := m.slots[i].header; b != nil {
+		return b
+	}
+	return s.erased(g, c, i, 0).header
 }
 
 // compare is what package client does with a member that no recovery has read,
@@ -125,18 +133,15 @@ func (s *sim) erased(c Col) simSlot {
 func (s *sim) compare(g GroupID, c Col, m *simMember) {
 	s.endReads(g, c)
 	for i := Index(viewRows); i < Index(s.cfg.Rows); i++ {
-		var h Header
-		var err error
-		if b := m.slots[i].header; b != nil {
-			h, err = ParseHeader(b)
-		}
-		if !s.log.Expects(g, i, c, h, err == nil) {
+		h, err := ParseHeader(s.header(g, c, m, i))
+		sound := err == nil && h.Kind != KindEmpty
+		if !s.log.Expects(g, i, c, h, sound) {
 			s.log.SetMissed(g, i, c)
 		}
-		switch keep := s.log.Keeps(g, i, c, h, err == nil); {
-		case (err != nil || h.Holds()) && !keep:
-			m.slots[i] = s.erased(c)
-		case keep && err == nil && s.log.Holders(g, i)&(1<<c) == 0:
+		switch keep := s.log.Keeps(g, i, c, h, sound); {
+		case (!sound || h.Holds()) && !keep:
+			m.slots[i] = s.erased(g, c, i, s.log.DeadUpTo(g, i))
+		case keep && sound && s.log.Holders(g, i)&(1<<c) == 0:
 			m.more = true
 		}
 	}
@@ -407,7 +412,9 @@ func TestWhichRowsAreErased(t *testing.T) {
 		l.AcceptView(0, all)
 		r := NewRecovery(l)
 		h := rowHeaders(2, 7, 0b11, all)
-		h[1], h[2], h[3] = empty(1), empty(2), empty(3)
+		for c := 1; c < len(h); c++ {
+			h[c] = made(recoveryGeometry, Col(c), Site{Index: 2})
+		}
 		if err := r.Row(0, 2, h); err != nil {
 			t.Fatal(err)
 		}

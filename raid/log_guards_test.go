@@ -143,7 +143,7 @@ func TestBeginRefuses(t *testing.T) {
 func headersOf(g Geometry, site Site, h Header, have uint32) [][]byte {
 	all := make([][]byte, g.Members())
 	for c := range all {
-		all[c] = make([]byte, HeaderBytes(g, Col(c)))
+		all[c] = made(g, Col(c), site)
 		if have&(1<<c) == 0 || c < g.K && h.Filled&(1<<c) == 0 {
 			continue
 		}

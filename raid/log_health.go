@@ -174,7 +174,7 @@ func (l *Log) SetMissed(g GroupID, i Index, c Col) {
 // Expects reports whether h, the header of member c's slot of row i in group
 // g, is what the map says must be there: anything at all when the row is not
 // in use, or when the member is known not to have it or was sent nothing.
-// sound is false when the header was damaged.
+// sound is false when the header was damaged, or lost (KindEmpty).
 func (l *Log) Expects(g GroupID, i Index, c Col, h Header, sound bool) bool {
 	if l.live[l.row(g, i)] == 0 || l.Holders(g, i)&(1<<c) == 0 {
 		return true

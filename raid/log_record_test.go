@@ -131,7 +131,7 @@ func TestUnreadableNotes(t *testing.T) {
 		h := Header{Kind: KindNotes, Filled: 1, Members: 3, Seq: 4, Settled: 9, Site: l.Site(0, viewRows)}
 		hs := [][]byte{encode(h, nil), encode(h, nil)}
 		if dead {
-			PutErased(hs[1], len(hs[1]))
+			PutErased(hs[1], l.Site(0, viewRows), 0)
 		}
 		if err := rec.Row(0, viewRows, hs); err != nil {
 			t.Fatal(err)
@@ -190,7 +190,7 @@ func TestErasedRowIsDead(t *testing.T) {
 			hs[c], other[c] = nil, nil
 		}
 		if erased {
-			PutErased(hs[2], len(hs[2]))
+			PutErased(hs[2], l.Site(0, viewRows), 7)
 		}
 		for i, h := range [][][]byte{hs, other} {
 			if err := rec.Row(0, Index(viewRows+i), h); err != nil {

@@ -12,7 +12,8 @@ import (
 // each group (SetView), reads the headers of the members that are in it and can
 // be reached, and gives them in, row by row, then the notes, then calls Finish.
 //
-// Which rows count. A row that is not above the number up to which its group is
+// Which rows count. One that an erased slot says to be dead does not, whoever shows it.
+// A row that is not above the number up to which its group is
 // settled was answered, or taken in by an earlier recovery: it counts, whoever
 // lacks it, and who should have it and does not is damaged. When it cannot be
 // decoded its pages answer EIO, unless their own member has them, until members
@@ -92,8 +93,9 @@ type RowHeaders struct {
 	settled Seq    // highest that a sound header says
 	avail   uint32 // members whose header was read, and who should have the row if it is in use
 	ok      uint32 // of them, those with a sound header that is not empty
-	broken  uint32 // those whose header is damaged, or of another place
-	erased  uint32 // those whose slot was erased, or is being written
+	broken  uint32 // those whose header is damaged, lost, or of another place
+	silent  uint32 // those with an erased slot that says nothing
+	erased  Seq    // highest up to which an erased slot says that all is dead
 	have    uint32 // those whose header is of the newest Seq, and others that have that row
 	lent    uint32 // of these, those that are not believed by themselves
 	outside uint32 // members whose header was read that do not belong to the view, and are not being rebuilt
@@ -125,7 +127,7 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, fillin
 		}
 		p, err := ParseHeader(b)
 		in := view&(1<<c) != 0
-		if !in && filling&(1<<c) == 0 && err == nil {
+		if !in && filling&(1<<c) == 0 && err == nil && p.Kind != KindEmpty {
 			h.outside |= 1 << c
 		}
 		switch {
@@ -145,10 +147,11 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, fillin
 			h.broken |= 1 << c
 			h.foreign = h.foreign || errors.Is(err, ErrHeaderFormat)
 			continue
-		case p.Kind == KindEmpty:
-			continue
-		case p.Kind == KindErased:
-			h.erased |= 1 << c
+		case p.Kind == KindErased && p.Site == site:
+			h.erased = max(h.erased, p.Seq)
+			if p.Seq == 0 {
+				h.silent |= 1 << c
+			}
 			continue
 		case p.Site != site || p.Kind != KindPage && p.Kind != KindNotes && p.Kind != KindParity:
 			h.broken |= 1 << c
@@ -235,6 +238,7 @@ func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders) {
 		r.state.Foreign++
 	}
 	r.mark[g] = max(r.mark[g], h.settled, r.l.groups[g].view.settled)
+	r.l.seq = max(r.l.seq, h.erased)
 	if h.apart.Seq != 0 && !r.neverAnswered(&r.l.groups[g], h) {
 		r.state.Doubtful++
 	}
@@ -254,15 +258,18 @@ func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders) {
 }
 
 // neverAnswered reports whether the row that only members have which are not believed
-// it was given up, or is dead: a member that it was sent to does not have it, or one that
-// had every row in use. Who had it besides may be gone, or be another chunk by now.
+// it was given up, or is dead: it was erased, or a member that it was sent to does not have
+// it, or one that had every row in use. Who had it besides may be gone, or be another chunk by now.
 func (r *Recovery) neverAnswered(gr *logGroup, h *RowHeaders) bool {
+	if h.apart.Seq <= h.erased {
+		return true
+	}
 	sent := h.apart.Members &^ r.l.unfilledIn(h.apart.Filled)
 	lacks := (h.avail | h.outside) &^ h.broken &^ h.apartOf &^ gr.view.blank
 	if lacks&sent != 0 {
 		return true
 	}
-	return h.apart.Seq <= gr.view.settled && lacks&h.avail&gr.view.whole&^r.l.unfilledIn(h.apart.Filled) != 0
+	return h.apart.Seq <= gr.view.settled && h.silent&gr.view.whole&^gr.view.blank&^r.l.unfilledIn(h.apart.Filled) != 0
 }
 
 // nothing takes a row of which no sound header is left. What was damaged may have
@@ -302,23 +309,21 @@ func (r *Recovery) sent(h *RowHeaders) uint32 {
 // unfilledIn is the mask of data columns that a row does not fill.
 func (l *Log) unfilledIn(filled uint16) uint32 { return (uint32(1)<<l.g.K - 1) &^ uint32(filled) }
 
-// dead reports whether a row is dead, if it is settled, so that its pages are
-// answered otherwise: a member does not have it that had every row in use when the view
-// was made. Of rows since, a member that had it was sent something else, or told to
-// erase it; or all were sent it, and one does not have it. It proves nothing of a row
-// that can be read, since a server may have lost it, or show an old slot; to take that
-// in does no harm when it is dead. (What is in use can be read without any M members.)
+// dead reports whether a row that is settled and cannot be decoded is dead, so that its
+// pages are answered otherwise, by a slot that was never written: at a member that had every
+// row in use when the view was made, or, of rows since, at one of all, which were sent it.
+// Such a chunk came after the row died. What took the place of a row in a slot that had it is newer,
+// or says that the row is dead (RowHeaders.erased); what is older, or nothing, is damage.
 func (r *Recovery) dead(gr *logGroup, h *RowHeaders) bool {
-	lacks := h.avail &^ h.broken &^ h.have &^ gr.view.blank
+	lacks := h.silent &^ gr.view.blank &^ r.l.unfilledIn(h.newest.Filled)
 	if h.newest.Seq <= gr.view.settled {
-		return lacks&gr.view.whole&^r.l.unfilledIn(h.newest.Filled) != 0
+		return lacks&gr.view.whole != 0
 	}
-	sent := r.sent(h)
-	return h.erased&sent != 0 || lacks&sent != 0 && h.newest.Members == r.l.all()
+	return lacks != 0 && h.newest.Members == r.l.all()
 }
 
 func (r *Recovery) settled(g GroupID, i Index, h *RowHeaders) {
-	if !r.l.CanDecode(h.have, h.newest.Filled) && r.dead(&r.l.groups[g], h) {
+	if h.newest.Seq <= h.erased || !r.l.CanDecode(h.have, h.newest.Filled) && r.dead(&r.l.groups[g], h) {
 		// What is left of it is erased: it might not be told the next time.
 		r.l.unfree(&r.l.groups[g], i)
 		r.l.doom(&r.l.groups[g], i)
@@ -341,6 +346,14 @@ func (r *Recovery) judge() {
 	for g := range r.late {
 		r.retry(GroupID(g))
 		r.l.groups[g].mark = r.mark[g]
+		r.late[g] = slices.DeleteFunc(r.late[g], func(o lateRow) bool {
+			void := o.h.newest.Seq <= o.h.erased
+			if void {
+				r.l.unfree(&r.l.groups[g], o.index)
+				r.l.giveUp(&r.l.groups[g], o.index)
+			}
+			return void
+		})
 	}
 	r.makeRoom()
 	for g := range r.late {

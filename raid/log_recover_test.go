@@ -63,7 +63,15 @@ func TestOnlyWholeMembersTellThatARowIsDead(t *testing.T) {
 	}
 }
 
-func empty(c Col) []byte { return make([]byte, HeaderBytes(recoveryGeometry, c)) }
+// empty is row 3 at member c as its chunk is made.
+func empty(c Col) []byte { return made(recoveryGeometry, c, Site{Index: 3}) }
+
+// made is a slot of column c as chunks are made.
+func made(g Geometry, c Col, at Site) []byte {
+	b := make([]byte, HeaderBytes(g, c))
+	PutErased(b, at, 0)
+	return b
+}
 
 // recoverTwo recovers a log of two rows with the same pages: row 4 of batch 5,
 // which all members have, and row 3 with headers h.

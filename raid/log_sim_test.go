@@ -49,7 +49,7 @@ type simMember struct {
 	old      bool // pending: what an earlier client wrote is erased before it is used
 }
 
-// simSlot is a slot as it lies in a server's memory; both nil: never written.
+// simSlot is a slot as it lies in a server's memory; both nil: as the chunk was made.
 type simSlot struct{ header, page []byte }
 
 // value is what a page may read as.
@@ -305,7 +305,7 @@ func (s *sim) land(op *simOp, c Col, rows int) {
 		// Receiving has begun, of some rows or of all: what was there is gone.
 		for r := rows; r < op.p.Rows; r++ {
 			if m := op.to[c]; op.out[c][r].header != nil && !m.lost && s.rnd.Uint32N(3) > 0 {
-				m.slots[op.p.Index[r]] = s.erased(c)
+				m.slots[op.p.Index[r]] = s.erased(op.p.Group, c, op.p.Index[r], op.p.Seq-1)
 			}
 		}
 	}
@@ -378,7 +378,7 @@ func (s *sim) holders(g GroupID, i Index, up bool) uint32 {
 		if m.lost || up && !m.up || m.slots[i].header == nil {
 			continue
 		}
-		if h, err := ParseHeader(m.slots[i].header); err == nil && h.Seq == s.rowSeq[g][i] {
+		if h, err := ParseHeader(m.slots[i].header); err == nil && h.Holds() && h.Seq == s.rowSeq[g][i] {
 			have |= 1 << c
 		}
 	}
@@ -395,7 +395,7 @@ func (s *sim) readSlot(at Place, kind HeaderKind, p PageNo) ([]byte, bool) {
 			return false
 		}
 		h, err := ParseHeader(m.slots[at.Index].header)
-		return err == nil && TagOf(h.Seq) == at.Tag && Checksum(m.slots[at.Index].page) == h.CRC
+		return err == nil && h.Holds() && TagOf(h.Seq) == at.Tag && Checksum(m.slots[at.Index].page) == h.CRC
 	}
 	if good(at.Col) {
 		own := members[at.Col].slots[at.Index]

@@ -190,7 +190,7 @@ func (w *smallWorld) startErasure(cl *smallClient) bool {
 	}
 	w.eachErased(e, e.Members, func(m *smallMember, c int, i Index) {
 		if m.slots[i].next == nil {
-			m.slots[i].next = w.x.erased[c]
+			m.slots[i].next = w.x.erase(e.Group, c, i, e.Seq)
 		}
 	})
 	cl.era = e
@@ -210,11 +210,13 @@ func (w *smallWorld) eachErased(e *smallErasure, members uint32, f func(*smallMe
 func (w *smallWorld) finishErasure(cl *smallClient) {
 	e := cl.era
 	cl.era = nil
-	w.eachErased(e, e.Members&^e.failed&^e.acked, w.erase)
+	w.eachErased(e, e.Members&^e.failed&^e.acked, w.erase(e))
 	cl.log.Erased(&e.Erasure, e.Members&^e.failed, 0)
 }
 
-func (w *smallWorld) erase(m *smallMember, c int, i Index) { m.put(i, w.x.erased[c]) }
+func (w *smallWorld) erase(e *smallErasure) func(*smallMember, int, Index) {
+	return func(m *smallMember, c int, i Index) { m.put(i, w.x.erase(e.Group, c, i, e.Seq)) }
+}
 
 func (w *smallWorld) startView(cl *smallClient) bool {
 	v := &smallView{}
@@ -265,7 +267,7 @@ func (w *smallWorld) endSession(cl *smallClient, k int) {
 		if w.pick.of(2) == 0 {
 			e.failed |= bit
 		} else {
-			w.eachErased(e, bit, w.erase)
+			w.eachErased(e, bit, w.erase(e))
 			e.acked |= bit
 		}
 	}
@@ -289,10 +291,9 @@ func (w *smallWorld) look(k int) {
 		if s.next == nil {
 			continue
 		}
-		erased := w.x.erased[k%w.width()]
 		n := 3
-		if s.next.h.Kind == KindErased {
-			n = 2
+		if s.next.h.Kind >= KindView {
+			n = 2 // no page is received
 		}
 		switch w.pick.of(n) {
 		case 0:
@@ -300,7 +301,7 @@ func (w *smallWorld) look(k int) {
 		case 1:
 			m.put(Index(i), s.next)
 		case 2:
-			m.put(Index(i), erased)
+			m.put(Index(i), w.x.erase(GroupID(k/w.width()), k%w.width(), Index(i), s.next.h.Seq-1))
 		}
 	}
 }
@@ -320,12 +321,13 @@ func (w *smallWorld) compare(k int) {
 		if now := m.slots[i].now; now != nil {
 			h = now.h
 		}
-		if !l.Expects(g, i, c, h, true) {
+		sound := h.Kind != KindEmpty
+		if !l.Expects(g, i, c, h, sound) {
 			l.SetMissed(g, i, c)
 		}
-		if h.Holds() && !l.Keeps(g, i, c, h, true) {
+		if (!sound || h.Holds()) && !l.Keeps(g, i, c, h, sound) {
 			lied, hollow := m.lied, m.hollow
-			m.put(i, w.x.erased[c])
+			m.put(i, w.x.erase(g, int(c), i, l.DeadUpTo(g, i)))
 			if l.live[l.row(g, i)] > 0 {
 				m.lied, m.hollow = lied, hollow // it lacks the row still
 			}

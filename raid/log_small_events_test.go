@@ -36,7 +36,7 @@ func (w *smallWorld) out() uint32 { return w.away | w.wrong() }
 // wrong is the mask of members that are gone, or do not have what they said.
 func (w *smallWorld) wrong() (mask uint32) {
 	for k := range w.m {
-		if m := &w.m[k]; m.lost || m.empty || m.lied != 0 {
+		if m := &w.m[k]; m.lost || m.empty || m.lied|m.shown != 0 {
 			mask |= 1 << k
 		}
 	}
@@ -61,7 +61,7 @@ func (w *smallWorld) noted() (mask uint32) {
 func (w *smallWorld) bearable(mask uint32) bool {
 	noted, lying := w.noted(), uint32(0)
 	for k := range w.m {
-		if w.m[k].lied != 0 {
+		if w.m[k].lied|w.m[k].shown != 0 {
 			lying |= 1 << k
 		}
 	}
@@ -337,7 +337,8 @@ func (w *smallWorld) happenTo(e smallEvent) bool {
 		for _, op := range w.cur.ops {
 			op.failed = op.failed || op.p.Group == g && op.p.Members&(1<<c) != 0
 		}
-		*m = smallMember{empty: true, filling: true}
+		*m = w.made(k)
+		m.empty, m.filling = true, true
 		w.cur.unread &^= bit
 		l.Replace(g, c)
 		l.SetNoted(g, c, true, false)
@@ -353,6 +354,9 @@ func (w *smallWorld) happenTo(e smallEvent) bool {
 		if s.now == s.old {
 			return false
 		}
+		if s.now != nil && s.now.h.Kind == KindErased && s.old != nil && s.old.h.Holds() {
+			m.shown |= 1 << i
+		}
 		s.now = s.old
 		m.lied |= 1 << i
 		m.hollow |= 1 << i
@@ -366,6 +370,7 @@ func (w *smallWorld) happenTo(e smallEvent) bool {
 func (w *smallWorld) zero(k int) {
 	g, c, m, l := GroupID(k/w.width()), Col(k%w.width()), &w.m[k], w.cur.log
 	for i := range w.x.cfg.Rows {
+		m.shown &^= 1 << i
 		if s := &m.slots[i]; s.now != nil {
 			if l.live[l.row(g, Index(i))] > 0 && l.Holders(g, Index(i))&(1<<c) != 0 || l.InView(g, c) && Index(i) == l.groups[g].view.slot {
 				m.lied |= 1 << i

@@ -73,3 +73,25 @@ func TestSmallRowsThatOnlyOutsidersHold(t *testing.T) {
 func TestSmallThinRowFreesNothing(t *testing.T) {
 	smallRegression(t, Geometry{1, 1}, "write 0; cut 1; note 0; begin 0; back 1; restore 1/0; begin 1; crash 0; open 3/1/1/0; beginsettle 0; finish 0; crash 0; open 2; settle 0")
 }
+
+// A row was given up, and erased everywhere. A member that shows it again brings nothing
+// back while another one tells that it was erased.
+func TestSmallOldSlotOfAnErasedRow(t *testing.T) {
+	smallRegression(t, Geometry{1, 1}, "begin 0; begin 1; finish 0; cut 1/0; back 1/1; begin 0; finish 0; tidy 0; finish 0; turn 11; move 4; crash 0; open 3; tidy 0")
+}
+
+// A member forgets everything while another one is short of rows, and is given the
+// record of the view again. What it lost it does not testify to be dead.
+func TestSmallLostMemoryIsNoWitness(t *testing.T) {
+	for _, c := range []struct {
+		g        Geometry
+		schedule string
+	}{
+		{Geometry{2, 1}, "begintrim 0; crash 0; open 6/1; settle 0; back 0/2; zero 2; tidy 0; crash 0; open 7"},
+		{Geometry{3, 2}, "crash 0; open 29/1/0; settle 0; crash 0; open 30; settle 0; back 1; begintrim 0; finish 0; zero 4; tidy 0; crash 0; open 30"},
+	} {
+		if w := smallRegression(t, c.g, c.schedule); !w.refused {
+			t.Errorf("%v: %s: it opens without a row that was answered", c.g, c.schedule)
+		}
+	}
+}

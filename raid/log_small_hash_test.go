@@ -68,6 +68,7 @@ func (h *smallHasher) hash(w *smallWorld) uint64 {
 		m := &w.m[k]
 		h.u8(uint8(m.lied))
 		h.u8(uint8(m.hollow))
+		h.u8(uint8(m.shown))
 		h.flag(m.lost)
 		h.flag(m.empty)
 		h.flag(m.filling)
@@ -88,7 +89,7 @@ func (h *smallHasher) hash(w *smallWorld) uint64 {
 // collect notes which sequence numbers and versions there are.
 func (h *smallHasher) collect(w *smallWorld) {
 	cell := func(c *smallCell) {
-		if c == nil || c.h.Kind == KindErased {
+		if c == nil {
 			return
 		}
 		h.seqs = append(h.seqs, c.h.Seq)
@@ -158,6 +159,7 @@ func (h *smallHasher) cell(c *smallCell) {
 	}
 	h.u8(uint8(c.h.Kind) + 1)
 	if c.h.Kind == KindErased {
+		h.seq(c.h.Seq)
 		return
 	}
 	h.u8(uint8(c.h.Filled))

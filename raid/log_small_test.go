@@ -19,8 +19,8 @@ import (
 // smallScope is what all worlds of a walk share.
 type smallScope struct {
 	cfg    LogConfig
-	events string // letters of the kinds of events that are walked (smallKinds)
-	erased []*smallCell
+	events string         // letters of the kinds of events that are walked (smallKinds)
+	made   [][]*smallCell // [group and row][col] as chunks are made
 	zeros  [][]byte
 }
 
@@ -36,11 +36,23 @@ func newSmallScope(g Geometry, groups int, rows uint32, events string) *smallSco
 	for c := range g.Members() {
 		b := make([]byte, HeaderBytes(g, Col(c)))
 		x.zeros = append(x.zeros, b)
-		e := make([]byte, len(b))
-		PutErased(e, len(e))
-		x.erased = append(x.erased, &smallCell{b: e, h: Header{Kind: KindErased}})
+	}
+	for at := range groups * int(rows) {
+		var row []*smallCell
+		for c := range g.Members() {
+			row = append(row, x.erase(GroupID(at/int(rows)), c, Index(at%int(rows)), 0))
+		}
+		x.made = append(x.made, row)
 	}
 	return x
+}
+
+// erase makes an erased slot.
+func (x *smallScope) erase(g GroupID, c int, i Index, seq Seq) *smallCell {
+	at := Site{Group: g, Index: i}
+	b := make([]byte, len(x.zeros[c]))
+	PutErased(b, at, seq)
+	return &smallCell{b: b, h: Header{Kind: KindErased, Seq: seq, Site: at}}
 }
 
 // smallCell is what was put into a slot. It never changes.
@@ -62,6 +74,7 @@ type smallMember struct {
 	slots   [smallRows]smallSlot
 	lied    uint16 // rows in use of which it lost, or turned back, what it had acknowledged
 	hollow  uint16 // likewise of any row, dead ones too
+	shown   uint16 // rows of which it shows again what was erased there
 	lost    bool   // it is gone for good
 	empty   bool   // it was lost and has not got everything again
 	claimed bool   // the metadata service was told that it is not, or will be
@@ -77,6 +90,7 @@ func (m *smallMember) put(i Index, c *smallCell) {
 	s.now, s.next = c, nil
 	m.lied &^= 1 << i
 	m.hollow &^= 1 << i
+	m.shown &^= 1 << i
 }
 
 type smallPage struct {
@@ -257,6 +271,9 @@ func (c *smallClient) up(w *smallWorld) (mask uint32) {
 // newSmallWorld is a volume that was just created and attached.
 func newSmallWorld(x *smallScope) *smallWorld {
 	w := &smallWorld{x: x, m: make([]smallMember, x.cfg.Groups*x.cfg.Geometry.Members()), pick: &smallChoice{}}
+	for k := range w.m {
+		w.m[k] = w.made(k)
+	}
 	w.newClient(w.all())
 	w.settle(w.cur)
 	w.judge()
@@ -264,6 +281,15 @@ func newSmallWorld(x *smallScope) *smallWorld {
 		panic("small: a new volume does not begin")
 	}
 	return w
+}
+
+// made is the memory of member k as its chunk is made.
+func (w *smallWorld) made(k int) (m smallMember) {
+	for i := range w.x.cfg.Rows {
+		cell := w.x.made[k/w.width()*int(w.x.cfg.Rows)+int(i)][k%w.width()]
+		m.slots[i] = smallSlot{now: cell, old: cell}
+	}
+	return m
 }
 
 // newClient is what an attach does before it recovers: there are sessions with the

@@ -164,8 +164,8 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 		return false // nobody could recover the group from these
 	case r.seq != 0 && !r.own && !l.durable(g, r.copies):
 		return false // the older record may be the one in force
-	case !l.opened && g.nvoid+g.nunsure > 0:
-		return false
+	case !l.opened && (g.nvoid+g.nunsure > 0 || g.window.n > 0):
+		return false // it says that all is settled, moves too that are on their way
 	}
 	*v = View{Seq: l.NextSeq(), Settled: l.settled(g), Members: want, Whole: whole, To: want & g.up, Second: g.second()}
 	r.tried = v.Seq

@@ -24,7 +24,7 @@ func TestViewSaysThatAColumnInDoubtIsWhole(t *testing.T) {
 	var mem [4][8][]byte // members, and the pending one of column 2
 	for k := range mem {
 		for i := range mem[k] {
-			mem[k][i] = make([]byte, HeaderBytes(g, Col(min(k, 2))))
+			mem[k][i] = made(g, Col(min(k, 2)), Site{Index: Index(i)})
 		}
 	}
 	l := newLog(1, 7)

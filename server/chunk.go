@@ -17,7 +17,6 @@ type chunk struct {
 	ext    extent
 	pages  []byte // spec.Slots * PageSize
 	heads  []byte // spec.Slots * spec.HeaderBytes
-	erased []byte // the header of an erased slot
 
 	// mu orders headers: a reader copies whole ones. Pages have no lock:
 	// whoever reads one while it is written fails its checksum.
@@ -56,12 +55,22 @@ func newChunk(id raid.ChunkID, volume raid.VolumeID, s transport.ChunkSpec, x ex
 	mem = mem[x.off : x.off+x.size : x.off+x.size]
 	p := int64(s.Slots) * raid.PageSize
 	s.MustExist = false
-	erased := make([]byte, s.HeaderBytes)
-	raid.PutErased(erased, len(erased))
-	return &chunk{
-		id: id, volume: volume, spec: s, ext: x, erased: erased,
+	c := &chunk{
+		id: id, volume: volume, spec: s, ext: x,
 		pages: mem[:p:p], heads: mem[p : p+int64(s.Slots)*int64(s.HeaderBytes)],
 	}
+	if !s.InPlace {
+		// So that zeros are memory that was lost, not a slot that was never written.
+		for i := range s.Slots {
+			raid.PutErased(c.head(i), c.site(i), 0)
+		}
+	}
+	return c
+}
+
+// site is what the header of slot i says of its place.
+func (c *chunk) site(i uint32) raid.Site {
+	return raid.Site{Volume: uint32(c.volume), Group: raid.GroupID(c.spec.Group), Index: raid.Index(i)}
 }
 
 func (c *chunk) page(i uint32) []byte {
@@ -88,11 +97,11 @@ func (c *chunk) putLocked(i uint32, head, page []byte) {
 }
 
 // putUnlessNewer is put, unless the slot holds something of a higher sequence
-// than seq: then it reports false. What is empty or erased has sequence 0.
+// than seq, or an erased slot says that seq is dead: then it reports false.
 func (c *chunk) putUnlessNewer(i uint32, seq raid.Seq, head, page []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if h, err := raid.ParseHeader(c.head(i)); err == nil && h.Seq > seq {
+	if h, err := raid.ParseHeader(c.head(i)); err == nil && (h.Seq > seq || h.Seq == seq && h.Kind == raid.KindErased) {
 		return false
 	}
 	c.putLocked(i, head, page)
@@ -107,8 +116,8 @@ func (c *chunk) view(i uint32, f func(head, page []byte)) {
 	f(c.head(i), c.page(i))
 }
 
-// erase makes the slots erased that io has a page for. Those that it has a header
-// alone for keep theirs until the new one takes its place.
+// erase makes the slots erased that io has a page for: what they held before that is
+// dead. Those that it has a header alone for keep theirs until the new one takes its place.
 func (c *chunk) erase(io *transport.SlotIO) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -116,11 +125,21 @@ func (c *chunk) erase(io *transport.SlotIO) {
 	for _, r := range io.Runs {
 		for i := r.Start; i < r.Start+r.Count; i++ {
 			if io.PageMask>>seg&1 != 0 {
-				copy(c.head(i), c.erased)
+				c.eraseFor(i, io.Headers[seg*io.HeaderBytes:][:io.HeaderBytes])
 			}
 			seg++
 		}
 	}
+}
+
+// eraseFor erases slot i, which is to get the header in head. What is not fit to be
+// stored says nothing of what is dead either.
+func (c *chunk) eraseFor(i uint32, head []byte) {
+	if h, err := raid.ParseHeader(head); err != nil || h.Site != c.site(i) {
+		raid.PutErased(c.head(i), c.site(i), 0)
+		return
+	}
+	raid.PutErasedFor(c.head(i), head)
 }
 
 // check reports whether all of io lies inside the chunk.

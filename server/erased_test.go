@@ -43,22 +43,31 @@ func writeOf(t *testing.T, seq raid.Seq, size int, pages uint32) *transport.Slot
 }
 
 // From the moment that a server begins to receive a page until it has it, the slot
-// is erased. One that is sent a header alone has the old header or the new one, and
-// what nobody writes to stays empty.
+// says that what it held is dead. One that is sent a header alone has the old header or
+// the new one, and what nobody writes to stays as it was made.
 func TestWhileReceiving(t *testing.T) {
 	for _, size := range []int{raid.HeaderSize, raid.HeaderSize + 4*raid.RowEntrySize} {
 		s, c := slotsOf(t, size)
-		kinds := func(when string, want ...raid.HeaderKind) {
+		full := raid.KindPage
+		if size > raid.HeaderSize {
+			full = raid.KindParity
+		}
+		type holding struct {
+			kind raid.HeaderKind
+			seq  raid.Seq
+		}
+		made := holding{kind: raid.KindErased}
+		holds := func(when string, one, two holding) {
 			t.Helper()
-			var got []raid.HeaderKind
+			var got []holding
 			for i := range uint32(4) {
 				h, err := raid.ParseHeader(c.head(i))
-				if err != nil {
-					t.Fatalf("%s, slot %d: %v", when, i, err)
+				if err != nil || h.Site != c.site(i) {
+					t.Fatalf("%s, slot %d: %+v, %v", when, i, h, err)
 				}
-				got = append(got, h.Kind)
+				got = append(got, holding{h.Kind, h.Seq})
 			}
-			if !slices.Equal(got, want) {
+			if want := []holding{made, one, two, made}; !slices.Equal(got, want) {
 				t.Errorf("headers of %d bytes, %s: %v, want %v", size, when, got, want)
 			}
 		}
@@ -74,33 +83,62 @@ func TestWhileReceiving(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		full := raid.KindPage
-		if size > raid.HeaderSize {
-			full = raid.KindParity
-		}
-		kinds("a new chunk", 0, 0, 0, 0)
-		both := writeOf(t, 1, size, 3)
+		dead := func(seq raid.Seq) holding { return holding{raid.KindErased, seq} }
+		holds("a new chunk", made, made)
+		both := writeOf(t, 11, size, 3)
 		begin(both)
-		kinds("both on their way", 0, raid.KindErased, raid.KindErased, 0)
+		holds("both on their way", dead(10), dead(10))
 		commit(both)
-		kinds("both there", 0, full, full, 0)
+		holds("both there", holding{full, 11}, holding{full, 11})
 
-		one := writeOf(t, 2, size, 1)
+		one := writeOf(t, 22, size, 1)
 		was := bytes.Clone(c.head(2))
 		begin(one)
-		kinds("one page on its way", 0, raid.KindErased, full, 0)
+		holds("one page on its way", dead(21), holding{full, 11})
 		if !bytes.Equal(c.head(2), was) {
 			t.Errorf("headers of %d bytes: a slot that gets a header alone lost its own", size)
 		}
 		s.AbortWrite(one)
-		kinds("given up", 0, raid.KindErased, full, 0)
+		holds("given up", dead(21), holding{full, 11})
 
-		heads := writeOf(t, 3, size, 0)
+		heads := writeOf(t, 33, size, 0)
 		begin(heads)
-		kinds("headers alone", 0, raid.KindErased, full, 0)
+		holds("headers alone", dead(21), holding{full, 11})
 		commit(heads)
 		if !bytes.Equal(c.heads[size:3*size], heads.Headers) {
 			t.Errorf("headers of %d bytes: others than written", size)
+		}
+
+		bad := writeOf(t, 44, size, 3)
+		bad.Headers[24] ^= 1 // its sequence number
+		begin(bad)
+		holds("one that is damaged on its way", made, dead(43))
+	}
+}
+
+// What must not be stored is not: headers of other places, erased slots among them, and
+// of slots that were lost. Where slots are overwritten in place the last one is a page of zeros.
+func TestForeignHeaders(t *testing.T) {
+	for name, c := range map[string]struct {
+		put  func(b []byte)
+		good bool
+	}{
+		"erased":                   {func(b []byte) { raid.PutErased(b, raid.Site{Volume: 1, Index: 1}, 5) }, true},
+		"erased in another slot":   {func(b []byte) { raid.PutErased(b, raid.Site{Volume: 1, Index: 2}, 5) }, false},
+		"erased in another group":  {func(b []byte) { raid.PutErased(b, raid.Site{Volume: 1, Group: 1, Index: 1}, 5) }, false},
+		"erased in another volume": {func(b []byte) { raid.PutErased(b, raid.Site{Volume: 2, Index: 1}, 5) }, false},
+		"zeros":                    {func(b []byte) { clear(b) }, false},
+	} {
+		s, chunk := slotsOf(t, raid.HeaderSize)
+		io := writeOf(t, 5, raid.HeaderSize, 0)
+		c.put(io.Headers[:raid.HeaderSize])
+		was := bytes.Clone(chunk.head(1))
+		if err := s.BeginWrite(io); err != nil {
+			t.Fatal(err)
+		}
+		err := s.CommitWrite(io)
+		if stored := !bytes.Equal(chunk.head(1), was); stored != c.good || (err == nil) != c.good {
+			t.Errorf("%s: stored %v, %v", name, stored, err)
 		}
 	}
 }

@@ -32,7 +32,7 @@ func (s *session) Expose(id uint64) (transport.Exposed, error) {
 	if reader && !s.s.expose(c, s) {
 		return none, fmt.Errorf("%w: chunk %d was given back", transport.ErrNoChunk, id)
 	}
-	return transport.Exposed{Spec: c.spec, Pages: c.pages, Headers: c.heads, Erased: c.erased, ReadOnly: reader}, nil
+	return transport.Exposed{Spec: c.spec, Pages: c.pages, Headers: c.heads, ReadOnly: reader}, nil
 }
 
 // expose pins c for a reader's transfers, once. It reports false when c was given

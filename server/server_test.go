@@ -85,8 +85,12 @@ func TestDrop(t *testing.T) {
 	if err := c.OpenChunk(t.Context(), 2, spec); err != nil {
 		t.Fatal(err)
 	}
-	if x := s.lookup(2); bytes.Count(x.pages, []byte{0})+bytes.Count(x.heads, []byte{0}) != len(x.pages)+len(x.heads) {
-		t.Error("a new chunk shows old bytes")
+	x, made := s.lookup(2), make([]byte, raid.HeaderSize)
+	for i := range spec.Slots {
+		raid.PutErased(made, raid.Site{Volume: 1, Index: raid.Index(i)}, 0)
+		if !bytes.Equal(x.head(i), made) || bytes.Count(x.page(i), []byte{0}) != raid.PageSize {
+			t.Fatalf("slot %d of a new chunk shows old bytes", i)
+		}
 	}
 }
 
@@ -156,7 +160,7 @@ func TestClientVanishes(t *testing.T) {
 
 // halfWrite is a hello and half of a write to slot 2 of chunk 1.
 func halfWrite() []byte {
-	b := []byte("DMPS\x00\r\n\x1a\x03\x00\x03\x00\x20\x00\x00\x00" +
+	b := []byte("DMPS\x00\r\n\x1a\x05\x00\x05\x00\x20\x00\x00\x00" +
 		"\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
 		"\x01\x00c\x00\x00\x00\x00")
 	b = append(b, "\x02\x01\x58\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00"+
@@ -173,7 +177,7 @@ func TestMalformed(t *testing.T) {
 	s := start(t, Config{Cluster: "c", Listen: "127.0.0.1:0"})
 	_, c, _ := client(t, s, 1)
 	hello := halfWrite()[:48]
-	for _, junk := range []string{"GET / HTTP/1.0\r\n\r\n", "DMPS\x00\r\n\x1a\x03\x00\x03\x00\xff\xff\xff\xff",
+	for _, junk := range []string{"GET / HTTP/1.0\r\n\r\n", "DMPS\x00\r\n\x1a\x05\x00\x05\x00\xff\xff\xff\xff",
 		string(hello) + strings.Repeat("\xff", 24), string(hello) + strings.Repeat("\x00", 24)} {
 		if strings.HasPrefix(junk, string(hello)) {
 			b := []byte(junk)

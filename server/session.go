@@ -159,7 +159,7 @@ func (s *session) CommitWrite(io *transport.SlotIO) error {
 				staged += raid.PageSize
 			}
 			seg++
-			if err := s.verify(i, head, page, has); err != nil {
+			if err := verify(c, i, head, page, has); err != nil {
 				s.s.m.refusedPages.Inc()
 				if first == nil {
 					first = fmt.Errorf("slot %d of chunk %d: %w", i, c.id, err)
@@ -180,15 +180,15 @@ func (s *session) CommitWrite(io *transport.SlotIO) error {
 	return first
 }
 
-// verify reports whether slot i of a chunk may get this header with this page. One
+// verify reports whether slot i of c may get this header with this page. One
 // that names another place, or another volume, was sent where it does not belong. An
-// empty or erased slot names none.
-func (s *session) verify(i uint32, head, page []byte, has bool) error {
+// empty header names none, and belongs into chunks that are InPlace.
+func verify(c *chunk, i uint32, head, page []byte, has bool) error {
 	h, err := raid.ParseHeader(head)
 	if err != nil {
 		return fmt.Errorf("%w: %w", transport.ErrChecksum, err)
 	}
-	if h.Kind != raid.KindEmpty && h.Kind != raid.KindErased && (uint32(h.Index) != i || h.Volume != uint32(s.volume.id)) {
+	if h.Site != c.site(i) && !(h.Kind == raid.KindEmpty && c.spec.InPlace) {
 		return fmt.Errorf("%w: the header is that of slot %d of group %d of volume %d", transport.ErrChecksum, h.Index, h.Group, h.Volume)
 	}
 	if has && raid.Checksum(page) != h.CRC {

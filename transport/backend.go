@@ -71,7 +71,6 @@ type Exposed struct {
 	Spec     ChunkSpec
 	Pages    []byte // Spec.Slots * PageSize
 	Headers  []byte // Spec.Slots * Spec.HeaderBytes
-	Erased   []byte // the header of an erased slot
 	ReadOnly bool   // no transfer may write to it
 }
 

@@ -14,11 +14,11 @@ const (
 )
 
 // Version of the protocol that this package speaks (docs/wire.md); VersionRails
-// is spoken in sessions whose Hello names a Rail, and is the same otherwise. 1 and
-// 2 were the same with slot headers of format 1, and are not spoken any more.
+// is spoken in sessions whose Hello names a Rail, and is the same otherwise. 1 to
+// 4 were the same with slot headers of formats 1 and 2, and are not spoken any more.
 const (
-	Version      = 3
-	VersionRails = 4
+	Version      = 5
+	VersionRails = 6
 )
 
 // Sentinels: each is a decision of the caller.
@@ -181,6 +181,7 @@ type Railed interface {
 type ChunkSpec struct {
 	Slots       uint32
 	HeaderBytes uint32
+	Group       uint32 // of the volume: what its headers name, with volume and slot
 	InPlace     bool
 	// MustExist makes OpenChunk fail with ErrNoChunk instead of creating.
 	MustExist bool

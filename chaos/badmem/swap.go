@@ -64,7 +64,7 @@ func find(mem []byte, size int) []slot {
 		}
 		pages[raid.Checksum(page)] = int64(off)
 		for at := off; at < off+raid.PageSize && at+size <= len(mem); at += headAlign {
-			if h, err := raid.ParseHeader(mem[at : at+size]); err == nil && h.Kind != raid.KindEmpty {
+			if h, err := raid.ParseHeader(mem[at : at+size]); err == nil && h.Holds() {
 				heads = append(heads, int64(at))
 			}
 		}

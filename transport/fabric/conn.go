@@ -55,8 +55,8 @@ type conn struct {
 	spin     time.Duration
 	done     chan struct{}
 
-	scratch []byte         // registered: heads, room for erased headers, bounces
-	heads   []byte         // headerScratch a one-sided request
+	scratch []byte         // registered: heads, bounces
+	heads   []byte         // twice headerScratch a one-sided request: of erased slots, and what it writes or reads
 	bounce  []byte         // transferBytes each
 	mapping sync.WaitGroup // goroutines in mapLater
 
@@ -71,8 +71,6 @@ type conn struct {
 		free   []uint16
 		spare  []int8 // bounces that nobody uses
 		chunks map[uint64]*remote
-		room   []byte   // of scratch: for more in erased
-		erased [][]byte // MaxSegs headers of erased slots each, for each size of header that was met
 		ring   ring
 		posted int // operations without an end
 		// refused: the provider did not take all that waits. The session's goroutine
@@ -88,7 +86,6 @@ type conn struct {
 // remote is a chunk whose memory at the server this session may reach.
 type remote struct {
 	mapped               // of no slots: asked for, or not to be had
-	erased []byte        // as many headers of erased slots as a request writes; nil: for a reader
 	flight int           // one-sided requests in flight
 	gone   chan struct{} // closed when flight falls to 0 after a release; nil: none
 }
@@ -111,12 +108,12 @@ func (c *conn) alloc(dom *domain) error {
 	if c.reader {
 		requests, spare = min(c.window, readerRequests), readerBounces
 	}
-	heads := requests * headerScratch
-	if c.scratch, err = dom.scratch(heads + headerScratch + spare*transferBytes); err != nil {
+	heads := requests * 2 * headerScratch
+	if c.scratch, err = dom.scratch(heads + spare*transferBytes); err != nil {
 		return err
 	}
 	c.dom = dom
-	c.heads, c.mu.room, c.bounce = c.scratch[:heads], c.scratch[heads:heads+headerScratch], c.scratch[heads+headerScratch:]
+	c.heads, c.bounce = c.scratch[:heads], c.scratch[heads:]
 	if c.mu.ring, err = newRing(requests * maxOps); err != nil {
 		return err
 	}
@@ -157,7 +154,7 @@ func (c *conn) release() {
 // reset is release, for another attempt to attach.
 func (c *conn) reset() {
 	c.release()
-	c.heads, c.mu.room, c.mu.erased, c.bounce, c.ended = nil, nil, nil, nil, nil
+	c.heads, c.bounce, c.ended = nil, nil, nil
 	c.mu.slots, c.mu.free, c.mu.spare, c.mu.posted, c.mu.refused = nil, nil, nil, 0, false
 }
 
@@ -291,32 +288,8 @@ func (c *conn) OpenChunk(ctx context.Context, chunk uint64, spec transport.Chunk
 	if c.mu.chunks[chunk] != nil {
 		return nil
 	}
-	// Without room the link carries what is of the chunk. A volume has headers of two
-	// sizes at most, for which there is room.
-	if e := c.erasedLocked(m.erased); e != nil {
-		c.mu.chunks[chunk] = &remote{mapped: m, erased: e}
-	}
+	c.mu.chunks[chunk] = &remote{mapped: m}
 	return nil
-}
-
-// erasedLocked is as many copies of an erased slot's header as a request writes, in
-// registered memory that nothing changes any more. nil: there is no room for more.
-func (c *conn) erasedLocked(head string) []byte {
-	n := transport.MaxSegs * len(head)
-	for _, e := range c.mu.erased {
-		if len(e) == n && string(e[:len(head)]) == head {
-			return e
-		}
-	}
-	if n > len(c.mu.room) {
-		return nil
-	}
-	e := c.mu.room[:n:n]
-	for at := 0; at < n; {
-		at += copy(e[at:], head)
-	}
-	c.mu.room, c.mu.erased = c.mu.room[n:], append(c.mu.erased, e)
-	return e
 }
 
 // ask asks for the keys of a chunk. Without slots it is not to be had that way: the

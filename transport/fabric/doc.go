@@ -17,8 +17,7 @@
 //
 // A write is done when its bytes are in the server's memory
 // (FI_DELIVERY_COMPLETE): the slots are erased, then come the pages, then the
-// headers that vouch for them. What an erased slot's header is, the server says with
-// the keys of a chunk. Headers without pages are written at once. With a provider that keeps the order of writes
+// headers that vouch for them. Headers without pages are written at once. With a provider that keeps the order of writes
 // (FI_ORDER_WAW) all are posted at once, where it can be as one operation
 // (conn.addWhole), else each part follows when the one before has arrived.
 //

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-
-	"dmps/transport"
 )
 
 // Questions over the link (tcp.Link), by their first byte. All integers are
@@ -17,7 +15,7 @@ const (
 )
 
 const (
-	protocol   = 1
+	protocol   = 2
 	maxName    = 64  // bytes: provider, bell
 	maxHost    = 64  // bytes: an IP address, with a zone perhaps
 	maxAddress = 256 // bytes: an endpoint's, as the provider has it
@@ -113,7 +111,6 @@ type mapped struct {
 	headerBytes uint32
 	pages       key
 	headers     key
-	erased      string // the header of an erased slot
 }
 
 func (m *mapped) put() []byte {
@@ -121,15 +118,12 @@ func (m *mapped) put() []byte {
 	b = le.AppendUint32(b, m.headerBytes)
 	b = appendKey(b, m.pages)
 	b = appendKey(b, m.headers)
-	return appendText(b, m.erased)
+	return b
 }
 
 func parseMapped(b []byte) (mapped, error) {
 	c := cursor{b: b}
-	m := mapped{slots: c.u32(), headerBytes: c.u32(), pages: c.key(), headers: c.key(), erased: c.text(transport.MaxHeaderBytes)}
-	if m.headerBytes != uint32(len(m.erased)) {
-		c.bad = true
-	}
+	m := mapped{slots: c.u32(), headerBytes: c.u32(), pages: c.key(), headers: c.key()}
 	return m, c.end("mapped")
 }
 

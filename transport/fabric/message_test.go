@@ -13,15 +13,15 @@ import (
 var (
 	attachValue   = attach{provider: "tcp", host: "::1", bell: "b", addr: []byte{1, 2}}
 	attachedValue = attached{addr: []byte{3}, probe: key{addr: 0x10, key: 0x20}, nonce: 0x0102030405060708}
-	mappedValue   = mapped{slots: 16384, headerBytes: 3, pages: key{1, 2}, headers: key{3, 4}, erased: "\xd2\x06\x00"}
+	mappedValue   = mapped{slots: 16384, headerBytes: 3, pages: key{1, 2}, headers: key{3, 4}}
 )
 
 const (
-	goldenAttach   = `01 01 0300746370 03003a3a31 010062 02000102`
-	goldenAttached = `01 010003 1000000000000000 2000000000000000 0807060504030201`
+	goldenAttach   = `01 02 0300746370 03003a3a31 010062 02000102`
+	goldenAttached = `02 010003 1000000000000000 2000000000000000 0807060504030201`
 	goldenMap      = `02 0807060504030201`
 	goldenEcho     = `03 e803`
-	goldenMapped   = `00400000 03000000 0100000000000000 0200000000000000 0300000000000000 0400000000000000 0300d20600`
+	goldenMapped   = `00400000 03000000 0100000000000000 0200000000000000 0300000000000000 0400000000000000`
 )
 
 func unhex(t *testing.T, s string) []byte {

@@ -164,7 +164,7 @@ func (s *session) expose(chunk uint64) ([]byte, error) {
 		s.s.log().Warn("a chunk is not exposed to one-sided transfers", "chunk", chunk, "err", err)
 		return nil, fmt.Errorf("%w: %w", transport.ErrRefused, err)
 	}
-	return (&mapped{slots: x.Spec.Slots, headerBytes: x.Spec.HeaderBytes, pages: g.pages.key, headers: g.headers.key, erased: string(x.Erased)}).put(), nil
+	return (&mapped{slots: x.Spec.Slots, headerBytes: x.Spec.HeaderBytes, pages: g.pages.key, headers: g.headers.key}).put(), nil
 }
 
 // OpenChunk implements transport.Session: keys end before the chunk is let go.

@@ -5,6 +5,7 @@ package fabric
 import (
 	"math/bits"
 
+	"dmps/raid"
 	"dmps/transport"
 )
 
@@ -22,6 +23,7 @@ type slot struct {
 	bounce  int8
 	runs    []transport.Run
 	heads   []byte // scratch for the headers, in the order of the segments; nil: for the link alone
+	erased  []byte // likewise, of a write: those of the erased slots
 
 	// lent is the request that the link is given in place of req.
 	lent transport.Request
@@ -45,8 +47,8 @@ func ones(mask uint32) int { return bits.OnesCount32(mask) }
 func (s *slot) init(c *conn, i int) {
 	s.i, s.bounce = uint16(i), noBounce
 	s.runs = make([]transport.Run, 0, transport.MaxSegs)
-	if end := (i + 1) * headerScratch; end <= len(c.heads) {
-		s.heads = c.heads[end-headerScratch : end]
+	if at := i * 2 * headerScratch; at < len(c.heads) {
+		s.erased, s.heads = c.heads[at:at+headerScratch], c.heads[at+headerScratch:at+2*headerScratch]
 	}
 	s.lent.Done = func(*transport.Request) { c.linkDone(s) }
 }
@@ -80,6 +82,9 @@ func (c *conn) beginLocked(s *slot) {
 	}
 	for i := range r.Segs {
 		copy(s.heads[i*s.hdr:], r.Segs[i].Header)
+		if r.Segs[i].Page != nil {
+			raid.PutErasedFor(s.erased[i*s.hdr:(i+1)*s.hdr], r.Segs[i].Header)
+		}
 	}
 	switch {
 	case s.mask == 0:
@@ -112,8 +117,8 @@ func (c *conn) nextLocked(s *slot) bool {
 }
 
 // addErased erases the slots that a write has a page for: one that ends in the
-// middle must not leave an old header that vouches for a new page, nor look as if it
-// had never begun. Where there is no page the new header takes the old one's place.
+// middle must not leave an old header that vouches for a new page, nor look as if what
+// was there could come back. Where there is no page the new header takes the old one's place.
 func (c *conn) addErased(s *slot, flags uint32) {
 	segs := s.req.Segs
 	for from, to := 0, 0; from < len(segs); from = to {
@@ -124,8 +129,7 @@ func (c *conn) addErased(s *slot, flags uint32) {
 		for to < len(segs) && segs[to].Page != nil && segs[to].Index == segs[to-1].Index+1 {
 			to++
 		}
-		n := (to - from) * s.hdr
-		c.add(s, opWrite, flags, s.rem.headers, uint64(segs[from].Index)*uint64(s.hdr)).piece(s.rem.erased[:n])
+		c.add(s, opWrite, flags, s.rem.headers, uint64(segs[from].Index)*uint64(s.hdr)).piece(s.erased[from*s.hdr : to*s.hdr])
 	}
 }
 
@@ -175,7 +179,7 @@ func (c *conn) addWhole(s *slot, kind uint32) bool {
 	headers, pages := uint64(u.Start)*uint64(s.hdr), uint64(u.Start)*transport.PageSize
 	flags, first := uint32(0), s.heads[:n]
 	if kind == opWrite {
-		flags, first = delivered, s.rem.erased[:n]
+		flags, first = delivered, s.erased[:n]
 	}
 	o := c.add(s, kind, flags, s.rem.headers, headers)
 	o.piece(first)

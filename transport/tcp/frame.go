@@ -139,6 +139,7 @@ func putOpen(b []byte, s transport.ChunkSpec) {
 		f |= openRelease
 	}
 	le.PutUint32(b[8:], f)
+	le.PutUint32(b[12:], s.Group)
 }
 
 func parseOpen(b []byte) (transport.ChunkSpec, error) {
@@ -146,11 +147,11 @@ func parseOpen(b []byte) (transport.ChunkSpec, error) {
 		return transport.ChunkSpec{}, fmt.Errorf("%w: open of %d bytes", errFrame, len(b))
 	}
 	f := le.Uint32(b[8:])
-	if f&^(openInPlace|openMustExist|openRelease) != 0 || le.Uint32(b[12:]) != 0 {
+	if f&^(openInPlace|openMustExist|openRelease) != 0 {
 		return transport.ChunkSpec{}, fmt.Errorf("%w: open with flags %#x", errFrame, f)
 	}
 	return transport.ChunkSpec{
-		Slots: le.Uint32(b), HeaderBytes: le.Uint32(b[4:]),
+		Slots: le.Uint32(b), HeaderBytes: le.Uint32(b[4:]), Group: le.Uint32(b[12:]),
 		InPlace: f&openInPlace != 0, MustExist: f&openMustExist != 0, Release: f&openRelease != 0,
 	}, nil
 }

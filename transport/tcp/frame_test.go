@@ -25,17 +25,17 @@ func unhex(t testing.TB, s string) []byte {
 const (
 	goldenRequest = `02 02 5800 05000100 0807060504030201 03000000 05000000`
 	goldenRuns    = `09000000 02000000 04000000 01000000`
-	goldenOpen    = `00400000 58000000 03000000 00000000`
+	goldenOpen    = `00400000 58000000 03000000 07000000`
 	goldenReply   = `81 00 0000 05000100 58100000`
 	goldenGoaway  = `82 02 0000 00000000 05000000`
-	goldenHello   = `444d5053000d0a1a 0300 0300 24000000
+	goldenHello   = `444d5053000d0a1a 0500 0500 24000000
 		0700000000000000 0300000000000000 efbeadde00000000 00 0200 6331 0300 626f62 0000`
-	goldenWelcome   = `444d5053000d0a1a 0300 00 00 10000000 efbeadde00000000 00010000 0200 7339`
-	goldenRailHello = `444d5053000d0a1a 0400 0400 32000000
+	goldenWelcome   = `444d5053000d0a1a 0500 00 00 10000000 efbeadde00000000 00010000 0200 7339`
+	goldenRailHello = `444d5053000d0a1a 0600 0600 32000000
 		0700000000000000 0300000000000000 efbeadde00000000 00 0200 6331 0300 626f62 0000
 		0807060504030201 05000000 03 01`
-	goldenRailWelcome = `444d5053000d0a1a 0400 00 00 10000000 efbeadde00000000 00010000 0200 7339`
-	goldenRefusal     = `444d5053000d0a1a 0300 02 00 1b000000 1900 7472616e73706f72743a207374616c652065706f6368203c33`
+	goldenRailWelcome = `444d5053000d0a1a 0600 00 00 10000000 efbeadde00000000 00010000 0200 7339`
+	goldenRefusal     = `444d5053000d0a1a 0500 02 00 1b000000 1900 7472616e73706f72743a207374616c652065706f6368203c33`
 )
 
 func TestGoldenFrames(t *testing.T) {
@@ -57,7 +57,7 @@ func TestGoldenFrames(t *testing.T) {
 	if got, err := appendRuns(nil, b, 2, 3); err != nil || !cmp.Equal(got, runs) {
 		t.Errorf("runs %v, %v", got, err)
 	}
-	spec := transport.ChunkSpec{Slots: 16384, HeaderBytes: 88, InPlace: true, MustExist: true}
+	spec := transport.ChunkSpec{Slots: 16384, HeaderBytes: 88, Group: 7, InPlace: true, MustExist: true}
 	b = make([]byte, openSize)
 	putOpen(b, spec)
 	if want := unhex(t, goldenOpen); !bytes.Equal(b, want) {
@@ -118,7 +118,7 @@ func TestGoldenRail(t *testing.T) {
 	}
 	// A server that does not know rails must not be taken for one that keeps to them.
 	if _, err := decodeWelcome(bytes.NewReader(unhex(t, goldenWelcome)), transport.VersionRails); !errors.Is(err, transport.ErrRefused) {
-		t.Errorf("a welcome of version 3: %v", err)
+		t.Errorf("a welcome of version 5: %v", err)
 	}
 	end := len(b)
 	for name, c := range map[string]struct {
@@ -132,10 +132,10 @@ func TestGoldenRail(t *testing.T) {
 		"flags":          {end - 1, []byte{2}, errFrame},
 		"a reader":       {40, []byte{1}, errFrame},
 		"authentication": {end - 16, []byte{1, 0}, transport.ErrRefused},
-		"version 3":      {8, []byte{3, 0, 3, 0}, errFrame}, // has more than that knows
-		"version 2":      {8, []byte{2, 0, 2, 0}, transport.ErrRefused},
-		"version 5":      {8, []byte{5, 0, 5, 0}, transport.ErrRefused},
-		"no range":       {8, []byte{4, 0, 3, 0}, transport.ErrRefused},
+		"version 5":      {8, []byte{5, 0, 5, 0}, errFrame}, // has more than that knows
+		"version 4":      {8, []byte{4, 0, 4, 0}, transport.ErrRefused},
+		"version 7":      {8, []byte{7, 0, 7, 0}, transport.ErrRefused},
+		"no range":       {8, []byte{6, 0, 5, 0}, transport.ErrRefused},
 	} {
 		b := bytes.Clone(b)
 		copy(b[c.at:], c.with)
@@ -198,7 +198,7 @@ func TestHandshakeRefuses(t *testing.T) {
 	}{
 		"magic":          {0, []byte("HTTP"), errFrame},
 		"length":         {12, []byte{0, 0, 1, 0}, errFrame},
-		"newer client":   {8, []byte{5, 0, 9, 0}, transport.ErrRefused},
+		"newer client":   {8, []byte{7, 0, 9, 0}, transport.ErrRefused},
 		"older client":   {8, []byte{1, 0, 2, 0}, transport.ErrRefused},
 		"mode":           {40, []byte{9}, transport.ErrRefused},
 		"authentication": {len(good) - 2, []byte{1, 0}, transport.ErrRefused},
@@ -220,7 +220,7 @@ func TestHandshakeRefuses(t *testing.T) {
 	copy(old[8:], []byte{1, 0, 2, 0})
 	_, err := decodeHello(bytes.NewReader(old))
 	_, err = decodeWelcome(bytes.NewReader(encodeRefusal(err)), 1)
-	if !errors.Is(err, transport.ErrRefused) || !strings.Contains(err.Error(), "client speaks versions 1 to 2, this server 3 to 4") {
+	if !errors.Is(err, transport.ErrRefused) || !strings.Contains(err.Error(), "client speaks versions 1 to 2, this server 5 to 6") {
 		t.Errorf("an old client is told %v", err)
 	}
 	h := helloValue

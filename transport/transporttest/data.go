@@ -73,62 +73,61 @@ func testHeaderOnly(t *testing.T, m Medium) {
 	r.same(g, w)
 }
 
-// The header of an erased slot without a page erases a slot, an empty header makes
-// it what it was before it was ever written. Neither names a place, so one serves for
-// all slots; no other slot is touched.
+// The header of an erased slot without a page erases a slot; no other slot is touched.
 func testErase(t *testing.T, m Medium) {
-	for _, put := range []func([]byte){
-		func(head []byte) { raid.PutErased(head, len(head)) },
-		func(head []byte) { clear(head) },
-	} {
-		r := newRig(t, m)
-		c := r.session()
-		w := r.request(transport.OpWrite, 1, 0, 1, 2, 3, 4)
-		if err := r.do(c, w); err != nil {
-			t.Fatal(err)
-		}
-		e := r.request(transport.OpWrite, 0, 3, 1)
-		put(e.Segs[0].Header)
-		e.Segs[1].Header = e.Segs[0].Header // one for all
-		e.Segs[0].Page, e.Segs[1].Page = nil, nil
-		if err := r.do(c, e); err != nil {
-			t.Fatal(err)
-		}
-		for _, s := range []int{1, 3} {
-			put(w.Segs[s].Header)
-		}
-		g := r.request(transport.OpRead, 0, 0, 1, 2, 3, 4)
-		if err := r.do(c, g); err != nil {
-			t.Fatal(err)
-		}
-		for _, s := range []int{1, 3} {
-			g.Segs[s].Page, w.Segs[s].Page = nil, nil // no longer of concern
-		}
-		r.same(g, w)
+	r := newRig(t, m)
+	c := r.session()
+	w := r.request(transport.OpWrite, 1, 0, 1, 2, 3, 4)
+	if err := r.do(c, w); err != nil {
+		t.Fatal(err)
 	}
+	e := r.request(transport.OpWrite, 0, 3, 1)
+	for i := range e.Segs {
+		raid.PutErased(e.Segs[i].Header, site(e.Segs[i].Index), 7)
+		e.Segs[i].Page = nil
+	}
+	if err := r.do(c, e); err != nil {
+		t.Fatal(err)
+	}
+	g := r.request(transport.OpRead, 0, 0, 1, 2, 3, 4)
+	if err := r.do(c, g); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []int{1, 3} {
+		raid.PutErased(w.Segs[s].Header, site(w.Segs[s].Index), 7)
+		g.Segs[s].Page, w.Segs[s].Page = nil, nil // no longer of concern
+	}
+	r.same(g, w)
 }
 
-// kinds reads what n slots from the first on hold.
-func (r *rig) kinds(c transport.Conn, n int) []raid.HeaderKind {
+// holding is what a slot holds: a kind, and for an erased one up to where all is dead.
+type holding struct {
+	kind raid.HeaderKind
+	seq  raid.Seq
+}
+
+// holds reads what n slots from the first on hold.
+func (r *rig) holds(c transport.Conn, n int) []holding {
 	r.t.Helper()
 	q := &transport.Request{Op: transport.OpReadHeaders, Chunk: chunk, Count: n, Segs: []transport.Seg{{Header: r.take(n * raid.HeaderSize)}}}
 	if err := r.do(c, q); err != nil {
 		r.t.Fatal(err)
 	}
-	var kinds []raid.HeaderKind
+	var all []holding
 	for i := range n {
 		h, err := raid.ParseHeader(q.Segs[0].Header[i*raid.HeaderSize:][:raid.HeaderSize])
 		if err != nil {
 			r.t.Fatalf("slot %d: %v", i, err)
 		}
-		kinds = append(kinds, h.Kind)
+		all = append(all, holding{h.Kind, h.Seq})
 	}
-	return kinds
+	return all
 }
 
 // A slot of which a write did not end is told from one that was never written: the
 // client that reads the headers after a crash may think that a member whose slot is
-// empty never heard of the row. One whose slot is erased did, or held another.
+// as it was made never heard of the row. One whose slot was erased since did, or held
+// another, and says that this is dead.
 func testHalfWritten(t *testing.T, m Medium) {
 	if m.Unverified {
 		t.Skip("the server refuses nothing that it does not see")
@@ -144,15 +143,17 @@ func testHalfWritten(t *testing.T, m Medium) {
 	if err := r.do(c, bad); !errors.Is(err, transport.ErrChecksum) {
 		t.Fatal(err)
 	}
-	want := []raid.HeaderKind{raid.KindEmpty, raid.KindErased, raid.KindErased, raid.KindPage, raid.KindEmpty}
-	if got := r.kinds(c, 5); !slices.Equal(got, want) {
+	made, begun := holding{raid.KindErased, 0}, holding{raid.KindErased, r.seq(bad.Segs[0]) - 1}
+	want := []holding{made, begun, begun, {raid.KindPage, r.seq(bad.Segs[2])}, made}
+	if got := r.holds(c, 5); !slices.Equal(got, want) {
 		t.Errorf("the slots hold %v, want %v", got, want)
 	}
-	if err := r.do(c, r.request(transport.OpWrite, 3, 1, 2)); err != nil {
+	again := r.request(transport.OpWrite, 3, 1, 2)
+	if err := r.do(c, again); err != nil {
 		t.Fatal(err)
 	}
-	want[1], want[2] = raid.KindPage, raid.KindPage
-	if got := r.kinds(c, 5); !slices.Equal(got, want) {
+	want[1], want[2] = holding{raid.KindPage, r.seq(again.Segs[0])}, holding{raid.KindPage, r.seq(again.Segs[1])}
+	if got := r.holds(c, 5); !slices.Equal(got, want) {
 		t.Errorf("written again, the slots hold %v, want %v", got, want)
 	}
 }
@@ -218,7 +219,7 @@ func testOpenChunk(t *testing.T, m Medium) {
 	if err := r.do(c, g); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := raid.ParseHeader(g.Segs[0].Header); err != nil || got.Kind != raid.KindEmpty {
+	if got, err := raid.ParseHeader(g.Segs[0].Header); err != nil || got != (raid.Header{Kind: raid.KindErased, Site: site(0)}) {
 		t.Errorf("a new slot holds %+v, %v", got, err)
 	}
 }
@@ -234,9 +235,9 @@ func testReadHeaders(t *testing.T, m Medium) {
 	if err := r.do(c, q); err != nil {
 		t.Fatal(err)
 	}
-	for i, kind := range []raid.HeaderKind{0, raid.KindPage, raid.KindPage, 0, raid.KindPage} {
+	for i, kind := range []raid.HeaderKind{raid.KindErased, raid.KindPage, raid.KindPage, raid.KindErased, raid.KindPage} {
 		h, err := raid.ParseHeader(q.Segs[0].Header[i*raid.HeaderSize:][:raid.HeaderSize])
-		if err != nil || h.Kind != kind || kind != 0 && h.Page != raid.PageNo(9+i) {
+		if err != nil || h.Kind != kind || kind == raid.KindPage && h.Page != raid.PageNo(9+i) {
 			t.Errorf("header %d: %+v, %v", i, h, err)
 		}
 	}
@@ -329,6 +330,7 @@ func testMisdirected(t *testing.T, m Medium) {
 		for name, f := range map[string]func(*raid.Header){
 			"another slot":           func(h *raid.Header) { h.Index = 4 },
 			"another volume":         func(h *raid.Header) { h.Volume++ },
+			"another group":          func(h *raid.Header) { h.Group++ },
 			"another slot, no page":  func(h *raid.Header) { h.Kind, h.Index = raid.KindFill, 8 },
 			"another slot of a view": func(h *raid.Header) { h.Kind, h.Index = raid.KindView, 8 },
 		} {

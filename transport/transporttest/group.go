@@ -49,6 +49,7 @@ const (
 	targetChunk = 200 // + column: replacements
 	groupSlots  = 1100
 	groupEpoch  = 3
+	groupID     = 5
 )
 
 func (c *codec) hello(epoch uint64) transport.Hello {
@@ -93,7 +94,7 @@ func newCodec(t *testing.T, f GroupFactory, g raid.Geometry, n int) *codec {
 
 func (c *codec) open(col int, chunk uint64) {
 	c.t.Helper()
-	spec := transport.ChunkSpec{Slots: groupSlots, HeaderBytes: uint32(raid.HeaderBytes(c.geo, raid.Col(col)))}
+	spec := transport.ChunkSpec{Slots: groupSlots, HeaderBytes: uint32(raid.HeaderBytes(c.geo, raid.Col(col))), Group: groupID}
 	if err := c.conns[col].OpenChunk(ctx(c.t), chunk, spec); err != nil {
 		c.t.Fatal(err)
 	}
@@ -107,7 +108,7 @@ func (c *codec) encode(rnd *rand.Rand, index uint32, seq raid.Seq, filled uint16
 		c.t.Fatal(err)
 	}
 	row := raid.Header{Filled: filled, Members: uint32(1)<<g.Members() - 1, Seq: seq, Settled: seq - 3, Site: site(index)}
-	row.Group = 5
+	row.Group = groupID
 	table := make([]raid.RowEntry, g.K)
 	data, parity := make([][]byte, g.K), make([][]byte, g.M)
 	for d := range g.K {

@@ -148,6 +148,16 @@ func fill(s transport.Seg, page, seq uint64) {
 
 func site(index uint32) raid.Site { return raid.Site{Volume: volume, Index: raid.Index(index)} }
 
+// seq is the sequence number in a segment's header, sound or not.
+func (r *rig) seq(s transport.Seg) raid.Seq {
+	h, err := raid.ParseHeader(s.Header)
+	if err != nil {
+		r.t.Helper()
+		r.t.Fatal(err)
+	}
+	return h.Seq
+}
+
 // change encodes a header anew, with its table.
 func change(head []byte, f func(*raid.Header)) error {
 	h, err := raid.ParseHeader(head)

@@ -97,7 +97,7 @@ func (c *codec) erase(col int, chunk uint64, rows ...int) {
 	c.t.Helper()
 	for _, i := range rows {
 		q := c.request(transport.OpWrite, col, chunk, []int{i})
-		raid.PutErased(q.Segs[0].Header, len(q.Segs[0].Header))
+		raid.PutErased(q.Segs[0].Header, raid.Site{Volume: volume, Group: groupID, Index: raid.Index(q.Segs[0].Index)}, 0)
 		q.Segs[0].Page = nil
 		if err := c.do(c.conns[col], q); err != nil {
 			c.t.Fatal(err)
@@ -242,7 +242,6 @@ func testRebuildMismatch(t *testing.T, f GroupFactory) {
 		"sequence of the same tag": func(h *raid.Header) { h.Seq += 1 << 32 },
 		"members":                  func(h *raid.Header) { h.Members = 7 },
 		"settled":                  func(h *raid.Header) { h.Settled++ },
-		"group":                    func(h *raid.Header) { h.Group++ },
 		"page":                     func(h *raid.Header) { h.Page++ },
 		"checksum":                 nil,
 	} {

@@ -212,7 +212,6 @@ func testVerifyRow(t *testing.T, f GroupFactory) {
 		"sequence of the same tag": func(h *raid.Header) { h.Seq += 1 << 32 },
 		"members":                  func(h *raid.Header) { h.Members = 7 },
 		"settled":                  func(h *raid.Header) { h.Settled++ },
-		"group":                    func(h *raid.Header) { h.Group++ },
 	} {
 		c.forge(4, row, change)
 		check(name, 0, transport.RebuildMismatch, 4)
