@@ -94,7 +94,6 @@ type RowHeaders struct {
 	avail   uint32 // members whose header was read, and who should have the row if it is in use
 	ok      uint32 // of them, those with a sound header that is not empty
 	broken  uint32 // those whose header is damaged, lost, or of another place
-	silent  uint32 // those with an erased slot that says nothing
 	erased  Seq    // highest up to which an erased slot says that all is dead
 	have    uint32 // those whose header is of the newest Seq, and others that have that row
 	lent    uint32 // of these, those that are not believed by themselves
@@ -149,9 +148,6 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, fillin
 			continue
 		case p.Kind == KindErased && p.Site == site:
 			h.erased = max(h.erased, p.Seq)
-			if p.Seq == 0 {
-				h.silent |= 1 << c
-			}
 			continue
 		case p.Site != site || p.Kind != KindPage && p.Kind != KindNotes && p.Kind != KindParity:
 			h.broken |= 1 << c
@@ -269,7 +265,7 @@ func (r *Recovery) neverAnswered(gr *logGroup, h *RowHeaders) bool {
 	if lacks&sent != 0 {
 		return true
 	}
-	return h.apart.Seq <= gr.view.settled && h.silent&gr.view.whole&^gr.view.blank&^r.l.unfilledIn(h.apart.Filled) != 0
+	return h.apart.Seq <= gr.view.settled && lacks&h.avail&gr.view.whole&^r.l.unfilledIn(h.apart.Filled) != 0
 }
 
 // nothing takes a row of which no sound header is left. What was damaged may have
@@ -310,12 +306,11 @@ func (r *Recovery) sent(h *RowHeaders) uint32 {
 func (l *Log) unfilledIn(filled uint16) uint32 { return (uint32(1)<<l.g.K - 1) &^ uint32(filled) }
 
 // dead reports whether a row that is settled and cannot be decoded is dead, so that its
-// pages are answered otherwise, by a slot that was never written: at a member that had every
-// row in use when the view was made, or, of rows since, at one of all, which were sent it.
-// Such a chunk came after the row died. What took the place of a row in a slot that had it is newer,
-// or says that the row is dead (RowHeaders.erased); what is older, or nothing, is damage.
+// pages are answered otherwise: a member does not have it that had every row in use when
+// the view was made; or, of rows since, one of all, which were sent it. Zeros where a slot
+// should be are no such word, but memory that was lost.
 func (r *Recovery) dead(gr *logGroup, h *RowHeaders) bool {
-	lacks := h.silent &^ gr.view.blank &^ r.l.unfilledIn(h.newest.Filled)
+	lacks := h.avail &^ h.broken &^ h.have &^ gr.view.blank &^ r.l.unfilledIn(h.newest.Filled)
 	if h.newest.Seq <= gr.view.settled {
 		return lacks&gr.view.whole != 0
 	}
