@@ -121,3 +121,41 @@ func TestOverlappingSubPageWrites(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestCleanerKeepsARow has writers in so small a volume that moves have to take the last
+// free row, again and again, while the pages of their victims are written anew. A move
+// that took it and freed none would be the last one: every write would fail from then on.
+func TestCleanerKeepsARow(t *testing.T) {
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { virtual(func(t *testing.T) { testCleanerKeepsARow(t, seed) })(t) })
+	}
+}
+
+func testCleanerKeepsARow(t *testing.T, seed uint64) {
+	g := raid.Geometry{K: 4, M: 2}
+	const pages, rows = 60, 21 // 76 slots that hold pages, in 19 rows
+	f := newSlowNet(6)
+	v := openTest(t, f, f.layout(raid.LayoutLog, g, pages, 1, rows))
+	defer closeTest(t, v)
+	var wg sync.WaitGroup
+	for w := range uint64(4) {
+		r := rand.New(rand.NewPCG(seed, w))
+		wg.Go(func() {
+			for n := range 150 {
+				p := r.IntN(pages)
+				k := min(1+r.IntN(1<<r.IntN(5)), pages-p)
+				var err error
+				if off, size := int64(p)*raid.PageSize, k*raid.PageSize; r.IntN(6) == 0 {
+					err = v.Trim(off, int64(size))
+				} else {
+					_, err = v.WriteAt(randomBytes(r, size), off)
+				}
+				if err != nil {
+					t.Errorf("writer %d, operation %d: %v\n%+v", w, n, err, v.Report())
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
