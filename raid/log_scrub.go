@@ -30,3 +30,31 @@ func (l *Log) InUse(g GroupID, i Index, tag uint32) bool {
 	row := l.row(g, i)
 	return l.live[row] > 0 && l.tag[row] == tag
 }
+
+// Damaged reports whether a recovery could make nothing of the header b of a slot at
+// site, which somebody else than a writer has changed. It could not tell what such a
+// slot held.
+func Damaged(b []byte, site Site) bool {
+	h, err := ParseHeader(b)
+	switch {
+	case err != nil:
+		return true
+	case h.Kind == KindEmpty, h.Kind == KindErased:
+		return false
+	}
+	return h.Site != site || h.Kind != KindPage && h.Kind != KindNotes && h.Kind != KindParity
+}
+
+// Free reports whether row i of group g is free.
+func (l *Log) Free(g GroupID, i Index) bool { return hasBit(l.groups[g].free, uint32(i)) }
+
+// DoomDamaged has row i of group g erased if it is free, where a member has a damaged
+// header. While fewer than K others can be read, the next recovery could not tell from
+// it that no answered row is there, and would refuse to open.
+func (l *Log) DoomDamaged(g GroupID, i Index) bool {
+	if !l.Free(g, i) {
+		return false // what is written there replaces it; what is dead was looked at when it was in use
+	}
+	l.doomFree(&l.groups[g], i)
+	return true
+}
