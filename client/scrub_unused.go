@@ -8,11 +8,11 @@ import (
 	"dmps/transport"
 )
 
-// Rows that are not in use hold nothing, but a recovery reads their headers too. Of one
-// that is damaged it cannot tell that no answered row was there, when many members are
-// away. So a scrub reads the headers of free rows, and has those rows erased in which
-// one is damaged. These are no bad slots: nothing was stored there, and a client that
-// dies in the middle of a one-sided transfer leaves such a header.
+// Rows that are not in use hold nothing, but a recovery reads their headers too, and pages
+// of dead notes. So a scrub reads the headers of free rows, and has those rows erased that
+// could keep a volume from opening (raid.Hinders). These are no bad slots: nothing is
+// stored there, and a client that dies in the middle of a one-sided transfer leaves a
+// damaged header.
 
 // walkUnused looks at the headers of the free rows of g, member by member.
 func (s *scrub) walkUnused(ctx context.Context, g raid.GroupID, pace *scrubPace) error {
@@ -87,11 +87,11 @@ func (s *scrub) unusedOf(ctx context.Context, g raid.GroupID, c raid.Col, from r
 	s.serverLocked(p.peer.id).Bytes += uint64(len(headers))
 	for k := range free {
 		i := from + raid.Index(k)
-		if free[k] && raid.Damaged(headers[k*size:][:size], v.site(g, i)) && v.mu.log.DoomDamaged(g, i) {
-			v.log.Warn("a slot that is not in use has a damaged header: it is erased", "group", g, "slot", i, "column", c, "server", p.peer.id)
-			v.eraseSoonLocked()
+		if free[k] && raid.Hinders(headers[k*size:][:size], v.site(g, i)) && v.mu.log.DoomFree(g, i) {
+			v.log.Info("a slot that is not in use could be taken for something: its row is erased", "group", g, "slot", i, "column", c, "server", p.peer.id)
 		}
 	}
+	v.eraseSoonLocked()
 	return nil
 }
 

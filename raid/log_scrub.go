@@ -31,10 +31,11 @@ func (l *Log) InUse(g GroupID, i Index, tag uint32) bool {
 	return l.live[row] > 0 && l.tag[row] == tag
 }
 
-// Damaged reports whether a recovery could make nothing of the header b of a slot at
-// site, which somebody else than a writer has changed. It could not tell what such a
-// slot held.
-func Damaged(b []byte, site Site) bool {
+// Hinders reports whether the header b of a slot at site, whose row is free, may keep the
+// next recovery from opening. Of a damaged one it cannot tell what the slot held, while
+// fewer than K others can be read. Pages of notes it reads, dead or not, and they may be
+// damaged by then at more members than a row in use.
+func Hinders(b []byte, site Site) bool {
 	h, err := ParseHeader(b)
 	switch {
 	case err != nil:
@@ -42,16 +43,14 @@ func Damaged(b []byte, site Site) bool {
 	case h.Kind == KindEmpty, h.Kind == KindErased:
 		return false
 	}
-	return h.Site != site || h.Kind != KindPage && h.Kind != KindNotes && h.Kind != KindParity
+	return h.Site != site || h.Kind != KindPage && h.Kind != KindParity
 }
 
 // Free reports whether row i of group g is free.
 func (l *Log) Free(g GroupID, i Index) bool { return hasBit(l.groups[g].free, uint32(i)) }
 
-// DoomDamaged has row i of group g erased if it is free, where a member has a damaged
-// header. While fewer than K others can be read, the next recovery could not tell from
-// it that no answered row is there, and would refuse to open.
-func (l *Log) DoomDamaged(g GroupID, i Index) bool {
+// DoomFree has row i of group g erased, if it is free.
+func (l *Log) DoomFree(g GroupID, i Index) bool {
 	if !l.Free(g, i) {
 		return false // what is written there replaces it; what is dead was looked at when it was in use
 	}
