@@ -1,6 +1,10 @@
 package client
 
-import "dmps/raid"
+import (
+	"slices"
+
+	"dmps/raid"
+)
 
 // cleaning is one batch of the cleaner: live pages of rows that have few, read
 // and written again to new rows, so that the old ones become free. The same
@@ -12,6 +16,7 @@ type cleaning struct {
 	slots []raid.Slot
 	recs  []movedNote
 	epoch uint8 // read epoch of the victims: none of their slots is reused before the moves are committed
+	on    bool  // it has victims
 	next  *cleaning
 }
 
@@ -24,7 +29,19 @@ func (v *Volume) newCleaning(next *cleaning) *cleaning {
 		next:  next,
 	}
 	c.op.Bufs = make([]*Buf, 0, pages)
+	v.cleanings = append(v.cleanings, c)
 	return c
+}
+
+// othersLocked leaves those slots out of c that another cleaning moves already. The copy
+// that was committed last would be the one that is dead, and have the higher number:
+// the next client would take it for the page, and nobody looks after what is dead.
+func (v *Volume) othersLocked(c *cleaning) {
+	for _, o := range v.cleanings {
+		if o.on && o != c {
+			c.slots = slices.DeleteFunc(c.slots, func(s raid.Slot) bool { return slices.Contains(o.slots, s) })
+		}
+	}
 }
 
 // movedNote is a record that goes to another note page. It keeps its Seq.
@@ -102,6 +119,7 @@ func (v *Volume) startCleanLocked(a *after) bool {
 		c.slots = v.mu.log.HealVictims(c.slots)
 		v.mu.healing = len(c.slots) > 0
 	}
+	v.othersLocked(c)
 	var ok bool
 	if len(c.slots) > 0 {
 		c.op.Bufs, ok = v.moves.tryGet(len(c.slots), c.op.Bufs[:0])
@@ -112,6 +130,7 @@ func (v *Volume) startCleanLocked(a *after) bool {
 		return false
 	}
 	v.mu.cleaners++
+	c.on = true
 	c.epoch = v.mu.epoch
 	v.mu.reading[c.epoch]++
 	v.mu.ops += 2 // Close waits for both halves: unlock counts the first when it is read, endClean the other
@@ -298,6 +317,7 @@ func (v *Volume) cleanFailedLocked(b *batch, a *after) {
 
 func (v *Volume) endCleanLocked(c *cleaning, a *after) {
 	v.mu.cleaners--
+	c.on = false
 	v.mu.reading[c.epoch]--
 	v.advanceLocked()
 	v.opGoneLocked()

@@ -159,3 +159,46 @@ func testCleanerKeepsARow(t *testing.T, seed uint64) {
 	}
 	wg.Wait()
 }
+
+// No page is moved by two cleanings at once: of the two copies the one with the higher
+// number would be dead, and the next client would take it for the page.
+func TestCleaningsHaveVictimsOfTheirOwn(t *testing.T) {
+	g := raid.Geometry{K: 2, M: 1}
+	f := newFakeNet(3)
+	v := openTest(t, f, f.layout(raid.LayoutLog, g, 64, 2, 50))
+	defer closeTest(t, v)
+	rest := func(until int64) {
+		a := v.lock()
+		v.mu.cleanAfter = until
+		v.unlock(a)
+	}
+	rest(1 << 62)
+	for p := range 80 {
+		if _, err := v.WriteAt(randomBytes(rand.New(rand.NewPCG(1, uint64(p))), raid.PageSize), int64(p*7%64)*raid.PageSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := v.lock()
+	v.mu.cleanAfter = 0
+	v.mu.cleaning = true
+	moved := make(map[raid.Slot]bool)
+	started := 0
+	for started < cleanBatches && v.startCleanLocked(a) {
+		started++
+	}
+	for _, c := range v.cleanings {
+		if !c.on {
+			continue
+		}
+		for _, s := range c.slots {
+			if moved[s] {
+				t.Errorf("slot %d is moved twice", s)
+			}
+			moved[s] = true
+		}
+	}
+	v.unlock(a)
+	if started == 0 {
+		t.Error("nothing is cleaned")
+	}
+}
