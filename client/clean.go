@@ -33,14 +33,28 @@ func (v *Volume) newCleaning(next *cleaning) *cleaning {
 	return c
 }
 
-// othersLocked leaves those slots out of c that another cleaning moves already. The copy
-// that was committed last would be the one that is dead, and have the higher number:
-// the next client would take it for the page, and nobody looks after what is dead.
+// othersLocked leaves those slots out of c that another cleaning moves already, and all
+// when too little is left to gain a row. The copy that was committed last would be the
+// one that is dead, and have the higher number: the next client would take it for the
+// page, and nobody looks after what is dead.
 func (v *Volume) othersLocked(c *cleaning) {
+	had := len(c.slots)
 	for _, o := range v.cleanings {
 		if o.on && o != c {
 			c.slots = slices.DeleteFunc(c.slots, func(s raid.Slot) bool { return slices.Contains(o.slots, s) })
 		}
+	}
+	if len(c.slots) == had {
+		return
+	}
+	rows := 0
+	for i, s := range c.slots {
+		if i == 0 || s/raid.Slot(v.geo.K) != c.slots[i-1]/raid.Slot(v.geo.K) {
+			rows++
+		}
+	}
+	if rows*v.geo.K < len(c.slots)+v.geo.K {
+		c.slots = c.slots[:0]
 	}
 }
 
