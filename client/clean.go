@@ -1,6 +1,10 @@
 package client
 
-import "dmps/raid"
+import (
+	"slices"
+
+	"dmps/raid"
+)
 
 // cleaning is one batch of the cleaner: live pages of rows that have few, read
 // and written again to new rows, so that the old ones become free. The same
@@ -12,6 +16,7 @@ type cleaning struct {
 	slots []raid.Slot
 	recs  []movedNote
 	epoch uint8 // read epoch of the victims: none of their slots is reused before the moves are committed
+	on    bool  // it has victims
 	next  *cleaning
 }
 
@@ -24,7 +29,33 @@ func (v *Volume) newCleaning(next *cleaning) *cleaning {
 		next:  next,
 	}
 	c.op.Bufs = make([]*Buf, 0, pages)
+	v.cleanings = append(v.cleanings, c)
 	return c
+}
+
+// othersLocked leaves those slots out of c that another cleaning moves already, and all
+// when too little is left to gain a row. The copy that was committed last would be the
+// one that is dead, and have the higher number: the next client would take it for the
+// page, and nobody looks after what is dead.
+func (v *Volume) othersLocked(c *cleaning) {
+	had := len(c.slots)
+	for _, o := range v.cleanings {
+		if o.on && o != c {
+			c.slots = slices.DeleteFunc(c.slots, func(s raid.Slot) bool { return slices.Contains(o.slots, s) })
+		}
+	}
+	if len(c.slots) == had {
+		return
+	}
+	rows := 0
+	for i, s := range c.slots {
+		if i == 0 || s/raid.Slot(v.geo.K) != c.slots[i-1]/raid.Slot(v.geo.K) {
+			rows++
+		}
+	}
+	if rows*v.geo.K < len(c.slots)+v.geo.K {
+		c.slots = c.slots[:0]
+	}
 }
 
 // movedNote is a record that goes to another note page. It keeps its Seq.
@@ -102,6 +133,7 @@ func (v *Volume) startCleanLocked(a *after) bool {
 		c.slots = v.mu.log.HealVictims(c.slots)
 		v.mu.healing = len(c.slots) > 0
 	}
+	v.othersLocked(c)
 	var ok bool
 	if len(c.slots) > 0 {
 		c.op.Bufs, ok = v.moves.tryGet(len(c.slots), c.op.Bufs[:0])
@@ -112,6 +144,7 @@ func (v *Volume) startCleanLocked(a *after) bool {
 		return false
 	}
 	v.mu.cleaners++
+	c.on = true
 	c.epoch = v.mu.epoch
 	v.mu.reading[c.epoch]++
 	v.mu.ops += 2 // Close waits for both halves: unlock counts the first when it is read, endClean the other
@@ -150,31 +183,11 @@ func (v *Volume) cleanBatchLocked(c *cleaning) *batch {
 	}
 	b.reset()
 	b.clean = c
-	for i, s := range c.slots {
-		buf := c.op.Bufs[i]
-		if buf == nil {
-			continue
-		}
-		what, live := v.mu.log.Content(s)
-		switch {
-		case !live:
-		case what.Kind == raid.KindNotes:
-			if !v.moveNoteLocked(b, c, what.Note, buf.Page) {
-				v.dropCleanLocked(b)
-				return nil
-			}
-		case v.supersededLocked(what.Page):
-		case len(b.bufs) < v.mu.log.MaxPages():
-			b.bufs = append(b.bufs, buf)
-			b.items = append(b.items, raid.Item{Kind: raid.ItemMove, Page: what.Page, From: s})
-		}
-	}
-	if len(b.bufs) == 0 || !v.mu.log.Reserve(len(b.bufs), true, &b.p) {
+	most, last := v.mu.log.MoveRoom(min(len(c.slots), v.mu.log.MaxPages()))
+	emptied, ok := v.gatherLocked(b, c, most, last)
+	if !ok || len(b.bufs) == 0 || last && emptied*v.geo.K < len(b.bufs) || !v.mu.log.Reserve(len(b.bufs), true, &b.p) {
 		v.dropCleanLocked(b)
 		return nil
-	}
-	if b.p.Pages < len(b.bufs) {
-		b.bufs, b.items = b.bufs[:b.p.Pages], b.items[:b.p.Pages]
 	}
 	b.addCopies()
 	if b.noted {
@@ -189,6 +202,56 @@ func (v *Volume) cleanBatchLocked(c *cleaning) *batch {
 	b.next = nil
 	b.aimLocked(v)
 	return b
+}
+
+// gatherLocked puts up to most pages of c into b, row by row, and tells of how many rows
+// nothing is left then. With whole it leaves out rows of which something has to stay.
+// False: a note page cannot be read.
+func (v *Volume) gatherLocked(b *batch, c *cleaning, most int, whole bool) (emptied int, ok bool) {
+	row := func(i int) raid.Slot { return c.slots[i] / raid.Slot(v.geo.K) }
+	for from, to := 0, 0; from < len(c.slots) && (len(b.bufs) < most || b.noted); from = to {
+		for to = from; to < len(c.slots) && row(to) == row(from); to++ {
+		}
+		if whole && v.staysLocked(c, from, to) {
+			continue
+		}
+		moved := 0
+		for i := from; i < to; i++ {
+			buf := c.op.Bufs[i]
+			what, live := v.mu.log.Content(c.slots[i])
+			switch {
+			case buf == nil || !live:
+			case what.Kind == raid.KindNotes:
+				taken, ok := v.moveNoteLocked(b, c, what.Note, buf.Page, most)
+				if !ok {
+					return 0, false
+				}
+				if taken {
+					moved++
+				}
+			case len(b.bufs) < most && !v.supersededLocked(what.Page):
+				b.bufs = append(b.bufs, buf)
+				b.items = append(b.items, raid.Item{Kind: raid.ItemMove, Page: what.Page, From: c.slots[i]})
+				moved++
+			}
+		}
+		if moved > 0 && moved == v.mu.log.LiveIn(c.slots[from]) {
+			emptied++
+		}
+	}
+	return emptied, true
+}
+
+// staysLocked reports whether some of the slots from..to of c are live and cannot be
+// moved now.
+func (v *Volume) staysLocked(c *cleaning, from, to int) bool {
+	for i := from; i < to; i++ {
+		what, live := v.mu.log.Content(c.slots[i])
+		if live && (c.op.Bufs[i] == nil || what.Kind == raid.KindPage && v.supersededLocked(what.Page)) {
+			return true
+		}
+	}
+	return false
 }
 
 // supersededLocked reports whether page p must not be moved, since a newer version is
@@ -207,13 +270,13 @@ func (v *Volume) supersededLocked(p raid.PageNo) bool {
 	return false
 }
 
-// moveNoteLocked takes over the current records of note n, if they fit. False:
-// the page is no note page, which its checksum said it was.
-func (v *Volume) moveNoteLocked(b *batch, c *cleaning, n raid.NoteID, page []byte) bool {
+// moveNoteLocked takes over the current records of note n, if they fit, and tells
+// whether it did. Not ok: the page is no note page, which its checksum said it was.
+func (v *Volume) moveNoteLocked(b *batch, c *cleaning, n raid.NoteID, page []byte, most int) (taken, ok bool) {
 	notes, err := raid.ParseNotes(page)
 	if err != nil {
 		v.log.Error("a note page cannot be read: its row is not cleaned", "err", err)
-		return false
+		return false, false
 	}
 	had := len(c.recs)
 	for i := range notes.Len() {
@@ -229,11 +292,12 @@ func (v *Volume) moveNoteLocked(b *batch, c *cleaning, n raid.NoteID, page []byt
 		rec.Start = start
 		c.recs = append(c.recs, movedNote{from: n, rec: rec})
 	}
-	full := !b.noted && len(b.bufs) == v.mu.log.MaxPages()
+	full := !b.noted && len(b.bufs) >= most
 	if len(c.recs) > raid.MaxNotes || full || (len(c.recs) > had && !v.openNoteLocked(b)) {
 		c.recs = c.recs[:had] // another time
+		return false, true
 	}
-	return true
+	return true, true
 }
 
 func (v *Volume) dropCleanLocked(b *batch) {
@@ -267,6 +331,7 @@ func (v *Volume) cleanFailedLocked(b *batch, a *after) {
 
 func (v *Volume) endCleanLocked(c *cleaning, a *after) {
 	v.mu.cleaners--
+	c.on = false
 	v.mu.reading[c.epoch]--
 	v.advanceLocked()
 	v.opGoneLocked()

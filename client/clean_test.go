@@ -121,3 +121,84 @@ func TestOverlappingSubPageWrites(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestCleanerKeepsARow has writers in so small a volume that moves have to take the last
+// free row, again and again, while the pages of their victims are written anew. A move
+// that took it and freed none would be the last one: every write would fail from then on.
+func TestCleanerKeepsARow(t *testing.T) {
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { virtual(func(t *testing.T) { testCleanerKeepsARow(t, seed) })(t) })
+	}
+}
+
+func testCleanerKeepsARow(t *testing.T, seed uint64) {
+	g := raid.Geometry{K: 4, M: 2}
+	const pages, rows = 60, 21 // 76 slots that hold pages, in 19 rows
+	f := newSlowNet(6)
+	v := openTest(t, f, f.layout(raid.LayoutLog, g, pages, 1, rows))
+	defer closeTest(t, v)
+	var wg sync.WaitGroup
+	for w := range uint64(4) {
+		r := rand.New(rand.NewPCG(seed, w))
+		wg.Go(func() {
+			for n := range 150 {
+				p := r.IntN(pages)
+				k := min(1+r.IntN(1<<r.IntN(5)), pages-p)
+				var err error
+				if off, size := int64(p)*raid.PageSize, k*raid.PageSize; r.IntN(6) == 0 {
+					err = v.Trim(off, int64(size))
+				} else {
+					_, err = v.WriteAt(randomBytes(r, size), off)
+				}
+				if err != nil {
+					t.Errorf("writer %d, operation %d: %v\n%+v", w, n, err, v.Report())
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// No page is moved by two cleanings at once: of the two copies the one with the higher
+// number would be dead, and the next client would take it for the page.
+func TestCleaningsHaveVictimsOfTheirOwn(t *testing.T) {
+	g := raid.Geometry{K: 2, M: 1}
+	f := newFakeNet(3)
+	v := openTest(t, f, f.layout(raid.LayoutLog, g, 64, 2, 50))
+	defer closeTest(t, v)
+	rest := func(until int64) {
+		a := v.lock()
+		v.mu.cleanAfter = until
+		v.unlock(a)
+	}
+	rest(1 << 62)
+	for p := range 80 {
+		if _, err := v.WriteAt(randomBytes(rand.New(rand.NewPCG(1, uint64(p))), raid.PageSize), int64(p*7%64)*raid.PageSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := v.lock()
+	v.mu.cleanAfter = 0
+	v.mu.cleaning = true
+	moved := make(map[raid.Slot]bool)
+	started := 0
+	for started < cleanBatches && v.startCleanLocked(a) {
+		started++
+	}
+	for _, c := range v.cleanings {
+		if !c.on {
+			continue
+		}
+		for _, s := range c.slots {
+			if moved[s] {
+				t.Errorf("slot %d is moved twice", s)
+			}
+			moved[s] = true
+		}
+	}
+	v.unlock(a)
+	if started == 0 {
+		t.Error("nothing is cleaned")
+	}
+}

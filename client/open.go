@@ -67,7 +67,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		v.abandon(err)
 		return nil, fmt.Errorf("opening volume %s: registering the constant pages: %w", l.Name, err)
 	}
-	if v.mu.log != nil && !l.FirstEpoch {
+	if v.mu.log != nil {
 		if err := v.mapRecovery(); err != nil {
 			v.abandon(err)
 			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)

@@ -23,8 +23,8 @@ func recoverBlock(g raid.Geometry) uint32 {
 // recoverWorkers is how many groups are read side by side.
 const recoverWorkers = 4
 
-// mapRecovery maps and registers the buffers of the recovery, which a
-// transport wants to know before the first session.
+// mapRecovery maps and registers the buffers of the recovery, and of whoever reads
+// headers later, which a transport wants to know before the first session.
 func (v *Volume) mapRecovery() error {
 	mem, err := unix.Mmap(-1, 0, recoverWorkers*v.geo.Members()*transport.MaxHeadersBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 //
 // What cannot be looked at, since its member is down, lost or still being
 // filled, is counted: a scrub that skipped anything says so. A row that died
-// meanwhile is no finding.
+// meanwhile is no finding. Of rows that are not in use only the headers are read: scrub_unused.go.
 //
 // One scrub runs at a time. It has one list under way and rests between lists,
 // so that it keeps its rate and holds a read epoch only for moments.
@@ -210,6 +210,9 @@ func (s *scrub) walk(ctx context.Context) error {
 				return err
 			}
 			began = time.Now()
+		}
+		if err := s.walkUnused(ctx, raid.GroupID(g), &pace); err != nil {
+			return err
 		}
 	}
 	return nil

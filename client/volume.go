@@ -39,7 +39,8 @@ type Volume struct {
 	moves       *pool // what the cleaner reads, and the notes of a recovery
 	probes      *pool // what a server on probation is sent
 	consts      *constants
-	batches     []*batch // all there are
+	batches     []*batch    // all there are
+	cleanings   []*cleaning // likewise
 	xfers       xferPool
 	dead        deadList
 

@@ -171,7 +171,8 @@ func NewLog(c LogConfig) (*Log, error) {
 		notes:  make([]noteState, noteLimit(c.Pages)),
 	}
 	l.noteMax = len(l.notes)
-	l.reserve = min(cleanReserve, (rows-viewRows*uint64(c.Groups))/16)
+	usable := rows - viewRows*uint64(c.Groups)
+	l.reserve = min(cleanReserve, max(usable/16, min(2, usable/8)))
 	words := (int(c.Rows) + 63) / 64
 	for i := range l.groups {
 		g := &l.groups[i]

@@ -49,9 +49,10 @@ func (l *Log) rowNeed() CleanNeed {
 // gives nothing when packing gains no row anywhere: then each group has fewer
 // than K dead or unfilled slots in rows that can be read.
 //
-// When it is the table of notes that is full, it picks sparse notes.
+// When it is the table of notes that is full, it picks sparse notes, unless they would
+// take the last row: that does not make a row free (MoveRoom).
 func (l *Log) Victims(dst []Slot) []Slot {
-	if n := l.noteNeed(); n == CleanNow || n > l.rowNeed() {
+	if n := l.noteNeed(); l.free > 1 && (n == CleanNow || n > l.rowNeed()) {
 		if got := l.noteVictims(dst); len(got) > len(dst) {
 			return got
 		}

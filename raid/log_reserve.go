@@ -69,15 +69,42 @@ func (l *Log) Reserve(n int, move bool, p *Placement) bool {
 
 // ReserveNote is Reserve for a single page, of notes, where Reserve gives nothing
 // although the cleaner is at rest. Rows in which pages are lost are free again when those
-// are trimmed, and only then: so the note may have some of the cleaner's rows.
+// are trimmed, and only then: so the note may have some of the cleaner's rows, but not the last one.
 func (l *Log) ReserveNote(p *Placement) bool {
-	return l.reserveRows(1, false, l.reserve/2, p)
+	return l.reserveRows(1, false, (l.reserve+1)/2, p)
 }
 
 // reserveRows is Reserve, so that keep rows stay free.
 func (l *Log) reserveRows(n int, move bool, keep uint64, p *Placement) bool {
-	if l.free <= keep || l.Exhausted() {
+	best, rows := l.pick(n, move, keep)
+	if best < 0 {
 		return false
+	}
+	l.hand = best + 1
+	if l.hand == len(l.groups) {
+		l.hand = 0
+	}
+	g := &l.groups[best]
+	p.Group = GroupID(best)
+	p.Members = g.in()
+	p.Named = p.Members & g.view.members &^ g.doubt
+	p.Second = g.second()
+	p.Pages = min(n, rows*l.g.K)
+	p.Rows = (p.Pages + l.g.K - 1) / l.g.K
+	p.N = max(p.Pages, p.Rows*l.columns(p))
+	p.Settled = l.settled(g)
+	p.Seq = l.NextSeq()
+	g.window.push(p.Seq)
+	g.placed = p.Seq
+	l.take(g, p)
+	return true
+}
+
+// pick chooses the group for a batch of n pages, and tells how many rows of it the
+// batch may have, so that keep rows stay free. The group is -1 when there are none.
+func (l *Log) pick(n int, move bool, keep uint64) (group, rows int) {
+	if l.free <= keep || l.Exhausted() {
+		return -1, 0
 	}
 	want := uint32(min(uint64(MaxBatchPages), uint64((n+l.g.K-1)/l.g.K), l.free-keep))
 	best, bestUp, bestFree := -1, 0, uint32(0)
@@ -100,29 +127,24 @@ func (l *Log) reserveRows(n int, move bool, keep uint64, p *Placement) bool {
 			break
 		}
 	}
-	if best < 0 {
-		return false
-	}
-	l.hand = best + 1
-	if l.hand == len(l.groups) {
-		l.hand = 0
-	}
-	g := &l.groups[best]
-	p.Group = GroupID(best)
-	p.Members = g.in()
-	p.Named = p.Members & g.view.members &^ g.doubt
-	p.Second = g.second()
-	p.Rows = int(bestFree)
-	p.Pages = min(n, p.Rows*l.g.K)
-	p.Rows = (p.Pages + l.g.K - 1) / l.g.K
-	p.N = max(p.Pages, p.Rows*l.columns(p))
-	p.Settled = l.settled(g)
-	p.Seq = l.NextSeq()
-	g.window.push(p.Seq)
-	g.placed = p.Seq
-	l.take(g, p)
-	return true
+	return best, int(bestFree)
 }
+
+// MoveRoom is how many of n pages Reserve would place as moves, and whether these take
+// the last free row. Such moves must make at least as many rows free as they take: where
+// they do not, no row is left for any other move, and the cleaner is at its end for good,
+// however many slots are dead.
+func (l *Log) MoveRoom(n int) (pages int, last bool) {
+	group, rows := l.pick(n, true, 0)
+	if group < 0 {
+		return 0, false
+	}
+	pages = min(n, rows*l.g.K)
+	return pages, l.opened && uint64(pages+l.g.K-1)/uint64(l.g.K) == l.free
+}
+
+// LiveIn is how many live slots the row of slot s has.
+func (l *Log) LiveIn(s Slot) int { return int(l.live[uint32(s)/uint32(l.g.K)]) }
 
 // columns is how many data columns every row of p has to fill, so that the members
 // that the headers name and that are sent something are more than M: those know

@@ -30,3 +30,30 @@ func (l *Log) InUse(g GroupID, i Index, tag uint32) bool {
 	row := l.row(g, i)
 	return l.live[row] > 0 && l.tag[row] == tag
 }
+
+// Hinders reports whether the header b of a slot at site, whose row is free, may keep the
+// next recovery from opening. Of a damaged one it cannot tell what the slot held, while
+// fewer than K others can be read. Pages of notes it reads, dead or not, and they may be
+// damaged by then at more members than a row in use.
+func Hinders(b []byte, site Site) bool {
+	h, err := ParseHeader(b)
+	switch {
+	case err != nil:
+		return true
+	case h.Kind == KindEmpty, h.Kind == KindErased:
+		return false
+	}
+	return h.Site != site || h.Kind != KindPage && h.Kind != KindParity
+}
+
+// Free reports whether row i of group g is free.
+func (l *Log) Free(g GroupID, i Index) bool { return hasBit(l.groups[g].free, uint32(i)) }
+
+// DoomFree has row i of group g erased, if it is free.
+func (l *Log) DoomFree(g GroupID, i Index) bool {
+	if !l.Free(g, i) {
+		return false // what is written there replaces it; what is dead was looked at when it was in use
+	}
+	l.doomFree(&l.groups[g], i)
+	return true
+}
