@@ -32,18 +32,12 @@ func (l *Log) InUse(g GroupID, i Index, tag uint32) bool {
 }
 
 // Hinders reports whether the header b of a slot at site, whose row is free, may keep the
-// next recovery from opening. Of a damaged one it cannot tell what the slot held, while
+// next recovery from opening. Of a damaged one, or one that was lost, it cannot tell what the slot held, while
 // fewer than K others can be read. Pages of notes it reads, dead or not, and they may be
 // damaged by then at more members than a row in use.
 func Hinders(b []byte, site Site) bool {
 	h, err := ParseHeader(b)
-	switch {
-	case err != nil:
-		return true
-	case h.Kind == KindEmpty, h.Kind == KindErased:
-		return false
-	}
-	return h.Site != site || h.Kind != KindPage && h.Kind != KindParity
+	return err != nil || h.Site != site || h.Kind != KindErased && h.Kind != KindPage && h.Kind != KindParity
 }
 
 // Free reports whether row i of group g is free.
