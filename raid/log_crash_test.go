@@ -263,7 +263,8 @@ func (s *sim) mayHide(g GroupID, believed uint32, there func(*simMember) bool) b
 }
 
 // harmless reports whether a recovery from these members does not refuse to open
-// because of row i, which is dead: it can decode what a partial row holds.
+// because of row i, which is dead: it can decode what a partial row holds, and enough
+// members tell that there is nothing where a slot is damaged.
 func (s *sim) harmless(g GroupID, i Index, believed uint32) bool {
 	var h RowHeaders
 	headers := make([][]byte, s.cfg.Geometry.Members())
@@ -273,6 +274,9 @@ func (s *sim) harmless(g GroupID, i Index, believed uint32) bool {
 		}
 	}
 	h.Parse(s.cfg.Geometry, s.log.Site(g, i), headers, believed, 0, 0)
+	if h.ok == 0 && h.broken != 0 && popcount(h.avail&^h.broken) < s.cfg.Geometry.K {
+		return false
+	}
 	return h.newest.Members == s.log.all() || s.log.CanDecode(h.have, h.newest.Filled)
 }
 
@@ -316,7 +320,7 @@ func (s *sim) recover() bool {
 			if m.unsure {
 				s.log.SetUp(GroupID(gid), Col(c), false)
 			}
-			if m.up && !m.filling {
+			if m.up { // as package client: those that are being rebuilt too
 				read |= 1 << c
 			}
 		}

@@ -97,7 +97,7 @@ type RowHeaders struct {
 	erased  Seq    // highest up to which an erased slot says that all is dead
 	have    uint32 // those whose header is of the newest Seq, and others that have that row
 	lent    uint32 // of these, those that are not believed by themselves
-	outside uint32 // members whose header was read that do not belong to the view, and are not being rebuilt
+	outside uint32 // members with a sound header that do not belong to the view, and are not being rebuilt
 	apart   Header // the newest of a row that only members have which are not believed it; Seq 0: none
 	apartOf uint32 // who they are
 	stale   uint32 // those that have an older one, which names fewer than all members
@@ -126,7 +126,7 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, fillin
 		}
 		p, err := ParseHeader(b)
 		in := view&(1<<c) != 0
-		if !in && filling&(1<<c) == 0 && err == nil && p.Kind != KindEmpty {
+		if !in && filling&(1<<c) == 0 && err == nil && p.Site == site {
 			h.outside |= 1 << c
 		}
 		switch {
@@ -269,17 +269,18 @@ func (r *Recovery) neverAnswered(gr *logGroup, h *RowHeaders) bool {
 }
 
 // nothing takes a row of which no sound header is left. What was damaged may have
-// been answered when not enough others tell that it was not; else it is erased, so
-// that it raises no doubt when they are away.
+// been answered when not enough others tell that it was not, in the view or not: more
+// than M of all were sent it, or more than M of the view. If the client goes on it
+// is erased, so that it raises no doubt the next time.
 func (r *Recovery) nothing(g GroupID, i Index, h *RowHeaders) {
-	switch {
-	case h.broken == 0:
-	case popcount(h.avail&^h.broken) < r.l.g.K:
-		r.state.Doubtful++
-	default:
-		r.l.unfree(&r.l.groups[g], i)
-		r.l.doom(&r.l.groups[g], i)
+	if h.broken == 0 {
+		return
 	}
+	if popcount((h.avail|h.outside)&^h.broken&^r.l.groups[g].view.blank) < r.l.g.K {
+		r.state.Doubtful++
+	}
+	r.l.unfree(&r.l.groups[g], i)
+	r.l.doom(&r.l.groups[g], i)
 }
 
 // retry takes the rows of g that are not above the mark after all.
