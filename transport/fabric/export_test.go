@@ -183,6 +183,7 @@ func Half(c transport.Conn, q *transport.Request) {
 	o.mu.free = o.mu.free[:k]
 	s.req, s.rem, s.hdr, s.mask, s.pending, s.phase = q, o.mu.chunks[q.Chunk], hdr, mask, 0, phaseLast
 	s.rem.flight++
+	s.encode()
 	o.addErased(s, delivered)
 	o.mu.Unlock()
 	o.Kick()

@@ -80,7 +80,7 @@ func release(t *testing.T, provider string) {
 	}
 	for end := time.Now().Add(50 * time.Millisecond); time.Now().Before(end); {
 		u.do(c, transport.OpRead)
-		if !bytes.Equal(u.mem, make([]byte, len(u.mem))) {
+		if bytes.Contains(u.mem, bytes.Repeat([]byte{0xEE}, 16)) {
 			t.Fatal("a write landed after the chunk was released")
 		}
 	}

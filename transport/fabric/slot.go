@@ -80,12 +80,7 @@ func (c *conn) beginLocked(s *slot) {
 		c.addPages(s, opRead, 0)
 		return
 	}
-	for i := range r.Segs {
-		copy(s.heads[i*s.hdr:], r.Segs[i].Header)
-		if r.Segs[i].Page != nil {
-			raid.PutErasedFor(s.erased[i*s.hdr:(i+1)*s.hdr], r.Segs[i].Header)
-		}
-	}
+	s.encode()
 	switch {
 	case s.mask == 0:
 		c.addLast(s)
@@ -98,6 +93,16 @@ func (c *conn) beginLocked(s *slot) {
 	default:
 		s.phase = phaseErase
 		c.addErased(s, delivered)
+	}
+}
+
+// encode makes the headers that a write puts into the slots, first and last.
+func (s *slot) encode() {
+	for i, seg := range s.req.Segs {
+		copy(s.heads[i*s.hdr:], seg.Header)
+		if seg.Page != nil {
+			raid.PutErasedFor(s.erased[i*s.hdr:(i+1)*s.hdr], seg.Header)
+		}
 	}
 }
 
