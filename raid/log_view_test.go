@@ -148,6 +148,11 @@ func (s *sim) settleLog() bool {
 			return false
 		}
 	}
+	for i := range s.log.groups {
+		if g := &s.log.groups[i]; popcount(s.log.all()&^s.log.wholeOf(g)|g.noted) > s.cfg.Geometry.M {
+			return false // too many are out, or lack rows
+		}
+	}
 	s.t.Fatal("a recovery does not come to an end")
 	return false
 }
