@@ -6,8 +6,8 @@
 // transport.Backend, which Server implements) reads and writes the slots of
 // its own volume's chunks. A page is received straight into its slot; its
 // header is stored only when the page's checksum is the header's. Until then the
-// slot is erased. So it was never written, or is erased, or holds what its header
-// says. Reads are sent from the arena
+// slot is erased, as all are in a new chunk. So a slot is erased or holds what its
+// header says, and zeros are memory that was lost. Reads are sent from the arena
 // without a copy; what a reader sees of a slot that is being written fails
 // its checksum at the client.
 //

@@ -44,7 +44,7 @@ var (
 	// ErrNoMemory: the server's arena is full.
 	ErrNoMemory = errors.New("transport: server out of memory")
 	// ErrChecksum: the server refused a page whose bytes do not match the
-	// header, or a header that is damaged or names another slot or volume. It
+	// header, or a header that is damaged or names another slot, group or volume. It
 	// stored nothing there: the slot reads as erased, or, when it was sent no page
 	// or the chunk is InPlace, as it was before. The request's other segments were
 	// stored. A one-sided write (package fabric) never ends so: what is
@@ -67,8 +67,8 @@ const (
 	// OpRead fetches header and page of every segment.
 	OpRead Op = iota + 1
 	// OpWrite stores header and page of every segment. Until that is done, or
-	// for good if it does not end, the slot is erased, which is something else
-	// than never written (all zeros). A segment without page stores the header
+	// for good if it does not end, the slot is erased, and says that what it held
+	// is dead. A new chunk is made of erased slots. A segment without page stores the header
 	// only, and at once: the slot has its old header or the new one. In a chunk
 	// that is InPlace a slot with page has the old or the new one too.
 	OpWrite
