@@ -9,7 +9,7 @@ import (
 // cleaning is one batch of the cleaner: live pages of rows that have few, read
 // and written again to new rows, so that the old ones become free. The same
 // work heals rows that a member misses although it is up, and, before a volume is
-// ready, moves rows that the recovery is not sure of (raid.Log.UnsureVictims).
+// ready, moves rows that the recovery is not sure of and that were not filled (settle.go).
 type cleaning struct {
 	op    Op
 	done  func(*Op) // v.cleanRead, bound once: binding allocates

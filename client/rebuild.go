@@ -50,6 +50,8 @@ type rebuildJob struct {
 	peer *peer
 	conn transport.Conn
 	at   raid.Index // where its list goes on
+
+	unsure bool // rows that a recovery is not sure of: see fillUnsure
 }
 
 // rebuildAll runs the driver until the volume is closed.
@@ -242,8 +244,11 @@ func (v *Volume) rebuildList(j *rebuildJob, most int) (spec *transport.RebuildSp
 		return nil, nil, 0, false
 	}
 	list := v.mu.log.MissingRows
-	if j.ref.pending {
+	switch {
+	case j.ref.pending:
 		list = v.mu.log.PendingRows
+	case j.unsure:
+		list = v.mu.log.UnsureRows
 	}
 	rows, j.at = list(j.grp, j.col, j.at, make([]raid.MissingRow, 0, most))
 	if len(rows) == 0 {

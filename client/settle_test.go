@@ -107,3 +107,59 @@ func TestNothingToMoveAfterClose(t *testing.T) {
 	compareAll(t, v, want)
 	closeTest(t, v)
 }
+
+// A client dies with a batch at K members, which is too few to let it be, and a volume
+// so full that nothing can be moved. The next one fills the rows where they lie.
+func TestUnsureRowsAreFilledWhereNoneIsFree(t *testing.T) {
+	for _, servers := range []string{"up", "back later"} {
+		t.Run(servers, virtual(func(t *testing.T) {
+			g := raid.Geometry{K: 2, M: 2}
+			const pages, rows = 20, 2 + 16 // 10 rows are full, 2 are kept for moves
+			r := newScrubRig(t, g.Members())
+			l := r.layout(g, pages, 1, rows)
+			withMeta := func(c *Config) {
+				c.Meta, c.Lease, c.DialTimeout = &noter{fakeMeta: newFakeMeta(l)}, Lease{TTL: time.Minute, Renew: 20 * time.Millisecond}, time.Second
+			}
+			v := r.open(l, withMeta)
+			rnd := rand.New(rand.NewPCG(1, 1))
+			want := randomBytes(rnd, pages*raid.PageSize)
+			if _, err := v.WriteAt(want, 0); err != nil {
+				t.Fatal(err)
+			}
+			slow := l.Groups[0].Members[g.K:]
+			for _, m := range slow {
+				r.hosts[m.Addr].Stall(true)
+			}
+			const written = 8
+			copy(want, randomBytes(rnd, written*raid.PageSize))
+			done := make(chan error, 1)
+			go func() {
+				_, err := v.WriteAt(want[:written*raid.PageSize], 0)
+				done <- err
+			}()
+			time.Sleep(50 * time.Millisecond) // it is at the others
+			ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+			defer cancel()
+			_ = v.Close(ctx)
+			if err := <-done; err == nil {
+				t.Fatal("the write was answered")
+			}
+			for _, m := range slow {
+				r.hosts[m.Addr].Stall(false)
+				r.hosts[m.Addr].Down(servers != "up")
+			}
+			time.AfterFunc(2*time.Second, func() {
+				for _, m := range slow {
+					r.hosts[m.Addr].Down(false)
+				}
+			})
+			l.Epoch, l.FirstEpoch = 2, false
+			v = r.open(l, withMeta)
+			defer closeTest(t, v)
+			compareAll(t, v, want)
+			if st := v.Report().Counters; st["rebuilt_rows"] == 0 || st["cleaned_pages"] >= written {
+				t.Errorf("%d rows were filled, %d pages moved", st["rebuilt_rows"], st["cleaned_pages"])
+			}
+		}))
+	}
+}

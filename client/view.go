@@ -120,10 +120,11 @@ func (v *Volume) startViews(side []*viewing) int {
 }
 
 // settleRecovery ends what the recovery has begun: rows that were never answered are
-// erased, those that too few members are known to have are moved, and each group
-// gets a view of this client. Until then the log takes no page-outs, and no page
+// erased, those that too few members are known to have are filled or moved, and each
+// group gets a view of this client. Until then the log takes no page-outs, and no page
 // is served: what a later client makes of these rows could differ.
 func (v *Volume) settleRecovery(ctx context.Context) error {
+	v.fillUnsure(ctx)
 	v.mu.Lock()
 	v.mu.settling = true
 	if v.mustAskLocked() {
@@ -172,10 +173,11 @@ func (v *Volume) settleRecovery(ctx context.Context) error {
 			v.mu.log.SpareUnsure()
 			v.unlock(a)
 		}
-		v.pump() // moves
+		filled := l.unsure > 0 && v.fillUnsure(ctx) // members that are back
+		v.pump()                                    // moves
 		erased, ok := v.erase(ctx, v.erasings)
 		wrote, ok2 := v.writeViews(ctx, v.viewings)
-		if !erased && !wrote || !ok || !ok2 {
+		if !erased && !wrote && !filled || !ok || !ok2 {
 			rest(ctx, time.Millisecond)
 		}
 	}

@@ -33,7 +33,7 @@
 // (Log.Victims). A client that restarts builds the map anew from the headers
 // (Recovery). It believes the members that belong to each group (View), and judges
 // the rows that are not settled. Before it serves anything that is made to last
-// (Log.UnsureVictims, Log.TakeView, Log.Begin). Dead rows whose headers a recovery
+// (Log.UnsureRows, Log.UnsureVictims, Log.TakeView, Log.Begin). Dead rows whose headers a recovery
 // could take for something are erased before they are free (Log.TakeDoomed).
 //
 // Volumes of kind LayoutLinear and LayoutStriped have neither map nor parity:

@@ -48,15 +48,16 @@ type Log struct {
 	live []uint8  // row -> data slots that the map points at; > 0: in use
 
 	groups   []logGroup
-	hand     int    // group that is asked first for the next batch
-	free     uint64 // free rows of all writable groups
-	used     uint64 // rows in use
-	doomed   uint64 // rows that wait to be erased
-	erasing  uint64 // rows between TakeDoomed and Erased
-	viewDue  bool   // a group may want another view
-	viewHand int    // group that was looked at last for that
-	voids    uint64 // rows that were given up and may still come back
-	unsure   uint64 // rows in use that are moved before Begin
+	hand     int               // group that is asked first for the next batch
+	free     uint64            // free rows of all writable groups
+	used     uint64            // rows in use
+	doomed   uint64            // rows that wait to be erased
+	erasing  uint64            // rows between TakeDoomed and Erased
+	viewDue  bool              // a group may want another view
+	viewHand int               // group that was looked at last for that
+	voids    uint64            // rows that were given up and may still come back
+	unsure   uint64            // rows in use that are moved or filled before Begin
+	sentTo   map[uint32]uint32 // of these: whom they were sent to, where they may be filled
 
 	notes    []noteState
 	noteFree NoteID // head of the list of free notes + 1

@@ -152,46 +152,6 @@ func (l *Log) HealVictims(dst []Slot) []Slot {
 	return dst
 }
 
-// UnsureVictims appends the live slots of up to 32 rows to dst that not all members
-// are known to have that they were sent to, and that are moved before Begin: a later
-// recovery might judge them otherwise. It gives nothing while none can be decoded.
-func (l *Log) UnsureVictims(dst []Slot) []Slot {
-	for i := range l.groups {
-		g := &l.groups[i]
-		if g.nunsure == 0 || popcount(g.up&^g.lost) < l.g.K {
-			continue
-		}
-		got, rows := l.hunt(i, dst, MaxBatchPages, func(row uint32) bool { return hasBit(g.unsure, row%l.nrows) })
-		if rows > 0 {
-			return got
-		}
-	}
-	return dst
-}
-
-// SpareUnsure gives up moving rows, for lack of room, that a later recovery finds all
-// the same, since more than M members are known to have them.
-func (l *Log) SpareUnsure() {
-	for i := range l.groups {
-		g := &l.groups[i]
-		for r := Index(0); g.nunsure > 0 && uint32(r) < l.nrows; r++ {
-			if hasBit(g.unsure, uint32(r)) && l.durable(g, l.Survivors(g.id, r)&g.view.members) {
-				l.unsureDied(g, r)
-			}
-		}
-	}
-}
-
-// unsureDied takes row i out of those that are unsure.
-func (l *Log) unsureDied(g *logGroup, i Index) {
-	if g.nunsure != 0 && hasBit(g.unsure, uint32(i)) {
-		clearBit(g.unsure, uint32(i))
-		g.nunsure--
-		l.unsure--
-		l.viewDue = true
-	}
-}
-
 // Healable reports whether HealVictims would find rows, and whether there is
 // a group with all members to move them to.
 func (l *Log) Healable() bool {

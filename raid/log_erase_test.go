@@ -211,15 +211,20 @@ func (s *sim) stepRestore() {
 	m := s.members[w.g][w.c]
 	rows, _ := s.log.MissingRows(w.g, w.c, 0, make([]MissingRow, 0, rapid.IntRange(1, 200).Draw(s.t, "rows")))
 	for _, r := range rows {
-		op := s.bySeq[s.rowSeq[w.g][r.Index]]
-		k := slices.Index(op.p.Index[:op.p.Rows], r.Index)
-		if TagOf(op.p.Seq) != r.Tag || k < 0 {
-			s.t.Fatalf("row %d of group %d is not what was committed there last", r.Index, w.g)
-		}
-		m.slots[r.Index] = op.out[w.c][k]
-		s.log.Restored(w.g, w.c, r)
+		s.restore(w.g, w.c, m, r)
 	}
 	s.claim(w.g, w.c, m)
+}
+
+// restore gives a member a row that it misses.
+func (s *sim) restore(g GroupID, c Col, m *simMember, r MissingRow) {
+	op := s.bySeq[s.rowSeq[g][r.Index]]
+	k := slices.Index(op.p.Index[:op.p.Rows], r.Index)
+	if TagOf(op.p.Seq) != r.Tag || k < 0 {
+		s.t.Fatalf("row %d of group %d is not what was committed there last", r.Index, g)
+	}
+	m.slots[r.Index] = op.out[c][k]
+	s.log.Restored(g, c, r)
 }
 
 // claim tells the metadata service that a member holds everything, if it does.

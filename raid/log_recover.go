@@ -21,8 +21,8 @@ import (
 //
 // Above that number nobody knows whether a row was answered, and either will do,
 // as long as it stays so. One that can be decoded counts. Unless all members that it was
-// sent to have it, the driver moves it before the log begins (UnsureVictims), so that
-// the next recovery finds it too, and so that who lacks a settled row shows damage. One that cannot be decoded was never
+// sent to have it, the driver fills or moves it before the log begins (log_unsure.go), so
+// that the next recovery finds it too, and so that who lacks a settled row shows damage. One that cannot be decoded was never
 // answered when a member that it was sent to can be read and does not have it: it
 // is dropped, and erased before the log begins. What remains cannot be decided
 // without members that are away (Incomplete).
@@ -404,6 +404,9 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 		setBit(gr.unsure, uint32(i))
 		gr.nunsure++
 		l.unsure++
+		if r.sent(h)&h.lent == 0 {
+			l.sendTo(gr, i, r.sent(h))
+		}
 	}
 	return true
 }
@@ -471,7 +474,7 @@ func (r *Recovery) Incomplete() Incomplete { return r.state }
 
 // Finish ends the recovery. It reports how many rows are dropped because they were
 // never answered. Before Begin they must be erased (TakeDoomed), what is unsure
-// moved (UnsureVictims), and each group have a view (TakeView).
+// filled or moved (log_unsure.go), and each group have a view (TakeView).
 func (r *Recovery) Finish() (void int) {
 	r.judge()
 	for _, n := range r.notes {

@@ -496,6 +496,24 @@ func (w *smallWorld) restore(k int) (some bool) {
 	return some
 }
 
+// fill gives member k the rows that the recovery is not sure of.
+func (w *smallWorld) fill(k int) (some bool) {
+	g, c, l := GroupID(k/w.width()), Col(k%w.width()), w.cur.log
+	rows, _ := l.UnsureRows(g, c, 0, make([]MissingRow, 0, smallRows))
+	for _, r := range rows {
+		have, cell := w.have(l, g, r.Index)
+		if !l.CanDecode(have, r.Filled) {
+			continue
+		}
+		w.m[k].put(r.Index, cell.row[c])
+		l.Restored(g, c, r)
+		some = true
+	}
+	unsure := l.unsure
+	l.Complete()
+	return some || l.unsure != unsure
+}
+
 // tidy has the eraser do all that it finds to do.
 func (w *smallWorld) tidy(cl *smallClient) (some bool) {
 	for range 100 {

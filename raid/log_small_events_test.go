@@ -25,7 +25,7 @@ func (e smallEvent) String() string { return fmt.Sprintf("%s %d", e.what, e.on) 
 //	o  a slot turns back to what it held one write ago
 //	l  members lost and replaced   k  takeovers
 //
-// Crashes, recoveries and filling are always there.
+// Crashes, recoveries and filling, before the log begins and later, are always there.
 const smallKinds = "wtfmeczolk"
 
 func (w *smallWorld) walks(kind string) bool { return strings.Contains(w.x.events, kind) }
@@ -117,6 +117,9 @@ func (w *smallWorld) next(f func(smallEvent)) {
 			if m.lied != 0 {
 				f(smallEvent{"scrub", k})
 			}
+		}
+		if up&bit != 0 && !w.cur.log.opened {
+			f(smallEvent{"fill", k})
 		}
 		if !w.bearable(out|bit) || m.lost || !w.cur.log.opened {
 			continue
@@ -343,6 +346,8 @@ func (w *smallWorld) happenTo(e smallEvent) bool {
 		l.Replace(g, c)
 		l.SetNoted(g, c, true, false)
 		l.SetUp(g, c, true)
+	case "fill":
+		return w.fill(k)
 	case "restore":
 		return w.restore(k)
 	case "scrub":

@@ -123,11 +123,15 @@ func (s *sim) noteAbsent() (some bool) {
 // when there is no room to move what is unsure.
 func (s *sim) settleLog() bool {
 	s.log.StartSeq(FirstSeq(Epoch(s.lives)))
+	fills := rapid.IntRange(0, 2).Draw(s.t, "unsure rows that are filled") // none, some, all
 	for round := range 1000 {
 		if round == 1 {
 			s.useAll() // members that the recovery did not read come meanwhile
 		}
 		s.noteAbsent()
+		if fills > 0 {
+			s.fillUnsure(fills > 1)
+		}
 		for s.startErasure() {
 			s.finishErasure(s.erasures[len(s.erasures)-1])
 		}
@@ -155,6 +159,24 @@ func (s *sim) settleLog() bool {
 	}
 	s.t.Fatal("a recovery does not come to an end")
 	return false
+}
+
+// fillUnsure gives members the rows that the recovery is not sure of, or some of them.
+func (s *sim) fillUnsure(all bool) {
+	for g := range s.members {
+		for c, m := range s.members[g] {
+			if !m.up {
+				continue
+			}
+			rows, _ := s.log.UnsureRows(GroupID(g), Col(c), 0, make([]MissingRow, 0, s.cfg.Rows))
+			for _, r := range rows {
+				if all || s.rnd.IntN(2) == 0 {
+					s.restore(GroupID(g), Col(c), m, r)
+				}
+			}
+		}
+	}
+	s.log.Complete()
 }
 
 // The newest record that a recovery finds may be at few members only. It is
