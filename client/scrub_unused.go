@@ -42,7 +42,8 @@ func (s *scrub) walkUnused(ctx context.Context, g raid.GroupID, pace *scrubPace)
 }
 
 // unusedOf reads headers of column c from row from on, and judges those of rows that
-// are free all the time meanwhile: these have no writer. Of a member without a session
+// are free all the time meanwhile: these have no writer. The record of the view that is
+// among them is written anew when it is lost. Of a member without a session
 // the rows in use were skipped already.
 func (s *scrub) unusedOf(ctx context.Context, g raid.GroupID, c raid.Col, from raid.Index, headers []byte) error {
 	v := s.v
@@ -62,7 +63,7 @@ func (s *scrub) unusedOf(ctx context.Context, g raid.GroupID, c raid.Col, from r
 		}
 	}
 	v.unlock(a)
-	if some == 0 || p.conn == nil {
+	if some == 0 && from >= raid.ViewRows || p.conn == nil {
 		return nil
 	}
 	var err error
@@ -87,6 +88,9 @@ func (s *scrub) unusedOf(ctx context.Context, g raid.GroupID, c raid.Col, from r
 	s.serverLocked(p.peer.id).Bytes += uint64(len(headers))
 	for k := range free {
 		i := from + raid.Index(k)
+		if i < raid.ViewRows && v.mu.log.ViewLost(g, c, i, headers[k*size:][:size]) {
+			v.log.Warn("a member has lost the record of who belongs to its group: it is written anew", "group", g, "column", c, "server", p.peer.id)
+		}
 		if free[k] && raid.Hinders(headers[k*size:][:size], v.site(g, i)) && v.mu.log.DoomFree(g, i) {
 			v.log.Info("a slot that is not in use could be taken for something: its row is erased", "group", g, "slot", i, "column", c, "server", p.peer.id)
 		}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -37,4 +38,41 @@ func TestScrubClearsUnusedSlots(t *testing.T) {
 			verifyVersions(t, v, version)
 		}))
 	}
+}
+
+// TestScrubRestoresViews damages the record of the view at the members that a client
+// reaches which comes later. A scrub has it written anew.
+func TestScrubRestoresViews(t *testing.T) {
+	virtual(func(t *testing.T) {
+		g := raid.Geometry{K: 2, M: 2}
+		r := newScrubRig(t, g.Members())
+		l := r.layout(g, 64, 1, 300)
+		v := r.open(l)
+		version := append([]uint64(nil), fill(t, v, rand.New(rand.NewPCG(1, 1)))...)
+		m := l.Groups[0].Members
+		for c := g.M; c < g.Members(); c++ {
+			for i := range raid.Index(raid.ViewRows) {
+				r.flip(m[c], i, raid.HeaderBytes(g, raid.Col(c)), raid.PageSize+9)
+			}
+		}
+		if st := scrubNow(t, v, ScrubOptions{}); !st.Complete() {
+			t.Errorf("%+v", st)
+		}
+		waitFor(t, func() bool {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			return !v.mu.log.ViewDue()
+		})
+		// It dies: no other record is written.
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		v.Close(ctx)
+		for _, o := range m[:g.M] {
+			r.hosts[o.Addr].Down(true)
+		}
+		l.Epoch, l.FirstEpoch = 2, false
+		v = r.open(l, func(c *Config) { c.DialTimeout = time.Second })
+		defer closeTest(t, v)
+		verifyVersions(t, v, version)
+	})(t)
 }

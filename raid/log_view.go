@@ -265,6 +265,22 @@ func (g *logGroup) leaveView(c Col) {
 	g.damaged &^= 1 << c
 }
 
+// ViewLost reports whether member c, which should hold the record in force, has lost it:
+// b is what it was read to have in view row i. Then it is given the record again.
+func (l *Log) ViewLost(g GroupID, c Col, i Index, b []byte) bool {
+	r := &l.groups[g].view
+	if !r.own || r.taken || i != r.slot || r.copies&(1<<c) == 0 {
+		return false
+	}
+	h, err := ParseHeader(b)
+	if err == nil && h.Kind == KindView && h.Site == l.Site(g, i) && h.Seq >= r.seq {
+		return false
+	}
+	r.copies &^= 1 << c
+	l.viewDue = true
+	return true
+}
+
 // SetView tells the log of a recovery the view rows of group g: headers[i][c] is
 // that of row i at member c, or nil when the member cannot be read; members in filling
 // are being rebuilt. It gives the members that belong to the group, what the others say
