@@ -84,27 +84,16 @@ func (c *chunk) head(i uint32) []byte {
 	return c.heads[o : o+n : o+n]
 }
 
-// put stores a page and its header in slot i. Readers see both or neither.
-func (c *chunk) put(i uint32, head, page []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.putLocked(i, head, page)
-}
-
-func (c *chunk) putLocked(i uint32, head, page []byte) {
-	copy(c.page(i), page)
-	copy(c.head(i), head)
-}
-
-// putUnlessNewer is put, unless the slot holds something of a higher sequence
-// than seq, or an erased slot says that seq is dead: then it reports false.
+// putUnlessNewer stores a page and its header in slot i, unless that holds something of
+// a higher sequence than seq, or says that seq is dead: then it reports false.
 func (c *chunk) putUnlessNewer(i uint32, seq raid.Seq, head, page []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h, err := raid.ParseHeader(c.head(i)); err == nil && (h.Seq > seq || h.Seq == seq && h.Kind == raid.KindErased) {
 		return false
 	}
-	c.putLocked(i, head, page)
+	copy(c.page(i), page)
+	copy(c.head(i), head)
 	return true
 }
 
@@ -114,32 +103,6 @@ func (c *chunk) view(i uint32, f func(head, page []byte)) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	f(c.head(i), c.page(i))
-}
-
-// erase makes the slots erased that io has a page for: what they held before that is
-// dead. Those that it has a header alone for keep theirs until the new one takes its place.
-func (c *chunk) erase(io *transport.SlotIO) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	seg := 0
-	for _, r := range io.Runs {
-		for i := r.Start; i < r.Start+r.Count; i++ {
-			if io.PageMask>>seg&1 != 0 {
-				c.eraseFor(i, io.Headers[seg*io.HeaderBytes:][:io.HeaderBytes])
-			}
-			seg++
-		}
-	}
-}
-
-// eraseFor erases slot i, which is to get the header in head. What is not fit to be
-// stored says nothing of what is dead either.
-func (c *chunk) eraseFor(i uint32, head []byte) {
-	if h, err := raid.ParseHeader(head); err != nil || h.Site != c.site(i) {
-		raid.PutErased(c.head(i), c.site(i), 0)
-		return
-	}
-	raid.PutErasedFor(c.head(i), head)
 }
 
 // check reports whether all of io lies inside the chunk.

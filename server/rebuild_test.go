@@ -154,7 +154,7 @@ func TestRebuildMisplaced(t *testing.T) {
 			f(&h)
 			head := make([]byte, raid.HeaderSize)
 			h.Put(head, nil)
-			c.put(slot, head, c.page(slot))
+			c.store(slot, head, c.page(slot), false)
 		}
 		for i := range 2 {
 			misplace(i, i, 5, func(h *raid.Header) { h.Index = 6 })

@@ -26,6 +26,7 @@ type session struct {
 	// they do not keep a chunk that has left its volume: they pin by the read, or
 	// have it exposed.
 	chunks map[uint64]*chunk
+	write  incoming
 	stage  []byte // pages of a write to an InPlace chunk; made when first needed
 
 	links   links        // of its rebuilds
@@ -109,96 +110,6 @@ func (s *session) OpenChunk(id uint64, spec transport.ChunkSpec) error {
 	}
 	return s.hold(id, c)
 }
-
-// BeginWrite implements transport.Session. Slots that get a page are erased first,
-// so that a write which does not end differs from one that never began; unless the
-// chunk is InPlace: those keep their old page until the new one is whole.
-func (s *session) BeginWrite(io *transport.SlotIO) error {
-	c, err := s.begin(io)
-	if err != nil {
-		return err
-	}
-	if s.hello.Mode != transport.ModeOwner {
-		return fmt.Errorf("%w: a reader does not write", transport.ErrRefused)
-	}
-	io.Held = c
-	if c.spec.InPlace {
-		if s.stage == nil {
-			s.stage = make([]byte, transport.MaxSegs*raid.PageSize)
-		}
-		for i, n := 0, 0; i < io.Segs; i++ {
-			if io.PageMask>>i&1 != 0 {
-				io.Mem = append(io.Mem, s.stage[n:n+raid.PageSize])
-				n += raid.PageSize
-			}
-		}
-		return nil
-	}
-	c.erase(io)
-	io.Mem = c.appendPages(io.Mem, io)
-	return nil
-}
-
-// CommitWrite implements transport.Session. Segments are judged one by one:
-// the good ones are stored, also when another one is refused.
-func (s *session) CommitWrite(io *transport.SlotIO) error {
-	c := io.Held.(*chunk)
-	io.Held = nil
-	if err := s.alive(); err != nil {
-		return err
-	}
-	var first error
-	seg, staged := 0, 0
-	for _, r := range io.Runs {
-		for i := r.Start; i < r.Start+r.Count; i++ {
-			head := io.Headers[seg*io.HeaderBytes : (seg+1)*io.HeaderBytes]
-			page := c.page(i)
-			has := io.PageMask>>seg&1 != 0
-			if has && c.spec.InPlace {
-				page = s.stage[staged : staged+raid.PageSize]
-				staged += raid.PageSize
-			}
-			seg++
-			if err := verify(c, i, head, page, has); err != nil {
-				s.s.m.refusedPages.Inc()
-				if first == nil {
-					first = fmt.Errorf("slot %d of chunk %d: %w", i, c.id, err)
-				}
-				continue
-			}
-			if has && c.spec.InPlace {
-				c.put(i, head, page)
-				continue
-			}
-			c.mu.Lock()
-			copy(c.head(i), head)
-			c.mu.Unlock()
-		}
-	}
-	s.s.n.writes.Add(1)
-	s.s.n.pagesIn.Add(uint64(len(io.Headers) / io.HeaderBytes))
-	return first
-}
-
-// verify reports whether slot i of c may get this header with this page. One
-// that names another place, or another volume, was sent where it does not belong. An
-// empty header names none, and belongs into chunks that are InPlace.
-func verify(c *chunk, i uint32, head, page []byte, has bool) error {
-	h, err := raid.ParseHeader(head)
-	if err != nil {
-		return fmt.Errorf("%w: %w", transport.ErrChecksum, err)
-	}
-	if h.Site != c.site(i) && !(h.Kind == raid.KindEmpty && c.spec.InPlace) {
-		return fmt.Errorf("%w: the header is that of slot %d of group %d of volume %d", transport.ErrChecksum, h.Index, h.Group, h.Volume)
-	}
-	if has && raid.Checksum(page) != h.CRC {
-		return fmt.Errorf("%w: page %d, sequence %d", transport.ErrChecksum, h.Page, h.Seq)
-	}
-	return nil
-}
-
-// AbortWrite implements transport.Session.
-func (s *session) AbortWrite(io *transport.SlotIO) { io.Held = nil }
 
 // BeginRead implements transport.Session.
 func (s *session) BeginRead(io *transport.SlotIO) error {
