@@ -40,15 +40,19 @@ func newWrite(chunk uint64) *write {
 	return w
 }
 
+func (w *write) begin(x *session) error {
+	w.header.Put(w.io.Headers, nil)
+	return x.BeginWrite(&w.io)
+}
+
 // commit ends a write that has begun.
 func (w *write) commit(x *session) error {
 	copy(w.io.Mem[0], w.page)
-	w.header.Put(w.io.Headers, nil)
 	return x.CommitWrite(&w.io)
 }
 
 func (w *write) do(x *session) error {
-	if err := x.BeginWrite(&w.io); err != nil {
+	if err := w.begin(x); err != nil {
 		return err
 	}
 	return w.commit(x)
@@ -63,6 +67,9 @@ func TestStoredOrRefused(t *testing.T) {
 		h, err := raid.ParseHeader(c.head(2))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if !h.Holds() {
+			return 0
 		}
 		return h.Seq
 	}
@@ -84,7 +91,7 @@ func TestStoredOrRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWrite(1)
-	if err := x.BeginWrite(&w.io); err != nil {
+	if err := w.begin(x); err != nil {
 		t.Fatal(err)
 	}
 	if holds() != 0 {
@@ -119,7 +126,7 @@ func TestNothingIsStoredAfterTheFence(t *testing.T) {
 	x := opened(t, s, transport.Hello{Volume: 1, Epoch: 1})
 	c := s.lookup(1)
 	w := newWrite(1)
-	if err := x.BeginWrite(&w.io); err != nil {
+	if err := w.begin(x); err != nil {
 		t.Fatal(err)
 	}
 	x.fence(transport.ErrStaleEpoch)
@@ -129,7 +136,7 @@ func TestNothingIsStoredAfterTheFence(t *testing.T) {
 	if h, err := raid.ParseHeader(c.head(2)); err != nil || h.Holds() {
 		t.Errorf("it left %+v, %v", h, err)
 	}
-	if err := x.BeginWrite(&newWrite(1).io); !errors.Is(err, transport.ErrStaleEpoch) {
+	if err := newWrite(1).begin(x); !errors.Is(err, transport.ErrStaleEpoch) {
 		t.Errorf("another write: %v", err)
 	}
 	w.header.Put(w.io.Headers, nil)
@@ -157,7 +164,7 @@ func TestNobodyIsLetInBeforeTheLastHasEnded(t *testing.T) {
 	if y != nil {
 		y.Close()
 	}
-	if err := x.BeginWrite(&newWrite(1).io); !errors.Is(err, transport.ErrStaleEpoch) {
+	if err := newWrite(1).begin(x); !errors.Is(err, transport.ErrStaleEpoch) {
 		t.Errorf("the older client begins a write: %v", err)
 	}
 }
