@@ -16,7 +16,7 @@ import (
 // is marked as missed, and filled.
 //
 // Headers there that the map knows nothing of are erased: they belong to rows
-// that are dead, or that were never answered and dropped. Afterwards the member
+// that are dead, or that were never answered and dropped (raid.Log.Leftover). Afterwards the member
 // holds what the map says, and nothing else. A pending member counts as empty,
 // whatever an earlier client gave it, and all of it is erased.
 func (v *Volume) compare(ctx context.Context, conn transport.Conn, m *memberRef) error {
@@ -116,7 +116,7 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, o
 		// session is used, so it does not matter if the row is used meanwhile.
 		sound := err == nil && h.Kind != raid.KindEmpty
 		if (!sound || h.Holds()) && (m.pending || !v.mu.log.Keeps(m.group, i, m.col, h, sound)) {
-			raid.PutErased(headers[k*size:][:size], v.site(m.group, i), v.mu.log.DeadUpTo(m.group, i))
+			raid.PutErased(headers[k*size:][:size], v.site(m.group, i), v.mu.log.Leftover(m.group, i, h))
 			old = append(old, i)
 		}
 		if m.pending || v.mu.log.Expects(m.group, i, m.col, h, sound) {
@@ -128,5 +128,6 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, o
 	if missed > 0 {
 		v.healthChangedLocked()
 	}
+	v.eraseSoonLocked()
 	return missed, old
 }

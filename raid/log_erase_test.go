@@ -140,7 +140,7 @@ func (s *sim) compare(g GroupID, c Col, m *simMember) {
 		}
 		switch keep := s.log.Keeps(g, i, c, h, sound); {
 		case (!sound || h.Holds()) && !keep:
-			m.slots[i] = s.erased(g, c, i, s.log.DeadUpTo(g, i))
+			m.slots[i] = s.erased(g, c, i, s.log.Leftover(g, i, h))
 		case keep && sound && s.log.Holders(g, i)&(1<<c) == 0:
 			m.more = true
 		}

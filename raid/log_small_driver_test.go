@@ -327,7 +327,7 @@ func (w *smallWorld) compare(k int) {
 		}
 		if (!sound || h.Holds()) && !l.Keeps(g, i, c, h, sound) {
 			lied, hollow := m.lied, m.hollow
-			m.put(i, w.x.erase(g, int(c), i, l.DeadUpTo(g, i)))
+			m.put(i, w.x.erase(g, int(c), i, l.Leftover(g, i, h)))
 			if l.live[l.row(g, i)] > 0 {
 				m.lied, m.hollow = lied, hollow // it lacks the row still
 			}

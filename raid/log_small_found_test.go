@@ -95,3 +95,9 @@ func TestSmallLostMemoryIsNoWitness(t *testing.T) {
 		}
 	}
 }
+
+// A row that was never answered is erased at the one member that has it, which comes back
+// when the recovery is over. The others must tell of that: it may show the row again.
+func TestSmallLeftoverIsErasedEverywhere(t *testing.T) {
+	smallRegression(t, Geometry{2, 1}, "begin 0; crash 0; open 3/2; back 2/1; tidy 0; turn 18; crash 0; open 7; tidy 0")
+}
