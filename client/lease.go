@@ -71,7 +71,7 @@ type Report struct {
 	// others hold. Renew notes it for the next client, as members that are being
 	// rebuilt, before it answers: only then are such rows written.
 	Behind []raid.ChunkID `json:"behind,omitempty"`
-	Known  uint64         `json:"known,omitempty"` // version of the layout that Rebuilt is about; 0: the present one
+	Known  uint64         `json:"known,omitempty"` // version of the layout that the client knew: of what was decided later the report does not speak
 }
 
 // State of a volume as its client sees it.

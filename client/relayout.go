@@ -72,6 +72,8 @@ func (v *Volume) changeMemberLocked(g raid.GroupID, c raid.Col, m raid.Member) {
 	case m.State == raid.MemberLost:
 		if cur.peer != nil {
 			v.log.Warn("a member is lost", "group", g, "column", c, "server", cur.peer.id)
+		}
+		if cur.peer != nil || cur.gone != 0 {
 			v.leaveLayoutLocked(g, c)
 		}
 	case same:
@@ -80,6 +82,8 @@ func (v *Volume) changeMemberLocked(g raid.GroupID, c raid.Col, m raid.Member) {
 		v.askSoonLocked(cur.peer) // it may now be one of few that can be relied on
 	case cur.gone == m.Chunk:
 		// It is lost, whatever the layout says.
+		cur.told = m.State == raid.MemberRebuilding
+		v.notedLocked(g, c)
 	case v.mover(g, c).peer != nil && v.mover(g, c).chunk == m.Chunk:
 		v.promoteLocked(g, c, m.State == raid.MemberRebuilding)
 	default:
@@ -206,7 +210,8 @@ func (p *peer) openLate(ctx context.Context, m *memberRef) {
 }
 
 // rebuildLocked fills in what a report says of replaced and pending members. It
-// vouches for nobody: that is leaseReport's, which meta hears.
+// vouches for nobody: it names those for whom leaseReport did, so that whoever sends
+// the report claims nothing new.
 func (v *Volume) rebuildLocked(r *Report) {
 	r.Rebuilt = []raid.ChunkID{}
 	for i := range v.memberOf {
@@ -216,7 +221,7 @@ func (v *Volume) rebuildLocked(r *Report) {
 		}
 		missing := v.mu.log.Missing(m.ref.group, m.ref.col)
 		r.RebuildRows += uint64(missing)
-		if missing == 0 && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
+		if missing == 0 && m.ref.claimed && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
 			r.Rebuilt = append(r.Rebuilt, m.chunk)
 		}
 	}

@@ -100,7 +100,10 @@ func carriersLocked(v *Volume, counters map[string]int64) {
 func (v *Volume) Report() Report {
 	a := v.lock()
 	defer v.unlock(a)
-	r := Report{State: StateHealthy, RedundancyLeft: v.geo.M, Counters: v.mu.count.asMap(), Suspect: []raid.ServerID{}}
+	r := Report{
+		State: StateHealthy, RedundancyLeft: v.geo.M, Counters: v.mu.count.asMap(), Suspect: []raid.ServerID{},
+		Known: max(v.mu.version, v.layout.Version),
+	}
 	for _, q := range []struct {
 		name string
 		l    *latency
@@ -169,7 +172,6 @@ func (v *Volume) tellOpened(ctx context.Context) error {
 		return nil
 	}
 	r := v.Report()
-	r.Known = v.layout.Version
 	r.Rebuilt = []raid.ChunkID{} // claimed later: what is claimed binds what is written (leaseReport)
 	for said := false; ; {
 		rctx, cancel := context.WithTimeout(ctx, v.renewEvery())

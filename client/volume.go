@@ -140,6 +140,7 @@ type member struct {
 	chunk raid.ChunkID
 	ref   *memberRef
 	gone  raid.ChunkID // its server turned out not to have this one any more; 0: none
+	told  bool         // of gone: meta says that it is being rebuilt, or has noted that it misses rows
 }
 
 // hook is a front end's OnIdle function.

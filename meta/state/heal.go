@@ -468,7 +468,7 @@ func (s *State) rebuilt(c *Rebuilt) *Refusal {
 		return refusal
 	}
 	v := s.Volumes[c.Volume]
-	if c.Known != 0 && c.Known < v.Behind {
+	if c.Known < v.Behind {
 		return nil // members fell behind since: the holder will say it again
 	}
 	var rebuilt, moved uint64

@@ -110,10 +110,10 @@ func (s *State) putReport(c *PutReport) *Refusal {
 }
 
 // StillUnknown is what a report says of unknown pages, by who knows a version of
-// the layout, 0 for the present one. Of who has not heard yet that their loss was
-// accepted it does not count.
+// the layout. Of who has not heard yet that their loss was accepted it does not
+// count.
 func (v *Volume) StillUnknown(pages, known uint64) uint64 {
-	if known != 0 && known < v.Accepted {
+	if known < v.Accepted {
 		return 0
 	}
 	return pages
