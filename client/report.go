@@ -154,10 +154,13 @@ func (v *Volume) Report() Report {
 	r.Counters["stored_bytes"] = int64(st.UsedRows) * row
 	r.Counters["stored_bytes_bound"] = int64(v.mu.log.RowBound()) * row
 	switch {
-	case h.LostPages > 0 || r.Unknown > 0 || h.Unreachable > 0 || !v.mu.log.Writable():
+	case h.LostPages > 0 || h.Unreachable > 0 || !v.mu.log.Writable():
 		r.State = StateFailed
 	case h.DegradedGroups > 0:
 		r.State = StateDegraded
+	}
+	if r.Unknown > 0 && r.State != StateFailed {
+		r.State, r.Beside = StateFailed, r.State
 	}
 	return r
 }

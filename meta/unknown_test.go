@@ -33,6 +33,9 @@ func TestUnknownPagesAreRemembered(t *testing.T) {
 	renew := func(l *raid.Layout, unknown, known uint64) {
 		t.Helper()
 		r := client.Report{State: client.StateHealthy, RedundancyLeft: 2, Unknown: unknown, Known: known}
+		if unknown > 0 {
+			r.State, r.Beside = client.StateFailed, r.State // as a client says it
+		}
 		if _, err := c.Renew(t.Context(), l.Volume, l.Epoch, r); err != nil {
 			t.Fatal(err)
 		}

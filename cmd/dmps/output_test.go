@@ -91,6 +91,15 @@ func TestLiveStatus(t *testing.T) {
 	if got := liveStatus(t.Context(), older); got.Live || got.LiveError == "" {
 		t.Errorf("a client that was replaced was believed: %+v", got)
 	}
+	// A loss that was accepted, of which the client has not heard.
+	live.Report = client.Report{State: client.StateFailed, Beside: client.StateHealthy, Unknown: 7, RedundancyLeft: 2, Known: 3}
+	for version, want := range map[uint64]client.State{3: client.StateFailed, 4: client.StateHealthy} {
+		accepted := volume
+		accepted.Version = version
+		if got := liveStatus(t.Context(), accepted); got.State != want || got.Report.State != want || (got.Unknown > 0) != (want == client.StateFailed) {
+			t.Errorf("its client knows version 3 of %d: %s, %d unknown pages", version, got.State, got.Unknown)
+		}
+	}
 	live.Volume = "other"
 	if got := liveStatus(t.Context(), volume); got.Live || got.LiveError == "" {
 		t.Errorf("the client of another volume was believed: %+v", got)

@@ -214,6 +214,13 @@ func liveStatus(ctx context.Context, v metaclient.Volume) volumeStatus {
 // mergeLive takes the worse of what meta knows and what the client says.
 func mergeLive(v metaclient.Volume, live adminStatus) metaclient.Volume {
 	r := live.Report
+	if r.Known < v.Version {
+		// It has not heard yet whether their loss was accepted: meta knows them all, since
+		// it is told before a page is served.
+		if r.Unknown = v.Unknown; r.Unknown == 0 && r.Beside != "" {
+			r.State, r.Beside = r.Beside, ""
+		}
+	}
 	v.State = worse(v.State, r.State)
 	v.DegradedGroups = max(v.DegradedGroups, uint64(max(0, r.DegradedGroups)))
 	v.RedundancyLeft = min(v.RedundancyLeft, r.RedundancyLeft)

@@ -286,8 +286,12 @@ func reportTo(r *client.Report) *metapb.Report {
 			p.BadSlots[string(s)] = n
 		}
 	}
+	state := r.State
+	if r.Beside != "" {
+		state = r.Beside // meta knows itself which unknown pages still count
+	}
 	for k, s := range volumeStates {
-		if s == r.State {
+		if s == state {
 			p.State = k
 		}
 	}
@@ -307,6 +311,9 @@ func reportFrom(p *metapb.Report) *client.Report {
 		FilledPages: p.FilledPages, FreeRows: p.FreeRows, Counters: p.Counters, RebuildRows: p.RebuildRows, Unknown: p.UnknownPages,
 		Rebuilt: each(p.Rebuilt, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),
 		Scrub:   scrubFrom(p.Scrub), LastScrub: scrubFrom(p.LastScrub),
+	}
+	if r.Unknown > 0 && r.State != client.StateFailed {
+		r.State, r.Beside = client.StateFailed, r.State
 	}
 	if len(p.BadSlots) > 0 {
 		r.BadSlots = make(map[raid.ServerID]int64, len(p.BadSlots))

@@ -2463,7 +2463,7 @@ func (x *Lease) GetCare() bool {
 // Report is what the client that holds the lease knows of its volume.
 type Report struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
-	State          VolumeState            `protobuf:"varint,1,opt,name=state,proto3,enum=dmps.meta.v1.VolumeState" json:"state,omitempty"`
+	State          VolumeState            `protobuf:"varint,1,opt,name=state,proto3,enum=dmps.meta.v1.VolumeState" json:"state,omitempty"` // unknown_pages aside
 	DegradedGroups uint64                 `protobuf:"varint,2,opt,name=degraded_groups,json=degradedGroups,proto3" json:"degraded_groups,omitempty"`
 	DegradedRows   uint64                 `protobuf:"varint,3,opt,name=degraded_rows,json=degradedRows,proto3" json:"degraded_rows,omitempty"`
 	LostPages      uint64                 `protobuf:"varint,4,opt,name=lost_pages,json=lostPages,proto3" json:"lost_pages,omitempty"`

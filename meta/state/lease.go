@@ -132,9 +132,6 @@ func (s *State) acceptLoss(c *AcceptLoss) (any, *Refusal) {
 		return n, nil
 	}
 	v.Report.Unknown, v.UnknownAt = 0, 0
-	if v.Report.State == Failed && v.Report.LostPages == 0 {
-		v.Report.State = Degraded // its client knows better, if it has one
-	}
 	s.newVersion(v)
 	v.Accepted = v.Version
 	s.note(Event{Kind: EventLossAccepted, Volume: v.Name, Count: n}, "that %d unknown pages of volume %s are gone is accepted", n, v.Name)

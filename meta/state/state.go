@@ -104,7 +104,7 @@ type Lease struct {
 // Report is the part of a client's report that must survive a change of
 // leader: what makes the volume look worse than its servers do.
 type Report struct {
-	State          string          `json:"state"` // healthy, degraded or failed
+	State          string          `json:"state"` // healthy, degraded or failed, Unknown aside
 	DegradedGroups uint64          `json:"degraded_groups"`
 	DegradedRows   uint64          `json:"degraded_rows"`
 	LostPages      uint64          `json:"lost_pages"`
