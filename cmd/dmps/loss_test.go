@@ -88,3 +88,19 @@ func TestStatusOfLoss(t *testing.T) {
 		})
 	}
 }
+
+// What would be lost with a server tells what is gone, what waits for others, and
+// what is not sure, apart.
+func TestLossLines(t *testing.T) {
+	for want, l := range map[string]metaclient.Loss{
+		"data of 1 group for good":                 {Members: 2, GroupsLost: 1, GroupsAway: 1, RedundancyLeft: -2},
+		"data of 2 groups is gone for good unless": {Members: 2, GroupsAway: 2, RedundancyLeft: -1},
+		"other members miss rows":                  {Members: 2, RedundancyLeft: -1},
+		"the next loss":                            {Members: 2},
+		"survives 1 further":                       {Members: 2, RedundancyLeft: 1},
+	} {
+		if lines := lossLines([]metaclient.Loss{l}); len(lines) != 1 || !strings.Contains(lines[0], want) {
+			t.Errorf("%q, want %q", lines, want)
+		}
+	}
+}

@@ -40,7 +40,8 @@ type Loss struct {
 	Volume         string `json:"volume"` // name
 	Members        uint64 `json:"members"`
 	GroupsLost     uint64 `json:"groups_lost"`     // groups whose data is gone with it
-	RedundancyLeft int    `json:"redundancy_left"` // further losses that the worst of these groups survives, should all that are away come back
+	GroupsAway     uint64 `json:"groups_away"`     // groups whose data is out of reach with it, and gone if servers that are away do not come back
+	RedundancyLeft int    `json:"redundancy_left"` // further losses that the worst of these groups survives with the servers that are up; below 0: its data is out of reach or gone
 }
 
 // Event is something that happened, and why.

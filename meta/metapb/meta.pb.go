@@ -1832,7 +1832,8 @@ type Loss struct {
 	Volume         string                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"` // name
 	Members        uint64                 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"`
 	GroupsLost     uint64                 `protobuf:"varint,3,opt,name=groups_lost,json=groupsLost,proto3" json:"groups_lost,omitempty"`             // groups whose data is gone with it
-	RedundancyLeft int32                  `protobuf:"varint,4,opt,name=redundancy_left,json=redundancyLeft,proto3" json:"redundancy_left,omitempty"` // further losses that the worst of these groups survives, should all that are away come back
+	RedundancyLeft int32                  `protobuf:"varint,4,opt,name=redundancy_left,json=redundancyLeft,proto3" json:"redundancy_left,omitempty"` // further losses that the worst of these groups survives with the servers that are up; below 0: its data is out of reach or gone
+	GroupsAway     uint64                 `protobuf:"varint,5,opt,name=groups_away,json=groupsAway,proto3" json:"groups_away,omitempty"`             // groups whose data is out of reach with it, and gone if servers that are away do not come back
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1891,6 +1892,13 @@ func (x *Loss) GetGroupsLost() uint64 {
 func (x *Loss) GetRedundancyLeft() int32 {
 	if x != nil {
 		return x.RedundancyLeft
+	}
+	return 0
+}
+
+func (x *Loss) GetGroupsAway() uint64 {
+	if x != nil {
+		return x.GroupsAway
 	}
 	return 0
 }
@@ -4757,13 +4765,15 @@ const file_meta_proto_rawDesc = "" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"e\n" +
 	"\x14RemoveServerResponse\x12!\n" +
 	"\flost_members\x18\x01 \x01(\x04R\vlostMembers\x12*\n" +
-	"\x06losses\x18\x02 \x03(\v2\x12.dmps.meta.v1.LossR\x06losses\"\x82\x01\n" +
+	"\x06losses\x18\x02 \x03(\v2\x12.dmps.meta.v1.LossR\x06losses\"\xa3\x01\n" +
 	"\x04Loss\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x18\n" +
 	"\amembers\x18\x02 \x01(\x04R\amembers\x12\x1f\n" +
 	"\vgroups_lost\x18\x03 \x01(\x04R\n" +
 	"groupsLost\x12'\n" +
-	"\x0fredundancy_left\x18\x04 \x01(\x05R\x0eredundancyLeft\"\xa1\x02\n" +
+	"\x0fredundancy_left\x18\x04 \x01(\x05R\x0eredundancyLeft\x12\x1f\n" +
+	"\vgroups_away\x18\x05 \x01(\x04R\n" +
+	"groupsAway\"\xa1\x02\n" +
 	"\x13CreateVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +

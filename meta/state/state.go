@@ -130,7 +130,8 @@ type Scrub struct {
 // Stuck is why members of a volume are not replaced.
 type Stuck struct {
 	Members uint64 `json:"members"`
-	Reason  string `json:"reason"` // of one of them, for people
+	Reason  string `json:"reason"`         // of one of them, for people
+	Room    bool   `json:"room,omitempty"` // some of them find no place; else all wait for members that are away, or for nothing
 }
 
 // Volume is a device and where its pages may lie.
