@@ -349,7 +349,11 @@ func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 		v := &r.Volumes[i]
 		switch {
 		case v.Report != nil && v.Report.Rebuild != nil:
-			lines = append(lines, p.paint(colourWarn, v.Name+" rebuilds  "+rebuildProgress(v, now)))
+			does := " rebuilds  "
+			if blocked(v) {
+				does = " cannot be rebuilt further  "
+			}
+			lines = append(lines, p.paint(colourWarn, v.Name+does+rebuildProgress(v, now)))
 		case !v.riskSince().IsZero():
 			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("%s has been at risk for %s", v.Name, span(now.Sub(v.riskSince())))))
 		}
@@ -445,6 +449,8 @@ func volumeNotes(v *volumeStatus, p palette) string {
 		notes = append(notes, p.paint(colourWarn, "no answer from "+joinIDs(r.Suspect)))
 	}
 	switch {
+	case blocked(v):
+		notes = append(notes, p.paint(colourWarn, "rebuild waits, "+count(r.Rebuild.RowsLeft, "row")+" left"))
 	case r != nil && r.Rebuild != nil:
 		notes = append(notes, p.paint(colourWarn, "rebuilding, "+count(r.Rebuild.RowsLeft, "row")+" left"))
 	case v.Rebuilding > 0:

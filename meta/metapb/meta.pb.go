@@ -2654,6 +2654,7 @@ type RebuildProgress struct {
 	AtRiskSinceUnixMs int64                  `protobuf:"varint,8,opt,name=at_risk_since_unix_ms,json=atRiskSinceUnixMs,proto3" json:"at_risk_since_unix_ms,omitempty"` // by the client's clock; 0: it is not
 	MembersLeft       uint32                 `protobuf:"varint,9,opt,name=members_left,json=membersLeft,proto3" json:"members_left,omitempty"`                         // that miss rows and answer
 	Members           []*RebuildMember       `protobuf:"bytes,10,rep,name=members,proto3" json:"members,omitempty"`                                                    // the first of them
+	Blocked           bool                   `protobuf:"varint,11,opt,name=blocked,proto3" json:"blocked,omitempty"`                                                   // nothing of what is left can be made now: who holds it is away, or it is lost
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2756,6 +2757,13 @@ func (x *RebuildProgress) GetMembers() []*RebuildMember {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *RebuildProgress) GetBlocked() bool {
+	if x != nil {
+		return x.Blocked
+	}
+	return false
 }
 
 type RebuildMember struct {
@@ -4858,7 +4866,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
 	"\rBadSlotsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x8d\x03\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa7\x03\n" +
 	"\x0fRebuildProgress\x12\x1b\n" +
 	"\trows_left\x18\x01 \x01(\x04R\browsLeft\x12\x1d\n" +
 	"\n" +
@@ -4873,7 +4881,8 @@ const file_meta_proto_rawDesc = "" +
 	"\x15at_risk_since_unix_ms\x18\b \x01(\x03R\x11atRiskSinceUnixMs\x12!\n" +
 	"\fmembers_left\x18\t \x01(\rR\vmembersLeft\x125\n" +
 	"\amembers\x18\n" +
-	" \x03(\v2\x1b.dmps.meta.v1.RebuildMemberR\amembers\"\xbb\x01\n" +
+	" \x03(\v2\x1b.dmps.meta.v1.RebuildMemberR\amembers\x12\x18\n" +
+	"\ablocked\x18\v \x01(\bR\ablocked\"\xbb\x01\n" +
 	"\rRebuildMember\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x10\n" +
 	"\x03col\x18\x02 \x01(\rR\x03col\x12\x16\n" +
