@@ -108,8 +108,30 @@ func TestLiveStatus(t *testing.T) {
 		t.Errorf("an unattached volume: %+v", got)
 	}
 	srv.Close()
-	if got := liveStatus(t.Context(), volume); got.Live || got.LiveError == "" || got.State != client.StateHealthy {
+	running := volume
+	running.Lease = &metaclient.Lease{Epoch: 5, AdminURL: srv.URL, Remaining: time.Second} // meta hears of it
+	if got := liveStatus(t.Context(), running); got.Live || got.LiveError == "" || got.Gone || got.State != client.StateHealthy {
 		t.Errorf("a client that does not answer: %+v", got)
+	}
+	care := volume
+	care.Lease = &metaclient.Lease{Care: true}
+	if got := liveStatus(t.Context(), care); got.Gone || got.State != client.StateHealthy {
+		t.Errorf("a caretaker's lease: %+v", got)
+	}
+	mute := volume
+	mute.Lease = &metaclient.Lease{Holder: "h"} // has no admin address
+	for _, v := range []metaclient.Volume{volume, mute} {
+		got := liveStatus(t.Context(), v)
+		if !got.Gone || got.State != client.StateDegraded || whole(&got) {
+			t.Errorf("a client whose lease has run out, and that does not answer: %+v", got)
+		}
+		var out strings.Builder
+		if err := renderStatus(&out, statusReport{State: got.State, Volumes: []volumeStatus{got}}, palette{}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if s := out.String(); !strings.HasPrefix(s, "DEGRADED: the client of v is gone") || !strings.Contains(s, "nobody serves it") {
+			t.Error(s)
+		}
 	}
 }
 

@@ -227,6 +227,8 @@ func rebuildTrouble(answer metaclient.RebuildAnswer, v *volumeStatus) []string {
 		say("%s: data is out of reach, or cannot be written, until servers come back", v.Name)
 	}
 	switch {
+	case v.Gone:
+		say("%s: its client is gone. What members miss is filled as soon as a client attaches it, or a server takes that on", v.Name)
 	case v.Report != nil && v.Report.Rebuild != nil: // it goes on
 	case v.Lease == nil:
 		say("%s: is not attached. What replacements miss is filled as soon as a client attaches it, or a server takes that on", v.Name)

@@ -41,6 +41,7 @@ type volumeStatus struct {
 	metaclient.Volume
 	Live      bool   `json:"live"`                 // the client itself was asked, and answered
 	LiveError string `json:"live_error,omitempty"` // why it did not
+	Gone      bool   `json:"client_gone"`          // its lease has run out, and it did not answer: nobody serves the volume
 }
 
 // riskSince is since when the volume has less than its full redundancy, as far
@@ -193,8 +194,17 @@ func suspectServers(r *statusReport) {
 	}
 }
 
-// liveStatus asks a volume's client, if it has one.
+// liveStatus asks a volume's client, if it has one. Of one that is gone nobody knows
+// which rows it wrote to fewer members than it should: that is not healthy.
 func liveStatus(ctx context.Context, v metaclient.Volume) volumeStatus {
+	s := askClient(ctx, v)
+	if l := v.Lease; l != nil && !l.Care && l.Remaining <= 0 && !s.Live {
+		s.Gone, s.State = true, worse(s.State, client.StateDegraded)
+	}
+	return s
+}
+
+func askClient(ctx context.Context, v metaclient.Volume) volumeStatus {
 	s := volumeStatus{Volume: v}
 	if v.Lease == nil || v.Lease.AdminURL == "" {
 		return s
@@ -413,6 +423,11 @@ func headline(r statusReport, p palette) *table {
 		client.StateDegraded: "all data is there, with less redundancy than promised",
 		client.StateFailed:   "data is lost or cannot be written",
 	}[r.State]
+	for _, v := range r.Volumes {
+		if v.Gone && r.State == client.StateDegraded {
+			what = "the client of " + v.Name + " is gone: what it wrote last may have less redundancy than promised"
+		}
+	}
 	if len(r.Volumes) == 0 {
 		what = "no volumes; 'dmps volume create' makes one"
 	}
@@ -456,7 +471,10 @@ func volumeNotes(v *volumeStatus, p palette) string {
 	case v.Rebuilding > 0:
 		notes = append(notes, p.paint(colourWarn, count(v.Rebuilding, "member")+" not filled yet"))
 	}
-	if v.LiveError != "" {
+	switch {
+	case v.Gone:
+		notes = append(notes, p.paint(colourWarn, "nobody serves it: its client is gone, this is its last report"))
+	case v.LiveError != "":
 		notes = append(notes, p.paint(colourWarn, "its client does not answer, this is its last report"))
 	}
 	if len(notes) == 0 {
