@@ -54,6 +54,7 @@ type Volume struct {
 	wake        chan struct{} // ends the watch's rest
 	recovered   atomic.Bool   // the map comes from slot headers: members that return are compared with it first
 	resting     atomic.Bool
+	stage       atomic.Pointer[string] // what the open is at
 	stood       atomic.Int64  // how long this process did not run, altogether, nanoseconds
 	worse       chan struct{} // a report is due at once
 	urgent      chan struct{} // a report is due that writes wait for

@@ -75,6 +75,16 @@ func lossAdvice(err error, l *raid.Layout, accepted bool) error {
 	return err
 }
 
+// askLoss asks whoever attaches with --accept-data-loss.
+func (f *attachFlags) askLoss(a *app, volume string) error {
+	if !f.accept {
+		return nil
+	}
+	return f.agreed.ask(a, fmt.Sprintf("attach volume %s and give up what cannot be read of it", volume),
+		"What only servers hold that are away is given up for good: bring them back first if you can.",
+		"Pages may be gone of which nobody knows which: they read as older versions or as zeros.")
+}
+
 func (a *app) volumeAcceptLossCommand() *cobra.Command {
 	var agreed consent
 	cmd := &cobra.Command{

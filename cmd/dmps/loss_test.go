@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"dmps/client"
+	"dmps/internal/exitcode"
 	"dmps/meta/metaclient"
 	"dmps/raid"
 )
@@ -102,5 +104,25 @@ func TestLossLines(t *testing.T) {
 		if lines := lossLines([]metaclient.Loss{l}); len(lines) != 1 || !strings.Contains(lines[0], want) {
 			t.Errorf("%q, want %q", lines, want)
 		}
+	}
+}
+
+// Whoever attaches what is left gives something up, and is asked: without a
+// terminal only --yes is an answer.
+func TestAcceptedLossIsAsked(t *testing.T) {
+	var errs bytes.Buffer
+	a := &app{in: strings.NewReader("y\n"), err: &errs}
+	for _, c := range []struct {
+		f    attachFlags
+		code int
+	}{{attachFlags{accept: true}, exitcode.Usage}, {attachFlags{accept: true, agreed: consent{given: true}}, 0}, {attachFlags{}, 0}} {
+		err := c.f.askLoss(a, "v")
+		if (err == nil) != (c.code == 0) || err != nil && (codeOf(err) != c.code || !strings.Contains(err.Error(), "volume v") || !strings.Contains(err.Error(), "--yes")) {
+			t.Errorf("%+v: %v", c.f, err)
+		}
+	}
+	code, _, stderr := runCLI("attach", "v", "--accept-data-loss", "--meta", "127.0.0.1:1", "--nbd", "127.0.0.1:0")
+	if code != exitcode.Usage || !strings.Contains(stderr, "--yes") {
+		t.Errorf("attach itself does not ask: %d, %s", code, stderr)
 	}
 }
