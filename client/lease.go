@@ -53,7 +53,7 @@ type Report struct {
 	DegradedGroups int              `json:"degraded_groups"`                // groups with fewer than K+M usable members with degraded rows, or with work left that a recovery or a loss has made urgent (raid.Health)
 	DegradedRows   uint64           `json:"degraded_rows"`                  // rows in use that at least one member misses
 	LostPages      uint64           `json:"lost_pages"`                     // pages that answer EIO
-	Unknown        uint64           `json:"unknown_pages"`                  // pages that are gone, and of which it is not known which they are: they read as an older version or as zeros
+	Unknown        uint64           `json:"unknown_pages"`                  // at most so many pages are gone of which it is not known which they are: they read as zeros, and others perhaps as older versions
 	RedundancyLeft int              `json:"redundancy_left"`                // how many more members the worst group can lose without losing data
 	Suspect        []raid.ServerID  `json:"suspect"`                        // members that do not answer
 	Probation      []raid.ServerID  `json:"probation,omitempty"`            // members that fall silent again and again: not used before 128 KiB pass each way

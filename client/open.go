@@ -159,9 +159,9 @@ func (v *Volume) begin(ctx, run context.Context, watched bool) error {
 		return err
 	}
 	v.mu.Lock()
-	unknown := v.mu.unknown
+	unknown, untold := v.mu.unknown, v.mu.untold
 	v.mu.Unlock()
-	if unknown > v.layout.Unknown { // meta keeps that, whatever becomes of this client
+	if untold { // meta keeps that, whatever becomes of this client
 		v.log.Error("pages are gone, and it is not known which: they read as older versions or as zeros, and the volume is failed until that is accepted (dmps volume accept-loss)", "pages_at_most", unknown)
 		return v.tellOpened(ctx)
 	}

@@ -50,7 +50,9 @@ func (v *Volume) applyLayout(l *raid.Layout) error {
 		return nil
 	}
 	v.mu.version = l.Version
-	v.mu.unknown = min(v.mu.unknown, l.Unknown) // less only when somebody said that it is known by now
+	if !v.mu.untold {
+		v.mu.unknown = min(v.mu.unknown, l.Unknown) // less only when somebody said that it is known by now
+	}
 	for _, g := range l.Groups {
 		for c, m := range g.Members {
 			v.changeMemberLocked(g.ID, raid.Col(c), m)

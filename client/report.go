@@ -174,13 +174,20 @@ func (v *Volume) tellOpened(ctx context.Context) error {
 	if v.cfg.Meta == nil {
 		return nil
 	}
-	r := v.Report()
-	r.Rebuilt = []raid.ChunkID{} // claimed later: what is claimed binds what is written (leaseReport)
 	for said := false; ; {
+		v.lookAnew()
+		r := v.Report()
+		r.Rebuilt = []raid.ChunkID{} // claimed later: what is claimed binds what is written (leaseReport)
 		rctx, cancel := context.WithTimeout(ctx, v.renewEvery())
-		_, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, r)
+		version, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, r)
+		again := false
+		if err == nil {
+			again, err = v.tellAgain(rctx, r.Known, version)
+		}
 		cancel()
 		switch {
+		case err == nil && again:
+			continue
 		case err == nil:
 			return nil
 		case errors.Is(err, ErrFenced), errors.Is(err, ErrNoVolume):
@@ -196,6 +203,20 @@ func (v *Volume) tellOpened(ctx context.Context) error {
 		case <-time.After(redialMost):
 		}
 	}
+}
+
+// tellAgain reports whether what is unknown has to be told again, as of a version of
+// the layout that is newer than the one of the report: meta may have taken it for a loss
+// that was accepted while this client was on its way.
+func (v *Volume) tellAgain(ctx context.Context, known, version uint64) (bool, error) {
+	v.mu.Lock()
+	again := v.mu.untold && version > known
+	v.mu.untold = again
+	v.mu.Unlock()
+	if !again {
+		return false, nil
+	}
+	return true, v.layoutChanged(ctx, version)
 }
 
 // unnamedLocked counts the pages that the map says nothing of: at most so many are
@@ -294,13 +315,18 @@ func (v *Volume) metaAnswers() bool {
 	return v.mu.metaAnswers
 }
 
+// lookAnew has the next report walk all rows, however soon after the last walk.
+func (v *Volume) lookAnew() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mu.healthStale, v.mu.heal.healthNextWalk = true, 0
+}
+
 // lastReport is the report that goes to meta when the volume is closed: how it is
 // left. It is made while the sessions exist. Nobody is named who is about to miss
 // rows, since none is written any more.
 func (v *Volume) lastReport() Report {
-	v.mu.Lock()
-	v.mu.healthStale, v.mu.heal.healthNextWalk = true, 0
-	v.mu.Unlock()
+	v.lookAnew()
 	r := v.leaseReport(v.metaAnswers())
 	r.Behind = nil
 	return r

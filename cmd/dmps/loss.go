@@ -31,7 +31,7 @@ func goneLines(v *volumeStatus) (lines []string) {
 		if !v.UnknownSince.IsZero() {
 			since = " since " + v.UnknownSince.Local().Format(time.DateTime)
 		}
-		lines = append(lines, fmt.Sprintf("%s misses %s%s, and nobody knows which: they read as older versions or as zeros. When what uses it has been seen to: dmps volume accept-loss %s",
+		lines = append(lines, fmt.Sprintf("%s misses up to %s%s, and nobody knows which: they read as zeros, and others perhaps as older versions. When what uses it has been seen to: dmps volume accept-loss %s",
 			v.Name, count(v.Unknown, "page"), since, v.Name))
 	}
 	return lines
@@ -114,7 +114,7 @@ error, and count, until they are written anew or trimmed.`,
 				_, err = fmt.Fprintf(a.out, "%s misses no unknown pages\n", v.Name)
 				return err
 			}
-			deed := fmt.Sprintf("accept that %s of volume %s are gone, and nobody knows which", count(v.Unknown, "page"), v.Name)
+			deed := fmt.Sprintf("accept that up to %s of volume %s are gone, and nobody knows which", count(v.Unknown, "page"), v.Name)
 			if err := agreed.ask(a, deed, "They read as older versions or as zeros. No command will tell of them any more."); err != nil {
 				return err
 			}
@@ -122,7 +122,7 @@ error, and count, until they are written anew or trimmed.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.out, "%s: %s accepted as gone\n", v.Name, count(pages, "page"))
+			_, err = fmt.Fprintf(a.out, "%s: up to %s accepted as gone\n", v.Name, count(pages, "page"))
 			return err
 		},
 	}

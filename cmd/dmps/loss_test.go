@@ -73,7 +73,7 @@ func TestStatusOfLoss(t *testing.T) {
 		"its client is gone": {metaclient.Volume{BereftGroups: 3, EmptyGroups: 3, Groups: 3, Lease: over}, []string{"volume delete v"}},
 		"cared for":          {metaclient.Volume{BereftGroups: 2, Groups: 3, Lease: &metaclient.Lease{Care: true}}, []string{"attach v --accept-data-loss"}},
 		"nothing left":       {metaclient.Volume{BereftGroups: 3, EmptyGroups: 3, Groups: 3}, []string{"nothing left of 3 of 3 groups", "volume delete v"}},
-		"unknown":            {metaclient.Volume{Unknown: 7, UnknownSince: time.Now()}, []string{"7 pages", "gone, unknown which", "volume accept-loss v"}},
+		"unknown":            {metaclient.Volume{Unknown: 7, UnknownSince: time.Now()}, []string{"misses up to 7 pages", "up to 7 pages gone, unknown which", "gone, unknown which", "volume accept-loss v"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.v.Name, c.v.State, c.v.RedundancyLeft = "v", client.StateFailed, -1

@@ -458,7 +458,7 @@ func volumeNotes(v *volumeStatus, p palette) string {
 		notes = append(notes, p.paint(colourBad, count(r.LostPages, "page")+" lost"))
 	}
 	if v.Unknown > 0 {
-		notes = append(notes, p.paint(colourBad, count(v.Unknown, "page")+" gone, unknown which"))
+		notes = append(notes, p.paint(colourBad, "up to "+count(v.Unknown, "page")+" gone, unknown which"))
 	}
 	if r != nil && len(r.Suspect) > 0 {
 		notes = append(notes, p.paint(colourWarn, "no answer from "+joinIDs(r.Suspect)))

@@ -102,7 +102,7 @@ type Volume struct {
 	AtRiskSince    time.Time      `json:"at_risk_since,omitzero"` // since when a group misses a member; zero: none does, or nobody noted it
 	StuckMembers   uint64         `json:"stuck_members"`          // members that should be replaced and cannot be
 	StuckReason    string         `json:"stuck_reason,omitempty"` // why, for one of them
-	Unknown        uint64         `json:"unknown_pages"`          // pages that are gone, and of which nobody knows which they are
+	Unknown        uint64         `json:"unknown_pages"`          // at most so many pages are gone of which nobody knows which they are
 	UnknownSince   time.Time      `json:"unknown_since,omitzero"` // since when that is so
 	BereftGroups   uint64         `json:"bereft_groups"`          // groups of which fewer members hold their data than are needed, those on servers that are away included
 	EmptyGroups    uint64         `json:"empty_groups"`           // of these: groups of which no member is left

@@ -2259,7 +2259,7 @@ type Layout struct {
 	Cluster       string                 `protobuf:"bytes,11,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	TargetFill    uint32                 `protobuf:"varint,12,opt,name=target_fill,json=targetFill,proto3" json:"target_fill,omitempty"`
 	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"`                               // grows with every change of groups
-	UnknownPages  uint64                 `protobuf:"varint,14,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"` // pages that are gone, and of which nobody knows which they are
+	UnknownPages  uint64                 `protobuf:"varint,14,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"` // at most so many pages are gone of which nobody knows which they are
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2486,7 +2486,7 @@ type Report struct {
 	Rebuild        *RebuildProgress       `protobuf:"bytes,13,opt,name=rebuild,proto3" json:"rebuild,omitempty"`                                                                                              // absent: no member misses rows that it could be given now
 	Scrub          *Scrub                 `protobuf:"bytes,20,opt,name=scrub,proto3" json:"scrub,omitempty"`                                                                                                  // the one that runs, or the last of this client; absent: none yet
 	LastScrub      *Scrub                 `protobuf:"bytes,21,opt,name=last_scrub,json=lastScrub,proto3" json:"last_scrub,omitempty"`                                                                         // the last that went through all rows; meta remembers it when a client does not know
-	UnknownPages   uint64                 `protobuf:"varint,23,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"`                                                               // pages that are gone, and of which nobody knows which they are
+	UnknownPages   uint64                 `protobuf:"varint,23,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"`                                                               // at most so many pages are gone of which nobody knows which they are
 	BadSlots       map[string]int64       `protobuf:"bytes,22,rep,name=bad_slots,json=badSlots,proto3" json:"bad_slots,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // slots found wrong since the volume was attached, by server
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -3036,7 +3036,7 @@ type Volume struct {
 	StuckMembers       uint64                 `protobuf:"varint,23,opt,name=stuck_members,json=stuckMembers,proto3" json:"stuck_members,omitempty"`                       // members that should be replaced and cannot be
 	StuckReason        string                 `protobuf:"bytes,24,opt,name=stuck_reason,json=stuckReason,proto3" json:"stuck_reason,omitempty"`                           // why, for one of them
 	Version            uint64                 `protobuf:"varint,25,opt,name=version,proto3" json:"version,omitempty"`                                                     // of the layout
-	UnknownPages       uint64                 `protobuf:"varint,26,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"`                       // pages that are gone, and of which nobody knows which they are
+	UnknownPages       uint64                 `protobuf:"varint,26,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"`                       // at most so many pages are gone of which nobody knows which they are
 	UnknownSinceUnixMs int64                  `protobuf:"varint,27,opt,name=unknown_since_unix_ms,json=unknownSinceUnixMs,proto3" json:"unknown_since_unix_ms,omitempty"` // since when that is so; 0: there are none
 	BereftGroups       uint64                 `protobuf:"varint,28,opt,name=bereft_groups,json=bereftGroups,proto3" json:"bereft_groups,omitempty"`                       // groups of which fewer members hold their data than are needed, those on servers that are away included
 	EmptyGroups        uint64                 `protobuf:"varint,29,opt,name=empty_groups,json=emptyGroups,proto3" json:"empty_groups,omitempty"`                          // of these: groups of which no member is left

@@ -102,7 +102,7 @@ func (s *State) putReport(c *PutReport) *Refusal {
 		v.UnknownAt = 0
 	case v.UnknownAt == 0:
 		v.UnknownAt = s.now
-		s.note(Event{Kind: EventPagesUnknown, Volume: v.Name, Count: r.Unknown}, "%d pages of volume %s are gone, and nobody knows which: they read as an older version or as zeros", r.Unknown, v.Name)
+		s.note(Event{Kind: EventPagesUnknown, Volume: v.Name, Count: r.Unknown}, "up to %d pages of volume %s are gone, and nobody knows which: they read as zeros, and others perhaps as older versions", r.Unknown, v.Name)
 	}
 	v.Unopened = false // a client reports what it has opened
 	s.touchVolume(v.ID)
@@ -134,7 +134,7 @@ func (s *State) acceptLoss(c *AcceptLoss) (any, *Refusal) {
 	v.Report.Unknown, v.UnknownAt = 0, 0
 	s.newVersion(v)
 	v.Accepted = v.Version
-	s.note(Event{Kind: EventLossAccepted, Volume: v.Name, Count: n}, "that %d unknown pages of volume %s are gone is accepted", n, v.Name)
+	s.note(Event{Kind: EventLossAccepted, Volume: v.Name, Count: n}, "that up to %d unknown pages of volume %s are gone is accepted", n, v.Name)
 	return n, nil
 }
 

@@ -108,7 +108,7 @@ type Report struct {
 	DegradedGroups uint64          `json:"degraded_groups"`
 	DegradedRows   uint64          `json:"degraded_rows"`
 	LostPages      uint64          `json:"lost_pages"`
-	Unknown        uint64          `json:"unknown,omitempty"` // pages that are gone, and nobody knows which: kept until a client says 0, which every client is told what to begin with
+	Unknown        uint64          `json:"unknown,omitempty"` // at most so many pages are gone, and nobody knows which: kept until a client says 0, which every client is told what to begin with
 	RedundancyLeft int             `json:"redundancy_left"`
 	Suspect        []raid.ServerID `json:"suspect,omitempty"`
 	RebuildRows    uint64          `json:"rebuild_rows,omitempty"`
@@ -163,7 +163,7 @@ type Volume struct {
 	Groups []*Group `json:"-"` // stored by themselves
 }
 
-// Unknown is how many pages are gone of which nobody knows which they are.
+// Unknown is how many pages at most are gone of which nobody knows which they are.
 func (v *Volume) Unknown() uint64 {
 	if v.Report == nil {
 		return 0
