@@ -75,8 +75,8 @@ than what it last told the metadata service; of the two the worse one counts.
 With --watch it goes on when the metadata service does not answer for a while, and
 says so on standard error.
 
-Exit codes: 0 healthy, 1 cannot tell, 2 a volume is degraded, 3 a volume
-has lost data or cannot be written. Programs read --output json; fields are
+Exit codes: 0 healthy, 1 cannot tell, 2 a volume is degraded, or its client is
+gone, 3 a volume has lost data or cannot be written. Programs read --output json; fields are
 added in later versions, never removed.`,
 		Example: `  dmps status
   dmps status --watch
