@@ -147,6 +147,9 @@ func TestAcceptDataLoss(t *testing.T) {
 				return v.State == "failed" && v.UnknownPages > 0 && v.Report != nil && v.Report.LostPages == 0 && v.RebuildingMembers == 0
 			})
 			c.works("volume", "accept-loss", c.Config.Volume, "--yes")
+			if s, code := c.status(); code == lost {
+				t.Errorf("the loss is accepted, and the first status fails for it: %+v", s)
+			}
 			c.awaitStatus(healthy, noticeLimit)
 			must(t, c.Kill(c.Client))
 			c.Client.Argv = c.Client.Argv[:len(c.Client.Argv)-2]

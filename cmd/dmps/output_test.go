@@ -113,6 +113,13 @@ func TestLiveStatus(t *testing.T) {
 	if got := liveStatus(t.Context(), running); got.Live || got.LiveError == "" || got.Gone || got.State != client.StateHealthy {
 		t.Errorf("a client that does not answer: %+v", got)
 	}
+	var unheard strings.Builder
+	if err := headline(statusReport{State: client.StateHealthy, Volumes: []volumeStatus{liveStatus(t.Context(), running)}}, palette{}).print(&unheard); err != nil {
+		t.Fatal(err)
+	}
+	if s := unheard.String(); !strings.HasPrefix(s, "HEALTHY: as last reported by the client of v, which does not answer now") {
+		t.Error(s)
+	}
 	care := volume
 	care.Lease = &metaclient.Lease{Care: true}
 	if got := liveStatus(t.Context(), care); got.Gone || got.State != client.StateHealthy {

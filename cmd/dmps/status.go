@@ -424,8 +424,11 @@ func headline(r statusReport, p palette) *table {
 		client.StateFailed:   "data is lost or cannot be written",
 	}[r.State]
 	for _, v := range r.Volumes {
-		if v.Gone && r.State == client.StateDegraded {
+		switch {
+		case v.Gone && r.State == client.StateDegraded:
 			what = "the client of " + v.Name + " is gone: what it wrote last may have less redundancy than promised"
+		case v.LiveError != "" && r.State == client.StateHealthy:
+			what = "as last reported by the client of " + v.Name + ", which does not answer now"
 		}
 	}
 	if len(r.Volumes) == 0 {

@@ -29,6 +29,10 @@ func (s *State) Losses(id raid.ServerID) []Loss {
 	var out []Loss
 	for _, v := range s.SortedVolumes() {
 		l := Loss{Volume: v.Name, RedundancyLeft: v.Geometry.M}
+		var silent []raid.ServerID // its client notices first
+		if v.Lease != nil && v.Report != nil {
+			silent = v.Report.Suspect
+		}
 		for _, g := range v.Groups {
 			hit, others, up := false, 0, 0
 			for _, m := range g.Members {
@@ -38,7 +42,7 @@ func (s *State) Losses(id raid.ServerID) []Loss {
 					hit = true
 				default:
 					others++
-					if s.Servers[m.Server].State == ServerUp {
+					if s.Servers[m.Server].State == ServerUp && !slices.Contains(silent, m.Server) {
 						up++
 					}
 				}

@@ -1,6 +1,10 @@
 package state
 
-import "testing"
+import (
+	"testing"
+
+	"dmps/raid"
+)
 
 // What a volume loses with a server is counted by what is there: servers that are
 // away hold nothing, and members that are up may miss rows.
@@ -26,6 +30,9 @@ func TestLossesCountWhatIsThere(t *testing.T) {
 	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
 	must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Degraded, DegradedRows: 7}}})
 	check("members miss rows", 0, false, false)
+	must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Healthy, RedundancyLeft: 2}}})
+	must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Degraded, RedundancyLeft: 1, Suspect: []raid.ServerID{members[1].Server}}}})
+	check("the client has no answer from one", 0, false, false)
 	must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Healthy, RedundancyLeft: 2}}})
 	away := func(m Member, st ServerState) {
 		must(Command{SetServer: &SetServer{ID: m.Server, Incarnation: 1, State: st}})
