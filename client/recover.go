@@ -97,15 +97,7 @@ func (v *Volume) recover(ctx context.Context) error {
 	if !v.mu.tooFew && !state.Loss() { // else the map may count on what is dead, and was never refilled
 		v.damagedLocked(rec)
 	}
-	if state.Loss() {
-		v.mu.unknown = max(v.mu.unknown, uint64(state.Unnamed+(state.Doubtful+state.Overrun)*v.geo.K))
-	}
-	if v.mu.tooFew || unread && state.Loss() {
-		// A note tells of many pages. Even when the map says something of every page, it
-		// may be too old.
-		v.mu.unknown = max(v.mu.unknown, v.unnamedLocked(), 1)
-	}
-	v.mu.untold = v.mu.unknown > v.layout.Unknown
+	v.countUnknownLocked(state, unread)
 	v.healthChangedLocked()
 	v.unlock(a)
 	v.log.Info("page map recovered", "took", time.Since(start).Round(time.Millisecond),
@@ -124,6 +116,19 @@ func (v *Volume) recover(ctx context.Context) error {
 	}
 	v.settleMembers()
 	return nil
+}
+
+// countUnknownLocked counts the pages that are gone without a trace, at most.
+func (v *Volume) countUnknownLocked(state raid.Incomplete, unread bool) {
+	if state.Loss() {
+		v.mu.unknown = max(v.mu.unknown, uint64(state.Unnamed+(state.Doubtful+state.Overrun)*v.geo.K))
+	}
+	if v.mu.tooFew || unread && state.Loss() {
+		// A note tells of many pages. Even when the map says something of every page, it
+		// may be too old.
+		v.mu.unknown = max(v.mu.unknown, v.unnamedLocked(), 1)
+	}
+	v.mu.untold = v.mu.unknown > v.layout.Unknown
 }
 
 // damagedLocked counts rows that members should have had and did not.

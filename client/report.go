@@ -175,7 +175,6 @@ func (v *Volume) tellOpened(ctx context.Context) error {
 		return nil
 	}
 	for said := false; ; {
-		v.lookAnew()
 		r := v.Report()
 		r.Rebuilt = []raid.ChunkID{} // claimed later: what is claimed binds what is written (leaseReport)
 		rctx, cancel := context.WithTimeout(ctx, v.renewEvery())
@@ -315,18 +314,13 @@ func (v *Volume) metaAnswers() bool {
 	return v.mu.metaAnswers
 }
 
-// lookAnew has the next report walk all rows, however soon after the last walk.
-func (v *Volume) lookAnew() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.mu.healthStale, v.mu.heal.healthNextWalk = true, 0
-}
-
 // lastReport is the report that goes to meta when the volume is closed: how it is
 // left. It is made while the sessions exist. Nobody is named who is about to miss
 // rows, since none is written any more.
 func (v *Volume) lastReport() Report {
-	v.lookAnew()
+	v.mu.Lock()
+	v.mu.healthStale, v.mu.heal.healthNextWalk = true, 0
+	v.mu.Unlock()
 	r := v.leaseReport(v.metaAnswers())
 	r.Behind = nil
 	return r
