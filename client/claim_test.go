@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -130,4 +131,67 @@ func testGoneChunkStaysOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return v.Report().State == StateHealthy })
+}
+
+// That a server does not have a chunk any more is the client's own finding: of two
+// copies the other one is not written alone before meta has noted that.
+func TestGoneChunkIsNotedFirst(t *testing.T) { virtual(testGoneChunkIsNotedFirst)(t) }
+
+func testGoneChunkIsNotedFirst(t *testing.T) {
+	f := newSlowNet(2)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 200)
+	m := &noter{fakeMeta: newFakeMeta(l)}
+	v := openTest(t, f, l, func(c *Config) {
+		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Hour, Renew: 20 * time.Millisecond}, 500*time.Millisecond
+	})
+	defer closeTest(t, v)
+	page := make([]byte, raid.PageSize)
+	page[0] = 1
+	if _, err := v.WriteAt(page, 0); err != nil {
+		t.Fatal(err)
+	}
+	m.mute.Store(true)
+	f.mu.Lock()
+	delete(f.servers["s1"].chunks, uint64(l.Groups[0].Members[1].Chunk))
+	f.mu.Unlock()
+	f.cut("s1")
+	waitFor(t, func() bool { v.mu.Lock(); defer v.mu.Unlock(); return v.member(0, 1).gone != 0 })
+	if _, err := v.WriteAt(page, 0); !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("written although nobody noted who misses it: %v", err)
+	}
+	m.mute.Store(false)
+	if _, err := v.WriteAt(page, 0); err != nil || m.notes.Load() != 1 {
+		t.Fatalf("meta answers, and noted %d members: %v", m.notes.Load(), err)
+	}
+	m.mute.Store(true) // it is not needed any more
+	if _, err := v.WriteAt(page, 0); err != nil {
+		t.Fatal(err)
+	}
+	m.mute.Store(false)
+}
+
+// A report that is made for whoever asks claims of nobody that it holds everything:
+// what meta hears binds what is written, so that is leaseReport's to decide.
+func TestReportClaimsNothing(t *testing.T) { virtual(testReportClaimsNothing)(t) }
+
+func testReportClaimsNothing(t *testing.T) {
+	f := newSlowNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 200)
+	v := openTest(t, f, l, patient)
+	defer closeTest(t, v)
+	if err := v.applyLayout(replaced(f, l, v, "s2", 100)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.mu.log.UpMembers(0) == 3 && v.mu.log.InView(0, 1) && v.mu.log.Missing(0, 1) == 0
+	})
+	r := v.Report()
+	if len(r.Rebuilt) != 0 || r.Known != 1 {
+		t.Errorf("chunks %v are claimed by who knows version %d", r.Rebuilt, r.Known)
+	}
+	if told := v.leaseReport(true).Rebuilt; !slices.Equal(told, []raid.ChunkID{100}) || !slices.Equal(v.Report().Rebuilt, told) {
+		t.Errorf("told: %v, and from then on %v", told, v.Report().Rebuilt)
+	}
 }

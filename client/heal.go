@@ -21,13 +21,17 @@ const maxRebuildMembers = 16
 // rateSmooth is the time constant of the speeds in a report.
 const rateSmooth = 2 * time.Second
 
+// rowsStill is how many rows a second count as none: the speed forgets slowly.
+const rowsStill = 0.1
+
 // RebuildReport is how filling members goes. Rows of members that do not answer
 // do not count: they cannot be filled now.
 type RebuildReport struct {
 	RowsLeft         uint64          `json:"rows_left"`         // rows that members do not have yet; a row that two members miss counts twice
 	RowsTotal        uint64          `json:"rows_total"`        // with those that were filled since nothing was missing
 	BytesPerSecond   float64         `json:"bytes_per_second"`  // that servers pull from each other, smoothed
-	RemainingSeconds float64         `json:"remaining_seconds"` // at that speed; -1: cannot be told, because nothing moves yet
+	RemainingSeconds float64         `json:"remaining_seconds"` // at that speed; -1: cannot be told, because nothing moves yet, or any more
+	Blocked          bool            `json:"blocked"`           // nothing of what is left can be made now: who holds it is away, or it is lost
 	LimitBytes       int64           `json:"limit_bytes"`       // most bytes a second now, from the rate that was set and the guard; 0: no limit
 	RateBytes        int64           `json:"rate_bytes"`        // the rate that was set; 0: none
 	HeldBack         bool            `json:"held_back"`         // the guard makes it slower than it could be
@@ -300,9 +304,10 @@ func (v *Volume) rebuildReportLocked(health raid.Health) *RebuildReport {
 		LimitBytes: int64(limit), RateBytes: h.rate, HeldBack: held && limit <= 2*h.byteSpeed, AtRiskSince: h.atRisk,
 		Members: []RebuildMember{},
 	}
-	if h.rowSpeed > 0 {
+	if h.rowSpeed > rowsStill {
 		r.RemainingSeconds = float64(h.left) / h.rowSpeed
 	}
+	going := false // somebody can be given something
 	for i := range v.memberOf {
 		m := &v.memberOf[i]
 		if m.ref == nil || !m.ref.rebuilding && m.peer.state != peerUp {
@@ -313,6 +318,7 @@ func (v *Volume) rebuildReportLocked(health raid.Health) *RebuildReport {
 			continue
 		}
 		r.MembersLeft++
+		going = going || !m.ref.blocked && m.peer.state == peerUp
 		if len(r.Members) == maxRebuildMembers && !m.ref.filling {
 			continue
 		}
@@ -320,6 +326,9 @@ func (v *Volume) rebuildReportLocked(health raid.Health) *RebuildReport {
 			Group: m.ref.group, Column: m.ref.col, Server: m.peer.id, Chunk: m.chunk,
 			RowsLeft: missing, RowsTotal: max(m.ref.rows, missing), Filling: m.ref.filling,
 		})
+	}
+	if r.Blocked = !going; r.Blocked {
+		r.RemainingSeconds = -1
 	}
 	slices.SortStableFunc(r.Members, func(a, b RebuildMember) int { return cmp.Compare(rank(b.Filling), rank(a.Filling)) })
 	r.Members = r.Members[:min(len(r.Members), maxRebuildMembers)]

@@ -49,13 +49,14 @@ type Lease struct {
 // Report is what a client tells meta, and anybody who asks, of its volume.
 type Report struct {
 	State          State            `json:"state"`
-	DegradedGroups int              `json:"degraded_groups"`     // groups with fewer than K+M usable members with degraded rows, or with work left that a recovery or a loss has made urgent (raid.Health)
-	DegradedRows   uint64           `json:"degraded_rows"`       // rows in use that at least one member misses
-	LostPages      uint64           `json:"lost_pages"`          // pages that answer EIO
-	Unknown        uint64           `json:"unknown_pages"`       // pages that are gone, and of which it is not known which they are: they read as an older version or as zeros
-	RedundancyLeft int              `json:"redundancy_left"`     // how many more members the worst group can lose without losing data
-	Suspect        []raid.ServerID  `json:"suspect"`             // members that do not answer
-	Probation      []raid.ServerID  `json:"probation,omitempty"` // members that fall silent again and again: not used before 128 KiB pass each way
+	Beside         State            `json:"state_beside_unknown,omitempty"` // what State were without Unknown: somebody may have accepted that, and this client not have heard of it; empty: the same
+	DegradedGroups int              `json:"degraded_groups"`                // groups with fewer than K+M usable members with degraded rows, or with work left that a recovery or a loss has made urgent (raid.Health)
+	DegradedRows   uint64           `json:"degraded_rows"`                  // rows in use that at least one member misses
+	LostPages      uint64           `json:"lost_pages"`                     // pages that answer EIO
+	Unknown        uint64           `json:"unknown_pages"`                  // at most so many pages are gone of which it is not known which they are: they read as zeros, and others perhaps as older versions
+	RedundancyLeft int              `json:"redundancy_left"`                // how many more members the worst group can lose without losing data
+	Suspect        []raid.ServerID  `json:"suspect"`                        // members that do not answer
+	Probation      []raid.ServerID  `json:"probation,omitempty"`            // members that fall silent again and again: not used before 128 KiB pass each way
 	MappedPages    uint64           `json:"mapped_pages"`
 	FilledPages    uint64           `json:"filled_pages"`
 	FreeRows       uint64           `json:"free_rows"`
@@ -71,7 +72,7 @@ type Report struct {
 	// others hold. Renew notes it for the next client, as members that are being
 	// rebuilt, before it answers: only then are such rows written.
 	Behind []raid.ChunkID `json:"behind,omitempty"`
-	Known  uint64         `json:"known,omitempty"` // version of the layout that Rebuilt is about; 0: the present one
+	Known  uint64         `json:"known,omitempty"` // version of the layout that the client knew: of what was decided later the report does not speak
 }
 
 // State of a volume as its client sees it.

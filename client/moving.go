@@ -290,7 +290,9 @@ func (v *Volume) chunkGone(m *memberRef, cause error) {
 		m.conn = nil
 	} else {
 		v.loseLocked(m.group, m.col)
-		s.gone = m.chunk
+		s.gone, s.told = m.chunk, m.rebuilding && !m.claimed
+		v.notedLocked(m.group, m.col)
+		v.askNowLocked() // rows may have to wait until meta has noted who misses them
 	}
 	v.healthChangedLocked()
 	v.restartStalledLocked(a)

@@ -386,7 +386,7 @@ func TestLostAfterPromotion(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "filling", v, func() bool { return slices.Contains(v.Report().Rebuilt, 101) })
+	wait(t, "filling", v, func() bool { return slices.Contains(v.leaseReport(true).Rebuilt, 101) })
 	got := make([]byte, len(page))
 	if _, err := v.ReadAt(got, 0); err != nil || !slices.Equal(got, page) {
 		t.Fatalf("the page is not there: %v", err)

@@ -79,6 +79,10 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	}
 	v.makeReady()
 	v.makePeers()
+	v.doing("waiting for memory servers")
+	opening, opened := context.WithCancel(run)
+	defer opened()
+	v.wg.Go(func() { v.keepTelling(opening) })
 	if err := v.connectAll(ctx, run); err != nil {
 		v.abandon(err)
 		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
@@ -86,6 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	// From here on, so that a member that falls silent does not hang a recovery.
 	v.wg.Go(func() { v.watch(run) })
 	if v.mu.log != nil && !l.FirstEpoch {
+		v.doing("reading what the members hold")
 		if err := v.recover(ctx); err != nil {
 			v.abandon(err)
 			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
@@ -99,6 +104,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		}
 	}
 	v.unlock(a)
+	v.doing("settling what was not answered")
 	if err := v.begin(ctx, run, watched); err != nil {
 		v.abandon(err)
 		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
@@ -153,9 +159,9 @@ func (v *Volume) begin(ctx, run context.Context, watched bool) error {
 		return err
 	}
 	v.mu.Lock()
-	unknown := v.mu.unknown
+	unknown, untold := v.mu.unknown, v.mu.untold
 	v.mu.Unlock()
-	if unknown > v.layout.Unknown { // meta keeps that, whatever becomes of this client
+	if untold { // meta keeps that, whatever becomes of this client
 		v.log.Error("pages are gone, and it is not known which: they read as older versions or as zeros, and the volume is failed until that is accepted (dmps volume accept-loss)", "pages_at_most", unknown)
 		return v.tellOpened(ctx)
 	}

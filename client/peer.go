@@ -26,6 +26,7 @@ type memberRef struct {
 	rebuilding bool           // it is a replacement that meta does not count as in sync yet
 	filling    bool           // the rebuild driver is at it
 	rows       uint64         // most rows that it missed since it missed none
+	blocked    bool           // of what it misses nothing could be made when the rebuild driver was at it last
 	notBefore  int64          // when it may be at it again, nanoseconds
 	opened     bool           // it was opened once, so it must exist from then on
 	conn       transport.Conn // the session that it was opened in last

@@ -163,6 +163,7 @@ func (v *Volume) restRebuild(j *rebuildJob) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	j.ref.notBefore = nanotime() + int64(rebuildRest)
+	j.ref.blocked = true
 }
 
 // saveReadable has the cleaner move what can still be read of rows that cannot be
@@ -254,6 +255,7 @@ func (v *Volume) rebuildList(j *rebuildJob, most int) (spec *transport.RebuildSp
 	if len(rows) == 0 {
 		return nil, nil, 0, j.at < raid.Index(v.layout.ChunkSlots)
 	}
+	j.ref.blocked = false
 	spec = &transport.RebuildSpec{
 		Chunk: uint64(j.ref.chunk), K: v.geo.K, M: v.geo.M, Col: uint8(j.col),
 		RateBytes: v.listRateLocked(),

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -46,7 +47,11 @@ func TestRebuildRests(t *testing.T) {
 	if n := passes() - before; n > 2*looks {
 		t.Errorf("%d passes within %v, though nothing can be rebuilt", n, looks*rebuildRest)
 	}
+	await(t, v, "saying that it cannot go on", func(r Report) bool {
+		return r.Rebuild != nil && r.Rebuild.Blocked && r.Rebuild.RemainingSeconds == -1 && slices.Equal(r.Suspect, []raid.ServerID{raid.ServerID(left)})
+	})
 	f.away(left, false)
+	await(t, v, "going on, or done", func(r Report) bool { return r.Rebuild == nil || !r.Rebuild.Blocked })
 	waitHealed(t, v, m)
 	if err := v.check(); err != nil {
 		t.Fatal(err)

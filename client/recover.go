@@ -85,7 +85,8 @@ func (v *Volume) recover(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("recovering the page map: %w", context.Cause(ctx))
 	}
-	if err := v.recoverNotes(rec); err != nil {
+	unread, err := v.recoverNotes(rec)
+	if err != nil {
 		return fmt.Errorf("recovering the page map: %w", err)
 	}
 	a := v.lock()
@@ -96,13 +97,7 @@ func (v *Volume) recover(ctx context.Context) error {
 	if !v.mu.tooFew && !state.Loss() { // else the map may count on what is dead, and was never refilled
 		v.damagedLocked(rec)
 	}
-	if state.Loss() {
-		v.mu.unknown = max(v.mu.unknown, uint64(state.Unnamed+(state.Doubtful+state.Overrun)*v.geo.K))
-	}
-	if v.mu.tooFew {
-		// Even when the map says something of every page, it may be too old.
-		v.mu.unknown = max(v.mu.unknown, v.unnamedLocked(), 1)
-	}
+	v.countUnknownLocked(state, unread)
 	v.healthChangedLocked()
 	v.unlock(a)
 	v.log.Info("page map recovered", "took", time.Since(start).Round(time.Millisecond),
@@ -121,6 +116,19 @@ func (v *Volume) recover(ctx context.Context) error {
 	}
 	v.settleMembers()
 	return nil
+}
+
+// countUnknownLocked counts the pages that are gone without a trace, at most.
+func (v *Volume) countUnknownLocked(state raid.Incomplete, unread bool) {
+	if state.Loss() {
+		v.mu.unknown = max(v.mu.unknown, uint64(state.Unnamed+(state.Doubtful+state.Overrun)*v.geo.K))
+	}
+	if v.mu.tooFew || unread && state.Loss() {
+		// A note tells of many pages. Even when the map says something of every page, it
+		// may be too old.
+		v.mu.unknown = max(v.mu.unknown, v.unnamedLocked(), 1)
+	}
+	v.mu.untold = v.mu.unknown > v.layout.Unknown
 }
 
 // damagedLocked counts rows that members should have had and did not.
@@ -326,8 +334,9 @@ func (v *Volume) fillingOf(g raid.GroupID) (mask uint32) {
 	return mask
 }
 
-// recoverNotes reads the note pages and replays their records.
-func (v *Volume) recoverNotes(rec *raid.Recovery) error {
+// recoverNotes reads the note pages and replays their records. It tells whether some
+// could not be read.
+func (v *Volume) recoverNotes(rec *raid.Recovery) (some bool, err error) {
 	a := v.lock()
 	slots := rec.Notes()
 	v.unlock(a)
@@ -336,7 +345,7 @@ func (v *Volume) recoverNotes(rec *raid.Recovery) error {
 		for from := 0; from < len(slots); from += 32 {
 			these, err := v.replayNotes(slots[from:min(from+32, len(slots))], step)
 			if err != nil {
-				return err
+				return false, err
 			}
 			for _, i := range these {
 				unread[from+i] = true
@@ -348,7 +357,7 @@ func (v *Volume) recoverNotes(rec *raid.Recovery) error {
 	for i := range unread {
 		rec.Unreadable(i)
 	}
-	return nil
+	return len(unread) > 0, nil
 }
 
 // replayNotes hands the notes in slots that can be read to step. It gives the indices

@@ -50,7 +50,9 @@ func (v *Volume) applyLayout(l *raid.Layout) error {
 		return nil
 	}
 	v.mu.version = l.Version
-	v.mu.unknown = min(v.mu.unknown, l.Unknown) // less only when somebody said that it is known by now
+	if !v.mu.untold {
+		v.mu.unknown = min(v.mu.unknown, l.Unknown) // less only when somebody said that it is known by now
+	}
 	for _, g := range l.Groups {
 		for c, m := range g.Members {
 			v.changeMemberLocked(g.ID, raid.Col(c), m)
@@ -72,6 +74,8 @@ func (v *Volume) changeMemberLocked(g raid.GroupID, c raid.Col, m raid.Member) {
 	case m.State == raid.MemberLost:
 		if cur.peer != nil {
 			v.log.Warn("a member is lost", "group", g, "column", c, "server", cur.peer.id)
+		}
+		if cur.peer != nil || cur.gone != 0 {
 			v.leaveLayoutLocked(g, c)
 		}
 	case same:
@@ -80,6 +84,8 @@ func (v *Volume) changeMemberLocked(g raid.GroupID, c raid.Col, m raid.Member) {
 		v.askSoonLocked(cur.peer) // it may now be one of few that can be relied on
 	case cur.gone == m.Chunk:
 		// It is lost, whatever the layout says.
+		cur.told = m.State == raid.MemberRebuilding
+		v.notedLocked(g, c)
 	case v.mover(g, c).peer != nil && v.mover(g, c).chunk == m.Chunk:
 		v.promoteLocked(g, c, m.State == raid.MemberRebuilding)
 	default:
@@ -206,7 +212,8 @@ func (p *peer) openLate(ctx context.Context, m *memberRef) {
 }
 
 // rebuildLocked fills in what a report says of replaced and pending members. It
-// vouches for nobody: that is leaseReport's, which meta hears.
+// vouches for nobody: it names those for whom leaseReport did, so that whoever sends
+// the report claims nothing new.
 func (v *Volume) rebuildLocked(r *Report) {
 	r.Rebuilt = []raid.ChunkID{}
 	for i := range v.memberOf {
@@ -216,7 +223,7 @@ func (v *Volume) rebuildLocked(r *Report) {
 		}
 		missing := v.mu.log.Missing(m.ref.group, m.ref.col)
 		r.RebuildRows += uint64(missing)
-		if missing == 0 && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
+		if missing == 0 && m.ref.claimed && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
 			r.Rebuilt = append(r.Rebuilt, m.chunk)
 		}
 	}

@@ -100,7 +100,10 @@ func carriersLocked(v *Volume, counters map[string]int64) {
 func (v *Volume) Report() Report {
 	a := v.lock()
 	defer v.unlock(a)
-	r := Report{State: StateHealthy, RedundancyLeft: v.geo.M, Counters: v.mu.count.asMap(), Suspect: []raid.ServerID{}}
+	r := Report{
+		State: StateHealthy, RedundancyLeft: v.geo.M, Counters: v.mu.count.asMap(), Suspect: []raid.ServerID{},
+		Known: max(v.mu.version, v.layout.Version),
+	}
 	for _, q := range []struct {
 		name string
 		l    *latency
@@ -151,10 +154,13 @@ func (v *Volume) Report() Report {
 	r.Counters["stored_bytes"] = int64(st.UsedRows) * row
 	r.Counters["stored_bytes_bound"] = int64(v.mu.log.RowBound()) * row
 	switch {
-	case h.LostPages > 0 || r.Unknown > 0 || h.Unreachable > 0 || !v.mu.log.Writable():
+	case h.LostPages > 0 || h.Unreachable > 0 || !v.mu.log.Writable():
 		r.State = StateFailed
 	case h.DegradedGroups > 0:
 		r.State = StateDegraded
+	}
+	if r.Unknown > 0 && r.State != StateFailed {
+		r.State, r.Beside = StateFailed, r.State
 	}
 	return r
 }
@@ -168,14 +174,19 @@ func (v *Volume) tellOpened(ctx context.Context) error {
 	if v.cfg.Meta == nil {
 		return nil
 	}
-	r := v.Report()
-	r.Known = v.layout.Version
-	r.Rebuilt = []raid.ChunkID{} // claimed later: what is claimed binds what is written (leaseReport)
 	for said := false; ; {
+		r := v.Report()
+		r.Rebuilt = []raid.ChunkID{} // claimed later: what is claimed binds what is written (leaseReport)
 		rctx, cancel := context.WithTimeout(ctx, v.renewEvery())
-		_, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, r)
+		version, err := v.cfg.Meta.Renew(rctx, v.layout.Volume, v.layout.Epoch, r)
+		again := false
+		if err == nil {
+			again, err = v.tellAgain(rctx, r.Known, version)
+		}
 		cancel()
 		switch {
+		case err == nil && again:
+			continue
 		case err == nil:
 			return nil
 		case errors.Is(err, ErrFenced), errors.Is(err, ErrNoVolume):
@@ -191,6 +202,20 @@ func (v *Volume) tellOpened(ctx context.Context) error {
 		case <-time.After(redialMost):
 		}
 	}
+}
+
+// tellAgain reports whether what is unknown has to be told again, as of a version of
+// the layout that is newer than the one of the report: meta may have taken it for a loss
+// that was accepted while this client was on its way.
+func (v *Volume) tellAgain(ctx context.Context, known, version uint64) (bool, error) {
+	v.mu.Lock()
+	again := v.mu.untold && version > known
+	v.mu.untold = again
+	v.mu.Unlock()
+	if !again {
+		return false, nil
+	}
+	return true, v.layoutChanged(ctx, version)
 }
 
 // unnamedLocked counts the pages that the map says nothing of: at most so many are

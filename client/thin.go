@@ -13,9 +13,13 @@ func (v *Volume) notedLocked(g raid.GroupID, c raid.Col) {
 	if v.mu.log == nil {
 		return
 	}
-	ref := v.member(g, c).ref
-	claimed := ref != nil && ref.claimed
-	v.mu.log.SetNoted(g, c, ref == nil || ref.rebuilding && !claimed, claimed && ref.rebuilding)
+	m := v.member(g, c)
+	if ref := m.ref; ref != nil {
+		v.mu.log.SetNoted(g, c, ref.rebuilding && !ref.claimed, ref.claimed && ref.rebuilding)
+		return
+	}
+	// Either the layout says that it is lost, or its server: of that meta knows nothing.
+	v.mu.log.SetNoted(g, c, m.gone == 0 || m.told, false)
 }
 
 // askSoonLocked has meta told at once, if p's absence keeps rows from being
@@ -58,29 +62,20 @@ func (v *Volume) leaseReport(answers bool) Report {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	r.Known = max(v.mu.version, v.layout.Version)
-	claimed := make(map[raid.ChunkID]bool, len(r.Rebuilt))
-	for _, c := range r.Rebuilt {
-		claimed[c] = true
-	}
 	r.Rebuilt = []raid.ChunkID{}
 	for g := range v.layout.Groups {
 		out := v.mu.log.Unnoted(raid.GroupID(g))
 		for c := range raid.Col(v.geo.Members()) {
 			m := v.member(raid.GroupID(g), c)
-			if m.ref == nil {
-				continue
-			}
 			if out&(1<<c) != 0 {
-				r.Behind = append(r.Behind, m.chunk)
+				r.Behind = append(r.Behind, m.named())
 			}
-			if !claimed[m.chunk] || v.mu.log.InDoubt(raid.GroupID(g))&(1<<c) != 0 {
+			if m.ref == nil || !m.ref.rebuilding || v.mu.log.InDoubt(raid.GroupID(g))&(1<<c) != 0 {
 				continue // rows leave a column in doubt out, which stays noted for that
 			}
 			if !answers && !m.ref.claimed {
 				continue
 			}
-			// Since the report was made the member may have gone and missed rows.
 			if v.mu.log.Missing(raid.GroupID(g), c) == 0 && v.mu.log.InView(raid.GroupID(g), c) && m.peer.state == peerUp && m.ref.conn == m.peer.conn() {
 				m.ref.claimed = true
 				v.notedLocked(raid.GroupID(g), c)
@@ -97,6 +92,14 @@ func (v *Volume) leaseReport(answers bool) Report {
 	return r
 }
 
+// named is the chunk that the layout has in a seat; 0: it has none there.
+func (m *member) named() raid.ChunkID {
+	if m.ref == nil {
+		return m.gone
+	}
+	return m.chunk
+}
+
 // absenceNoted takes it in that meta has noted who is about to miss rows, and
 // lets those be written.
 func (v *Volume) absenceNoted(chunks []raid.ChunkID) {
@@ -108,11 +111,18 @@ func (v *Volume) absenceNoted(chunks []raid.ChunkID) {
 		noted[c] = true
 	}
 	a := v.lock()
+	w := v.geo.Members()
 	for i := range v.memberOf {
-		if m := &v.memberOf[i]; m.ref != nil && noted[m.chunk] {
+		m := &v.memberOf[i]
+		switch {
+		case !noted[m.named()]:
+			continue
+		case m.ref != nil:
 			m.ref.rebuilding, m.ref.claimed = true, false
-			v.notedLocked(m.ref.group, m.ref.col)
+		default:
+			m.told = true
 		}
+		v.notedLocked(raid.GroupID(i/w), raid.Col(i%w))
 	}
 	v.eraseSoonLocked() // views may have waited for that
 	v.unlock(a)

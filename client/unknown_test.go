@@ -16,7 +16,7 @@ func TestUnknownPagesAreReported(t *testing.T) {
 	m := newFakeMeta(l)
 	v := openTest(t, f, l, func(c *Config) { c.Meta, c.Lease = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond} })
 	defer closeTest(t, v)
-	if r := v.Report(); r.Unknown != 7 || r.State != StateFailed {
+	if r := v.Report(); r.Unknown != 7 || r.State != StateFailed || r.Beside != StateHealthy {
 		t.Fatalf("opened with unknown pages: %+v", r)
 	}
 	m.mu.Lock()

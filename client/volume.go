@@ -55,16 +55,17 @@ type Volume struct {
 	wake        chan struct{} // ends the watch's rest
 	recovered   atomic.Bool   // the map comes from slot headers: members that return are compared with it first
 	resting     atomic.Bool
-	stood       atomic.Int64  // how long this process did not run, altogether, nanoseconds
-	worse       chan struct{} // a report is due at once
-	urgent      chan struct{} // a report is due that writes wait for
-	rebuildBell chan struct{} // the rebuild driver has something to look at
-	guardBell   chan struct{} // a rebuild has begun
-	pace        pace          // of all members that are being filled
-	eraseBell   chan struct{} // the eraser has something to do
-	erasings    []*erasing    // the eraser's
-	viewings    []*viewing    // likewise
-	records     []*Buf        // for the headers that the eraser writes, for ever
+	stage       atomic.Pointer[string] // what the open is at
+	stood       atomic.Int64           // how long this process did not run, altogether, nanoseconds
+	worse       chan struct{}          // a report is due at once
+	urgent      chan struct{}          // a report is due that writes wait for
+	rebuildBell chan struct{}          // the rebuild driver has something to look at
+	guardBell   chan struct{}          // a rebuild has begun
+	pace        pace                   // of all members that are being filled
+	eraseBell   chan struct{}          // the eraser has something to do
+	erasings    []*erasing             // the eraser's
+	viewings    []*viewing             // likewise
+	records     []*Buf                 // for the headers that the eraser writes, for ever
 
 	scrubPatience time.Duration // scrubPatience, but in tests
 
@@ -74,7 +75,8 @@ type Volume struct {
 		ready    bool          // the page map is complete: batches may be formed
 		settling bool          // what the recovery found is being settled: only that is moved
 		tooFew   bool          // the recovery went on without enough members, which was accepted
-		unknown  uint64        // pages that are gone, and nobody knows which: what meta knew, or what the recovery found if that is more
+		untold   bool          // of unknown: meta has not heard of it yet, so nobody can have accepted it
+		unknown  uint64        // at most so many pages are gone, and nobody knows which: what meta knew, or what the recovery found if that is more
 		closed   error         // why no more is accepted; nil: open
 		closing  bool          // Close was called
 		parting  bool          // Close ends the sessions: what they do not bring to an end is not answered
@@ -140,6 +142,7 @@ type member struct {
 	chunk raid.ChunkID
 	ref   *memberRef
 	gone  raid.ChunkID // its server turned out not to have this one any more; 0: none
+	told  bool         // of gone: meta says that it is being rebuilt, or has noted that it misses rows
 }
 
 // hook is a front end's OnIdle function.

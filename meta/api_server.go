@@ -191,7 +191,7 @@ func (a serverAPI) RemoveServer(ctx context.Context, req *connect.Request[metapb
 func lossMessages(losses []state.Loss) []*metapb.Loss {
 	var out []*metapb.Loss
 	for _, l := range losses {
-		out = append(out, &metapb.Loss{Volume: l.Volume, Members: l.Members, GroupsLost: l.GroupsLost, RedundancyLeft: int32(l.RedundancyLeft)})
+		out = append(out, &metapb.Loss{Volume: l.Volume, Members: l.Members, GroupsLost: l.GroupsLost, GroupsAway: l.GroupsAway, RedundancyLeft: int32(l.RedundancyLeft)})
 	}
 	return out
 }

@@ -141,8 +141,8 @@ func (r *reign) volumeMessageLocked(s *state.State, v *state.Volume, now time.Ti
 		RebuildingMembers: h.Rebuilding, PendingMembers: h.Moving, RebuildRows: report.GetRebuildRows(),
 		UnknownPages: max(v.Unknown(), report.GetUnknownPages()), UnknownSinceUnixMs: noted(v.UnknownAt), BereftGroups: h.Bereft, EmptyGroups: h.Empty,
 	}
-	if v.Stuck != nil {
-		p.StuckMembers, p.StuckReason = v.Stuck.Members, v.Stuck.Reason
+	if st := s.StuckNow(v); st != nil {
+		p.StuckMembers, p.StuckReason = st.Members, st.Reason
 	}
 	if l := v.Lease; l != nil {
 		p.Lease = &metapb.Lease{Holder: l.Holder, Epoch: uint64(l.Epoch), AdminUrl: l.Admin, Care: l.Care}

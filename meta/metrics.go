@@ -28,9 +28,10 @@ var (
 	leftDesc      = prometheus.NewDesc("dmps_meta_volume_redundancy_left", "Further losses that the worst group of a volume survives; below 0: data is out of reach.", []string{"volume"}, nil)
 	stuckDesc     = prometheus.NewDesc("dmps_meta_volume_stuck_members", "Members of a volume that should be replaced and cannot be.", []string{"volume"}, nil)
 	fillingDesc   = prometheus.NewDesc("dmps_meta_volume_filling_members", "Members of a volume that are being filled: replacements of lost ones, and of living ones that move.", []string{"volume"}, nil)
+	unknownDesc   = prometheus.NewDesc("dmps_meta_volume_unknown_pages", "At most so many pages of a volume are gone of which nobody knows which they are; 0 once that is accepted.", []string{"volume"}, nil)
 	totalDesc     = prometheus.NewDesc("dmps_meta_memory_bytes", "Memory of the servers that are up.", nil, nil)
 	reservedDesc  = prometheus.NewDesc("dmps_meta_memory_reserved_bytes", "Memory promised to volumes on the servers that are up.", nil, nil)
-	collectorDesc = []*prometheus.Desc{leaderDesc, appliedDesc, fullDesc, stalledDesc, serverDesc, shortDesc, volumeDesc, degradedDesc, leftDesc, stuckDesc, fillingDesc, totalDesc, reservedDesc}
+	collectorDesc = []*prometheus.Desc{leaderDesc, appliedDesc, fullDesc, stalledDesc, serverDesc, shortDesc, volumeDesc, degradedDesc, leftDesc, stuckDesc, fillingDesc, unknownDesc, totalDesc, reservedDesc}
 )
 
 func newMetrics(n *Node) *metrics {
@@ -111,6 +112,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(leftDesc, float64(m.RedundancyLeft), v.Name)
 			gauge(stuckDesc, float64(m.StuckMembers), v.Name)
 			gauge(fillingDesc, float64(m.RebuildingMembers+m.PendingMembers), v.Name)
+			gauge(unknownDesc, float64(m.UnknownPages), v.Name)
 		}
 		for name, v := range volumes {
 			gauge(volumeDesc, v, name)

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -33,6 +34,9 @@ func TestUnknownPagesAreRemembered(t *testing.T) {
 	renew := func(l *raid.Layout, unknown, known uint64) {
 		t.Helper()
 		r := client.Report{State: client.StateHealthy, RedundancyLeft: 2, Unknown: unknown, Known: known}
+		if unknown > 0 {
+			r.State, r.Beside = client.StateFailed, r.State // as a client says it
+		}
 		if _, err := c.Renew(t.Context(), l.Volume, l.Epoch, r); err != nil {
 			t.Fatal(err)
 		}
@@ -42,6 +46,9 @@ func TestUnknownPagesAreRemembered(t *testing.T) {
 		v, _, err := c.Volume(t.Context(), "v")
 		if err != nil {
 			t.Fatal(err)
+		}
+		if got := metric(t, n, `dmps_meta_volume_unknown_pages{volume="v"}`); got != fmt.Sprint(unknown) {
+			t.Errorf("the metric says %s, want %d", got, unknown)
 		}
 		if v.Unknown != unknown || (v.State == client.StateFailed) != (unknown > 0) || v.UnknownSince.IsZero() != (unknown == 0) {
 			t.Fatalf("%s with %d unknown pages since %v, want %d", v.State, v.Unknown, v.UnknownSince, unknown)

@@ -57,7 +57,7 @@ func (m *metadata) renew(epoch raid.Epoch, r client.Report) (uint64, error) {
 	}
 	m.opened = true
 	m.report = r
-	if r.Known == 0 || r.Known >= m.behind {
+	if r.Known >= m.behind {
 		n := 0
 		m.eachLocked(func(x *raid.Member) {
 			if x.State == raid.MemberRebuilding && slices.Contains(r.Rebuilt, x.Chunk) {

@@ -121,7 +121,7 @@ func TestAcceptDataLoss(t *testing.T) {
 				c.anew(lose)
 			}
 			c.refuses(accept)
-			c.Client.Argv = append(c.Client.Argv, accept)
+			c.Client.Argv = append(c.Client.Argv, accept, "--yes")
 			conn = c.reconnect()
 			pages, n := readPages(t, book, conn)
 			t.Logf("%d pages are right, %d zeros or older, %d errors", n[right], n[absent], n[gone])
@@ -147,9 +147,12 @@ func TestAcceptDataLoss(t *testing.T) {
 				return v.State == "failed" && v.UnknownPages > 0 && v.Report != nil && v.Report.LostPages == 0 && v.RebuildingMembers == 0
 			})
 			c.works("volume", "accept-loss", c.Config.Volume, "--yes")
+			if s, code := c.status(); code == lost {
+				t.Errorf("the loss is accepted, and the first status fails for it: %+v", s)
+			}
 			c.awaitStatus(healthy, noticeLimit)
 			must(t, c.Kill(c.Client))
-			c.Client.Argv = c.Client.Argv[:len(c.Client.Argv)-1]
+			c.Client.Argv = c.Client.Argv[:len(c.Client.Argv)-2]
 			conn = c.reconnect()
 			if err := book.Check(conn).Err(); err != nil {
 				t.Errorf("after everything was written anew: %v", err)
@@ -181,7 +184,7 @@ func TestPowerCut(t *testing.T) {
 		t.Errorf("status: %v", r)
 	}
 	c.refuses("Nothing is left", "volume delete", "volume create", accept)
-	c.Client.Argv = append(c.Client.Argv, accept)
+	c.Client.Argv = append(c.Client.Argv, accept, "--yes")
 	conn = c.reconnect()
 	if _, n := readPages(t, book, conn); n[absent] != book.Blocks() {
 		t.Errorf("of what is gone: %v", n)

@@ -94,3 +94,14 @@ func TestStatusWithoutMeta(t *testing.T) {
 		t.Errorf("the error does not say who did not answer: %v", r)
 	}
 }
+
+// A volume whose client was killed is not healthy: what it wrote last it has perhaps
+// not reported. Started again it is.
+func TestStatusOfAClientThatIsGone(t *testing.T) {
+	c := start(t, small)
+	c.awaitStatus(healthy, noticeLimit)
+	must(t, c.Kill(c.Client))
+	c.awaitStatus(degraded, noticeLimit)
+	c.reconnect()
+	c.awaitStatus(healthy, noticeLimit)
+}

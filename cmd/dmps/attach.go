@@ -33,6 +33,7 @@ type attachFlags struct {
 	takeover  bool
 	swappable bool
 	accept    bool
+	agreed    consent // to accept
 	rebuild   bytesize.Size
 	guard     choice
 	scrub     time.Duration
@@ -122,6 +123,7 @@ The admin address answers GET /status and /latency (JSON), /metrics (Prometheus)
 	f.scrubRate = defaultScrubRate
 	fl.Var(&f.scrubRate, "scrub-rate", "bytes a second that each server reads at most for a scrub; 0: no limit")
 	fl.BoolVar(&f.accept, "accept-data-loss", false, "attach although more is lost than the redundancy can bear: what can be read is served; what only servers hold that are away is given up, also if they return; pages that are gone of which nobody knows which read as older versions or as zeros, and the volume is failed until 'dmps volume accept-loss'")
+	f.agreed.flag(cmd)
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; do not swap to such a volume")
 	fl.DurationVar(&f.patience, "patience", defaultPatience, "how long a request waits for memory servers that may come back before it fails (with --device: 10m, because a failed request kills whose page it was)")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the admin address")
@@ -134,6 +136,9 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	outlivePipes()
 	log := a.logger().With("volume", volume)
 	if err := f.check(); err != nil {
+		return err
+	}
+	if err := f.askLoss(a, volume); err != nil {
 		return err
 	}
 	meta, err := a.meta()

@@ -31,7 +31,7 @@ func goneLines(v *volumeStatus) (lines []string) {
 		if !v.UnknownSince.IsZero() {
 			since = " since " + v.UnknownSince.Local().Format(time.DateTime)
 		}
-		lines = append(lines, fmt.Sprintf("%s misses %s%s, and nobody knows which: they read as older versions or as zeros. When what uses it has been seen to: dmps volume accept-loss %s",
+		lines = append(lines, fmt.Sprintf("%s misses up to %s%s, and nobody knows which: they read as zeros, and others perhaps as older versions. When what uses it has been seen to: dmps volume accept-loss %s",
 			v.Name, count(v.Unknown, "page"), since, v.Name))
 	}
 	return lines
@@ -75,6 +75,16 @@ func lossAdvice(err error, l *raid.Layout, accepted bool) error {
 	return err
 }
 
+// askLoss asks whoever attaches with --accept-data-loss.
+func (f *attachFlags) askLoss(a *app, volume string) error {
+	if !f.accept {
+		return nil
+	}
+	return f.agreed.ask(a, fmt.Sprintf("attach volume %s and give up what cannot be read of it", volume),
+		"What only servers hold that are away is given up for good: bring them back first if you can.",
+		"Pages may be gone of which nobody knows which: they read as older versions or as zeros.")
+}
+
 func (a *app) volumeAcceptLossCommand() *cobra.Command {
 	var agreed consent
 	cmd := &cobra.Command{
@@ -104,7 +114,7 @@ error, and count, until they are written anew or trimmed.`,
 				_, err = fmt.Fprintf(a.out, "%s misses no unknown pages\n", v.Name)
 				return err
 			}
-			deed := fmt.Sprintf("accept that %s of volume %s are gone, and nobody knows which", count(v.Unknown, "page"), v.Name)
+			deed := fmt.Sprintf("accept that up to %s of volume %s are gone, and nobody knows which", count(v.Unknown, "page"), v.Name)
 			if err := agreed.ask(a, deed, "They read as older versions or as zeros. No command will tell of them any more."); err != nil {
 				return err
 			}
@@ -112,7 +122,7 @@ error, and count, until they are written anew or trimmed.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.out, "%s: %s accepted as gone\n", v.Name, count(pages, "page"))
+			_, err = fmt.Fprintf(a.out, "%s: up to %s accepted as gone\n", v.Name, count(pages, "page"))
 			return err
 		},
 	}

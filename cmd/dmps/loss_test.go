@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"dmps/client"
+	"dmps/internal/exitcode"
 	"dmps/meta/metaclient"
 	"dmps/raid"
 )
@@ -71,7 +73,7 @@ func TestStatusOfLoss(t *testing.T) {
 		"its client is gone": {metaclient.Volume{BereftGroups: 3, EmptyGroups: 3, Groups: 3, Lease: over}, []string{"volume delete v"}},
 		"cared for":          {metaclient.Volume{BereftGroups: 2, Groups: 3, Lease: &metaclient.Lease{Care: true}}, []string{"attach v --accept-data-loss"}},
 		"nothing left":       {metaclient.Volume{BereftGroups: 3, EmptyGroups: 3, Groups: 3}, []string{"nothing left of 3 of 3 groups", "volume delete v"}},
-		"unknown":            {metaclient.Volume{Unknown: 7, UnknownSince: time.Now()}, []string{"7 pages", "gone, unknown which", "volume accept-loss v"}},
+		"unknown":            {metaclient.Volume{Unknown: 7, UnknownSince: time.Now()}, []string{"misses up to 7 pages", "up to 7 pages gone, unknown which", "gone, unknown which", "volume accept-loss v"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.v.Name, c.v.State, c.v.RedundancyLeft = "v", client.StateFailed, -1
@@ -86,5 +88,41 @@ func TestStatusOfLoss(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What would be lost with a server tells what is gone, what waits for others, and
+// what is not sure, apart.
+func TestLossLines(t *testing.T) {
+	for want, l := range map[string]metaclient.Loss{
+		"data of 1 group for good":                 {Members: 2, GroupsLost: 1, GroupsAway: 1, RedundancyLeft: -2},
+		"data of 2 groups is gone for good unless": {Members: 2, GroupsAway: 2, RedundancyLeft: -1},
+		"other members miss rows":                  {Members: 2, RedundancyLeft: -1},
+		"the next loss":                            {Members: 2},
+		"survives 1 further":                       {Members: 2, RedundancyLeft: 1},
+	} {
+		if lines := lossLines([]metaclient.Loss{l}); len(lines) != 1 || !strings.Contains(lines[0], want) {
+			t.Errorf("%q, want %q", lines, want)
+		}
+	}
+}
+
+// Whoever attaches what is left gives something up, and is asked: without a
+// terminal only --yes is an answer.
+func TestAcceptedLossIsAsked(t *testing.T) {
+	var errs bytes.Buffer
+	a := &app{in: strings.NewReader("y\n"), err: &errs}
+	for _, c := range []struct {
+		f    attachFlags
+		code int
+	}{{attachFlags{accept: true}, exitcode.Usage}, {attachFlags{accept: true, agreed: consent{given: true}}, 0}, {attachFlags{}, 0}} {
+		err := c.f.askLoss(a, "v")
+		if (err == nil) != (c.code == 0) || err != nil && (codeOf(err) != c.code || !strings.Contains(err.Error(), "volume v") || !strings.Contains(err.Error(), "--yes")) {
+			t.Errorf("%+v: %v", c.f, err)
+		}
+	}
+	code, _, stderr := runCLI("attach", "v", "--accept-data-loss", "--meta", "127.0.0.1:1", "--nbd", "127.0.0.1:0")
+	if code != exitcode.Usage || !strings.Contains(stderr, "--yes") {
+		t.Errorf("attach itself does not ask: %d, %s", code, stderr)
 	}
 }

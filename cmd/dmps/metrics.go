@@ -29,7 +29,7 @@ var (
 		{volumeDesc("degraded_groups", "groups with less redundancy than promised"), func(r *client.Report) float64 { return float64(r.DegradedGroups) }},
 		{volumeDesc("degraded_rows", "rows in use that at least one member misses"), func(r *client.Report) float64 { return float64(r.DegradedRows) }},
 		{volumeDesc("lost_pages", "pages that answer with an error"), func(r *client.Report) float64 { return float64(r.LostPages) }},
-		{volumeDesc("unknown_pages", "pages that are gone, and of which nobody knows which they are"), func(r *client.Report) float64 { return float64(r.Unknown) }},
+		{volumeDesc("unknown_pages", "at most so many pages are gone of which nobody knows which they are"), func(r *client.Report) float64 { return float64(r.Unknown) }},
 		{volumeDesc("redundancy_left", "how many more members the worst group can lose without losing data"), func(r *client.Report) float64 { return float64(r.RedundancyLeft) }},
 		{volumeDesc("suspect_servers", "memory servers of the volume that do not answer"), func(r *client.Report) float64 { return float64(len(r.Suspect)) }},
 		{volumeDesc("members_on_probation", "members of servers that fall silent again and again: they are not used before a probe passes"), func(r *client.Report) float64 { return float64(r.Counters["members_on_probation"]) }},

@@ -91,6 +91,15 @@ func TestLiveStatus(t *testing.T) {
 	if got := liveStatus(t.Context(), older); got.Live || got.LiveError == "" {
 		t.Errorf("a client that was replaced was believed: %+v", got)
 	}
+	// A loss that was accepted, of which the client has not heard.
+	live.Report = client.Report{State: client.StateFailed, Beside: client.StateHealthy, Unknown: 7, RedundancyLeft: 2, Known: 3}
+	for version, want := range map[uint64]client.State{3: client.StateFailed, 4: client.StateHealthy} {
+		accepted := volume
+		accepted.Version = version
+		if got := liveStatus(t.Context(), accepted); got.State != want || got.Report.State != want || (got.Unknown > 0) != (want == client.StateFailed) {
+			t.Errorf("its client knows version 3 of %d: %s, %d unknown pages", version, got.State, got.Unknown)
+		}
+	}
 	live.Volume = "other"
 	if got := liveStatus(t.Context(), volume); got.Live || got.LiveError == "" {
 		t.Errorf("the client of another volume was believed: %+v", got)
@@ -99,8 +108,37 @@ func TestLiveStatus(t *testing.T) {
 		t.Errorf("an unattached volume: %+v", got)
 	}
 	srv.Close()
-	if got := liveStatus(t.Context(), volume); got.Live || got.LiveError == "" || got.State != client.StateHealthy {
+	running := volume
+	running.Lease = &metaclient.Lease{Epoch: 5, AdminURL: srv.URL, Remaining: time.Second} // meta hears of it
+	if got := liveStatus(t.Context(), running); got.Live || got.LiveError == "" || got.Gone || got.State != client.StateHealthy {
 		t.Errorf("a client that does not answer: %+v", got)
+	}
+	var unheard strings.Builder
+	if err := headline(statusReport{State: client.StateHealthy, Volumes: []volumeStatus{liveStatus(t.Context(), running)}}, palette{}).print(&unheard); err != nil {
+		t.Fatal(err)
+	}
+	if s := unheard.String(); !strings.HasPrefix(s, "HEALTHY: as last reported by the client of v, which does not answer now") {
+		t.Error(s)
+	}
+	care := volume
+	care.Lease = &metaclient.Lease{Care: true}
+	if got := liveStatus(t.Context(), care); got.Gone || got.State != client.StateHealthy {
+		t.Errorf("a caretaker's lease: %+v", got)
+	}
+	mute := volume
+	mute.Lease = &metaclient.Lease{Holder: "h"} // has no admin address
+	for _, v := range []metaclient.Volume{volume, mute} {
+		got := liveStatus(t.Context(), v)
+		if !got.Gone || got.State != client.StateDegraded || whole(&got) {
+			t.Errorf("a client whose lease has run out, and that does not answer: %+v", got)
+		}
+		var out strings.Builder
+		if err := renderStatus(&out, statusReport{State: got.State, Volumes: []volumeStatus{got}}, palette{}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if s := out.String(); !strings.HasPrefix(s, "DEGRADED: the client of v is gone") || !strings.Contains(s, "nobody serves it") {
+			t.Error(s)
+		}
 	}
 }
 

@@ -19,7 +19,8 @@ func rebuildShare(r *client.RebuildReport) float64 {
 	return 1 - float64(r.RowsLeft)/float64(r.RowsTotal)
 }
 
-// rebuildProgress is one line: bar, rate, time left, time at risk.
+// rebuildProgress is one line: bar, rate, time left or what it waits for, time at
+// risk.
 func rebuildProgress(v *volumeStatus, now time.Time) string {
 	r := v.Report.Rebuild
 	share := rebuildShare(r)
@@ -27,16 +28,40 @@ func rebuildProgress(v *volumeStatus, now time.Time) string {
 		fmt.Sprintf("%s %3.0f %%", bar(share, 20), floorPercent(share)),
 		// Widths that do not change: the line is drawn again and again.
 		fmt.Sprintf("%*d of %d rows left", len(strconv.FormatUint(uint64(r.RowsTotal), 10)), r.RowsLeft, r.RowsTotal),
-		fmt.Sprintf("%10s", human(uint64(r.BytesPerSecond))+"/s"),
-		timeLeft(r),
+	}
+	if r.Blocked {
+		parts = append(parts, waitsFor(v))
+	} else {
+		parts = append(parts, fmt.Sprintf("%10s", human(uint64(r.BytesPerSecond))+"/s"), timeLeft(r))
 	}
 	if at := v.riskSince(); !at.IsZero() {
 		parts = append(parts, "at risk for "+span(now.Sub(at)))
 	}
-	if hold := heldBy(r); hold != "" {
+	if hold := heldBy(r); hold != "" && !r.Blocked {
 		parts = append(parts, hold)
 	}
 	return strings.Join(parts, "  ")
+}
+
+// blocked reports whether there is something to be filled, and nothing of it can be
+// made now.
+func blocked(v *volumeStatus) bool {
+	return v.Report != nil && v.Report.Rebuild != nil && v.Report.Rebuild.Blocked
+}
+
+// waitsFor says what a rebuild waits for that cannot go on.
+func waitsFor(v *volumeStatus) string {
+	var what []string
+	if away := v.Report.Suspect; len(away) > 0 {
+		what = append(what, "for "+joinIDs(away)+" to come back with what they hold")
+	}
+	if n := v.Report.LostPages; n > 0 {
+		what = append(what, fmt.Sprintf("until lost pages (%d) are written anew or trimmed", n))
+	}
+	if len(what) == 0 {
+		what = append(what, "for members that hold the rest")
+	}
+	return "waits " + strings.Join(what, ", and ")
 }
 
 // floorPercent does not say 100 before it is.

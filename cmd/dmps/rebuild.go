@@ -227,6 +227,8 @@ func rebuildTrouble(answer metaclient.RebuildAnswer, v *volumeStatus) []string {
 		say("%s: data is out of reach, or cannot be written, until servers come back", v.Name)
 	}
 	switch {
+	case v.Gone:
+		say("%s: its client is gone. What members miss is filled as soon as a client attaches it, or a server takes that on", v.Name)
 	case v.Report != nil && v.Report.Rebuild != nil: // it goes on
 	case v.Lease == nil:
 		say("%s: is not attached. What replacements miss is filled as soon as a client attaches it, or a server takes that on", v.Name)
@@ -260,7 +262,7 @@ func (r *rebuildRun) watch(ctx context.Context, answer metaclient.RebuildAnswer,
 	defer tick.Stop()
 	for first := true; ; first = false {
 		now := time.Now()
-		filling := v.Report != nil && v.Report.Rebuild != nil
+		filling := v.Report != nil && v.Report.Rebuild != nil && !blocked(&v)
 		if filling || answer.Stuck == 0 {
 			moved = now
 		}
@@ -274,7 +276,7 @@ func (r *rebuildRun) watch(ctx context.Context, answer metaclient.RebuildAnswer,
 				after = ""
 			}
 			return r.end(&v, fmt.Sprintf("%s: whole%s, can lose %s", v.Name, after, count(v.RedundancyLeft, "server")))
-		case lostPages(&v) > 0 && !filling && v.Rebuilding == 0:
+		case lostPages(&v) > 0 && !filling && (v.Rebuilding == 0 || blocked(&v) && len(v.Report.Suspect) == 0):
 			return r.end(&v, strings.Join(rebuildSummary(answer, &v, now), "\n"))
 		case now.Sub(moved) > rebuildStuck:
 			return r.end(&v, strings.Join(rebuildSummary(answer, &v, now), "\n"))

@@ -12,7 +12,6 @@ import (
 	"dmps/client"
 	"dmps/internal/bytesize"
 	"dmps/meta/metaclient"
-	"dmps/raid"
 	"dmps/transport/media"
 )
 
@@ -235,19 +234,7 @@ func (a *app) scrubHere(ctx context.Context, meta *metaclient.Client, v metaclie
 	case err != nil && !errors.Is(err, client.ErrScrubStopped):
 		return err
 	}
-	if err := tellLastScrub(ctx, meta, layout, vol); err != nil {
-		log.Warn("the metadata service does not know of this scrub", "volume", v.Name, "error", err)
-	}
 	return a.printScrub(v.Name, st, vol.Report().LostPages, f.output.value)
-}
-
-// tellLastScrub makes meta remember what was found before the lease is given
-// back.
-func tellLastScrub(ctx context.Context, meta *metaclient.Client, layout *raid.Layout, vol *client.Volume) error {
-	ctx, cancel := context.WithTimeout(ctx, leavePatience)
-	defer cancel()
-	_, err := meta.Renew(ctx, layout.Volume, layout.Epoch, vol.Report())
-	return err
 }
 
 // lastScrub is the last one that meta knows of.

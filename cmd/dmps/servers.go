@@ -158,7 +158,11 @@ func lossLines(losses []metaclient.Loss) []string {
 	for _, l := range losses {
 		switch {
 		case l.GroupsLost > 0:
-			lines = append(lines, fmt.Sprintf("volume %s loses %s, and with them the data of %d groups for good", l.Volume, count(l.Members, "member"), l.GroupsLost))
+			lines = append(lines, fmt.Sprintf("volume %s loses %s, and with them the data of %s for good", l.Volume, count(l.Members, "member"), count(l.GroupsLost, "group")))
+		case l.GroupsAway > 0:
+			lines = append(lines, fmt.Sprintf("volume %s loses %s: the data of %s is gone for good unless servers that are away come back", l.Volume, count(l.Members, "member"), count(l.GroupsAway, "group")))
+		case l.RedundancyLeft < 0:
+			lines = append(lines, fmt.Sprintf("volume %s loses %s, and other members miss rows: wait until they are filled, or data may be out of reach", l.Volume, count(l.Members, "member")))
 		case l.RedundancyLeft == 0:
 			lines = append(lines, fmt.Sprintf("volume %s loses %s: no data, but the next loss in one of these groups loses some, until it is rebuilt", l.Volume, count(l.Members, "member")))
 		default:

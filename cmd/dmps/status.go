@@ -41,6 +41,7 @@ type volumeStatus struct {
 	metaclient.Volume
 	Live      bool   `json:"live"`                 // the client itself was asked, and answered
 	LiveError string `json:"live_error,omitempty"` // why it did not
+	Gone      bool   `json:"client_gone"`          // its lease has run out, and it did not answer: nobody serves the volume
 }
 
 // riskSince is since when the volume has less than its full redundancy, as far
@@ -74,8 +75,8 @@ than what it last told the metadata service; of the two the worse one counts.
 With --watch it goes on when the metadata service does not answer for a while, and
 says so on standard error.
 
-Exit codes: 0 healthy, 1 cannot tell, 2 a volume is degraded, 3 a volume
-has lost data or cannot be written. Programs read --output json; fields are
+Exit codes: 0 healthy, 1 cannot tell, 2 a volume is degraded, or its client is
+gone, 3 a volume has lost data or cannot be written. Programs read --output json; fields are
 added in later versions, never removed.`,
 		Example: `  dmps status
   dmps status --watch
@@ -193,8 +194,17 @@ func suspectServers(r *statusReport) {
 	}
 }
 
-// liveStatus asks a volume's client, if it has one.
+// liveStatus asks a volume's client, if it has one. Of one that is gone nobody knows
+// which rows it wrote to fewer members than it should: that is not healthy.
 func liveStatus(ctx context.Context, v metaclient.Volume) volumeStatus {
+	s := askClient(ctx, v)
+	if l := v.Lease; l != nil && !l.Care && l.Remaining <= 0 && !s.Live {
+		s.Gone, s.State = true, worse(s.State, client.StateDegraded)
+	}
+	return s
+}
+
+func askClient(ctx context.Context, v metaclient.Volume) volumeStatus {
 	s := volumeStatus{Volume: v}
 	if v.Lease == nil || v.Lease.AdminURL == "" {
 		return s
@@ -214,6 +224,13 @@ func liveStatus(ctx context.Context, v metaclient.Volume) volumeStatus {
 // mergeLive takes the worse of what meta knows and what the client says.
 func mergeLive(v metaclient.Volume, live adminStatus) metaclient.Volume {
 	r := live.Report
+	if r.Known < v.Version {
+		// It has not heard yet whether their loss was accepted: meta knows them all, since
+		// it is told before a page is served.
+		if r.Unknown = v.Unknown; r.Unknown == 0 && r.Beside != "" {
+			r.State, r.Beside = r.Beside, ""
+		}
+	}
 	v.State = worse(v.State, r.State)
 	v.DegradedGroups = max(v.DegradedGroups, uint64(max(0, r.DegradedGroups)))
 	v.RedundancyLeft = min(v.RedundancyLeft, r.RedundancyLeft)
@@ -342,7 +359,11 @@ func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 		v := &r.Volumes[i]
 		switch {
 		case v.Report != nil && v.Report.Rebuild != nil:
-			lines = append(lines, p.paint(colourWarn, v.Name+" rebuilds  "+rebuildProgress(v, now)))
+			does := " rebuilds  "
+			if blocked(v) {
+				does = " cannot be rebuilt further  "
+			}
+			lines = append(lines, p.paint(colourWarn, v.Name+does+rebuildProgress(v, now)))
 		case !v.riskSince().IsZero():
 			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("%s has been at risk for %s", v.Name, span(now.Sub(v.riskSince())))))
 		}
@@ -402,6 +423,14 @@ func headline(r statusReport, p palette) *table {
 		client.StateDegraded: "all data is there, with less redundancy than promised",
 		client.StateFailed:   "data is lost or cannot be written",
 	}[r.State]
+	for _, v := range r.Volumes {
+		switch {
+		case v.Gone && r.State == client.StateDegraded:
+			what = "the client of " + v.Name + " is gone: what it wrote last may have less redundancy than promised"
+		case v.LiveError != "" && r.State == client.StateHealthy:
+			what = "as last reported by the client of " + v.Name + ", which does not answer now"
+		}
+	}
 	if len(r.Volumes) == 0 {
 		what = "no volumes; 'dmps volume create' makes one"
 	}
@@ -432,18 +461,23 @@ func volumeNotes(v *volumeStatus, p palette) string {
 		notes = append(notes, p.paint(colourBad, count(r.LostPages, "page")+" lost"))
 	}
 	if v.Unknown > 0 {
-		notes = append(notes, p.paint(colourBad, count(v.Unknown, "page")+" gone, unknown which"))
+		notes = append(notes, p.paint(colourBad, "up to "+count(v.Unknown, "page")+" gone, unknown which"))
 	}
 	if r != nil && len(r.Suspect) > 0 {
 		notes = append(notes, p.paint(colourWarn, "no answer from "+joinIDs(r.Suspect)))
 	}
 	switch {
+	case blocked(v):
+		notes = append(notes, p.paint(colourWarn, "rebuild waits, "+count(r.Rebuild.RowsLeft, "row")+" left"))
 	case r != nil && r.Rebuild != nil:
 		notes = append(notes, p.paint(colourWarn, "rebuilding, "+count(r.Rebuild.RowsLeft, "row")+" left"))
 	case v.Rebuilding > 0:
 		notes = append(notes, p.paint(colourWarn, count(v.Rebuilding, "member")+" not filled yet"))
 	}
-	if v.LiveError != "" {
+	switch {
+	case v.Gone:
+		notes = append(notes, p.paint(colourWarn, "nobody serves it: its client is gone, this is its last report"))
+	case v.LiveError != "":
 		notes = append(notes, p.paint(colourWarn, "its client does not answer, this is its last report"))
 	}
 	if len(notes) == 0 {

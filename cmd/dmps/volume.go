@@ -307,7 +307,7 @@ func (a *app) showVolume(v metaclient.Volume, l *raid.Layout) error {
 		}
 	}
 	if v.Unknown > 0 {
-		add("gone", p.paint(colourBad, fmt.Sprintf("%d pages, nobody knows which, since %s", v.Unknown, v.UnknownSince.Local().Format(time.DateTime))))
+		add("gone", p.paint(colourBad, fmt.Sprintf("up to %s, nobody knows which, since %s", count(v.Unknown, "page"), v.UnknownSince.Local().Format(time.DateTime))))
 	}
 	if err := t.print(a.out); err != nil {
 		return err

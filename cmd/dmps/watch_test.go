@@ -359,3 +359,26 @@ func TestOrderRebuild(t *testing.T) {
 		t.Errorf("%q %v", out.String(), err)
 	}
 }
+
+// A rebuild that cannot go on has no time left: it says what it waits for.
+func TestRebuildThatWaits(t *testing.T) {
+	for want, r := range map[string]client.Report{
+		"waits for s3, s4 to come back with what they hold":          {Suspect: []raid.ServerID{"s3", "s4"}},
+		"waits until lost pages (12) are written anew or trimmed":    {LostPages: 12},
+		"what they hold, and until lost pages (12) are written anew": {LostPages: 12, Suspect: []raid.ServerID{"s3"}},
+		"waits for members that hold the rest":                       {},
+	} {
+		v := rebuildingVolume()
+		rebuild := *v.Report.Rebuild
+		rebuild.Blocked = true
+		r.Rebuild = &rebuild
+		v.Report = &r
+		var out strings.Builder
+		if err := renderStatus(&out, statusReport{Volumes: []volumeStatus{v}}, palette{}, noon); err != nil {
+			t.Fatal(err)
+		}
+		if s := out.String(); !strings.Contains(s, want) || !strings.Contains(s, "rebuild waits, 1000 rows left") || strings.Contains(s, " s left") || strings.Contains(s, "held back") {
+			t.Errorf("%q is not in, or a time left is\n%s", want, s)
+		}
+	}
+}

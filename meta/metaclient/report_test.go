@@ -28,10 +28,13 @@ func TestReportsTravelWhole(t *testing.T) {
 			Suspect: []raid.ServerID{"s1"}, MappedPages: 4, FilledPages: 5, FreeRows: 6, RebuildRows: 7, Rebuilt: []raid.ChunkID{8},
 			Counters: map[string]int64{"a": 1},
 		}
+		if in.State != client.StateFailed {
+			in.State, in.Beside = client.StateFailed, in.State // pages are unknown
+		}
 		if rapid.Bool().Draw(t, "rebuild") {
 			in.Rebuild = &client.RebuildReport{
 				RowsLeft: rapid.Uint64().Draw(t, "rows left"), RowsTotal: 9, BytesPerSecond: rapid.Float64().Draw(t, "speed"), RemainingSeconds: -1,
-				LimitBytes: rapid.Int64().Draw(t, "limit"), RateBytes: 11, HeldBack: rapid.Bool().Draw(t, "held"), MembersLeft: 12,
+				LimitBytes: rapid.Int64().Draw(t, "limit"), RateBytes: 11, HeldBack: rapid.Bool().Draw(t, "held"), Blocked: rapid.Bool().Draw(t, "blocked"), MembersLeft: 12,
 				Members: rapid.SliceOfN(members, 0, 3).Draw(t, "members"),
 			}
 			if rapid.Bool().Draw(t, "risk") {

@@ -136,7 +136,7 @@ func (c *Client) Losses(ctx context.Context, id raid.ServerID) ([]Loss, error) {
 		return nil, err
 	}
 	return each(res.Losses, func(p *metapb.Loss) Loss {
-		return Loss{Volume: p.GetVolume(), Members: p.GetMembers(), GroupsLost: p.GetGroupsLost(), RedundancyLeft: int(p.GetRedundancyLeft())}
+		return Loss{Volume: p.GetVolume(), Members: p.GetMembers(), GroupsLost: p.GetGroupsLost(), GroupsAway: p.GetGroupsAway(), RedundancyLeft: int(p.GetRedundancyLeft())}
 	}), nil
 }
 

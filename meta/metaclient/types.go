@@ -40,7 +40,8 @@ type Loss struct {
 	Volume         string `json:"volume"` // name
 	Members        uint64 `json:"members"`
 	GroupsLost     uint64 `json:"groups_lost"`     // groups whose data is gone with it
-	RedundancyLeft int    `json:"redundancy_left"` // further losses that the worst of these groups survives, should all that are away come back
+	GroupsAway     uint64 `json:"groups_away"`     // groups whose data is out of reach with it, and gone if servers that are away do not come back
+	RedundancyLeft int    `json:"redundancy_left"` // further losses that the worst of these groups survives with the servers that are up; below 0: its data is out of reach or gone
 }
 
 // Event is something that happened, and why.
@@ -101,7 +102,7 @@ type Volume struct {
 	AtRiskSince    time.Time      `json:"at_risk_since,omitzero"` // since when a group misses a member; zero: none does, or nobody noted it
 	StuckMembers   uint64         `json:"stuck_members"`          // members that should be replaced and cannot be
 	StuckReason    string         `json:"stuck_reason,omitempty"` // why, for one of them
-	Unknown        uint64         `json:"unknown_pages"`          // pages that are gone, and of which nobody knows which they are
+	Unknown        uint64         `json:"unknown_pages"`          // at most so many pages are gone of which nobody knows which they are
 	UnknownSince   time.Time      `json:"unknown_since,omitzero"` // since when that is so
 	BereftGroups   uint64         `json:"bereft_groups"`          // groups of which fewer members hold their data than are needed, those on servers that are away included
 	EmptyGroups    uint64         `json:"empty_groups"`           // of these: groups of which no member is left

@@ -286,8 +286,12 @@ func reportTo(r *client.Report) *metapb.Report {
 			p.BadSlots[string(s)] = n
 		}
 	}
+	state := r.State
+	if r.Beside != "" {
+		state = r.Beside // meta knows itself which unknown pages still count
+	}
 	for k, s := range volumeStates {
-		if s == r.State {
+		if s == state {
 			p.State = k
 		}
 	}
@@ -308,6 +312,9 @@ func reportFrom(p *metapb.Report) *client.Report {
 		Rebuilt: each(p.Rebuilt, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),
 		Scrub:   scrubFrom(p.Scrub), LastScrub: scrubFrom(p.LastScrub),
 	}
+	if r.Unknown > 0 && r.State != client.StateFailed {
+		r.State, r.Beside = client.StateFailed, r.State
+	}
 	if len(p.BadSlots) > 0 {
 		r.BadSlots = make(map[raid.ServerID]int64, len(p.BadSlots))
 		for s, n := range p.BadSlots {
@@ -326,7 +333,7 @@ func reportFrom(p *metapb.Report) *client.Report {
 func rebuildTo(r *client.RebuildReport) *metapb.RebuildProgress {
 	p := &metapb.RebuildProgress{
 		RowsLeft: r.RowsLeft, RowsTotal: r.RowsTotal, BytesPerSecond: r.BytesPerSecond, RemainingSeconds: r.RemainingSeconds,
-		LimitBytes: r.LimitBytes, RateBytes: r.RateBytes, HeldBack: r.HeldBack, MembersLeft: uint32(r.MembersLeft),
+		LimitBytes: r.LimitBytes, RateBytes: r.RateBytes, HeldBack: r.HeldBack, Blocked: r.Blocked, MembersLeft: uint32(r.MembersLeft),
 		Members: each(r.Members, func(m client.RebuildMember) *metapb.RebuildMember {
 			return &metapb.RebuildMember{
 				Group: uint32(m.Group), Col: uint32(m.Column), Server: string(m.Server), Chunk: uint64(m.Chunk),
@@ -343,7 +350,7 @@ func rebuildTo(r *client.RebuildReport) *metapb.RebuildProgress {
 func rebuildFrom(p *metapb.RebuildProgress) *client.RebuildReport {
 	return &client.RebuildReport{
 		RowsLeft: p.RowsLeft, RowsTotal: p.RowsTotal, BytesPerSecond: p.BytesPerSecond, RemainingSeconds: p.RemainingSeconds,
-		LimitBytes: p.LimitBytes, RateBytes: p.RateBytes, HeldBack: p.HeldBack, MembersLeft: int(p.MembersLeft),
+		LimitBytes: p.LimitBytes, RateBytes: p.RateBytes, HeldBack: p.HeldBack, Blocked: p.Blocked, MembersLeft: int(p.MembersLeft),
 		AtRiskSince: instant(p.AtRiskSinceUnixMs),
 		Members: each(p.Members, func(m *metapb.RebuildMember) client.RebuildMember {
 			return client.RebuildMember{

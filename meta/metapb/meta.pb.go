@@ -1832,7 +1832,8 @@ type Loss struct {
 	Volume         string                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"` // name
 	Members        uint64                 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"`
 	GroupsLost     uint64                 `protobuf:"varint,3,opt,name=groups_lost,json=groupsLost,proto3" json:"groups_lost,omitempty"`             // groups whose data is gone with it
-	RedundancyLeft int32                  `protobuf:"varint,4,opt,name=redundancy_left,json=redundancyLeft,proto3" json:"redundancy_left,omitempty"` // further losses that the worst of these groups survives, should all that are away come back
+	RedundancyLeft int32                  `protobuf:"varint,4,opt,name=redundancy_left,json=redundancyLeft,proto3" json:"redundancy_left,omitempty"` // further losses that the worst of these groups survives with the servers that are up; below 0: its data is out of reach or gone
+	GroupsAway     uint64                 `protobuf:"varint,5,opt,name=groups_away,json=groupsAway,proto3" json:"groups_away,omitempty"`             // groups whose data is out of reach with it, and gone if servers that are away do not come back
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1891,6 +1892,13 @@ func (x *Loss) GetGroupsLost() uint64 {
 func (x *Loss) GetRedundancyLeft() int32 {
 	if x != nil {
 		return x.RedundancyLeft
+	}
+	return 0
+}
+
+func (x *Loss) GetGroupsAway() uint64 {
+	if x != nil {
+		return x.GroupsAway
 	}
 	return 0
 }
@@ -2251,7 +2259,7 @@ type Layout struct {
 	Cluster       string                 `protobuf:"bytes,11,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	TargetFill    uint32                 `protobuf:"varint,12,opt,name=target_fill,json=targetFill,proto3" json:"target_fill,omitempty"`
 	Version       uint64                 `protobuf:"varint,13,opt,name=version,proto3" json:"version,omitempty"`                               // grows with every change of groups
-	UnknownPages  uint64                 `protobuf:"varint,14,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"` // pages that are gone, and of which nobody knows which they are
+	UnknownPages  uint64                 `protobuf:"varint,14,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"` // at most so many pages are gone of which nobody knows which they are
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2463,7 +2471,7 @@ func (x *Lease) GetCare() bool {
 // Report is what the client that holds the lease knows of its volume.
 type Report struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
-	State          VolumeState            `protobuf:"varint,1,opt,name=state,proto3,enum=dmps.meta.v1.VolumeState" json:"state,omitempty"`
+	State          VolumeState            `protobuf:"varint,1,opt,name=state,proto3,enum=dmps.meta.v1.VolumeState" json:"state,omitempty"` // unknown_pages aside
 	DegradedGroups uint64                 `protobuf:"varint,2,opt,name=degraded_groups,json=degradedGroups,proto3" json:"degraded_groups,omitempty"`
 	DegradedRows   uint64                 `protobuf:"varint,3,opt,name=degraded_rows,json=degradedRows,proto3" json:"degraded_rows,omitempty"`
 	LostPages      uint64                 `protobuf:"varint,4,opt,name=lost_pages,json=lostPages,proto3" json:"lost_pages,omitempty"`
@@ -2478,7 +2486,7 @@ type Report struct {
 	Rebuild        *RebuildProgress       `protobuf:"bytes,13,opt,name=rebuild,proto3" json:"rebuild,omitempty"`                                                                                              // absent: no member misses rows that it could be given now
 	Scrub          *Scrub                 `protobuf:"bytes,20,opt,name=scrub,proto3" json:"scrub,omitempty"`                                                                                                  // the one that runs, or the last of this client; absent: none yet
 	LastScrub      *Scrub                 `protobuf:"bytes,21,opt,name=last_scrub,json=lastScrub,proto3" json:"last_scrub,omitempty"`                                                                         // the last that went through all rows; meta remembers it when a client does not know
-	UnknownPages   uint64                 `protobuf:"varint,23,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"`                                                               // pages that are gone, and of which nobody knows which they are
+	UnknownPages   uint64                 `protobuf:"varint,23,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"`                                                               // at most so many pages are gone of which nobody knows which they are
 	BadSlots       map[string]int64       `protobuf:"bytes,22,rep,name=bad_slots,json=badSlots,proto3" json:"bad_slots,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // slots found wrong since the volume was attached, by server
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -2646,6 +2654,7 @@ type RebuildProgress struct {
 	AtRiskSinceUnixMs int64                  `protobuf:"varint,8,opt,name=at_risk_since_unix_ms,json=atRiskSinceUnixMs,proto3" json:"at_risk_since_unix_ms,omitempty"` // by the client's clock; 0: it is not
 	MembersLeft       uint32                 `protobuf:"varint,9,opt,name=members_left,json=membersLeft,proto3" json:"members_left,omitempty"`                         // that miss rows and answer
 	Members           []*RebuildMember       `protobuf:"bytes,10,rep,name=members,proto3" json:"members,omitempty"`                                                    // the first of them
+	Blocked           bool                   `protobuf:"varint,11,opt,name=blocked,proto3" json:"blocked,omitempty"`                                                   // nothing of what is left can be made now: who holds it is away, or it is lost
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2748,6 +2757,13 @@ func (x *RebuildProgress) GetMembers() []*RebuildMember {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *RebuildProgress) GetBlocked() bool {
+	if x != nil {
+		return x.Blocked
+	}
+	return false
 }
 
 type RebuildMember struct {
@@ -3020,7 +3036,7 @@ type Volume struct {
 	StuckMembers       uint64                 `protobuf:"varint,23,opt,name=stuck_members,json=stuckMembers,proto3" json:"stuck_members,omitempty"`                       // members that should be replaced and cannot be
 	StuckReason        string                 `protobuf:"bytes,24,opt,name=stuck_reason,json=stuckReason,proto3" json:"stuck_reason,omitempty"`                           // why, for one of them
 	Version            uint64                 `protobuf:"varint,25,opt,name=version,proto3" json:"version,omitempty"`                                                     // of the layout
-	UnknownPages       uint64                 `protobuf:"varint,26,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"`                       // pages that are gone, and of which nobody knows which they are
+	UnknownPages       uint64                 `protobuf:"varint,26,opt,name=unknown_pages,json=unknownPages,proto3" json:"unknown_pages,omitempty"`                       // at most so many pages are gone of which nobody knows which they are
 	UnknownSinceUnixMs int64                  `protobuf:"varint,27,opt,name=unknown_since_unix_ms,json=unknownSinceUnixMs,proto3" json:"unknown_since_unix_ms,omitempty"` // since when that is so; 0: there are none
 	BereftGroups       uint64                 `protobuf:"varint,28,opt,name=bereft_groups,json=bereftGroups,proto3" json:"bereft_groups,omitempty"`                       // groups of which fewer members hold their data than are needed, those on servers that are away included
 	EmptyGroups        uint64                 `protobuf:"varint,29,opt,name=empty_groups,json=emptyGroups,proto3" json:"empty_groups,omitempty"`                          // of these: groups of which no member is left
@@ -4757,13 +4773,15 @@ const file_meta_proto_rawDesc = "" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"e\n" +
 	"\x14RemoveServerResponse\x12!\n" +
 	"\flost_members\x18\x01 \x01(\x04R\vlostMembers\x12*\n" +
-	"\x06losses\x18\x02 \x03(\v2\x12.dmps.meta.v1.LossR\x06losses\"\x82\x01\n" +
+	"\x06losses\x18\x02 \x03(\v2\x12.dmps.meta.v1.LossR\x06losses\"\xa3\x01\n" +
 	"\x04Loss\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x18\n" +
 	"\amembers\x18\x02 \x01(\x04R\amembers\x12\x1f\n" +
 	"\vgroups_lost\x18\x03 \x01(\x04R\n" +
 	"groupsLost\x12'\n" +
-	"\x0fredundancy_left\x18\x04 \x01(\x05R\x0eredundancyLeft\"\xa1\x02\n" +
+	"\x0fredundancy_left\x18\x04 \x01(\x05R\x0eredundancyLeft\x12\x1f\n" +
+	"\vgroups_away\x18\x05 \x01(\x04R\n" +
+	"groupsAway\"\xa1\x02\n" +
 	"\x13CreateVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -4848,7 +4866,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
 	"\rBadSlotsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x8d\x03\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa7\x03\n" +
 	"\x0fRebuildProgress\x12\x1b\n" +
 	"\trows_left\x18\x01 \x01(\x04R\browsLeft\x12\x1d\n" +
 	"\n" +
@@ -4863,7 +4881,8 @@ const file_meta_proto_rawDesc = "" +
 	"\x15at_risk_since_unix_ms\x18\b \x01(\x03R\x11atRiskSinceUnixMs\x12!\n" +
 	"\fmembers_left\x18\t \x01(\rR\vmembersLeft\x125\n" +
 	"\amembers\x18\n" +
-	" \x03(\v2\x1b.dmps.meta.v1.RebuildMemberR\amembers\"\xbb\x01\n" +
+	" \x03(\v2\x1b.dmps.meta.v1.RebuildMemberR\amembers\x12\x18\n" +
+	"\ablocked\x18\v \x01(\bR\ablocked\"\xbb\x01\n" +
 	"\rRebuildMember\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x10\n" +
 	"\x03col\x18\x02 \x01(\rR\x03col\x12\x16\n" +

@@ -30,7 +30,7 @@ func TestMembersFallBehind(t *testing.T) {
 	for _, c := range []struct {
 		known uint64
 		want  raid.MemberState
-	}{{known, raid.MemberRebuilding}, {v.Version, raid.MemberInSync}} {
+	}{{known, raid.MemberRebuilding}, {0, raid.MemberRebuilding}, {v.Version, raid.MemberInSync}} {
 		if _, err := do(Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{chunk}, Known: c.known}}); err != nil {
 			t.Fatal(err)
 		}

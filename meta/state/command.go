@@ -135,7 +135,7 @@ type PutReport struct {
 	Volume raid.VolumeID `json:"volume"`
 	Epoch  raid.Epoch    `json:"epoch"`
 	Report Report        `json:"report"`
-	Known  uint64        `json:"known,omitempty"` // version of the layout that the holder spoke of; 0: the present one
+	Known  uint64        `json:"known,omitempty"` // version of the layout that the holder knew
 }
 
 // Heal replaces members that are lost or whose server is down, and moves those
@@ -158,7 +158,7 @@ type Rebuilt struct {
 	Volume raid.VolumeID  `json:"volume"`
 	Epoch  raid.Epoch     `json:"epoch"`
 	Chunks []raid.ChunkID `json:"chunks"`
-	Known  uint64         `json:"known,omitempty"` // version of the layout that the holder spoke of; 0: the present one
+	Known  uint64         `json:"known,omitempty"` // version of the layout that the holder knew
 }
 
 // Behind are chunks in sync that are about to miss rows, as the lease holder

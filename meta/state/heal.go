@@ -228,13 +228,14 @@ func (p *healing) seatsOf(g *Group) *seats {
 }
 
 // hold notes why a member is not replaced.
-func (p *healing) hold(v *Volume, members int, format string, a ...any) {
+func (p *healing) hold(v *Volume, members int, format string, a ...any) *Stuck {
 	st := p.stuck[v.ID]
 	if st == nil {
 		st = &Stuck{Reason: fmt.Sprintf(format, a...)}
 		p.stuck[v.ID] = st
 	}
 	st.Members += uint64(members)
+	return st
 }
 
 // bereft reports whether a group has lost what cannot come back: fewer than K
@@ -301,7 +302,7 @@ func (p *healing) replace(a ailing) {
 		}
 		to, by, why := p.pick.choose(a.v, seats, col, group.Members[col].State == raid.MemberLost)
 		if why != "" {
-			p.hold(a.v, 1, "group %d, member %d: %s", a.group, col, why)
+			p.hold(a.v, 1, "group %d, member %d: %s", a.group, col, why).Room = true
 			continue
 		}
 		if !p.add(step{a.v, a.group, col, stepReplace, to, by}) {
@@ -319,7 +320,7 @@ func (p *healing) move(a ailing) {
 	group := a.v.Groups[a.group]
 	fresh := a.v.fresh()
 	if a.v.Kind != raid.LayoutLog && !fresh {
-		p.hold(a.v, len(a.cols), "layout %v cannot be moved off a server: delete the volume", a.v.Kind)
+		p.hold(a.v, len(a.cols), "layout %v cannot be moved off a server: delete the volume", a.v.Kind).Room = true
 		return
 	}
 	seats := p.seatsOf(group)
@@ -329,7 +330,7 @@ func (p *healing) move(a ailing) {
 		}
 		to, by, why := p.pick.choose(a.v, seats, col, false)
 		if why != "" {
-			p.hold(a.v, 1, "group %d, member %d cannot leave server %s: %s", a.group, col, group.Members[col].Server, why)
+			p.hold(a.v, 1, "group %d, member %d cannot leave server %s: %s", a.group, col, group.Members[col].Server, why).Room = true
 			continue
 		}
 		if !p.add(step{a.v, a.group, col, stepMove, to, by}) {
@@ -468,7 +469,7 @@ func (s *State) rebuilt(c *Rebuilt) *Refusal {
 		return refusal
 	}
 	v := s.Volumes[c.Volume]
-	if c.Known != 0 && c.Known < v.Behind {
+	if c.Known < v.Behind {
 		return nil // members fell behind since: the holder will say it again
 	}
 	var rebuilt, moved uint64

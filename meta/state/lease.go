@@ -102,7 +102,7 @@ func (s *State) putReport(c *PutReport) *Refusal {
 		v.UnknownAt = 0
 	case v.UnknownAt == 0:
 		v.UnknownAt = s.now
-		s.note(Event{Kind: EventPagesUnknown, Volume: v.Name, Count: r.Unknown}, "%d pages of volume %s are gone, and nobody knows which: they read as an older version or as zeros", r.Unknown, v.Name)
+		s.note(Event{Kind: EventPagesUnknown, Volume: v.Name, Count: r.Unknown}, "up to %d pages of volume %s are gone, and nobody knows which: they read as zeros, and others perhaps as older versions", r.Unknown, v.Name)
 	}
 	v.Unopened = false // a client reports what it has opened
 	s.touchVolume(v.ID)
@@ -110,10 +110,10 @@ func (s *State) putReport(c *PutReport) *Refusal {
 }
 
 // StillUnknown is what a report says of unknown pages, by who knows a version of
-// the layout, 0 for the present one. Of who has not heard yet that their loss was
-// accepted it does not count.
+// the layout. Of who has not heard yet that their loss was accepted it does not
+// count.
 func (v *Volume) StillUnknown(pages, known uint64) uint64 {
-	if known != 0 && known < v.Accepted {
+	if known < v.Accepted {
 		return 0
 	}
 	return pages
@@ -132,12 +132,9 @@ func (s *State) acceptLoss(c *AcceptLoss) (any, *Refusal) {
 		return n, nil
 	}
 	v.Report.Unknown, v.UnknownAt = 0, 0
-	if v.Report.State == Failed && v.Report.LostPages == 0 {
-		v.Report.State = Degraded // its client knows better, if it has one
-	}
 	s.newVersion(v)
 	v.Accepted = v.Version
-	s.note(Event{Kind: EventLossAccepted, Volume: v.Name, Count: n}, "that %d unknown pages of volume %s are gone is accepted", n, v.Name)
+	s.note(Event{Kind: EventLossAccepted, Volume: v.Name, Count: n}, "that up to %d unknown pages of volume %s are gone is accepted", n, v.Name)
 	return n, nil
 }
 

@@ -110,6 +110,8 @@ func TestUnknownPages(t *testing.T) {
 	unknown(0)
 	report(3, before) // it has not heard
 	unknown(0)
+	report(3, 0) // nor has who does not say what it knows
+	unknown(0)
 	report(0, v.Version)
 	unknown(0)
 	report(5, v.Version) // another loss

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -157,70 +156,6 @@ func (s *State) removeServer(c *RemoveServer) (any, *Refusal) {
 	r.Members = s.loseMembers(sv)
 	delete(s.Servers, c.ID)
 	return r, nil
-}
-
-// Removed is the result of RemoveServer.
-type Removed struct {
-	Members int // that are lost
-	Losses  []Loss
-}
-
-// Loss is what a volume loses with a server.
-type Loss struct {
-	Volume         string // name
-	Members        uint64 // on the server, in sync
-	GroupsLost     uint64 // groups whose data cannot be rebuilt without it
-	RedundancyLeft int    // further losses that the worst of these groups survives, should all others that are away come back; below 0: data is gone
-}
-
-// Losses says what the volumes would lose if a server did not come back, by
-// name of the volume.
-func (s *State) Losses(id raid.ServerID) []Loss {
-	var out []Loss
-	for _, v := range s.SortedVolumes() {
-		l := Loss{Volume: v.Name, RedundancyLeft: v.Geometry.M}
-		for _, g := range v.Groups {
-			hit, others := false, 0
-			for _, m := range g.Members {
-				switch {
-				case m.State != raid.MemberInSync:
-				case m.Server == id:
-					hit = true
-				default:
-					others++
-				}
-			}
-			if !hit {
-				continue
-			}
-			l.Members++
-			if v.fresh() {
-				continue // nobody wrote anything
-			}
-			l.RedundancyLeft = min(l.RedundancyLeft, others-v.Geometry.K)
-			if others < v.Geometry.K {
-				l.GroupsLost++
-			}
-		}
-		if l.Members > 0 {
-			out = append(out, l)
-		}
-	}
-	slices.SortFunc(out, func(a, b Loss) int { return cmp.Compare(a.Volume, b.Volume) })
-	return out
-}
-
-func lossText(losses []Loss) string {
-	text := ""
-	for _, l := range losses {
-		switch {
-		case l.GroupsLost > 0:
-			text += fmt.Sprintf("; volume %s loses %d members, and with them the data of %d groups for good", l.Volume, l.Members, l.GroupsLost)
-		default:
-			text += fmt.Sprintf("; volume %s loses %d members, and survives %d further losses", l.Volume, l.Members, l.RedundancyLeft)
-		}
-	}
-	return text
 }
 
 func (s *State) freed(c *Freed) *Refusal {

@@ -104,11 +104,11 @@ type Lease struct {
 // Report is the part of a client's report that must survive a change of
 // leader: what makes the volume look worse than its servers do.
 type Report struct {
-	State          string          `json:"state"` // healthy, degraded or failed
+	State          string          `json:"state"` // healthy, degraded or failed, Unknown aside
 	DegradedGroups uint64          `json:"degraded_groups"`
 	DegradedRows   uint64          `json:"degraded_rows"`
 	LostPages      uint64          `json:"lost_pages"`
-	Unknown        uint64          `json:"unknown,omitempty"` // pages that are gone, and nobody knows which: kept until a client says 0, which every client is told what to begin with
+	Unknown        uint64          `json:"unknown,omitempty"` // at most so many pages are gone, and nobody knows which: kept until a client says 0, which every client is told what to begin with
 	RedundancyLeft int             `json:"redundancy_left"`
 	Suspect        []raid.ServerID `json:"suspect,omitempty"`
 	RebuildRows    uint64          `json:"rebuild_rows,omitempty"`
@@ -130,7 +130,8 @@ type Scrub struct {
 // Stuck is why members of a volume are not replaced.
 type Stuck struct {
 	Members uint64 `json:"members"`
-	Reason  string `json:"reason"` // of one of them, for people
+	Reason  string `json:"reason"`         // of one of them, for people
+	Room    bool   `json:"room,omitempty"` // some of them find no place; else all wait for members that are away, or for nothing
 }
 
 // Volume is a device and where its pages may lie.
@@ -162,7 +163,7 @@ type Volume struct {
 	Groups []*Group `json:"-"` // stored by themselves
 }
 
-// Unknown is how many pages are gone of which nobody knows which they are.
+// Unknown is how many pages at most are gone of which nobody knows which they are.
 func (v *Volume) Unknown() uint64 {
 	if v.Report == nil {
 		return 0
