@@ -98,7 +98,8 @@ func (v *Volume) leaseReport(answers bool) Report {
 }
 
 // absenceNoted takes it in that meta has noted who is about to miss rows, and
-// lets those be written.
+// lets those be written. It has not noted all of them where it knew of members that are
+// lost: the layout that came with its answer says whom.
 func (v *Volume) absenceNoted(chunks []raid.ChunkID) {
 	if len(chunks) == 0 {
 		return
@@ -109,8 +110,8 @@ func (v *Volume) absenceNoted(chunks []raid.ChunkID) {
 	}
 	a := v.lock()
 	for i := range v.memberOf {
-		if m := &v.memberOf[i]; m.ref != nil && noted[m.chunk] {
-			m.ref.rebuilding, m.ref.claimed = true, false
+		if m := &v.memberOf[i]; m.ref != nil && m.ref.rebuilding && noted[m.chunk] {
+			m.ref.claimed = false
 			v.notedLocked(m.ref.group, m.ref.col)
 		}
 	}
