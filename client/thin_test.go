@@ -358,6 +358,7 @@ func testTheLayoutSaysWhoIsNoted(t *testing.T) {
 	f := newFakeNet(2)
 	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
 	m := &heedless{fakeMeta: newFakeMeta(l)}
+	m.deaf = true
 	v := openTest(t, f, l, func(c *Config) {
 		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond}, time.Second
 	})
