@@ -57,6 +57,10 @@ func (m *fakeMeta) Renew(_ context.Context, _ raid.VolumeID, _ raid.Epoch, r Rep
 				mem.State = raid.MemberInSync
 				m.layout.Version++
 			}
+			if mem.State == raid.MemberInSync && slices.Contains(r.Behind, mem.Chunk) {
+				mem.State = raid.MemberRebuilding
+				m.layout.Version++
+			}
 		}
 		g.Pending = slices.DeleteFunc(g.Pending, func(p raid.Pending) bool {
 			if !slices.Contains(r.Rebuilt, p.Member.Chunk) {

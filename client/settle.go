@@ -11,11 +11,12 @@ import (
 // lie, at members that they were sent to and that lack them (raid/log_unsure.go). What
 // cannot be filled, the cleaner moves. Filling needs no room, and is done first.
 
-// fillUnsure has members filled once, one after another. It reports whether any was.
-func (v *Volume) fillUnsure(ctx context.Context) (some bool) {
+// fillUnsure has members filled once, one after another, with all that they miss if it is
+// said so. It reports whether any was.
+func (v *Volume) fillUnsure(ctx context.Context, all bool) (some bool) {
 	for g := range v.layout.Groups {
 		for c := range raid.Col(v.geo.Members()) {
-			if ctx.Err() == nil && v.fillUnsureOf(ctx, raid.GroupID(g), c) {
+			if ctx.Err() == nil && v.fillUnsureOf(ctx, raid.GroupID(g), c, !all) {
 				some = true
 			}
 		}
@@ -26,11 +27,11 @@ func (v *Volume) fillUnsure(ctx context.Context) (some bool) {
 	return some
 }
 
-func (v *Volume) fillUnsureOf(ctx context.Context, g raid.GroupID, c raid.Col) (some bool) {
+func (v *Volume) fillUnsureOf(ctx context.Context, g raid.GroupID, c raid.Col, unsure bool) (some bool) {
 	v.mu.Lock()
 	m := v.member(g, c)
 	conn := v.sessionLocked(m)
-	j := &rebuildJob{grp: g, col: c, ref: m.ref, peer: m.peer, conn: conn, unsure: true}
+	j := &rebuildJob{grp: g, col: c, ref: m.ref, peer: m.peer, conn: conn, unsure: unsure}
 	rests := conn == nil || nanotime() < m.ref.notBefore
 	v.mu.Unlock()
 	for !rests && ctx.Err() == nil {

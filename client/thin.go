@@ -101,7 +101,8 @@ func (m *member) named() raid.ChunkID {
 }
 
 // absenceNoted takes it in that meta has noted who is about to miss rows, and
-// lets those be written.
+// lets those be written. It has not noted all of them where it knew of members that are
+// lost: the layout that came with its answer says whom.
 func (v *Volume) absenceNoted(chunks []raid.ChunkID) {
 	if len(chunks) == 0 {
 		return
@@ -115,12 +116,10 @@ func (v *Volume) absenceNoted(chunks []raid.ChunkID) {
 	for i := range v.memberOf {
 		m := &v.memberOf[i]
 		switch {
-		case !noted[m.named()]:
+		case !noted[m.named()] || m.ref != nil && !m.ref.rebuilding:
 			continue
 		case m.ref != nil:
-			m.ref.rebuilding, m.ref.claimed = true, false
-		default:
-			m.told = true
+			m.ref.claimed = false
 		}
 		v.notedLocked(raid.GroupID(i/w), raid.Col(i%w))
 	}

@@ -334,3 +334,37 @@ func testNobodyIsClaimedWithoutMeta(t *testing.T) {
 		return m.layout.Groups[0].Members[0].State == raid.MemberInSync
 	})
 }
+
+// heedless is a metadata service that notes nobody, since it knows of members that are
+// lost; and says that something is new.
+type heedless struct {
+	*fakeMeta
+	asked atomic.Bool
+}
+
+func (m *heedless) Renew(ctx context.Context, v raid.VolumeID, e raid.Epoch, r Report) (uint64, error) {
+	if len(r.Behind) > 0 && !m.asked.Swap(true) {
+		m.mu.Lock()
+		m.layout.Version++
+		m.mu.Unlock()
+	}
+	return m.fakeMeta.Renew(ctx, v, e, r)
+}
+
+// Nobody counts as noted because that was asked for, and an answer came.
+func TestTheLayoutSaysWhoIsNoted(t *testing.T) { virtual(testTheLayoutSaysWhoIsNoted)(t) }
+
+func testTheLayoutSaysWhoIsNoted(t *testing.T) {
+	f := newFakeNet(2)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
+	m := &heedless{fakeMeta: newFakeMeta(l)}
+	m.deaf = true
+	v := openTest(t, f, l, func(c *Config) {
+		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond}, time.Second
+	})
+	defer closeTest(t, v)
+	f.away("s0", true)
+	if _, err := v.WriteAt(make([]byte, raid.PageSize), 0); !errors.Is(err, ErrNoSpace) || !m.asked.Load() {
+		t.Errorf("a write that one of two has, and of which the other is not noted: %v", err)
+	}
+}

@@ -124,7 +124,7 @@ func (v *Volume) startViews(side []*viewing) int {
 // group gets a view of this client. Until then the log takes no page-outs, and no page
 // is served: what a later client makes of these rows could differ.
 func (v *Volume) settleRecovery(ctx context.Context) error {
-	v.fillUnsure(ctx)
+	v.fillUnsure(ctx, false)
 	v.mu.Lock()
 	v.mu.settling = true
 	if v.mustAskLocked() {
@@ -168,13 +168,14 @@ func (v *Volume) settleRecovery(ctx context.Context) error {
 			}
 			return fmt.Errorf("%d rows that were never answered cannot be erased, %d cannot be moved, and %d groups cannot be taken over: fewer than %d of their members are up for that: bring back the memory servers that are away, or wait for the network; one that is restarted is empty", l.void, l.unsure, l.views, max(v.geo.K, v.geo.M+1))
 		}
-		if l.unsure > 0 && time.Since(since) > v.cfg.Patience/2 { // no room
+		stuck := time.Since(since) > v.cfg.Patience/2
+		if l.unsure > 0 && stuck { // no room
 			a := v.lock()
 			v.mu.log.SpareUnsure()
 			v.unlock(a)
 		}
-		filled := l.unsure > 0 && v.fillUnsure(ctx) // members that are back
-		v.pump()                                    // moves
+		filled := (l.unsure > 0 || stuck) && v.fillUnsure(ctx, stuck) // members that are back, too
+		v.pump()                                                      // moves
 		erased, ok := v.erase(ctx, v.erasings)
 		wrote, ok2 := v.writeViews(ctx, v.viewings)
 		if !erased && !wrote && !filled || !ok || !ok2 {

@@ -11,6 +11,10 @@ package raid
 //     middle of this, finds what it might have found before. It needs no room.
 //   - Its pages are moved to rows of this client (UnsureVictims), where some that it was
 //     sent to are away, or cannot be filled.
+//
+// A view of this client may need members that are damaged. They are given all that they
+// miss (MissingRows) when nothing else gets on: it may be much, and the log begins
+// without where it can.
 
 // sendTo notes whom an unsure row was sent to. Rows that were found with the help of
 // members that are not believed are moved: those would have to be told apart.

@@ -130,7 +130,7 @@ func (s *sim) settleLog() bool {
 		}
 		s.noteAbsent()
 		if fills > 0 {
-			s.fillUnsure(fills > 1)
+			s.fillUnsure(s.log.UnsureRows, fills > 1)
 		}
 		for s.startErasure() {
 			s.finishErasure(s.erasures[len(s.erasures)-1])
@@ -144,6 +144,9 @@ func (s *sim) settleLog() bool {
 			return true
 		}
 		if unsure == 0 {
+			if round > 5 {
+				s.fillUnsure(s.log.MissingRows, true)
+			}
 			continue
 		}
 		if op := s.move(s.log.UnsureVictims(nil)); op != nil {
@@ -161,14 +164,15 @@ func (s *sim) settleLog() bool {
 	return false
 }
 
-// fillUnsure gives members the rows that the recovery is not sure of, or some of them.
-func (s *sim) fillUnsure(all bool) {
+// fillUnsure gives members the rows that the recovery is not sure of, or others that they
+// miss, or some of them.
+func (s *sim) fillUnsure(rowsOf func(GroupID, Col, Index, []MissingRow) ([]MissingRow, Index), all bool) {
 	for g := range s.members {
 		for c, m := range s.members[g] {
 			if !m.up {
 				continue
 			}
-			rows, _ := s.log.UnsureRows(GroupID(g), Col(c), 0, make([]MissingRow, 0, s.cfg.Rows))
+			rows, _ := rowsOf(GroupID(g), Col(c), 0, make([]MissingRow, 0, s.cfg.Rows))
 			for _, r := range rows {
 				if all || s.rnd.IntN(2) == 0 {
 					s.restore(GroupID(g), Col(c), m, r)

@@ -96,7 +96,7 @@ func TestCrashLoop(t *testing.T) {
 			}
 		}
 	default:
-		// About one run in 130 a volume is refused that need not be, and loses nothing
+		// About one run in 1,000 a volume is refused that need not be, and loses nothing
 		// (docs/failure.md, Known faults): that is what the long runs are for.
 		*skipFlag = strings.TrimPrefix(*skipFlag+","+string(Refused), ",")
 		first := uint64(len(geometries)) * rand.Uint64N(1<<32)

@@ -70,15 +70,28 @@ func (m *metadata) renew(epoch raid.Epoch, r client.Report) (uint64, error) {
 		}
 	}
 	if len(r.Behind) > 0 {
-		m.eachLocked(func(x *raid.Member) {
-			if x.State == raid.MemberInSync && slices.Contains(r.Behind, x.Chunk) {
-				x.State = raid.MemberRebuilding
-			}
-		})
+		m.behindLocked(r.Behind)
 		m.layout.Version++
 		m.behind = m.layout.Version
 	}
 	return m.layout.Version, nil
+}
+
+// behindLocked notes members, where K others are in sync.
+func (m *metadata) behindLocked(chunks []raid.ChunkID) {
+	for _, g := range m.layout.Groups {
+		rest := 0
+		for _, x := range g.Members {
+			if x.State == raid.MemberInSync && !slices.Contains(chunks, x.Chunk) {
+				rest++
+			}
+		}
+		for c := range g.Members {
+			if x := &g.Members[c]; rest >= m.layout.Geometry.K && x.State == raid.MemberInSync && slices.Contains(chunks, x.Chunk) {
+				x.State = raid.MemberRebuilding
+			}
+		}
+	}
 }
 
 func (m *metadata) eachLocked(f func(*raid.Member)) {

@@ -68,3 +68,33 @@ func TestBehindWhileMoving(t *testing.T) {
 		t.Fatalf("after the move: %+v, degraded since %d", m, group.Since)
 	}
 }
+
+// Nobody falls behind members that are lost: no group is left without K that hold
+// everything because the client has not heard of that.
+func TestNobodyFallsBehindTheLost(t *testing.T) {
+	s, do := careCluster(t)
+	v := s.Volumes[1]
+	if _, err := do(Command{Attach: &Attach{Name: "v", Holder: "user"}}); err != nil {
+		t.Fatal(err)
+	}
+	group := v.Groups[0]
+	var chunks []raid.ChunkID
+	for c := v.Geometry.K; c < v.Geometry.Members(); c++ {
+		chunks = append(chunks, group.Members[c].Chunk)
+	}
+	if _, err := do(Command{Register: &Register{ID: group.Members[0].Server, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}}); err != nil {
+		t.Fatal(err)
+	}
+	known := v.Version
+	if _, err := do(Command{Behind: &Behind{Volume: 1, Epoch: 2, Chunks: chunks}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range group.Members[v.Geometry.K:] {
+		if m.State != raid.MemberInSync {
+			t.Errorf("%+v: the group has too few others", m)
+		}
+	}
+	if v.Version == known {
+		t.Error("the client is not told")
+	}
+}
