@@ -60,7 +60,7 @@ func (v *Volume) othersLocked(c *cleaning) {
 
 // movedNote is a record that goes to another note page. It keeps its Seq.
 type movedNote struct {
-	from raid.NoteID
+	from raid.Slot
 	rec  raid.NoteRecord
 }
 
@@ -222,7 +222,7 @@ func (v *Volume) gatherLocked(b *batch, c *cleaning, most int, whole bool) (empt
 			switch {
 			case buf == nil || !live:
 			case what.Kind == raid.KindNotes:
-				taken, ok := v.moveNoteLocked(b, c, what.Note, buf.Page, most)
+				taken, ok := v.moveNoteLocked(b, c, c.slots[i], what.Note, buf.Page, most)
 				if !ok {
 					return 0, false
 				}
@@ -270,9 +270,9 @@ func (v *Volume) supersededLocked(p raid.PageNo) bool {
 	return false
 }
 
-// moveNoteLocked takes over the current records of note n, if they fit, and tells
+// moveNoteLocked takes over the current records of note n in slot s, if they fit, and tells
 // whether it did. Not ok: the page is no note page, which its checksum said it was.
-func (v *Volume) moveNoteLocked(b *batch, c *cleaning, n raid.NoteID, page []byte, most int) (taken, ok bool) {
+func (v *Volume) moveNoteLocked(b *batch, c *cleaning, s raid.Slot, n raid.NoteID, page []byte, most int) (taken, ok bool) {
 	notes, err := raid.ParseNotes(page)
 	if err != nil {
 		v.log.Error("a note page cannot be read: its row is not cleaned", "err", err)
@@ -290,7 +290,7 @@ func (v *Volume) moveNoteLocked(b *batch, c *cleaning, n raid.NoteID, page []byt
 		// it, a record could become more than fit a note.
 		rec.Count -= uint32(start - rec.Start)
 		rec.Start = start
-		c.recs = append(c.recs, movedNote{from: n, rec: rec})
+		c.recs = append(c.recs, movedNote{from: s, rec: rec})
 	}
 	full := !b.noted && len(b.bufs) >= most
 	if len(c.recs) > raid.MaxNotes || full || (len(c.recs) > had && !v.openNoteLocked(b)) {

@@ -207,11 +207,17 @@ func (l *Log) CommitFill(n NoteID, start PageNo, count uint64, v byte) {
 	}
 }
 
-// MoveFill is CommitFill for records that the cleaner takes over from an older
-// note: only pages that still belong to that note move.
-func (l *Log) MoveFill(from, n NoteID, start PageNo, count uint64, v byte) {
+// MoveFill is CommitFill for records that the cleaner takes over from the older note in
+// slot from: only pages that still belong to that note move. The note is known by its slot,
+// which nothing else takes while somebody moves what was there. Its id may be another
+// note's by now, whose records have a higher number.
+func (l *Log) MoveFill(from Slot, n NoteID, start PageNo, count uint64, v byte) {
+	old, live := l.Content(from)
+	if !live || old.Kind != KindNotes {
+		return
+	}
 	for p := start; p < start+PageNo(count); p++ {
-		if l.fwd[p] == filledEntry(from, v) {
+		if l.fwd[p] == filledEntry(old.Note, v) {
 			l.point(p, filledEntry(n, v))
 		}
 	}

@@ -23,6 +23,7 @@ func TestMovesGiveWayToWhatIsNewer(t *testing.T) {
 	}
 	put(t, l, 0, 2)
 	old, _ := note(false)
+	was := l.notes[old].slot
 	l.CommitFill(old, 10, 2, 5)
 	l.SealNote(old)
 
@@ -36,7 +37,7 @@ func TestMovesGiveWayToWhatIsNewer(t *testing.T) {
 	now := []Entry{l.Lookup(0), l.Lookup(10)}
 	l.Commit(&moves, []Item{{Kind: ItemMove, Page: 0, From: from[0]}, {Kind: ItemMove, Page: 1, From: from[1]}}, moves.Members)
 	id, _ := note(true)
-	l.MoveFill(old, id, 10, 2, 5)
+	l.MoveFill(was, id, 10, 2, 5)
 	l.SealNote(id)
 	if l.Lookup(0) != now[0] || l.Lookup(10) != now[1] {
 		t.Errorf("page 0 is %+v, not %+v; page 10 %+v, not %+v", l.Lookup(0), now[0], l.Lookup(10), now[1])
@@ -47,6 +48,45 @@ func TestMovesGiveWayToWhatIsNewer(t *testing.T) {
 	}
 	if e := l.Lookup(11); e.Kind != Filled || e.Fill != 5 {
 		t.Errorf("page 11 is %+v", e)
+	}
+	if err := l.Check(0); err != nil {
+		t.Error(err)
+	}
+}
+
+// A note dies while its records are moved, and another one with the same records gets its
+// id. The moved records are older than what the page was in between: they must not count.
+func TestMovesKnowNotesByTheirSlot(t *testing.T) {
+	l := begun(t, Geometry{K: 1, M: 1}, 3)
+	fill := func(v byte) NoteID {
+		t.Helper()
+		id, ok := l.NewNote(false)
+		var p Placement
+		if !ok || !l.Reserve(1, false, &p) {
+			t.Fatal("no room for a note")
+		}
+		l.Commit(&p, []Item{{Kind: ItemNotes, Note: id}}, p.Members)
+		l.CommitFill(id, 10, 1, v)
+		l.SealNote(id)
+		return id
+	}
+	first := fill(0)
+	from := l.notes[first].slot
+	moved, ok := l.NewNote(true)
+	var p Placement
+	if !ok || !l.Reserve(1, true, &p) {
+		t.Fatal("no room for a move")
+	}
+	fill(2)
+	last := fill(0)
+	if last != first {
+		t.Fatalf("the note is %d, not %d again", last, first)
+	}
+	l.Commit(&p, []Item{{Kind: ItemNotes, Note: moved}}, p.Members)
+	l.MoveFill(from, moved, 10, 1, 0)
+	l.SealNote(moved)
+	if l.notes[last].live != 1 || l.fwd[10] != filledEntry(last, 0) {
+		t.Error("a record counts that is older than what the page was meanwhile")
 	}
 	if err := l.Check(0); err != nil {
 		t.Error(err)

@@ -18,7 +18,7 @@ func TestNotesAreMerged(t *testing.T) {
 	begin(l)
 	rnd := newRand(1)
 	held := make([][]PageNo, len(l.notes)) // what the note page of each note names
-	put := func(move bool, named []PageNo, from []NoteID) bool {
+	put := func(move bool, named []PageNo, from []Slot) bool {
 		id, ok := l.NewNote(move)
 		if !ok {
 			return false
@@ -46,7 +46,7 @@ func TestNotesAreMerged(t *testing.T) {
 	}
 	clean := func() {
 		var named []PageNo
-		var from []NoteID
+		var from []Slot
 		for _, s := range l.Victims(nil) {
 			what, live := l.Content(s)
 			if !live || what.Kind != KindNotes {
@@ -54,7 +54,7 @@ func TestNotesAreMerged(t *testing.T) {
 			}
 			for _, page := range held[what.Note] {
 				if _, n := l.NoteRun(what.Note, byte(page), page, 1); n > 0 {
-					named, from = append(named, page), append(from, what.Note)
+					named, from = append(named, page), append(from, s)
 				}
 			}
 		}

@@ -241,7 +241,7 @@ func (s *sim) move(slots []Slot) *simOp {
 				if n == 0 || len(records) == MaxNotes {
 					break
 				}
-				records = append(records, simRecord{NoteRecord{Start: at, Count: uint32(n), Fill: r.Fill, Seq: r.Seq}, what.Note})
+				records = append(records, simRecord{NoteRecord{Start: at, Count: uint32(n), Fill: r.Fill, Seq: r.Seq}, slot})
 				left -= uint64(at-start) + n
 				start = at + PageNo(n)
 			}

@@ -94,7 +94,7 @@ type simOp struct {
 // simRecord is a record of the batch's note page; moved ones keep their Seq.
 type simRecord struct {
 	NoteRecord
-	from NoteID
+	from Slot
 }
 
 // simRead is a page-in that takes its time.

@@ -99,7 +99,7 @@ func (w *smallWorld) move(cl *smallClient, slots []Slot) bool {
 					op.recs = append(op.recs, NoteRecord{Start: at, Count: uint32(n), Fill: r.Fill, Seq: r.Seq})
 				}
 			}
-			op.from = what.Note
+			op.from = s
 			op.noted = len(op.recs) > 0
 		}
 	}

@@ -113,7 +113,7 @@ type smallOp struct {
 	note   NoteID
 	noted  bool
 	trim   bool
-	from   NoteID // move of a note: whose
+	from   Slot // move of a note: where it was
 	recs   []NoteRecord
 	cells  []*smallCell
 	move   bool
