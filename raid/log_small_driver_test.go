@@ -325,9 +325,10 @@ func (w *smallWorld) compare(k int) {
 		if !l.Expects(g, i, c, h, sound) {
 			l.SetMissed(g, i, c)
 		}
-		if (!sound || h.Holds()) && !l.Keeps(g, i, c, h, sound) {
+		dead := l.DeadUpTo(g, i)
+		if h.Kind == KindErased && h.Seq > dead || (!sound || h.Holds()) && !l.Keeps(g, i, c, h, sound) {
 			lied, hollow := m.lied, m.hollow
-			m.put(i, w.x.erase(g, int(c), i, l.DeadUpTo(g, i)))
+			m.put(i, w.x.erase(g, int(c), i, dead))
 			if l.live[l.row(g, i)] > 0 {
 				m.lied, m.hollow = lied, hollow // it lacks the row still
 			}
