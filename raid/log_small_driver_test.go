@@ -540,7 +540,11 @@ func (w *smallWorld) settle(cl *smallClient) {
 		if void+unsure == 0 && views == 0 {
 			return
 		}
-		if unsure == 0 || !w.move(cl, w.unsure(cl)) {
+		if unsure == 0 {
+			continue
+		}
+		if !w.move(cl, w.unsure(cl)) {
+			cl.log.SpareUnsure() // no room
 			continue
 		}
 		w.finish(cl, len(cl.ops)-1)

@@ -113,3 +113,34 @@ func TestNoViewWhileMovesAreOnTheirWay(t *testing.T) {
 		t.Errorf("%+v, not a view that settles batch %d", v, p.Seq)
 	}
 }
+
+// Where there is no room rows are spared that more than M members of the view know of: who
+// was sent nothing of a row does not.
+func TestSparedRowsAreKnown(t *testing.T) {
+	for name, c := range map[string]struct {
+		g          Geometry
+		view, have uint32
+		filled     uint16
+		unsure     uint64
+	}{
+		"all but one":             {g: Geometry{K: 2, M: 2}, view: 15, have: 0b0111, filled: 3},
+		"too few":                 {g: Geometry{K: 2, M: 2}, view: 15, have: 0b0011, filled: 3, unsure: 1},
+		"one is out of the view":  {g: Geometry{K: 2, M: 2}, view: 0b0111, have: 0b1110, filled: 3, unsure: 1},
+		"one was sent nothing":    {g: Geometry{K: 2, M: 1}, view: 7, have: 0b100, filled: 1, unsure: 1},
+		"one was sent nothing, 2": {g: Geometry{K: 3, M: 1}, view: 15, have: 0b1001, filled: 3},
+	} {
+		l, r := recovering(t, c.g, l32(c.g), c.view)
+		l.GuardThin()
+		if err := r.Row(0, viewRows, headersOf(c.g, l.Site(0, viewRows), Header{Filled: c.filled, Members: l32(c.g), Seq: 9, Settled: 5}, c.have)); err != nil {
+			t.Fatal(err)
+		}
+		r.Notes()
+		r.Finish()
+		if l.unsure != 1 {
+			t.Fatalf("%s: %d rows are unsure", name, l.unsure)
+		}
+		if l.SpareUnsure(); l.unsure != c.unsure {
+			t.Errorf("%s: %d rows are unsure", name, l.unsure)
+		}
+	}
+}
