@@ -69,7 +69,7 @@ func testAllAreErased(t *testing.T) {
 		ch := f.servers[string(m.Server)].chunks[uint64(m.Chunk)]
 		size := int(ch.spec.HeaderBytes)
 		for _, i := range p.Index[:p.Rows] {
-			if h, err := raid.ParseHeader(ch.hdrs[int(i)*size:][:size]); err != nil || h.Kind != raid.KindErased || h.Seq < p.Seq {
+			if h, err := raid.ParseHeader(ch.hdrs[int(i)*size:][:size]); err != nil || h.Kind != raid.KindErased || h.Seq < p.Seq || h.Site != v.site(0, i) {
 				return false
 			}
 		}

@@ -16,7 +16,8 @@ import (
 // is marked as missed, and filled.
 //
 // Headers there that the map knows nothing of are erased: they belong to rows
-// that are dead, or that were never answered and dropped (raid.Log.Leftover). Afterwards the member
+// that are dead, or that were never answered and dropped (raid.Log.Leftover). So are
+// erased slots that say that more is dead than is by the map. Afterwards the member
 // holds what the map says, and nothing else. A pending member counts as empty,
 // whatever an earlier client gave it, and all of it is erased.
 func (v *Volume) compare(ctx context.Context, conn transport.Conn, m *memberRef) error {
@@ -115,8 +116,12 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, o
 		// Nothing that is written from now on goes to this member before its
 		// session is used, so it does not matter if the row is used meanwhile.
 		sound := err == nil && h.Kind != raid.KindEmpty
-		if (!sound || h.Holds()) && (m.pending || !v.mu.log.Keeps(m.group, i, m.col, h, sound)) {
-			raid.PutErased(headers[k*size:][:size], v.site(m.group, i), v.mu.log.Leftover(m.group, i, h))
+		dead := v.mu.log.DeadUpTo(m.group, i)
+		// An earlier client may have given up what the recovery took in.
+		denies := h.Kind == raid.KindErased && h.Seq > dead
+		if denies || (!sound || h.Holds()) && (m.pending || !v.mu.log.Keeps(m.group, i, m.col, h, sound)) {
+			v.mu.log.Leftover(m.group, i, h)
+			raid.PutErased(headers[k*size:][:size], v.site(m.group, i), dead)
 			old = append(old, i)
 		}
 		if m.pending || v.mu.log.Expects(m.group, i, m.col, h, sound) {

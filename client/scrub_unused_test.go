@@ -3,10 +3,12 @@ package client
 import (
 	"context"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"dmps/raid"
+	"dmps/transport"
 )
 
 // TestScrubClearsUnusedSlots damages headers of slots that are not in use. A scrub counts
@@ -74,5 +76,55 @@ func TestScrubRestoresViews(t *testing.T) {
 		v = r.open(l, func(c *Config) { c.DialTimeout = time.Second })
 		defer closeTest(t, v)
 		verifyVersions(t, v, version)
+	})(t)
+}
+
+// muteNet is a net whose servers refuse to tell headers while it is mute.
+type muteNet struct {
+	transport.Dialer
+	mute atomic.Bool
+}
+
+func (n *muteNet) Dial(ctx context.Context, addr string, h transport.Hello, idle func()) (transport.Conn, transport.Welcome, error) {
+	c, w, err := n.Dialer.Dial(ctx, addr, h, idle)
+	if err != nil {
+		return c, w, err
+	}
+	return &muteConn{Conn: c, n: n}, w, nil
+}
+
+type muteConn struct {
+	transport.Conn
+	n *muteNet
+}
+
+func (c *muteConn) Submit(r *transport.Request) error {
+	if r.Op == transport.OpReadHeaders && c.n.mute.Load() {
+		r.Err = transport.ErrRefused
+		go r.Done(r)
+		return nil
+	}
+	return c.Conn.Submit(r)
+}
+
+// A scrub that cannot read the headers of free rows says that it has not seen everything.
+func TestScrubCountsUnusedThatItCannotRead(t *testing.T) {
+	virtual(func(t *testing.T) {
+		g := raid.Geometry{K: 2, M: 1}
+		r := newScrubRig(t, g.Members())
+		var net *muteNet
+		v := r.open(r.layout(g, 64, 1, 300), func(c *Config) {
+			net = &muteNet{Dialer: c.Dialer}
+			c.Dialer = net
+		})
+		defer closeTest(t, v)
+		fill(t, v, rand.New(rand.NewPCG(1, 1)))
+		if st := scrubNow(t, v, ScrubOptions{}); !st.Complete() {
+			t.Errorf("%+v", st)
+		}
+		net.mute.Store(true)
+		if st := scrubNow(t, v, ScrubOptions{}); st.Complete() {
+			t.Errorf("%+v", st)
+		}
 	})(t)
 }

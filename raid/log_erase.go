@@ -284,23 +284,23 @@ func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
 	return !sound || l.isOf(h, g, i)
 }
 
-// Leftover takes note of h in a slot of row i, which Keeps does not want, and returns
-// up to where all is dead that the slot may hold: for the header that is written over it.
-// That is 0 unless the row is free, or waits to be erased: what is on its way to other
-// members may be the next one to be in use.
-//
-// Of a row that the recovery has not seen, above what was settled then, nobody else knows
-// that it was given up. So it is erased at the others too: they contradict whoever shows
-// it again.
-func (l *Log) Leftover(g GroupID, i Index, h Header) Seq {
-	gr := &l.groups[g]
-	switch {
-	case hasBit(gr.free, uint32(i)):
-		if h.Holds() && h.Seq > gr.mark && l.recovered {
-			l.doomFree(gr, i)
-		}
-	case !hasBit(gr.doomed, uint32(i)):
+// DeadUpTo is the number up to which all is dead that a slot of row i in group g may
+// hold which Keeps does not want: for the header that is written over it outside of an
+// Erasure. It is 0 unless the row is free, or waits to be erased: what is on its way to
+// other members may be the next one to be in use.
+func (l *Log) DeadUpTo(g GroupID, i Index) Seq {
+	if gr := &l.groups[g]; !hasBit(gr.free, uint32(i)) && !hasBit(gr.doomed, uint32(i)) {
 		return 0
 	}
 	return l.seq
+}
+
+// Leftover takes note of h, which a member held in row i of group g, and Keeps does not
+// want. Of a row that the recovery has not seen, above what was settled then, nobody else
+// knows that it was given up. So it is erased at the others too: they contradict whoever
+// shows it again.
+func (l *Log) Leftover(g GroupID, i Index, h Header) {
+	if gr := &l.groups[g]; hasBit(gr.free, uint32(i)) && h.Holds() && h.Seq > gr.mark && l.recovered {
+		l.doomFree(gr, i)
+	}
 }

@@ -168,6 +168,26 @@ func TestRecoveryOfOneRow(t *testing.T) {
 			change:  func(h [][]byte) { damage(h[0]) },
 			fresh:   outcome{p10: here, p11: here + 1, holders: 0b1110, unsure: 1},
 			settled: outcome{p10: here, p11: here + 1, holders: 0b1110}},
+		{name: "a member tells that it is dead", filled: 0b11, members: 0b1111,
+			change:  func(h [][]byte) { PutErased(h[3], Site{Index: 3}, 7) },
+			fresh:   outcome{p10: old, p11: old + 1, dead: 1},
+			settled: outcome{p10: old, p11: old + 1, dead: 1}},
+		{name: "a member tells that what was before is dead", filled: 0b11, members: 0b1111,
+			change:  func(h [][]byte) { PutErased(h[3], Site{Index: 3}, 6) },
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b0111, unsure: 1},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b0111}},
+		{name: "a member tells that another row is dead", filled: 0b11, members: 0b1111,
+			change:  func(h [][]byte) { PutErased(h[3], Site{Index: 5}, 9) },
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b0111, unsure: 1},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b0111}},
+		{name: "three members have lost their memory", filled: 0b11, members: 0b1111,
+			change: func(h [][]byte) {
+				clear(h[0])
+				clear(h[1])
+				clear(h[3])
+			},
+			fresh:   outcome{p10: here, p11: here + 1, holders: 0b0100, state: Incomplete{Undecodable: 1, Doubtful: 1}},
+			settled: outcome{p10: here, p11: here + 1, holders: 0b0100, state: Incomplete{Undecodable: 1}}},
 		{name: "a data member is left", filled: 0b11, members: 0b1111,
 			change:  func(h [][]byte) { h[1], h[2], h[3] = nil, nil, nil },
 			fresh:   outcome{p10: here, p11: old + 1, holders: 0b1111, state: Incomplete{Undecodable: 1, Unnamed: 1, Doubtful: 1}},

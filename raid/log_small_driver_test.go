@@ -325,9 +325,11 @@ func (w *smallWorld) compare(k int) {
 		if !l.Expects(g, i, c, h, sound) {
 			l.SetMissed(g, i, c)
 		}
-		if (!sound || h.Holds()) && !l.Keeps(g, i, c, h, sound) {
+		dead := l.DeadUpTo(g, i)
+		if h.Kind == KindErased && h.Seq > dead || (!sound || h.Holds()) && !l.Keeps(g, i, c, h, sound) {
 			lied, hollow := m.lied, m.hollow
-			m.put(i, w.x.erase(g, int(c), i, l.Leftover(g, i, h)))
+			l.Leftover(g, i, h)
+			m.put(i, w.x.erase(g, int(c), i, dead))
 			if l.live[l.row(g, i)] > 0 {
 				m.lied, m.hollow = lied, hollow // it lacks the row still
 			}
@@ -539,7 +541,11 @@ func (w *smallWorld) settle(cl *smallClient) {
 		if void+unsure == 0 && views == 0 {
 			return
 		}
-		if unsure == 0 || !w.move(cl, w.unsure(cl)) {
+		if unsure == 0 {
+			continue
+		}
+		if !w.move(cl, w.unsure(cl)) {
+			cl.log.SpareUnsure() // no room
 			continue
 		}
 		w.finish(cl, len(cl.ops)-1)

@@ -101,3 +101,17 @@ func TestSmallLostMemoryIsNoWitness(t *testing.T) {
 func TestSmallLeftoverIsErasedEverywhere(t *testing.T) {
 	smallRegression(t, Geometry{2, 1}, "begin 0; crash 0; open 3/2; back 2/1; tidy 0; turn 18; crash 0; open 7; tidy 0")
 }
+
+// A volume is so full that a row is not moved which a recovery is not sure of. It is of one
+// page, and only one member has it: who was sent nothing of it does not know of it. So the
+// log does not begin, instead of reading something else when that member is lost.
+func TestSmallSparedRowIsKnown(t *testing.T) {
+	const schedule = "begin 0; write 1; takeover 6/1/1; takeover 5/0; back 1; settle 0"
+	w, err := playSmall(newSmallScope(Geometry{2, 1}, 1, 4, smallKinds), schedule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.cur.log.opened {
+		t.Error("it opens")
+	}
+}

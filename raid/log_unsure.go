@@ -75,12 +75,17 @@ func (l *Log) UnsureVictims(dst []Slot) []Slot {
 }
 
 // SpareUnsure gives up moving rows, for lack of room, that a later recovery finds all
-// the same, since more than M members are known to have them.
+// the same, since more than M members are known to have them. Who was sent nothing of a
+// row does not know of it.
 func (l *Log) SpareUnsure() {
 	for i := range l.groups {
 		g := &l.groups[i]
 		for r := Index(0); g.nunsure > 0 && uint32(r) < l.nrows; r++ {
-			if hasBit(g.unsure, uint32(r)) && l.durable(g, l.Survivors(g.id, r)&g.view.members) {
+			if !hasBit(g.unsure, uint32(r)) {
+				continue
+			}
+			know := l.Survivors(g.id, r) &^ l.unfilledIn(l.FilledCols(g.id, r))
+			if l.durable(g, know&g.view.members) {
 				l.unsureDied(g, r)
 			}
 		}

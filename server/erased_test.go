@@ -158,3 +158,68 @@ func TestBeginWriteAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// What is not fit to be stored in a slot says nothing of what was there: it is erased, and
+// nothing is said to be dead.
+func TestRefusedSaysNothing(t *testing.T) {
+	site := raid.Site{Volume: 1, Index: 1}
+	for name, change := range map[string]func(h *raid.Header){
+		"for another slot":   func(h *raid.Header) { h.Index = 3 },
+		"for another group":  func(h *raid.Header) { h.Group = 3 },
+		"for another volume": func(h *raid.Header) { h.Volume = 3 },
+		"damaged":            nil,
+	} {
+		s, c := slotsOf(t, raid.HeaderSize)
+		if err := s.BeginWrite(writeOf(t, 5, raid.HeaderSize, 3)); err != nil {
+			t.Fatal(err)
+		}
+		io := writeOf(t, 9, raid.HeaderSize, 3)
+		if change != nil {
+			h := raid.Header{Kind: raid.KindPage, Seq: 9, CRC: raid.Checksum(make([]byte, raid.PageSize)), Site: site}
+			change(&h)
+			h.Put(io.Headers[:raid.HeaderSize], nil)
+		} else {
+			io.Headers[24] ^= 1
+		}
+		if err := s.BeginWrite(io); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.CommitWrite(io); err == nil {
+			t.Errorf("%s: stored", name)
+		}
+		if h, err := raid.ParseHeader(c.head(1)); err != nil || h != (raid.Header{Kind: raid.KindErased, Site: site}) {
+			t.Errorf("%s: %+v, %v", name, h, err)
+		}
+	}
+}
+
+// Where slots are overwritten in place zeros are a page of zeros: a new chunk is made of
+// these, and they may be written.
+func TestInPlaceChunksAreMadeOfZeros(t *testing.T) {
+	s := start(t, Config{Cluster: "c"})
+	ss, _, err := s.Open(t.Context(), transport.Hello{Cluster: "c", Volume: 1, Epoch: 1}, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(ss.Close)
+	if err := ss.OpenChunk(1, transport.ChunkSpec{Slots: 4, HeaderBytes: raid.HeaderSize, InPlace: true}); err != nil {
+		t.Fatal(err)
+	}
+	c := s.lookup(1)
+	if !bytes.Equal(c.heads, make([]byte, len(c.heads))) {
+		t.Error("a new chunk holds something")
+	}
+	io := writeOf(t, 5, raid.HeaderSize, 0)
+	for range 2 { // a header, and none
+		if err := ss.BeginWrite(io); err != nil {
+			t.Fatal(err)
+		}
+		if err := ss.CommitWrite(io); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(c.heads[raid.HeaderSize:3*raid.HeaderSize], io.Headers) {
+			t.Error("other headers than written")
+		}
+		clear(io.Headers)
+	}
+}

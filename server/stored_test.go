@@ -190,6 +190,22 @@ func TestRebuiltUnlessNewer(t *testing.T) {
 	}
 }
 
+// Nor is it stored where an erased slot says that it is dead, as when its row died while it
+// was on its way.
+func TestRebuiltOverErased(t *testing.T) {
+	s := start(t, Config{Cluster: "c"})
+	x := opened(t, s, transport.Hello{Volume: 1, Epoch: 1})
+	c := s.lookup(1)
+	for dead, want := range map[raid.Seq]bool{4: true, 5: false, 6: false} {
+		raid.PutErased(c.head(2), c.site(2), dead)
+		w := newWrite(1)
+		w.header.Put(w.io.Headers, nil)
+		if ok, err := x.land(c, 2, 5, w.io.Headers, w.page); err != nil || ok != want {
+			t.Errorf("batch 5 where all is dead up to %d: %v, %v", dead, ok, err)
+		}
+	}
+}
+
 // What a source of a rebuild is checked for by itself, one thing at a time.
 func TestSoundSource(t *testing.T) {
 	g := raid.Geometry{K: 2, M: 2}

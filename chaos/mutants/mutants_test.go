@@ -17,11 +17,13 @@ func TestPatchesApply(t *testing.T) {
 	if len(all) < 60 {
 		t.Errorf("%d faults", len(all))
 	}
-	open, err := load("testdata/open")
-	if err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{"testdata/fabric", "testdata/open"} {
+		more, err := load(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, more...)
 	}
-	all = append(all, open...)
 	said := make(map[string]string)
 	for _, m := range all {
 		if _, err := m.overlay("../..", t.TempDir()); err != nil {

@@ -100,6 +100,29 @@ func halfWritten(t *testing.T, provider string) {
 	}
 }
 
+// A write that is one operation erases its slots too, before it moves the pages.
+func TestWholeErasesFirst(t *testing.T) {
+	r := start(t, "tcp", server.Config{Window: 16}, 0)
+	u := newUser(t)
+	c := u.dial(r.addr, 1)
+	u.fill(7)
+	q := &transport.Request{Op: transport.OpWrite, Chunk: chunk, Segs: u.segs[8:10], Done: func(*transport.Request) {}}
+	first := fabric.First(c, q)
+	if first == nil {
+		t.Skip("the provider does not take it as one operation")
+	}
+	for i, s := range q.Segs {
+		w, err := raid.ParseHeader(s.Header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := raid.Header{Kind: raid.KindErased, Seq: w.Seq - 1, Site: w.Site}
+		if h, err := raid.ParseHeader(first[i*raid.HeaderSize:][:raid.HeaderSize]); err != nil || h != want {
+			t.Errorf("slot %d: %+v, %v, not %+v", s.Index, h, err, want)
+		}
+	}
+}
+
 // Headers without pages are one operation: nobody sees the slots erased.
 func TestHeadersAtOnce(t *testing.T) { eachHere(t, headersAtOnce) }
 

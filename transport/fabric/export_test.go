@@ -3,6 +3,7 @@
 package fabric
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -187,4 +188,31 @@ func Half(c transport.Conn, q *transport.Request) {
 	o.addErased(s, delivered)
 	o.mu.Unlock()
 	o.Kick()
+}
+
+// First is what a one-sided write puts first into the headers of its slots, when it is one
+// operation; nil: it is not. It is not made.
+func First(c transport.Conn, q *transport.Request) []byte {
+	o := c.(*conn)
+	hdr, mask := o.d.regions.Check(q)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := &o.mu.slots[o.mu.free[len(o.mu.free)-1]]
+	s.req, s.rem, s.hdr, s.mask, s.pending = q, o.mu.chunks[q.Chunk], hdr, mask, 0
+	s.runs = transport.AppendRuns(s.runs[:0], q.Segs)
+	s.encode()
+	tail := o.mu.ring.tail
+	whole := o.addWhole(s, opWrite)
+	first := &o.mu.ring.ops[tail&uint32(len(o.mu.ring.ops)-1)]
+	o.mu.ring.tail, s.req, s.rem = tail, nil, nil
+	n := len(q.Segs) * hdr
+	switch addr := uint64(first.iov[0].addr); {
+	case !whole:
+		return nil
+	case addr == uint64(address(s.erased)):
+		return bytes.Clone(s.erased[:n])
+	case addr == uint64(address(s.heads)):
+		return bytes.Clone(s.heads[:n])
+	}
+	panic("fabric: an operation that begins with something else than headers")
 }
