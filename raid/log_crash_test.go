@@ -263,8 +263,8 @@ func (s *sim) mayHide(g GroupID, believed uint32, there func(*simMember) bool) b
 }
 
 // harmless reports whether a recovery from these members does not refuse to open
-// because of row i, which is dead: it can decode what a partial row holds, and enough
-// members tell that there is nothing where a slot is damaged.
+// because of row i, which is dead: it can decode what the row holds, or a member tells that it
+// is dead, as far as the view lets it, and enough tell that there is nothing where a slot is damaged.
 func (s *sim) harmless(g GroupID, i Index, believed uint32) bool {
 	var h RowHeaders
 	headers := make([][]byte, s.cfg.Geometry.Members())
@@ -277,7 +277,13 @@ func (s *sim) harmless(g GroupID, i Index, believed uint32) bool {
 	if h.ok == 0 && h.broken != 0 && popcount(h.avail&^h.broken) < s.cfg.Geometry.K {
 		return false
 	}
-	return h.newest.Members == s.log.all() || s.log.CanDecode(h.have, h.newest.Filled)
+	if s.log.CanDecode(h.have, h.newest.Filled) {
+		return true
+	}
+	if v := &s.log.groups[g].view; h.newest.Seq <= v.settled {
+		return h.avail&^h.broken&^h.have&v.whole != 0
+	}
+	return h.newest.Members == s.log.all()
 }
 
 // believed is the mask of members of group g that are there and that a recovery
