@@ -172,7 +172,8 @@ func (r *run) move(l *life) {
 			r.storm(l)
 		}
 	case x == 9:
-		if b := r.any(); !r.away[b] {
+		// To break is to be out for a moment, in which rows are written without it.
+		if b := r.any(); !r.away[b] && (len(r.harmed) == 0 || r.mayAway(b)) {
 			r.log("connections with %s break", b.addr)
 			r.soil(b)
 			b.host.Disconnect()
