@@ -23,7 +23,8 @@
 // Errors and refusals are judged by how many different servers were out or harmed
 // since everything was healed last. Were it M or fewer, no op may fail and no Open
 // may be refused. Were it more, both may, and are counted; but not before the
-// patience is over while nobody has lost anything, and not once all are back.
+// patience is over while nobody has lost anything, and not once all are back, unless
+// those that are harmed and those that are still being rebuilt are more than M.
 //
 // At the end all come back, everything heals, a scrub finds nothing, and every
 // page is read.

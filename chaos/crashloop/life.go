@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"dmps/client"
+	"dmps/raid"
 )
 
 // hangs is far more than anything may take.
@@ -77,6 +79,28 @@ func (r *run) one() {
 	}
 }
 
+// allBackRefused judges that a volume could not be opened although all servers are back.
+// It may be refused for ever when a server was harmed, and others that all together are
+// more than M are still being rebuilt: nobody can ask those what they had. Then the run ends.
+func (r *run) allBackRefused(err error) {
+	r.mu.Lock()
+	short := maps.Clone(r.harmed)
+	r.mu.Unlock()
+	if len(short) > 0 {
+		for _, b := range r.boxes {
+			if r.meta.rebuilding(raid.ServerID(b.addr)) {
+				short[b] = true
+			}
+		}
+	}
+	if len(short) > r.geo.M {
+		r.log("%d members are harmed or being rebuilt: it may be refused: %v", len(short), err)
+		r.gone = true
+		return
+	}
+	r.fail(Refused, "all servers are back, and the volume is refused: %v", err)
+}
+
 // refused judges that a volume could not be opened. It may be refused when, since
 // everything was healed last, more than M different servers were out, lied or lost what they
 // held, or when something happened meanwhile, but then only once. With all of them back
@@ -103,7 +127,7 @@ func (r *run) refused(l *life, err error) {
 	r.replace()
 	again, err := r.open(true)
 	if err != nil {
-		r.fail(Refused, "all servers are back, and the volume is refused: %v", err)
+		r.allBackRefused(err)
 		return
 	}
 	again.audit()

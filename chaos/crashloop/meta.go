@@ -114,6 +114,16 @@ func (m *metadata) lose(id raid.ServerID) {
 	m.layout.Version++
 }
 
+// rebuilding reports whether a server holds a member that counts as being rebuilt.
+func (m *metadata) rebuilding(id raid.ServerID) (some bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.eachLocked(func(x *raid.Member) {
+		some = some || x.Server == id && x.State == raid.MemberRebuilding
+	})
+	return some
+}
+
 // heard notes that a server came back empty.
 func (m *metadata) heard(b *box) {
 	m.mu.Lock()

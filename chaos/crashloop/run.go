@@ -111,6 +111,7 @@ type run struct {
 	away   map[*box]bool // cannot be reached, by anybody or by the newest client
 	harmed map[*box]bool // lie or lost what they held, and are not healed
 	lives  int
+	gone   bool // too much is: no client can open the volume again
 	brief  bool // the last client has put zeros over what failed before, and crashed at once
 
 	mu     sync.Mutex
@@ -463,20 +464,20 @@ func (r *run) replace() {
 
 // all is the run: some lives, and at the end everything must be there again.
 func (r *run) all() {
-	for r.lives < r.cfg.Lives && r.ok() {
+	for r.lives < r.cfg.Lives && r.ok() && !r.gone {
 		r.one()
 		if r.ok() && (r.brief || r.r.IntN(3) > 0) {
 			r.between()
 		}
 	}
-	if !r.ok() {
+	if !r.ok() || r.gone {
 		return
 	}
 	r.log("the end: all come back")
 	r.back(slices.Clone(r.boxes)...)
 	l, err := r.open(true)
 	if err != nil {
-		r.fail(Refused, "all servers are back, and the volume is refused: %v", err)
+		r.allBackRefused(err)
 		return
 	}
 	r.heal(l)

@@ -239,11 +239,11 @@ func TestAdvice(t *testing.T) {
 func TestVersion(t *testing.T) {
 	for _, args := range [][]string{{"version"}, {"--version"}} {
 		code, out, _ := runCLI(args...)
-		if code != 0 || !strings.Contains(out, "wire protocol 3") {
+		if code != 0 || !strings.Contains(out, "wire protocol 5") {
 			t.Errorf("%v: %d %q", args, code, out)
 		}
 	}
-	if code, out, _ := runCLI("version", "--output", "json"); code != 0 || !strings.Contains(out, `"protocol": 3`) {
+	if code, out, _ := runCLI("version", "--output", "json"); code != 0 || !strings.Contains(out, `"protocol": 5`) {
 		t.Errorf("%d %q", code, out)
 	}
 }
