@@ -110,10 +110,10 @@ func (s *sim) crash() {
 func (s *sim) reopen(whole bool) (accepted bool) {
 	for {
 		s.newLog()
-		if s.recover() && s.settleLog() {
+		if s.recover(false) && s.settleLog() {
 			return false
 		}
-		if whole {
+		if whole && !s.full {
 			s.t.Fatalf("the recovery refuses, although every row in use can be read: %+v", s.state)
 		}
 		s.views, s.erasures, s.ops = nil, nil, nil
@@ -121,7 +121,7 @@ func (s *sim) reopen(whole bool) (accepted bool) {
 			continue
 		}
 		s.newLog()
-		s.recover()
+		s.recover(true)
 		if s.unsettled = !s.settleLog(); s.unsettled {
 			s.log.BeginAnyway()
 		}
@@ -130,10 +130,11 @@ func (s *sim) reopen(whole bool) (accepted bool) {
 }
 
 // accept takes page p as it is found: a loss was accepted. When not even that could
-// be settled the next client may find something else.
+// be settled, or it is not known which pages are gone, the next client may find something
+// else.
 func (s *sim) accept(p PageNo) {
 	got, ok := s.read(p)
-	s.pages[p] = simPage{want: value{found: bytes.Clone(got)}, eio: !ok, any: !ok || s.unsettled}
+	s.pages[p] = simPage{want: value{found: bytes.Clone(got)}, eio: !ok, any: !ok || s.unsettled || s.state.Loss()}
 }
 
 // forget1 has a member's memory turn to zeros under its server, sometimes, if the
@@ -303,10 +304,11 @@ func (s *sim) believed(g GroupID, there func(*simMember) bool) uint32 {
 	return mask
 }
 
-// recover rebuilds the map. It reports false when a client would refuse to go on.
-func (s *sim) recover() bool {
+// recover rebuilds the map. It reports false when a client would refuse to go on, and ends
+// then, unless the loss is accepted.
+func (s *sim) recover(accept bool) bool {
 	r := NewRecovery(s.log)
-	s.state = Incomplete{}
+	s.state, s.full = Incomplete{}, false
 	g := s.cfg.Geometry
 	for gid := range s.members {
 		var rows [viewRows][][]byte
@@ -330,8 +332,16 @@ func (s *sim) recover() bool {
 				read |= 1 << c
 			}
 		}
-		if !found || !s.log.Enough(GroupID(gid), read) {
+		switch {
+		case found && (accept || s.log.Enough(GroupID(gid), read)):
+		case !accept:
 			return false
+		default:
+			s.log.AcceptView(GroupID(gid), read)
+			for c, m := range s.members[gid] {
+				m.unsure = read&(1<<c) == 0
+				s.log.SetUp(GroupID(gid), Col(c), !m.unsure)
+			}
 		}
 	}
 	for _, row := range s.rnd.Perm(s.cfg.Groups * int(s.cfg.Rows)) {

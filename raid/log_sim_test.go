@@ -35,6 +35,7 @@ type sim struct {
 	advances  int // read epochs ended
 	lives     int
 	state     Incomplete // of the last recovery
+	full      bool       // rows could not be moved before the log began, since none was free
 	unsettled bool       // the log began although its recovery could not be settled
 	trust     map[int]Seq
 }

@@ -152,6 +152,7 @@ func (s *sim) settleLog() bool {
 		if op := s.move(s.log.UnsureVictims(nil)); op != nil {
 			s.finish(op)
 		} else if s.log.SpareUnsure(); s.log.unsure == unsure {
+			s.full = true
 			return false
 		}
 	}
