@@ -115,7 +115,7 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, o
 		// Nothing that is written from now on goes to this member before its
 		// session is used, so it does not matter if the row is used meanwhile.
 		sound := err == nil && h.Kind != raid.KindEmpty
-		if (!sound || h.Holds()) && (m.pending || !v.mu.log.Keeps(m.group, i, m.col, h, sound)) {
+		if m.pending && h.Kind != raid.KindErased || !v.mu.log.Keeps(m.group, i, m.col, h, sound) {
 			raid.PutErased(headers[k*size:][:size], v.site(m.group, i), v.mu.log.Leftover(m.group, i, h))
 			old = append(old, i)
 		}

@@ -276,8 +276,14 @@ func (l *Log) all() uint32 { return uint32(1)<<l.g.Members() - 1 }
 // sound is false when the header was damaged, or lost (KindEmpty). In a row in use such a one stays
 // until the row is filled or moved: an empty header would tell a recovery that
 // the row was never answered.
+//
+// An erased slot stays unless it may say of a row that counts that it is dead: a client that
+// was replaced may have given up what this one took in.
 func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
 	gr := &l.groups[g]
+	if sound && h.Kind == KindErased {
+		return h.Seq == 0 || hasBit(gr.free, uint32(i)) || hasBit(gr.doomed, uint32(i))
+	}
 	if l.live[l.row(g, i)] == 0 && (l.opened || hasBit(gr.free, uint32(i)) || hasBit(gr.doomed, uint32(i))) {
 		return false
 	}

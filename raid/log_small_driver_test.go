@@ -325,7 +325,7 @@ func (w *smallWorld) compare(k int) {
 		if !l.Expects(g, i, c, h, sound) {
 			l.SetMissed(g, i, c)
 		}
-		if (!sound || h.Holds()) && !l.Keeps(g, i, c, h, sound) {
+		if !l.Keeps(g, i, c, h, sound) {
 			lied, hollow := m.lied, m.hollow
 			m.put(i, w.x.erase(g, int(c), i, l.Leftover(g, i, h)))
 			if l.live[l.row(g, i)] > 0 {
