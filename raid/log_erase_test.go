@@ -139,9 +139,9 @@ func (s *sim) compare(g GroupID, c Col, m *simMember) {
 			s.log.SetMissed(g, i, c)
 		}
 		switch keep := s.log.Keeps(g, i, c, h, sound); {
-		case (!sound || h.Holds()) && !keep:
+		case !keep:
 			m.slots[i] = s.erased(g, c, i, s.log.Leftover(g, i, h))
-		case keep && sound && s.log.Holders(g, i)&(1<<c) == 0:
+		case sound && h.Holds() && s.log.Holders(g, i)&(1<<c) == 0:
 			m.more = true
 		}
 	}
