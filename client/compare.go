@@ -116,7 +116,7 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, o
 		// session is used, so it does not matter if the row is used meanwhile.
 		sound := err == nil && h.Kind != raid.KindEmpty
 		if m.pending && h.Kind != raid.KindErased || !v.mu.log.Keeps(m.group, i, m.col, h, sound) {
-			raid.PutErased(headers[k*size:][:size], v.site(m.group, i), v.mu.log.Leftover(m.group, i, h))
+			raid.PutErased(headers[k*size:][:size], v.site(m.group, i), v.mu.log.Leftover(m.group, i, m.col, h))
 			old = append(old, i)
 		}
 		if m.pending || v.mu.log.Expects(m.group, i, m.col, h, sound) {

@@ -132,6 +132,7 @@ func (s *sim) header(g GroupID, c Col, m *simMember, i Index) []byte {
 // before it is used.
 func (s *sim) compare(g GroupID, c Col, m *simMember) {
 	s.endReads(g, c)
+	s.log.ForgetStale(g, c)
 	for i := Index(viewRows); i < Index(s.cfg.Rows); i++ {
 		h, err := ParseHeader(s.header(g, c, m, i))
 		sound := err == nil && h.Kind != KindEmpty
@@ -140,12 +141,11 @@ func (s *sim) compare(g GroupID, c Col, m *simMember) {
 		}
 		switch keep := s.log.Keeps(g, i, c, h, sound); {
 		case !keep:
-			m.slots[i] = s.erased(g, c, i, s.log.Leftover(g, i, h))
+			m.slots[i] = s.erased(g, c, i, s.log.Leftover(g, i, c, h))
 		case sound && h.Holds() && s.log.Holders(g, i)&(1<<c) == 0:
 			m.more = true
 		}
 	}
-	s.log.ForgetStale(g, c)
 	m.unsure = false
 }
 

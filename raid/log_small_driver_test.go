@@ -316,6 +316,7 @@ func (w *smallWorld) fence(k int) {
 // compare looks at a member that the recovery did not read, before it is used.
 func (w *smallWorld) compare(k int) {
 	g, c, m, l := GroupID(k/w.width()), Col(k%w.width()), &w.m[k], w.cur.log
+	l.ForgetStale(g, c)
 	for i := Index(viewRows); i < Index(w.x.cfg.Rows); i++ {
 		var h Header
 		if now := m.slots[i].now; now != nil {
@@ -327,13 +328,12 @@ func (w *smallWorld) compare(k int) {
 		}
 		if !l.Keeps(g, i, c, h, sound) {
 			lied, hollow := m.lied, m.hollow
-			m.put(i, w.x.erase(g, int(c), i, l.Leftover(g, i, h)))
+			m.put(i, w.x.erase(g, int(c), i, l.Leftover(g, i, c, h)))
 			if l.live[l.row(g, i)] > 0 {
 				m.lied, m.hollow = lied, hollow // it lacks the row still
 			}
 		}
 	}
-	l.ForgetStale(g, c)
 	w.cur.unread &^= 1 << k
 }
 

@@ -89,6 +89,12 @@ func (l *Log) wanted(g *logGroup) uint32 {
 	} else if g.view.own {
 		want |= g.view.members &^ g.up &^ g.lost
 	}
+	for m := want; !g.view.own && m != 0; m &= m - 1 {
+		// It came back with rows that were given up (Leftover).
+		if c := bits.TrailingZeros32(m); l.staleDead(g, g.stale[c], g.nstale[c]) {
+			want &^= 1 << c
+		}
+	}
 	for m := g.up &^ g.lost &^ g.view.members &^ g.doubt; m != 0; m &= m - 1 {
 		if c := bits.TrailingZeros32(m); !l.staleDead(g, g.stale[c], g.nstale[c]) {
 			want |= 1 << c
