@@ -296,11 +296,15 @@ func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
 // members may be the next one to be in use.
 //
 // Of a row that the recovery has not seen, above what was settled then, nobody else knows
-// that it was given up. So it is erased at the others too: they contradict whoever shows
-// it again. Until then member c, which did, is not taken into the view (stale).
+// that it was given up. So it is erased at the others too, when what lies there is dead: they
+// contradict whoever shows it again. Until then member c, which did, is not taken into the
+// view (stale).
 func (l *Log) Leftover(g GroupID, i Index, c Col, h Header) Seq {
 	gr := &l.groups[g]
 	unseen := h.Holds() && h.Seq > gr.mark && l.recovered
+	if unseen {
+		l.setStale(gr, c, i, true)
+	}
 	switch {
 	case hasBit(gr.free, uint32(i)):
 		if unseen {
@@ -308,9 +312,6 @@ func (l *Log) Leftover(g GroupID, i Index, c Col, h Header) Seq {
 		}
 	case !hasBit(gr.doomed, uint32(i)):
 		return 0
-	}
-	if unseen {
-		l.setStale(gr, c, i, true)
 	}
 	return l.seq
 }

@@ -37,3 +37,18 @@ func TestSmallLeftoverIsErasedBeforeTheView(t *testing.T) {
 		}
 	}
 }
+
+// The same, where the slots of the others have an older row, which is dead but not free
+// before the log begins: it is erased when it is.
+func TestSmallLeftoverInADeadRowIsErasedEverywhere(t *testing.T) {
+	w := smallRegression(t, Geometry{1, 1}, "write 1; write 0; write 0; begin 0; crash 0; open 1/0; back 1/1; fill 1; tidy 0; write 1; tidy 0")
+	if h := w.m[0].slots[3].now.h; h.Kind != KindErased || h.Seq <= FirstSeq(1)+5 {
+		t.Fatalf("member 0 says of the row that member 1 came back with: %+v", h)
+	}
+}
+
+// What is left of that: the client ends after it has begun and before those rows are free.
+func TestSmallLeftoverInADeadRowShownBeforeItIsErased(t *testing.T) {
+	t.Skip("not mended: page 0 reads as version 4, not 3")
+	smallRegression(t, Geometry{1, 1}, "write 1; write 0; write 0; begin 0; crash 0; open 1/0; back 1/1; fill 1; tidy 0; turn 11; crash 0; open 3; settle 0")
+}
