@@ -21,7 +21,7 @@ import (
 //
 // Above that number nobody knows whether a row was answered, and either will do,
 // as long as it stays so. One that can be decoded counts. Unless all members that it was
-// sent to have it, the driver fills or moves it before the log begins (log_unsure.go), so
+// sent to have it, and all members could be read, the driver fills or moves it before the log begins (log_unsure.go), so
 // that the next recovery finds it too, and so that who lacks a settled row shows damage. One that cannot be decoded was never
 // answered when a member that it was sent to can be read and does not have it: it
 // is dropped, and erased before the log begins. What remains cannot be decided
