@@ -12,6 +12,12 @@ func TestSmallErasedByAReplacedClient(t *testing.T) {
 	smallRegression(t, Geometry{2, 1}, "begin 0; cut 2/0; finish 0; tidy 0; begin 0; back 2/0; takeover 3/0/1/0/1; settle 0; ofinish 0; otidy 0; back 2; tidy 0; crash 0; open 7; tidy 0")
 }
 
+// The same, and what it gave up was a move by its cleaner, of a page that was answered long
+// before. Its successor has used the old place since: the page is gone, and reads as zeros.
+func TestSmallMoveErasedByAReplacedClient(t *testing.T) {
+	smallRegression(t, Geometry{2, 1}, "write 0; begin 1; cut 2/0; finish 0; tidy 0; beginmove 2; back 2/0; takeover 3/0/1/0/1; settle 0; write 1; write 1; ofinish 0; otidy 0; back 2; tidy 0; crash 0; open 7; settle 0")
+}
+
 // The same, and that member shows later what its slot said then.
 func TestSmallErasedByAReplacedClientShownAgain(t *testing.T) {
 	smallRegression(t, Geometry{2, 1}, "begin 0; cut 2/0; finish 0; tidy 0; begin 0; back 2/0; takeover 3/0/1/0/1; settle 0; ofinish 0; otidy 0; back 2; tidy 0; turn 18; crash 0; open 7; tidy 0")
