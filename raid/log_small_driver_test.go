@@ -516,6 +516,7 @@ func (w *smallWorld) fill(k int) (some bool) {
 
 // tidy has the eraser do all that it finds to do.
 func (w *smallWorld) tidy(cl *smallClient) (some bool) {
+	w.advance(cl) // as package client, when it has begun
 	for range 100 {
 		switch {
 		case cl.era != nil:
