@@ -120,7 +120,7 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, o
 		// An earlier client may have given up what the recovery took in.
 		denies := h.Kind == raid.KindErased && h.Seq > dead
 		if denies || (!sound || h.Holds()) && (m.pending || !v.mu.log.Keeps(m.group, i, m.col, h, sound)) {
-			v.mu.log.Leftover(m.group, i, h)
+			v.mu.log.Leftover(m.group, i, m.col, h)
 			raid.PutErased(headers[k*size:][:size], v.site(m.group, i), dead)
 			old = append(old, i)
 		}

@@ -118,17 +118,20 @@ func (v *Volume) recover(ctx context.Context) error {
 	return nil
 }
 
-// countUnknownLocked counts the pages that are gone without a trace, at most.
+// countUnknownLocked counts the pages that are gone without a trace, at most: those whose
+// loss nobody has accepted yet, and those that are gone since, which may be others.
 func (v *Volume) countUnknownLocked(state raid.Incomplete, unread bool) {
+	var found uint64
 	if state.Loss() {
-		v.mu.unknown = max(v.mu.unknown, uint64(state.Unnamed+(state.Doubtful+state.Overrun)*v.geo.K))
+		found = uint64(state.Unnamed + (state.Doubtful+state.Overrun)*v.geo.K)
 	}
 	if v.mu.tooFew || unread && state.Loss() {
 		// A note tells of many pages. Even when the map says something of every page, it
 		// may be too old.
-		v.mu.unknown = max(v.mu.unknown, v.unnamedLocked(), 1)
+		found = max(found, v.unnamedLocked(), 1)
 	}
-	v.mu.untold = v.mu.unknown > v.layout.Unknown
+	v.mu.unknown = min(v.mu.unknown+found, max(v.layout.Pages, v.mu.unknown))
+	v.mu.untold = found > 0
 }
 
 // damagedLocked counts rows that members should have had and did not.

@@ -63,7 +63,7 @@ func TestScrubRestoresViews(t *testing.T) {
 		waitFor(t, func() bool {
 			v.mu.Lock()
 			defer v.mu.Unlock()
-			return !v.mu.log.ViewDue()
+			return v.mu.log.InView(0, 2) && v.mu.log.InView(0, 3)
 		})
 		// It dies: no other record is written.
 		ctx, cancel := context.WithCancel(context.Background())

@@ -276,8 +276,14 @@ func (l *Log) all() uint32 { return uint32(1)<<l.g.Members() - 1 }
 // sound is false when the header was damaged, or lost (KindEmpty). In a row in use such a one stays
 // until the row is filled or moved: an empty header would tell a recovery that
 // the row was never answered.
+//
+// An erased slot stays unless it may say of a row that counts that it is dead: a client that
+// was replaced may have given up what this one took in.
 func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
 	gr := &l.groups[g]
+	if sound && h.Kind == KindErased {
+		return h.Seq == 0 || hasBit(gr.free, uint32(i)) || hasBit(gr.doomed, uint32(i))
+	}
 	if l.live[l.row(g, i)] == 0 && (l.opened || hasBit(gr.free, uint32(i)) || hasBit(gr.doomed, uint32(i))) {
 		return false
 	}
@@ -295,12 +301,18 @@ func (l *Log) DeadUpTo(g GroupID, i Index) Seq {
 	return l.seq
 }
 
-// Leftover takes note of h, which a member held in row i of group g, and Keeps does not
+// Leftover takes note of h, which member c held in row i of group g, and Keeps does not
 // want. Of a row that the recovery has not seen, above what was settled then, nobody else
-// knows that it was given up. So it is erased at the others too: they contradict whoever
-// shows it again.
-func (l *Log) Leftover(g GroupID, i Index, h Header) {
-	if gr := &l.groups[g]; hasBit(gr.free, uint32(i)) && h.Holds() && h.Seq > gr.mark && l.recovered {
+// knows that it was given up. So it is erased at the others too, when what lies there is
+// dead: they contradict whoever shows it again. Until then member c, which did, is not taken
+// into the view (stale).
+func (l *Log) Leftover(g GroupID, i Index, c Col, h Header) {
+	gr := &l.groups[g]
+	if !h.Holds() || h.Seq <= gr.mark || !l.recovered {
+		return
+	}
+	l.setStale(gr, c, i, true)
+	if hasBit(gr.free, uint32(i)) {
 		l.doomFree(gr, i)
 	}
 }

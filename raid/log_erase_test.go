@@ -132,6 +132,7 @@ func (s *sim) header(g GroupID, c Col, m *simMember, i Index) []byte {
 // before it is used.
 func (s *sim) compare(g GroupID, c Col, m *simMember) {
 	s.endReads(g, c)
+	s.log.ForgetStale(g, c)
 	for i := Index(viewRows); i < Index(s.cfg.Rows); i++ {
 		h, err := ParseHeader(s.header(g, c, m, i))
 		sound := err == nil && h.Kind != KindEmpty
@@ -141,13 +142,12 @@ func (s *sim) compare(g GroupID, c Col, m *simMember) {
 		dead := s.log.DeadUpTo(g, i)
 		switch keep := s.log.Keeps(g, i, c, h, sound); {
 		case h.Kind == KindErased && h.Seq > dead, (!sound || h.Holds()) && !keep:
-			s.log.Leftover(g, i, h)
+			s.log.Leftover(g, i, c, h)
 			m.slots[i] = s.erased(g, c, i, dead)
 		case keep && sound && s.log.Holders(g, i)&(1<<c) == 0:
 			m.more = true
 		}
 	}
-	s.log.ForgetStale(g, c)
 	m.unsure = false
 }
 

@@ -21,7 +21,7 @@ import (
 //
 // Above that number nobody knows whether a row was answered, and either will do,
 // as long as it stays so. One that can be decoded counts. Unless all members that it was
-// sent to have it, the driver fills or moves it before the log begins (log_unsure.go), so
+// sent to have it, and all members could be read, the driver fills or moves it before the log begins (log_unsure.go), so
 // that the next recovery finds it too, and so that who lacks a settled row shows damage. One that cannot be decoded was never
 // answered when a member that it was sent to can be read and does not have it: it
 // is dropped, and erased before the log begins. What remains cannot be decided
@@ -102,6 +102,7 @@ type RowHeaders struct {
 	apartOf uint32 // who they are
 	stale   uint32 // those that have an older one, which names fewer than all members
 	foreign bool   // a header is of another version of dmps
+	unread  uint32 // members that could not be read: a client that was replaced may have erased the row there since
 
 	known   uint16 // data columns whose entry is known
 	entries [MaxData]RowEntry
@@ -122,6 +123,7 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, fillin
 	)
 	for c, b := range headers {
 		if b == nil {
+			h.unread |= 1 << c
 			continue
 		}
 		p, err := ParseHeader(b)
@@ -355,7 +357,7 @@ func (r *Recovery) judge() {
 	for g := range r.late {
 		r.late[g] = slices.DeleteFunc(r.late[g], func(o lateRow) bool {
 			have := o.h.have &^ o.h.lent
-			whole := r.sent(&o.h)&^have == 0 && r.l.durable(&r.l.groups[g], have&r.l.groups[g].view.members)
+			whole := o.h.unread&^r.l.groups[g].lost == 0 && r.sent(&o.h)&^have == 0 && r.l.durable(&r.l.groups[g], have&r.l.groups[g].view.members)
 			if whole {
 				r.adopt(GroupID(g), o.index, &o.h) // as if it had been answered
 			}
@@ -405,7 +407,7 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 		gr.nunsure++
 		l.unsure++
 		if r.sent(h)&h.lent == 0 {
-			l.sendTo(gr, i, r.sent(h))
+			l.sendTo(gr, i, r.sent(h)|h.unread&^gr.lost)
 		}
 	}
 	return true

@@ -316,6 +316,7 @@ func (w *smallWorld) fence(k int) {
 // compare looks at a member that the recovery did not read, before it is used.
 func (w *smallWorld) compare(k int) {
 	g, c, m, l := GroupID(k/w.width()), Col(k%w.width()), &w.m[k], w.cur.log
+	l.ForgetStale(g, c)
 	for i := Index(viewRows); i < Index(w.x.cfg.Rows); i++ {
 		var h Header
 		if now := m.slots[i].now; now != nil {
@@ -328,14 +329,13 @@ func (w *smallWorld) compare(k int) {
 		dead := l.DeadUpTo(g, i)
 		if h.Kind == KindErased && h.Seq > dead || (!sound || h.Holds()) && !l.Keeps(g, i, c, h, sound) {
 			lied, hollow := m.lied, m.hollow
-			l.Leftover(g, i, h)
+			l.Leftover(g, i, c, h)
 			m.put(i, w.x.erase(g, int(c), i, dead))
 			if l.live[l.row(g, i)] > 0 {
 				m.lied, m.hollow = lied, hollow // it lacks the row still
 			}
 		}
 	}
-	l.ForgetStale(g, c)
 	w.cur.unread &^= 1 << k
 }
 
@@ -518,6 +518,7 @@ func (w *smallWorld) fill(k int) (some bool) {
 
 // tidy has the eraser do all that it finds to do.
 func (w *smallWorld) tidy(cl *smallClient) (some bool) {
+	w.advance(cl) // as package client, when it has begun
 	for range 100 {
 		switch {
 		case cl.era != nil:

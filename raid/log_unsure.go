@@ -16,7 +16,8 @@ package raid
 // miss (MissingRows) when nothing else gets on: it may be much, and the log begins
 // without where it can.
 
-// sendTo notes whom an unsure row was sent to. Rows that were found with the help of
+// sendTo notes whom an unsure row was sent to, and who could not be read and is to have it
+// too, so that its slot says nothing against it. Rows that were found with the help of
 // members that are not believed are moved: those would have to be told apart.
 func (l *Log) sendTo(g *logGroup, i Index, sent uint32) {
 	if l.sentTo == nil {
