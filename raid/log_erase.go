@@ -303,16 +303,11 @@ func (l *Log) DeadUpTo(g GroupID, i Index) Seq {
 
 // Leftover takes note of h, which member c held in row i of group g, and Keeps does not
 // want. Of a row that the recovery has not seen, above what was settled then, nobody else
-// knows that it was given up. So it is erased at the others too, when what lies there is
-// dead: they contradict whoever shows it again. Until then member c, which did, is not taken
-// into the view (stale).
+// knows that it was given up. So it is erased at the others too, when c is up and what lies
+// there is dead (stale): they contradict whoever shows it again. Until then c, which did, is
+// not taken into the view.
 func (l *Log) Leftover(g GroupID, i Index, c Col, h Header) {
-	gr := &l.groups[g]
-	if !h.Holds() || h.Seq <= gr.mark || !l.recovered {
-		return
-	}
-	l.setStale(gr, c, i, true)
-	if hasBit(gr.free, uint32(i)) {
-		l.doomFree(gr, i)
+	if gr := &l.groups[g]; h.Holds() && h.Seq > gr.mark && l.recovered {
+		l.setStale(gr, c, i, true)
 	}
 }
