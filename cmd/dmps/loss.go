@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dmps/client"
+	"dmps/meta/metaclient"
 	"dmps/raid"
 )
 
@@ -27,14 +28,20 @@ func goneLines(v *volumeStatus) (lines []string) {
 		lines = append(lines, fmt.Sprintf("%s has lost more than it can bear in %d of %d groups: %s", v.Name, v.BereftGroups, v.Groups, acceptAdvice(v.Name)))
 	}
 	if v.Unknown > 0 {
-		since := ""
-		if !v.UnknownSince.IsZero() {
-			since = " since " + v.UnknownSince.Local().Format(time.DateTime)
-		}
-		lines = append(lines, fmt.Sprintf("%s misses up to %s%s, and nobody knows which: they read as zeros, and others perhaps as older versions. When what uses it has been seen to: dmps volume accept-loss %s",
-			v.Name, count(v.Unknown, "page"), since, v.Name))
+		lines = append(lines, unknownLine(&v.Volume))
 	}
 	return lines
+}
+
+// unknownLine says that pages are gone of which nobody knows which, and which command
+// goes on.
+func unknownLine(v *metaclient.Volume) string {
+	since := ""
+	if !v.UnknownSince.IsZero() {
+		since = " since " + v.UnknownSince.Local().Format(time.DateTime)
+	}
+	return fmt.Sprintf("%s misses up to %s%s, and nobody knows which: they read as zeros, and others perhaps as older versions. When what uses it has been seen to: dmps volume accept-loss %s",
+		v.Name, count(v.Unknown, "page"), since, v.Name)
 }
 
 func acceptAdvice(volume string) string {
