@@ -91,6 +91,37 @@ func TestStatusOfLoss(t *testing.T) {
 	}
 }
 
+// Whoever accepts a loss where none is unknown is told how the volume is, and what to do.
+func TestNothingToAccept(t *testing.T) {
+	lease := &metaclient.Lease{Remaining: time.Second}
+	failed := func(r client.Report) *client.Report { r.State = client.StateFailed; return &r }
+	for name, c := range map[string]struct {
+		v    metaclient.Volume
+		want []string // in these lines, in this order
+	}{
+		"healthy":      {metaclient.Volume{State: client.StateHealthy, RedundancyLeft: 2}, []string{"v is healthy, and misses no unknown pages"}},
+		"degraded":     {metaclient.Volume{State: client.StateDegraded}, []string{"v is degraded", "dmps rebuild v --watch"}},
+		"lost":         {metaclient.Volume{State: client.StateFailed, RedundancyLeft: -1, Lease: lease, Report: failed(client.Report{LostPages: 9})}, []string{"v is failed", "9 pages of v lost, and it is known which"}},
+		"out of reach": {metaclient.Volume{State: client.StateFailed, RedundancyLeft: -1}, []string{"v is failed", "until servers come back"}},
+		"lost, and out of reach": {metaclient.Volume{State: client.StateFailed, RedundancyLeft: -1, Lease: lease, Report: failed(client.Report{LostPages: 9, Suspect: []raid.ServerID{"s1"}})},
+			[]string{"v is failed", "9 pages of v lost", "until servers come back"}},
+		"bereft":       {metaclient.Volume{State: client.StateFailed, RedundancyLeft: -1, BereftGroups: 1, Groups: 2}, []string{"v is failed", "dmps attach v --accept-data-loss"}},
+		"not writable": {metaclient.Volume{State: client.StateFailed, Lease: lease, Report: failed(client.Report{})}, []string{"v is failed", "not be written"}},
+	} {
+		c.v.Name = "v"
+		lines := nothingToAccept(&volumeStatus{Volume: c.v})
+		if len(lines) != len(c.want) {
+			t.Errorf("%s: %q", name, lines)
+			continue
+		}
+		for i, w := range c.want {
+			if !strings.Contains(lines[i], w) {
+				t.Errorf("%s: %q does not say %q", name, lines[i], w)
+			}
+		}
+	}
+}
+
 // Data is called out of reach only when servers may come back with it.
 func TestCanLose(t *testing.T) {
 	lease, over := &metaclient.Lease{Remaining: time.Second}, &metaclient.Lease{}
