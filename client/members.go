@@ -69,7 +69,7 @@ func (v *Volume) peerDownLocked(p *peer, cause error) {
 	v.healthChangedLocked()
 	v.askSoonLocked(p)
 	v.mu.count.sessionsLost++
-	if v.mu.closed == nil {
+	if v.mu.closed == nil && v.run.Err() == nil { // else the volume is ended, and the server well
 		v.log.Warn("server is suspect: its rows are served by the others", "server", p.id, "cause", cause)
 	}
 }

@@ -93,6 +93,7 @@ func (v *Volume) recover(ctx context.Context) error {
 	state := rec.Incomplete()
 	void := rec.Finish()
 	st := v.mu.log.Stats()
+	accepted := v.mu.tooFew || state.Loss() && v.cfg.AcceptLoss
 	_, unsure, _ := v.mu.log.Unsettled()
 	if !v.mu.tooFew && !state.Loss() { // else the map may count on what is dead, and was never refilled
 		v.damagedLocked(rec)
@@ -102,7 +103,11 @@ func (v *Volume) recover(ctx context.Context) error {
 	v.unlock(a)
 	v.log.Info("page map recovered", "took", time.Since(start).Round(time.Millisecond),
 		"pages", st.Mapped, "filled", st.Filled, "rows", st.UsedRows, "unanswered_rows", void, "rows_to_move", unsure)
-	if n := state.Undecodable; n > 0 {
+	switch n := state.Undecodable; {
+	case n == 0:
+	case accepted:
+		v.log.Error("rows cannot be decoded from the members that are up, and the loss was accepted: their pages answer EIO, or read as zeros or as older versions", "rows", n)
+	default:
 		v.log.Error("rows cannot be decoded from the members that are up: their pages answer EIO until others return", "rows", n)
 	}
 	switch {

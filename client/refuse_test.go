@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"hash/crc32"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -56,8 +57,9 @@ func testRecoveryRefuses(t *testing.T) {
 		for _, accept := range []bool{false, true} {
 			next.Epoch++
 			again := next
+			var log logged
 			cfg := Config{
-				Layout: &again, Dialer: f, ArenaBytes: 4 << 20, Logger: quiet(), Patience: time.Second, DialTimeout: time.Second, AcceptLoss: accept,
+				Layout: &again, Dialer: f, ArenaBytes: 4 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil)), Patience: time.Second, DialTimeout: time.Second, AcceptLoss: accept,
 			}
 			v, err := Open(context.Background(), cfg)
 			if err == nil {
@@ -70,6 +72,13 @@ func testRecoveryRefuses(t *testing.T) {
 				t.Errorf("%s, loss accepted %v: opened", name, accept)
 			case !good && !strings.Contains(err.Error(), c.words):
 				t.Errorf("%s, loss accepted %v: refused because %v", name, accept, err)
+			}
+			said := log.String()
+			if strings.Contains(said, "server is suspect") {
+				t.Errorf("%s, loss accepted %v: servers that are up are called suspect:\n%s", name, accept, said)
+			}
+			if c.accepted && (strings.Contains(said, "until others return") == accept || strings.Contains(said, "the loss was accepted: their pages") != accept) {
+				t.Errorf("%s, loss accepted %v: rows that cannot be decoded are told as\n%s", name, accept, said)
 			}
 			if c.words == "" || err == nil {
 				break

@@ -225,8 +225,8 @@ func (a *app) demoSummary(r *demoResult, d demoFlags) error {
 	add("read back", r.verify.String())
 	add("longest stall", fmt.Sprintf("%v of a write, %v of a read",
 		max(r.fill.longest, r.rewrite.longest).Round(time.Millisecond/10), r.verify.longest.Round(time.Millisecond/10)))
-	add("volume now", fmt.Sprintf("%s: %d of %d groups degraded, can lose %s more",
-		p.state(string(r.volume.State)), r.volume.DegradedGroups, r.volume.Groups, canLose(r.volume.RedundancyLeft)))
+	add("volume now", fmt.Sprintf("%s: %d of %d groups degraded, %s",
+		p.state(string(r.volume.State)), r.volume.DegradedGroups, r.volume.Groups, canLoseMore(&r.volume.Volume)))
 	add("failed requests", fmt.Sprint(r.fill.failed+r.rewrite.failed+r.verify.failed))
 	add("wrong bytes", fmt.Sprintf("%d of %d", r.wrongBytes, r.verify.bytes))
 	add("seed", fmt.Sprint(d.seed))

@@ -3,11 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"dmps/client"
+	"dmps/internal/exitcode"
+	"dmps/meta/metaclient"
 	"dmps/raid"
 )
 
@@ -27,14 +30,20 @@ func goneLines(v *volumeStatus) (lines []string) {
 		lines = append(lines, fmt.Sprintf("%s has lost more than it can bear in %d of %d groups: %s", v.Name, v.BereftGroups, v.Groups, acceptAdvice(v.Name)))
 	}
 	if v.Unknown > 0 {
-		since := ""
-		if !v.UnknownSince.IsZero() {
-			since = " since " + v.UnknownSince.Local().Format(time.DateTime)
-		}
-		lines = append(lines, fmt.Sprintf("%s misses up to %s%s, and nobody knows which: they read as zeros, and others perhaps as older versions. When what uses it has been seen to: dmps volume accept-loss %s",
-			v.Name, count(v.Unknown, "page"), since, v.Name))
+		lines = append(lines, unknownLine(&v.Volume))
 	}
 	return lines
+}
+
+// unknownLine says that pages are gone of which nobody knows which, and which command
+// goes on.
+func unknownLine(v *metaclient.Volume) string {
+	since := ""
+	if !v.UnknownSince.IsZero() {
+		since = " since " + v.UnknownSince.Local().Format(time.DateTime)
+	}
+	return fmt.Sprintf("%s misses up to %s%s, and nobody knows which: they read as zeros, and others perhaps as older versions. When what uses it has been seen to: dmps volume accept-loss %s",
+		v.Name, count(v.Unknown, "page"), since, v.Name)
 }
 
 func acceptAdvice(volume string) string {
@@ -85,6 +94,26 @@ func (f *attachFlags) askLoss(a *app, volume string) error {
 		"Pages may be gone of which nobody knows which: they read as older versions or as zeros.")
 }
 
+// nothingToAccept says how a volume is of which no unknown pages are gone, and what to
+// do about that.
+func nothingToAccept(v *volumeStatus) []string {
+	lines := []string{fmt.Sprintf("%s is %s, and misses no unknown pages: nothing to accept", v.Name, v.State)}
+	lines = append(lines, goneLines(v)...)
+	n := lostPages(v)
+	if n > 0 {
+		lines = append(lines, fmt.Sprintf("%s of %s lost, and it is known which: reading them gives an error until they are written anew or trimmed", count(n, "page"), v.Name))
+	}
+	switch {
+	case outOfReach(&v.Volume):
+		lines = append(lines, fmt.Sprintf("data of %s is out of reach until servers come back: 'dmps server list' shows which are away. If their processes live (frozen, or cut off), wake or reconnect them: a server that is restarted is empty.", v.Name))
+	case v.State == client.StateFailed && n == 0 && v.BereftGroups == 0:
+		lines = append(lines, fmt.Sprintf("%s cannot be read in full, or not be written: 'dmps status' and 'dmps server list' show what is away", v.Name))
+	case v.State == client.StateDegraded:
+		lines = append(lines, fmt.Sprintf("'dmps rebuild %s --watch' restores its redundancy", v.Name))
+	}
+	return lines
+}
+
 func (a *app) volumeAcceptLossCommand() *cobra.Command {
 	var agreed consent
 	cmd := &cobra.Command{
@@ -96,7 +125,10 @@ FAILED until somebody says that whatever uses it has been seen to: a file system
 was checked or restored, swap was taken off and made anew.
 
 Nothing is repaired by this. Pages that are known to be lost still answer with an
-error, and count, until they are written anew or trimmed.`,
+error, and count, until they are written anew or trimmed.
+
+When no unknown pages are gone it says how the volume is, and exits with 3 if it is
+failed all the same.`,
 		Example:           "  dmps volume accept-loss swap0",
 		Args:              exactArgs("NAME"),
 		ValidArgsFunction: a.completeNames(volumeNames),
@@ -111,8 +143,14 @@ error, and count, until they are written anew or trimmed.`,
 				return err
 			}
 			if v.Unknown == 0 {
-				_, err = fmt.Fprintf(a.out, "%s misses no unknown pages\n", v.Name)
-				return err
+				s := liveStatus(cmd.Context(), v)
+				if _, err := fmt.Fprintln(a.out, strings.Join(nothingToAccept(&s), "\n")); err != nil {
+					return fmt.Errorf("writing the result: %w", err)
+				}
+				if s.State == client.StateFailed {
+					return &exitError{code: exitcode.Lost}
+				}
+				return nil
 			}
 			deed := fmt.Sprintf("accept that up to %s of volume %s are gone, and nobody knows which", count(v.Unknown, "page"), v.Name)
 			if err := agreed.ask(a, deed, "They read as older versions or as zeros. No command will tell of them any more."); err != nil {

@@ -91,6 +91,72 @@ func TestStatusOfLoss(t *testing.T) {
 	}
 }
 
+// Whoever accepts a loss where none is unknown is told how the volume is, and what to do.
+func TestNothingToAccept(t *testing.T) {
+	lease := &metaclient.Lease{Remaining: time.Second}
+	failed := func(r client.Report) *client.Report { r.State = client.StateFailed; return &r }
+	for name, c := range map[string]struct {
+		v    metaclient.Volume
+		want []string // in these lines, in this order
+	}{
+		"healthy":      {metaclient.Volume{State: client.StateHealthy, RedundancyLeft: 2}, []string{"v is healthy, and misses no unknown pages"}},
+		"degraded":     {metaclient.Volume{State: client.StateDegraded}, []string{"v is degraded", "dmps rebuild v --watch"}},
+		"lost":         {metaclient.Volume{State: client.StateFailed, RedundancyLeft: -1, Lease: lease, Report: failed(client.Report{LostPages: 9})}, []string{"v is failed", "9 pages of v lost, and it is known which"}},
+		"out of reach": {metaclient.Volume{State: client.StateFailed, RedundancyLeft: -1}, []string{"v is failed", "until servers come back"}},
+		"lost, and out of reach": {metaclient.Volume{State: client.StateFailed, RedundancyLeft: -1, Lease: lease, Report: failed(client.Report{LostPages: 9, Suspect: []raid.ServerID{"s1"}})},
+			[]string{"v is failed", "9 pages of v lost", "until servers come back"}},
+		"bereft":       {metaclient.Volume{State: client.StateFailed, RedundancyLeft: -1, BereftGroups: 1, Groups: 2}, []string{"v is failed", "dmps attach v --accept-data-loss"}},
+		"not writable": {metaclient.Volume{State: client.StateFailed, Lease: lease, Report: failed(client.Report{})}, []string{"v is failed", "not be written"}},
+	} {
+		c.v.Name = "v"
+		lines := nothingToAccept(&volumeStatus{Volume: c.v})
+		if len(lines) != len(c.want) {
+			t.Errorf("%s: %q", name, lines)
+			continue
+		}
+		for i, w := range c.want {
+			if !strings.Contains(lines[i], w) {
+				t.Errorf("%s: %q does not say %q", name, lines[i], w)
+			}
+		}
+	}
+}
+
+// Data is called out of reach only when servers may come back with it.
+func TestCanLose(t *testing.T) {
+	lease, over := &metaclient.Lease{Remaining: time.Second}, &metaclient.Lease{}
+	report := func(r client.Report) *client.Report { return &r }
+	silent := report(client.Report{Suspect: []raid.ServerID{"s1"}})
+	const away, gone = "data is out of reach", "pages are gone"
+	for name, c := range map[string]struct {
+		v    metaclient.Volume
+		want string
+	}{
+		"some":                             {metaclient.Volume{RedundancyLeft: 2, Unknown: 7}, "can lose 2 more"},
+		"none, detached":                   {metaclient.Volume{RedundancyLeft: -1}, away},
+		"none, its client hears of all":    {metaclient.Volume{RedundancyLeft: -1, Lease: lease, Report: report(client.Report{})}, away},
+		"unknown, its client hears of all": {metaclient.Volume{RedundancyLeft: -1, Unknown: 7, Lease: lease, Report: report(client.Report{})}, gone},
+		"unknown, servers silent":          {metaclient.Volume{RedundancyLeft: -1, Unknown: 7, Lease: lease, Report: silent}, away},
+		"unknown, its client is gone":      {metaclient.Volume{RedundancyLeft: -1, Unknown: 7, Lease: over, Report: report(client.Report{})}, away},
+		"unknown, detached":                {metaclient.Volume{RedundancyLeft: -1, Unknown: 7}, away},
+		"members gone":                     {metaclient.Volume{RedundancyLeft: -1, BereftGroups: 1}, gone},
+		"lost":                             {metaclient.Volume{RedundancyLeft: -1, Report: report(client.Report{LostPages: 9})}, gone},
+		"lost, servers silent":             {metaclient.Volume{RedundancyLeft: -1, BereftGroups: 1, Report: silent}, away},
+	} {
+		if got := canLoseMore(&c.v); got != c.want {
+			t.Errorf("%s: %q, not %q", name, got, c.want)
+		}
+		c.v.Name = "v"
+		var out bytes.Buffer
+		if err := (&app{out: &out}).showVolume(c.v, &raid.Layout{}); err != nil {
+			t.Fatal(err)
+		}
+		if s := out.String(); !strings.Contains(s, c.want) || strings.Contains(s, "accept-loss v") != (c.v.Unknown > 0) {
+			t.Errorf("%s: %q, or which command goes on, is not in\n%s", name, c.want, s)
+		}
+	}
+}
+
 // What would be lost with a server tells what is gone, what waits for others, and
 // what is not sure, apart.
 func TestLossLines(t *testing.T) {

@@ -182,9 +182,9 @@ func TestStatusForPeople(t *testing.T) {
 	}
 	want := `FAILED: data is lost or cannot be written (0 of 1 memory servers up, cluster c1)
 
-VOLUME  STATE     REDUNDANCY  LAYOUT  SIZE   GROUPS  DEGRADED  CAN LOSE              ATTACHED TO
-swap0   failed    rs:4+2      log     1 GiB  4       2         data is out of reach  host1                      12 pages lost
-swap1   degraded  mirror:2    log     1 MiB  1       1         0                     host2 (lease has run out)  no answer from s1, s2
+VOLUME  STATE     REDUNDANCY  LAYOUT  SIZE   GROUPS  DEGRADED  CAN LOSE        ATTACHED TO
+swap0   failed    rs:4+2      log     1 GiB  4       2         pages are gone  host1                      12 pages lost
+swap1   degraded  mirror:2    log     1 MiB  1       1         0               host2 (lease has run out)  no answer from s1, s2
 
 SERVER  STATE  ADDRESS    MEMORY  USED              PROMISED  CHUNKS  LABELS
 s1      down   tcp://h:1  1 GiB   █████░░░░░  50 %  0 B       0       host=h rack=r1

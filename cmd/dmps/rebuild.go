@@ -151,6 +151,16 @@ func lostPages(v *volumeStatus) uint64 {
 	return v.Report.LostPages
 }
 
+// failedBeside reports whether a volume were failed also if no unknown pages were gone:
+// data is out of reach, or cannot be written.
+func failedBeside(v *volumeStatus) bool {
+	if v.State != client.StateFailed || v.Unknown == 0 {
+		return v.State == client.StateFailed
+	}
+	r := v.Report
+	return outOfReach(&v.Volume) || r != nil && r.State == client.StateFailed && r.Beside == ""
+}
+
 func (r *rebuildRun) once(answer metaclient.RebuildAnswer, v volumeStatus) error {
 	if r.json {
 		if err := printJSON(r.out, r.sample(answer, v)); err != nil {
@@ -220,10 +230,13 @@ func rebuildSummary(answer metaclient.RebuildAnswer, v *volumeStatus, now time.T
 func rebuildTrouble(answer metaclient.RebuildAnswer, v *volumeStatus) []string {
 	var lines []string
 	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
+	if v.Unknown > 0 {
+		say("%s", unknownLine(&v.Volume))
+	}
 	switch {
 	case lostPages(v) > 0:
 		say("%s: %s lost: more members were gone at a time than the redundancy can bear. Reading them gives an error until they are written again", v.Name, count(lostPages(v), "page"))
-	case v.State == client.StateFailed:
+	case failedBeside(v):
 		say("%s: data is out of reach, or cannot be written, until servers come back", v.Name)
 	}
 	switch {
@@ -276,8 +289,12 @@ func (r *rebuildRun) watch(ctx context.Context, answer metaclient.RebuildAnswer,
 				after = ""
 			}
 			return r.end(&v, fmt.Sprintf("%s: whole%s, can lose %s", v.Name, after, count(v.RedundancyLeft, "server")))
-		case lostPages(&v) > 0 && !filling && (v.Rebuilding == 0 || blocked(&v) && len(v.Report.Suspect) == 0):
-			return r.end(&v, strings.Join(rebuildSummary(answer, &v, now), "\n"))
+		case (lostPages(&v) > 0 || v.Unknown > 0) && !filling && (v.Rebuilding == 0 || blocked(&v) && len(v.Report.Suspect) == 0):
+			rest := rebuildSummary(answer, &v, now)
+			if first { // show has said what keeps it from being whole
+				rest = rest[len(rebuildTrouble(answer, &v)):]
+			}
+			return r.end(&v, strings.Join(rest, "\n"))
 		case now.Sub(moved) > rebuildStuck:
 			return r.end(&v, strings.Join(rebuildSummary(answer, &v, now), "\n"))
 		}
@@ -359,7 +376,10 @@ func (r *rebuildRun) clear() {
 func (r *rebuildRun) end(v *volumeStatus, text string) error {
 	if !r.json {
 		r.clear()
-		if _, err := fmt.Fprintln(r.out, text); err != nil {
+		if text != "" {
+			text += "\n"
+		}
+		if _, err := fmt.Fprint(r.out, text); err != nil {
 			return fmt.Errorf("writing the result: %w", err)
 		}
 	}

@@ -54,7 +54,7 @@ Attached volumes are scrubbed once a week by themselves ('dmps attach
 
 Exit codes: 0 everything is right, 1 not done or not everything could be
 verified, 2 something was wrong and is repaired, 3 something is wrong and
-cannot be repaired.`,
+cannot be repaired, or pages are lost.`,
 		Example: `  dmps scrub swap0 --watch
   dmps scrub swap0 --rate 200MiB      # a second, of each server; 0: as fast as they can
   dmps scrub swap0 --stop
@@ -125,7 +125,7 @@ func (a *app) scrub(ctx context.Context, volume string, f scrubFlags) error {
 		return a.printScrubBegun(volume, st, f.output.value)
 	}
 	show := a.newScrubView(volume, f.watch)
-	st, lost, err := awaitScrub(ctx, v.Lease.AdminURL, st, show.update)
+	st, live, err := awaitScrub(ctx, v.Lease.AdminURL, st, show.update)
 	show.close()
 	switch {
 	case ctx.Err() != nil:
@@ -133,38 +133,46 @@ func (a *app) scrub(ctx context.Context, volume string, f scrubFlags) error {
 	case err != nil:
 		return err
 	}
-	return a.printScrub(volume, st, lost, f.output.value)
+	return a.printScrub(scrubResultOf(st, mergeLive(lately(ctx, meta, v), live)), f.output.value)
 }
 
-// awaitScrub polls until a scrub has ended. lost is the number of pages that
-// the volume has lost.
-func awaitScrub(ctx context.Context, adminURL string, st client.ScrubStatus, show func(client.ScrubStatus)) (_ client.ScrubStatus, lost uint64, err error) {
+// lately is v as meta knows it now: pages may have been found gone, or their loss
+// accepted, since. What was known counts when it does not answer.
+func lately(ctx context.Context, meta *metaclient.Client, v metaclient.Volume) metaclient.Volume {
+	if now, _, err := meta.Volume(ctx, v.Name); err == nil {
+		return now
+	}
+	return v
+}
+
+// awaitScrub polls until a scrub has ended. last is what its client said then.
+func awaitScrub(ctx context.Context, adminURL string, st client.ScrubStatus, show func(client.ScrubStatus)) (_ client.ScrubStatus, last adminStatus, err error) {
 	started, heard := st.Started, time.Now()
 	for {
 		live, err := fetchAdminStatus(ctx, adminURL)
 		switch {
 		case ctx.Err() != nil:
-			return st, lost, ctx.Err()
+			return st, last, ctx.Err()
 		case err != nil && time.Since(heard) > scrubSilence:
-			return st, lost, fmt.Errorf("the client that scrubs is silent; a restart ends a scrub. Look with 'dmps status', then scrub again: %w", err)
+			return st, last, fmt.Errorf("the client that scrubs is silent; a restart ends a scrub. Look with 'dmps status', then scrub again: %w", err)
 		case err == nil:
-			heard, lost = time.Now(), live.Report.LostPages
+			heard, last = time.Now(), live
 			now := live.Report.Scrub
 			if now == nil || !now.Started.Equal(started) {
 				now = live.Report.LastScrub // the next one has begun
 			}
 			if now == nil || !now.Started.Equal(started) {
-				return st, lost, errors.New("the client does not know of the scrub any more: it was restarted, or another scrub came after it. Scrub again")
+				return st, last, errors.New("the client does not know of the scrub any more: it was restarted, or another scrub came after it. Scrub again")
 			}
 			st = *now
 			show(st)
 			if !st.Running {
-				return st, lost, nil
+				return st, last, nil
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return st, lost, ctx.Err()
+			return st, last, ctx.Err()
 		case <-time.After(scrubPoll):
 		}
 	}
@@ -234,7 +242,7 @@ func (a *app) scrubHere(ctx context.Context, meta *metaclient.Client, v metaclie
 	case err != nil && !errors.Is(err, client.ErrScrubStopped):
 		return err
 	}
-	return a.printScrub(v.Name, st, vol.Report().LostPages, f.output.value)
+	return a.printScrub(scrubResultOf(st, mergeLive(lately(ctx, meta, v), adminStatus{Report: vol.Report()})), f.output.value)
 }
 
 // lastScrub is the last one that meta knows of.

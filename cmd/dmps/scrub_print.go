@@ -7,6 +7,7 @@ import (
 
 	"dmps/client"
 	"dmps/internal/exitcode"
+	"dmps/meta/metaclient"
 )
 
 // scrubView shows how far a scrub is.
@@ -49,10 +50,28 @@ func (s *scrubView) close() {
 	}
 }
 
+// scrubResult is how a scrub ended, and what its volume has lost besides: a scrub sees
+// no page that is gone.
+type scrubResult struct {
+	client.ScrubStatus
+	LostPages uint64 `json:"lost_pages"`    // pages that answer with an error
+	Unknown   uint64 `json:"unknown_pages"` // at most so many are gone of which nobody knows which
+	volume    metaclient.Volume
+}
+
+// scrubResultOf is st with what is lost of v, as its client reports it and meta knows.
+func scrubResultOf(st client.ScrubStatus, v metaclient.Volume) scrubResult {
+	r := scrubResult{ScrubStatus: st, Unknown: v.Unknown, volume: v}
+	if v.Report != nil {
+		r.LostPages = v.Report.LostPages
+	}
+	return r
+}
+
 // scrubExit is the exit code of a scrub that has ended. The output has said it.
-func scrubExit(st client.ScrubStatus, lost uint64) error {
+func scrubExit(st scrubResult) error {
 	switch {
-	case st.Unrepairable > 0 || lost > 0:
+	case st.Unrepairable > 0 || st.LostPages > 0 || st.Unknown > 0:
 		return &exitError{code: exitcode.Lost}
 	case !st.Complete():
 		return &exitError{code: exitcode.Failure}
@@ -62,25 +81,25 @@ func scrubExit(st client.ScrubStatus, lost uint64) error {
 	return nil
 }
 
-func (a *app) printScrub(volume string, st client.ScrubStatus, lost uint64, output string) error {
+func (a *app) printScrub(st scrubResult, output string) error {
 	if output == "json" {
 		if err := printJSON(a.out, st); err != nil {
 			return err
 		}
-		return scrubExit(st, lost)
+		return scrubExit(st)
 	}
-	if _, err := fmt.Fprint(a.out, scrubText(volume, st, lost, paletteFor(a.out))); err != nil {
+	if _, err := fmt.Fprint(a.out, scrubText(st, paletteFor(a.out))); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
-	return scrubExit(st, lost)
+	return scrubExit(st)
 }
 
 // scrubText says what a scrub found, and what to do.
-func scrubText(volume string, st client.ScrubStatus, lost uint64, p palette) string {
+func scrubText(st scrubResult, p palette) string {
 	var b strings.Builder
 	took := st.Finished.Sub(st.Started)
 	fmt.Fprintf(&b, "%s: %d slots of %d rows verified in %v, %s read by the servers\n",
-		volume, st.SlotsVerified, st.RowsDone, took.Round(10*time.Millisecond), human(st.Bytes))
+		st.volume.Name, st.SlotsVerified, st.RowsDone, took.Round(10*time.Millisecond), human(st.Bytes))
 	if st.Ended != "" {
 		fmt.Fprintf(&b, "%s\n", p.paint(colourWarn, fmt.Sprintf("It ended early, after %d of %d rows: %s.", st.RowsDone, st.RowsTotal, st.Ended)))
 	}
@@ -90,19 +109,22 @@ func scrubText(volume string, st client.ScrubStatus, lost uint64, p palette) str
 			colour = colourBad
 		}
 		fmt.Fprintf(&b, "%s\n", p.paint(colour, fmt.Sprintf("%d slots were wrong (%s), %d of them are repaired.",
-			st.BadSlots, scrubServers(st, func(s *client.ScrubServer) uint64 { return s.Bad }), st.Repaired)))
+			st.BadSlots, scrubServers(st.ScrubStatus, func(s *client.ScrubServer) uint64 { return s.Bad }), st.Repaired)))
 		fmt.Fprintln(&b, "Memory that changes by itself is about to fail: look at the machines of these servers, and drain or replace one that has errors again.")
 	}
 	if st.Unrepairable > 0 {
 		fmt.Fprintf(&b, "%s\n", p.paint(colourBad, fmt.Sprintf("%d slots are not repaired: too few members of their rows are up, or right.", st.Unrepairable)))
 		fmt.Fprintln(&b, "Bring back the servers that 'dmps status' shows as suspect or lost, and scrub again.")
 	}
-	if lost > 0 {
-		fmt.Fprintf(&b, "%s\n", p.paint(colourBad, fmt.Sprintf("%d pages are lost: reading them gives an error until they are written anew.", lost)))
+	if st.LostPages > 0 {
+		fmt.Fprintf(&b, "%s\n", p.paint(colourBad, fmt.Sprintf("%d pages are lost: reading them gives an error until they are written anew.", st.LostPages)))
+	}
+	if st.Unknown > 0 {
+		fmt.Fprintf(&b, "%s\n", p.paint(colourBad, unknownLine(&st.volume)))
 	}
 	if st.SlotsSkipped > 0 {
 		fmt.Fprintf(&b, "%s\n", p.paint(colourWarn, fmt.Sprintf("%d slots could not be verified (%s): the scrub is incomplete.",
-			st.SlotsSkipped, scrubServers(st, func(s *client.ScrubServer) uint64 { return s.Skipped }))))
+			st.SlotsSkipped, scrubServers(st.ScrubStatus, func(s *client.ScrubServer) uint64 { return s.Skipped }))))
 		for _, s := range st.Servers {
 			if s.Problem != "" {
 				fmt.Fprintf(&b, "  %s: %s\n", s.Server, s.Problem)
@@ -110,7 +132,7 @@ func scrubText(volume string, st client.ScrubStatus, lost uint64, p palette) str
 		}
 		fmt.Fprintln(&b, "Scrub again when 'dmps status' says healthy.")
 	}
-	if st.Complete() && st.BadSlots == 0 && lost == 0 {
+	if scrubExit(st) == nil {
 		fmt.Fprintln(&b, p.paint(colourGood, "Everything is right."))
 	}
 	return b.String()

@@ -15,6 +15,7 @@ import (
 
 	"dmps/chaos/inproc"
 	"dmps/client"
+	"dmps/meta/metaclient"
 	"dmps/raid"
 )
 
@@ -26,34 +27,41 @@ func TestScrubText(t *testing.T) {
 		change(&s)
 		return s
 	}
+	var none metaclient.Volume
 	for name, c := range map[string]struct {
 		st   client.ScrubStatus
-		lost uint64
+		gone metaclient.Volume
 		code int
 		want []string
 	}{
-		"clean": {done, 0, 0, []string{"60 slots of 10 rows", "Everything is right"}},
+		"clean": {done, none, 0, []string{"60 slots of 10 rows", "Everything is right"}},
 		"repaired": {with(func(s *client.ScrubStatus) {
 			s.BadSlots, s.Repaired, s.Servers = 2, 2, []client.ScrubServer{{Server: "s3", Bad: 2}}
-		}), 0, 2, []string{"2 slots were wrong (s3 2), 2 of them"}},
-		"unrepaired": {with(func(s *client.ScrubStatus) { s.BadSlots, s.Repaired, s.Unrepairable = 2, 1, 1 }), 0, 3, []string{"1 slots are not repaired"}},
-		"lost":       {done, 4, 3, []string{"4 pages are lost"}},
+		}), none, 2, []string{"2 slots were wrong (s3 2), 2 of them"}},
+		"unrepaired": {with(func(s *client.ScrubStatus) { s.BadSlots, s.Repaired, s.Unrepairable = 2, 1, 1 }), none, 3, []string{"1 slots are not repaired"}},
+		"lost":       {done, metaclient.Volume{Report: &client.Report{LostPages: 4}}, 3, []string{"4 pages are lost"}},
+		"gone, unknown which": {done, metaclient.Volume{Unknown: 7}, 3, []string{
+			"v misses up to 7 pages, and nobody knows which: they read as zeros", "dmps volume accept-loss v",
+		}},
+		"gone and repaired": {with(func(s *client.ScrubStatus) { s.BadSlots, s.Repaired = 1, 1 }), metaclient.Volume{Unknown: 1}, 3, []string{"up to 1 page,"}},
 		"incomplete": {with(func(s *client.ScrubStatus) {
 			s.SlotsSkipped, s.Servers = 5, []client.ScrubServer{{Server: "s1", Skipped: 5, Problem: "it does not answer"}}
-		}), 0, 1, []string{"5 slots could not be verified (s1 5)", "s1: it does not answer", "Scrub again"}},
-		"stopped":             {with(func(s *client.ScrubStatus) { s.Ended, s.RowsDone = "the scrub was stopped", 4 }), 0, 1, []string{"after 4 of 10 rows"}},
-		"repaired, in part":   {with(func(s *client.ScrubStatus) { s.BadSlots, s.Repaired, s.SlotsSkipped = 1, 1, 1 }), 0, 1, []string{"incomplete"}},
-		"incomplete and lost": {with(func(s *client.ScrubStatus) { s.BadSlots, s.Unrepairable, s.SlotsSkipped = 1, 1, 1 }), 0, 3, nil},
+		}), none, 1, []string{"5 slots could not be verified (s1 5)", "s1: it does not answer", "Scrub again"}},
+		"stopped":             {with(func(s *client.ScrubStatus) { s.Ended, s.RowsDone = "the scrub was stopped", 4 }), none, 1, []string{"after 4 of 10 rows"}},
+		"repaired, in part":   {with(func(s *client.ScrubStatus) { s.BadSlots, s.Repaired, s.SlotsSkipped = 1, 1, 1 }), none, 1, []string{"incomplete"}},
+		"incomplete and lost": {with(func(s *client.ScrubStatus) { s.BadSlots, s.Unrepairable, s.SlotsSkipped = 1, 1, 1 }), none, 3, nil},
 	} {
 		code := 0
+		c.gone.Name = "v"
+		r := scrubResultOf(c.st, c.gone)
 		var e *exitError
-		if errors.As(scrubExit(c.st, c.lost), &e) {
+		if errors.As(scrubExit(r), &e) {
 			code = e.code
 		}
 		if code != c.code {
 			t.Errorf("%s: exit code %d, not %d", name, code, c.code)
 		}
-		text := scrubText("v", c.st, c.lost, palette{})
+		text := scrubText(r, palette{})
 		for _, w := range c.want {
 			if !strings.Contains(text, w) {
 				t.Errorf("%s: no %q in\n%s", name, w, text)
@@ -139,9 +147,9 @@ func TestScrubOrders(t *testing.T) {
 		t.Fatalf("%+v, %v", st, err)
 	}
 	shown := 0
-	st, lost, err := awaitScrub(ctx, srv.URL, st, func(client.ScrubStatus) { shown++ })
-	if err != nil || !st.Complete() || lost != 0 || st.SlotsVerified == 0 || shown == 0 {
-		t.Errorf("%+v, %d lost, %v", st, lost, err)
+	st, last, err := awaitScrub(ctx, srv.URL, st, func(client.ScrubStatus) { shown++ })
+	if err != nil || !st.Complete() || last.Report.LastScrub == nil || st.SlotsVerified == 0 || shown == 0 {
+		t.Errorf("%+v, %+v, %v", st, last, err)
 	}
 	if _, _, err := awaitScrub(ctx, srv.URL, first, func(client.ScrubStatus) {}); err == nil {
 		t.Error("waited for a scrub that nobody knows")

@@ -242,7 +242,7 @@ func topTable(volumes []volumeTop, p palette) *table {
 	t.row(p.head("VOLUME", "STATE", "CAN LOSE", "IN/S", "IN", "P50", "P99", "OUT/S", "OUT", "P50", "P99", "ATTACHED TO")...)
 	for i := range volumes {
 		v := &volumes[i]
-		row := []string{v.Name, p.state(string(v.State)), canLose(v.RedundancyLeft)}
+		row := []string{v.Name, p.state(string(v.State)), canLose(&v.Volume)}
 		if io := v.IO; io != nil {
 			row = append(append(row, io.Read.cells()...), io.Write.cells()...)
 		} else {

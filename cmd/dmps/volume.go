@@ -200,17 +200,44 @@ func volumeTable(volumes []metaclient.Volume, p palette) *table {
 	t.row(p.head("VOLUME", "STATE", "REDUNDANCY", "LAYOUT", "SIZE", "GROUPS", "DEGRADED", "CAN LOSE", "ATTACHED TO")...)
 	for _, v := range volumes {
 		t.row(v.Name, p.state(string(v.State)), v.Redundancy, v.Layout, human(v.Size),
-			strconv.FormatUint(v.Groups, 10), strconv.FormatUint(v.DegradedGroups, 10), canLose(v.RedundancyLeft), holder(v.Lease))
+			strconv.FormatUint(v.Groups, 10), strconv.FormatUint(v.DegradedGroups, 10), canLose(&v), holder(v.Lease))
 	}
 	return &t
 }
 
 // canLose says how many more servers the worst group survives.
-func canLose(left int) string {
-	if left < 0 {
+func canLose(v *metaclient.Volume) string {
+	switch {
+	case v.RedundancyLeft >= 0:
+		return strconv.Itoa(v.RedundancyLeft)
+	case outOfReach(v):
 		return "data is out of reach"
 	}
-	return strconv.Itoa(left)
+	return "pages are gone"
+}
+
+// canLoseMore is canLose as a part of a sentence.
+func canLoseMore(v *metaclient.Volume) string {
+	if v.RedundancyLeft < 0 {
+		return canLose(v)
+	}
+	return "can lose " + canLose(v) + " more"
+}
+
+// outOfReach reports whether data waits for servers that may come back with it. If not,
+// and no further loss is survived, it is gone.
+func outOfReach(v *metaclient.Volume) bool {
+	r := v.Report
+	switch {
+	case v.RedundancyLeft >= 0:
+		return false
+	case r != nil && len(r.Suspect) > 0:
+		return true
+	case v.BereftGroups > 0 || r != nil && r.LostPages > 0:
+		return false
+	}
+	answered := r != nil && v.Lease != nil && v.Lease.Remaining > 0 // its client has an answer of every server
+	return v.Unknown == 0 || !answered
 }
 
 func holder(l *metaclient.Lease) string {
@@ -290,7 +317,7 @@ func (a *app) showVolume(v metaclient.Volume, l *raid.Layout) error {
 	add("volume", v.Name)
 	add("state", p.state(string(v.State)))
 	add("size", human(v.Size))
-	add("redundancy", fmt.Sprintf("%s, can lose %s more", v.Redundancy, canLose(v.RedundancyLeft)))
+	add("redundancy", v.Redundancy+", "+canLoseMore(&v))
 	add("layout", fmt.Sprintf("%s, filled up to %d %%, answered by at least %d members", v.Layout, v.TargetFill, v.MinAck))
 	add("groups", fmt.Sprintf("%d of %d members, %d degraded, chunks of %s", v.Groups, l.Geometry.Members(), v.DegradedGroups, human(v.ChunkBytes)))
 	add("reserved", human(v.Reserved)+" on servers")
@@ -307,7 +334,7 @@ func (a *app) showVolume(v metaclient.Volume, l *raid.Layout) error {
 		}
 	}
 	if v.Unknown > 0 {
-		add("gone", p.paint(colourBad, fmt.Sprintf("up to %s, nobody knows which, since %s", count(v.Unknown, "page"), v.UnknownSince.Local().Format(time.DateTime))))
+		add("gone", p.paint(colourBad, unknownLine(&v)))
 	}
 	if err := t.print(a.out); err != nil {
 		return err

@@ -253,6 +253,13 @@ func TestRebuildSummary(t *testing.T) {
 		Report: &client.Report{Suspect: []raid.ServerID{"s1"}},
 	}}
 	detached := volumeStatus{Volume: metaclient.Volume{Name: "v", State: client.StateDegraded, DegradedGroups: 1, Rebuilding: 3}}
+	unknown := volumeStatus{Volume: metaclient.Volume{
+		Name: "v", State: client.StateFailed, RedundancyLeft: 2, Unknown: 7, Lease: &metaclient.Lease{Remaining: time.Second},
+		Report: &client.Report{State: client.StateFailed, Beside: client.StateHealthy, Unknown: 7, RedundancyLeft: 2},
+	}}
+	both := unknown
+	both.RedundancyLeft, both.Report = -1, &client.Report{State: client.StateFailed, Unknown: 7, RedundancyLeft: -1, Suspect: []raid.ServerID{"s1"}}
+	misses := "v misses up to 7 pages, and nobody knows which: they read as zeros, and others perhaps as older versions. When what uses it has been seen to: dmps volume accept-loss v"
 	for _, c := range []struct {
 		name   string
 		answer metaclient.RebuildAnswer
@@ -269,6 +276,11 @@ func TestRebuildSummary(t *testing.T) {
 		{"lost", metaclient.RebuildAnswer{}, failed, exitcode.Lost, []string{
 			"v: 9 pages lost: more members were gone at a time than the redundancy can bear. Reading them gives an error until they are written again",
 			"v: is not attached. What replacements miss is filled as soon as a client attaches it, or a server takes that on",
+		}},
+		{"gone, unknown which", metaclient.RebuildAnswer{}, unknown, exitcode.Lost, []string{misses}},
+		{"gone, and out of reach", metaclient.RebuildAnswer{}, both, exitcode.Lost, []string{
+			misses, "v: data is out of reach, or cannot be written, until servers come back",
+			"v: the client has no answer from s1, but the metadata service heard of it moments ago: try again in some seconds, or use --watch",
 		}},
 		{"too few", metaclient.RebuildAnswer{Stuck: 2, StuckReason: "group 1: 3 of the 4 members that are needed to rebuild are there: it waits for the servers that are down"}, away, exitcode.Lost, []string{
 			"v: data is out of reach, or cannot be written, until servers come back",
@@ -292,6 +304,36 @@ func TestRebuildSummary(t *testing.T) {
 		}
 		if code != c.code {
 			t.Errorf("%s: exit code %d, want %d", c.name, code, c.code)
+		}
+	}
+}
+
+// Watching ends when nothing is left that a rebuild could fill, and not before.
+func TestRebuildWatchEnds(t *testing.T) {
+	lease := &metaclient.Lease{Remaining: time.Second}
+	failed := metaclient.Volume{Name: "v", State: client.StateFailed, Lease: lease, Report: &client.Report{State: client.StateFailed}}
+	gone, lost, filling, away := failed, failed, failed, failed
+	gone.Unknown, filling.Unknown, filling.Rebuilding, away.RedundancyLeft = 7, 7, 1, -1
+	lost.Report = &client.Report{State: client.StateFailed, LostPages: 9}
+	gone.Report = &client.Report{State: client.StateFailed, Unknown: 7, Beside: client.StateHealthy}
+	for name, c := range map[string]struct {
+		v    metaclient.Volume
+		want string
+	}{
+		"gone, unknown which":  {gone, "dmps volume accept-loss v"},
+		"lost":                 {lost, "9 pages lost"},
+		"gone, and filled yet": {filling, "goes on without being watched"},
+		"out of reach":         {away, "goes on without being watched"},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // what has not ended by then is interrupted
+		var out bytes.Buffer
+		r := &rebuildRun{app: &app{out: &out, err: &out}, volume: "v"}
+		if err := r.watch(ctx, metaclient.RebuildAnswer{}, volumeStatus{Volume: c.v}); err == nil || codeOf(err) != exitcode.Lost {
+			t.Errorf("%s: %v", name, err)
+		}
+		if lines := strings.Split(strings.TrimSpace(out.String()), "\n"); !strings.Contains(lines[len(lines)-1], c.want) || strings.Count(out.String(), c.want) != 1 {
+			t.Errorf("%s: %q is not at the end, or more than once, of\n%s", name, c.want, out.String())
 		}
 	}
 }
