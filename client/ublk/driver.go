@@ -1,16 +1,15 @@
 package ublk
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -41,7 +40,8 @@ func (d *driver) Close() error { return unix.Close(d.fd) }
 
 // command sends a control command and waits for its result. Each has a ring of
 // its own: they are few, and stopping a device must not wait for a start that
-// waits for an answer. The kernel carries them out in a worker of the process.
+// waits for an answer. The kernel carries them out in a worker of the process,
+// which reads buf, and writes it, from where uring.Memory says.
 func (d *driver) command(op uint32, c ctrlCmd, buf []byte) error {
 	r, err := uring.New(1, uring.Options{SQE128: true})
 	if errors.Is(err, uring.ErrUnsupported) {
@@ -50,8 +50,13 @@ func (d *driver) command(op uint32, c ctrlCmd, buf []byte) error {
 	if err != nil {
 		return err
 	}
+	mem, err := uring.NewMemory(max(len(buf), 1))
+	if err != nil {
+		return errors.Join(err, r.Close())
+	}
 	if buf != nil {
-		c.len, c.addr = uint16(len(buf)), uint64(uintptr(unsafe.Pointer(&buf[0])))
+		copy(mem.Bytes(), buf)
+		c.len, c.addr = uint16(len(buf)), mem.Addr()
 	}
 	s := r.Next()
 	s.Opcode, s.FD, s.CmdOp = uring.OpURingCmd, int32(d.fd), op
@@ -61,7 +66,10 @@ func (d *driver) command(op uint32, c ctrlCmd, buf []byte) error {
 		err = r.Enter(1)
 		done, ok = r.Pop()
 	}
-	runtime.KeepAlive(buf)
+	if ok { // otherwise the kernel may still use it: it stays
+		copy(buf, mem.Bytes())
+		err = errors.Join(err, mem.Free())
+	}
 	err = errors.Join(err, r.Close())
 	if err == nil && done.Res < 0 {
 		err = unix.Errno(-done.Res)
@@ -94,7 +102,7 @@ func (d *driver) features() (uint64, error) {
 		}
 		return 0, fmt.Errorf("asking ublk for its features: %w", err)
 	}
-	return *(*uint64)(unsafe.Pointer(&buf[0])), nil
+	return binary.NativeEndian.Uint64(buf), nil
 }
 
 func (d *driver) devices() ([]int, error) {
