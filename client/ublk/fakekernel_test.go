@@ -27,10 +27,14 @@ type fakeKernel struct {
 	used map[int]bool // devices that are in use
 	log  []string     // control commands
 	fail map[string]error
+
+	plain   map[int]bool // threads that are untrusted
+	trusted map[int]int  // queues of a device whose last fetch was a trusted thread's
 }
 
 func newFakeKernel(t testing.TB) *fakeKernel {
-	k := &fakeKernel{t: t, have: wanted | 1<<5, devs: make(map[int]*fakeDev), pids: make(map[int]bool), used: make(map[int]bool), fail: make(map[string]error)}
+	k := &fakeKernel{t: t, have: wanted | 1<<5, devs: make(map[int]*fakeDev), pids: make(map[int]bool), used: make(map[int]bool), fail: make(map[string]error),
+		plain: make(map[int]bool), trusted: make(map[int]int)}
 	k.cond.L = &k.mu
 	return k
 }
@@ -123,6 +127,7 @@ func (k *fakeKernel) add(i devInfo) (devInfo, error) {
 	}
 	i.queues = min(i.queues, 3) // processors of this machine
 	i.state = stateDead
+	k.trusted[int(i.id)] = 0
 	k.devs[int(i.id)] = &fakeDev{info: i, ports: make([]*fakePort, i.queues)}
 	k.log = append(k.log, "add")
 	return i, nil
@@ -150,6 +155,9 @@ func (k *fakeKernel) start(id, pid int) error {
 	}
 	d.info.state, d.info.pid = stateLive, int32(pid)
 	k.pids[pid] = true
+	if d.info.flags&featNoPartScan != 0 || k.trusted[id] < len(d.ports) {
+		return nil
+	}
 	// The partition table is read before the command ends.
 	r := &fakeReq{desc: ioDesc{opRead, 8, 0}, data: make([]byte, pageSize), res: make(chan int32, 1)}
 	k.dispatch(d, r)
@@ -266,6 +274,17 @@ func (k *fakeKernel) endRecovery(id, pid int) error {
 		k.dispatch(d, r)
 	}
 	return nil
+}
+
+func (k *fakeKernel) untrusted(f func() error) error {
+	k.mu.Lock()
+	k.plain[unix.Gettid()] = true
+	k.mu.Unlock()
+	err := f()
+	k.mu.Lock()
+	delete(k.plain, unix.Gettid())
+	k.mu.Unlock()
+	return err
 }
 
 type fakeFile struct {
@@ -480,6 +499,9 @@ func (p *fakePort) apply() {
 			t.state = tagFetched
 			if p.fetches++; p.fetches == len(p.tags) {
 				p.d.ready++
+				if !p.k.plain[p.tid] {
+					p.k.trusted[int(p.d.info.id)]++
+				}
 			}
 			continue
 		}

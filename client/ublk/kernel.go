@@ -27,7 +27,8 @@ type kernel interface {
 	add(devInfo) (devInfo, error)
 	setLimits(id int, l limits) error
 	// start makes the block device. It ends when all requests of all queues
-	// were fetched and the partition table was read, from this server.
+	// were fetched. It reads the partition table from this server, unless the
+	// device has featNoPartScan or a queue was fetched by an untrusted thread.
 	start(id, pid int) error
 	// stop removes the block device, after what is in flight was answered.
 	stop(id int) error
@@ -47,6 +48,9 @@ type kernel interface {
 	// port makes what queue number q talks through. It belongs to the calling
 	// thread.
 	port(q, depth int) (port, error)
+	// untrusted calls f on the calling thread as one that the driver would not
+	// read a partition table from.
+	untrusted(f func() error) error
 	// claim takes the block device for the caller alone. Who uses it otherwise
 	// is in the error, which is blockdev.ErrInUse.
 	claim(id int) (release func() error, err error)

@@ -57,7 +57,8 @@ func start(ctx context.Context, k kernel, cfg Config) (*Server, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	if err := supported(k); err != nil {
+	have, err := supported(k)
+	if err != nil {
 		return nil, err
 	}
 	old, err := find(ctx, k, &cfg)
@@ -67,23 +68,24 @@ func start(ctx context.Context, k kernel, cfg Config) (*Server, error) {
 	if old != nil {
 		return resume(ctx, k, &cfg, old)
 	}
-	return create(ctx, k, &cfg)
+	return create(ctx, k, &cfg, have)
 }
 
-// supported asks the driver for what this package needs of it.
-func supported(k kernel) error {
-	have, err := k.features()
+// supported asks the driver for what this package needs of it, and returns all
+// that it has.
+func supported(k kernel) (have uint64, err error) {
+	have, err = k.features()
 	if err == nil && have&wanted != wanted {
 		err = fmt.Errorf("%w: the driver has features %#x, %#x are needed (Linux 6.5 or later)", ErrUnsupported, have, uint64(wanted))
 	}
-	return err
+	return have, err
 }
 
-// create adds a new device.
-func create(ctx context.Context, k kernel, cfg *Config) (*Server, error) {
+// create adds a new device, to a driver with these features.
+func create(ctx context.Context, k kernel, cfg *Config, have uint64) (*Server, error) {
 	ask := devInfo{
 		queues: uint16(cfg.Queues), depth: uint16(cfg.Depth), maxIO: uint32(cfg.MaxIO), id: uint32(cfg.ID),
-		pid: int32(os.Getpid()), flags: wanted, tag: tagOf(cfg.Identity),
+		pid: int32(os.Getpid()), flags: wanted | have&featNoPartScan, tag: tagOf(cfg.Identity),
 	}
 	got, err := k.add(ask)
 	if err != nil {
