@@ -1,6 +1,7 @@
 package ublk
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -193,8 +194,8 @@ func (d *driver) endRecovery(id, pid int) error {
 	return d.uninterrupted("ending the recovery of", id, cmdEndRecovery, ctrlCmd{data: uint64(pid)})
 }
 
-func (d *driver) unthrottle(id int) error {
-	return blockdev.Unthrottle("/sys", fmt.Sprintf("ublkb%d", id))
+func (d *driver) unthrottle(ctx context.Context, id int) error {
+	return blockdev.Unthrottle(ctx, "/sys", fmt.Sprintf("ublkb%d", id))
 }
 
 // uninterrupted is about for commands that wait and that a signal ends.
@@ -235,7 +236,9 @@ func (d *driver) port(q, depth int) (port, error) {
 	return p, nil
 }
 
-func (d *driver) claim(id int) (func() error, error) { return blockdev.Claim(d.path(id)) }
+func (d *driver) claim(ctx context.Context, id int) (func() error, error) {
+	return blockdev.Claim(ctx, d.path(id))
+}
 
 func (d *driver) path(id int) string { return fmt.Sprintf("/dev/ublkb%d", id) }
 

@@ -1,6 +1,7 @@
 package ublk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -250,7 +251,7 @@ func (k *fakeKernel) startRecovery(id int) error {
 	return nil
 }
 
-func (k *fakeKernel) unthrottle(id int) error {
+func (k *fakeKernel) unthrottle(_ context.Context, id int) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	_, err := k.command("unthrottled", id)
@@ -349,7 +350,7 @@ func (k *fakeKernel) kill(id int) {
 	delete(k.pids, int(d.info.pid))
 }
 
-func (k *fakeKernel) claim(id int) (func() error, error) {
+func (k *fakeKernel) claim(ctx context.Context, id int) (func() error, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.used[id] {

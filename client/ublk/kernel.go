@@ -1,6 +1,7 @@
 package ublk
 
 import (
+	"context"
 	"errors"
 
 	"dmps/client"
@@ -39,7 +40,7 @@ type kernel interface {
 	startRecovery(id int) error
 	// unthrottle lets the kernel write whatever reads take. It waits until the
 	// device has no request in flight: for one that is new, never for one in use.
-	unthrottle(id int) error
+	unthrottle(ctx context.Context, id int) error
 	// endRecovery lets waiting requests go, once all were fetched.
 	endRecovery(id, pid int) error
 
@@ -52,8 +53,9 @@ type kernel interface {
 	// read a partition table from.
 	untrusted(f func() error) error
 	// claim takes the block device for the caller alone. Who uses it otherwise
-	// is in the error, which is blockdev.ErrInUse.
-	claim(id int) (release func() error, err error)
+	// is in the error, which is blockdev.ErrInUse. It waits for the device, not
+	// longer than ctx.
+	claim(ctx context.Context, id int) (release func() error, err error)
 	// path is where the block device is.
 	path(id int) string
 	// alive says whether a process exists.

@@ -95,7 +95,7 @@ func create(ctx context.Context, k kernel, cfg *Config, have uint64) (*Server, e
 	if err != nil {
 		return nil, errors.Join(err, k.remove(int(got.id)))
 	}
-	if err := k.unthrottle(int(got.id)); err != nil {
+	if err := k.unthrottle(ctx, int(got.id)); err != nil {
 		s.log.Warn("page-outs may be held back while page-ins take long", "device", s.Path(), "err", err)
 	}
 	s.log.Info("block device is there", "device", s.Path(), "queues", len(s.queues), "depth", got.depth)
@@ -214,9 +214,10 @@ func (s *Server) goodbye() {
 }
 
 // InUse reports whether somebody swaps to the block device, has mounted it,
-// builds on it, or has it open.
-func (s *Server) InUse() (bool, error) {
-	release, err := s.k.claim(s.id)
+// builds on it, or has it open. A device whose pages do not come within ctx
+// answers with an error.
+func (s *Server) InUse(ctx context.Context) (bool, error) {
+	release, err := s.k.claim(ctx, s.id)
 	if errors.Is(err, blockdev.ErrInUse) {
 		return true, nil
 	}
@@ -244,7 +245,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		<-s.ended
 		return errors.Join(s.file.Close(), s.k.remove(s.id), s.close())
 	}
-	release, err := s.k.claim(s.id)
+	release, err := s.k.claim(ctx, s.id)
 	if err != nil {
 		return err
 	}
