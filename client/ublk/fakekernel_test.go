@@ -459,6 +459,9 @@ func (p *fakePort) attach(f file) error {
 	p.k.mu.Lock()
 	defer p.k.mu.Unlock()
 	p.d = f.(*fakeFile).d
+	if p.d.ports[p.no] != nil {
+		p.k.t.Errorf("queue %d is still the server's before: START_USER_RECOVERY did not make it anew", p.no)
+	}
 	p.d.ports[p.no] = p
 	return nil
 }

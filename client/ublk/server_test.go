@@ -155,12 +155,16 @@ func TestErrors(t *testing.T) {
 		}
 	}
 	fault = nil
+	d.Map(3, 2) // with buffers of its own, not the constant page
 	for _, op := range []uint32{opRead, opWrite} {
 		k.mu.Lock()
 		k.fail["copy"] = unix.EFAULT
 		k.mu.Unlock()
 		if got := k.io(s.ID(), at(op, 3, 2), page); got != -int32(unix.EIO) {
 			t.Errorf("op %d whose pages could not be copied: result %d", op, got)
+		}
+		if n := d.State().FreePages; n != 64 {
+			t.Errorf("op %d whose pages could not be copied keeps %d buffers", op, 64-n)
 		}
 		k.mu.Lock()
 		delete(k.fail, "copy")
