@@ -162,8 +162,31 @@ func (d *driver) start(id, pid int) error {
 	return d.uninterrupted("starting", id, cmdStartDev, ctrlCmd{data: uint64(pid)})
 }
 
+// stop is carried out by another process: the driver waits for requests that this
+// one answers.
 func (d *driver) stop(id int) error {
-	return d.about("stopping", id, cmdStopDev, ctrlCmd{}, nil)
+	_, release, err := blockdev.Apart(context.Background(), "ublk-stop", strconv.Itoa(id))
+	if err != nil {
+		return err
+	}
+	return release()
+}
+
+// Calls are what another process does for this one, which serves the device that
+// it waits for: blockdev.ServeCall.
+var Calls = map[string]blockdev.Call{"ublk-stop": callStop}
+
+// callStop takes ID.
+func callStop(args []string) (answer string, release func() error, err error) {
+	id, err := strconv.Atoi(args[0])
+	if err != nil {
+		return "", nil, fmt.Errorf("stopping ublk device %s: %w", args[0], err)
+	}
+	d, err := openDriver()
+	if err != nil {
+		return "", nil, err
+	}
+	return "", nil, errors.Join(d.about("stopping", id, cmdStopDev, ctrlCmd{}, nil), d.Close())
 }
 
 func (d *driver) remove(id int) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -22,6 +23,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == blockdev.Command {
+		calls := maps.Clone(Calls)
+		maps.Copy(calls, blockdev.Calls)
+		os.Exit(blockdev.ServeCall(calls, os.Args[2:], os.Stdin, os.Stdout))
+	}
 	if what := os.Getenv(childEnv); what != "" {
 		if err := child(what); err != nil {
 			fmt.Fprintln(os.Stderr, "child:", err)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"dmps/client/nbddev"
+	"dmps/client/ublk"
 	"dmps/internal/blockdev"
 	"dmps/internal/swapctl"
 )
@@ -19,6 +20,7 @@ func deviceCalls() map[string]blockdev.Call {
 	calls := map[string]blockdev.Call{"format": callFormat, "swapon": callSwapon}
 	maps.Copy(calls, blockdev.Calls)
 	maps.Copy(calls, nbddev.Calls)
+	maps.Copy(calls, ublk.Calls)
 	return calls
 }
 

@@ -17,6 +17,9 @@ var waits = map[string]bool{
 	"unix.Mount": true, "unix.Unmount": true, "unix.O_EXCL": true, "os.O_EXCL": true,
 }
 
+// commands are those of drivers that wait for requests.
+var commands = map[string]bool{"cmdStopDev": true}
+
 // opens are calls that open or write a file that may be a device, or a setting of one.
 var opens = map[string]bool{
 	"os.Open": true, "os.OpenFile": true, "os.Create": true, "os.ReadFile": true, "os.WriteFile": true,
@@ -30,6 +33,7 @@ var apart = map[string]string{
 	"cmd/dmps/detach.go endSwap":         "detach is another process than the attach that serves",
 	"client/nbddev/queue.go tune":        "it is called in a process of its own",
 	"client/nbddev/front.go backend":     "the kernel tells it from memory",
+	"client/ublk/driver.go callStop":     "it is called in a process of its own",
 	"client/ublk/driver.go openDriver":   "the control device has no pages",
 	"client/ublk/driver.go open":         "the character device of the server has no pages",
 	"client/ublk/driver.go alive":        "it is a file of proc",
@@ -83,6 +87,9 @@ func waiting(f *ast.File, strict bool) []wait {
 			function = fn.Name.Name
 		}
 		ast.Inspect(d, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok && strict && function != "no function" && commands[id.Name] {
+				found = append(found, wait{function, id.Name, id.Pos()})
+			}
 			s, ok := n.(*ast.SelectorExpr)
 			if !ok {
 				return true
@@ -108,6 +115,7 @@ func TestWaiting(t *testing.T) {
 		"unix.Open(path, unix.O_RDONLY|unix.O_EXCL)":   {1, 2},
 		"unix.Syscall(unix.SYS_IOCTL, unix.BLKRRPART)": {1, 1},
 		"blockdev.Claim(ctx, path)":                    {0, 0},
+		"d.about(id, cmdStopDev)":                      {0, 1},
 		"os.Stat(path)":                                {0, 0},
 	} {
 		f, err := parser.ParseFile(token.NewFileSet(), "a.go", "package a\nfunc f() {\n"+body+"\n}\n", parser.SkipObjectResolution)
