@@ -267,6 +267,9 @@ func (s *Server) Stop(ctx context.Context) error {
 
 func (s *Server) stop(release func() error) error {
 	if err := s.k.stop(s.id); err != nil {
+		s.mu.Lock()
+		s.mu.bye, s.mu.stopping = false, false // it is there as before, and is served
+		s.mu.Unlock()
 		return errors.Join(err, release())
 	}
 	<-s.ended

@@ -210,6 +210,27 @@ func TestInUse(t *testing.T) {
 	}
 }
 
+// A device that could not be stopped is still there, is served, and can be left to
+// the next client.
+func TestStopFails(t *testing.T) {
+	k := newFakeKernel(t)
+	s := up(t, k, Config{Device: devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)})
+	broken := errors.New("broken")
+	k.fail["stop"] = broken
+	if err := s.Stop(t.Context()); !errors.Is(err, broken) || s.Stopping() {
+		t.Errorf("%v, stopping %v", err, s.Stopping())
+	}
+	if got := k.io(s.ID(), at(opWrite, 0, 1), fill(pageSize, 1)); got != pageSize {
+		t.Errorf("after that: result %d", got)
+	}
+	if err := s.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := k.info(s.ID()); i.state != stateQuiesced || err != nil {
+		t.Errorf("left %v, %v", i.state, err)
+	}
+}
+
 // TestStopWaits stops a device with requests in flight: they are answered.
 func TestStopWaits(t *testing.T) {
 	k := newFakeKernel(t)
