@@ -97,7 +97,7 @@ func Start(ctx context.Context, cfg Config) (*Front, error) {
 	}}
 	// Of ctx only what Start waits for.
 	f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	if err := f.begin(); err != nil {
+	if err := f.begin(ctx); err != nil {
 		f.cancel()
 		f.served.Wait()
 		return nil, errors.Join(err, d.Close())
@@ -118,7 +118,7 @@ func parsePath(path string) (int, error) {
 }
 
 // begin connects all sockets.
-func (f *Front) begin() error {
+func (f *Front) begin(ctx context.Context) error {
 	if f.conn.Index == AnyIndex {
 		// A device that waits for this volume's client comes before a free one.
 		if i, ok := waiting(sysfs, f.cfg.Identifier); ok {
@@ -141,11 +141,11 @@ func (f *Front) begin() error {
 			return nil
 		}
 	}
-	return f.connect()
+	return f.connect(ctx)
 }
 
 // connect makes the device.
-func (f *Front) connect() error {
+func (f *Front) connect(ctx context.Context) error {
 	c := f.conn
 	for range f.cfg.Connections {
 		kernel, ours, err := Pair()
@@ -162,7 +162,7 @@ func (f *Front) connect() error {
 		return err
 	}
 	f.conn.Index = index
-	if err := tune(sysfs, index); err != nil {
+	if err := setUp(ctx, index); err != nil {
 		return errors.Join(err, f.driver.Disconnect(index))
 	}
 	return nil
@@ -235,9 +235,10 @@ func (f *Front) renew() (net.Conn, error) {
 func (f *Front) Path() string { return "/dev/nbd" + strconv.Itoa(f.conn.Index) }
 
 // InUse reports whether somebody swaps to the device, has mounted it, builds on
-// it, or has it open.
-func (f *Front) InUse() (bool, error) {
-	release, err := blockdev.Claim(f.Path())
+// it, or has it open. A device whose pages do not come within ctx answers with an
+// error.
+func (f *Front) InUse(ctx context.Context) (bool, error) {
+	release, err := blockdev.Claim(ctx, f.Path())
 	if errors.Is(err, blockdev.ErrInUse) {
 		return true, nil
 	}
@@ -255,7 +256,7 @@ func (f *Front) InUse() (bool, error) {
 // later, because it is closed, reaches nobody.
 func (f *Front) Close(ctx context.Context) (kept bool, err error) {
 	// Held until the device is gone, so that nobody begins to use it meanwhile.
-	release, err := blockdev.Claim(f.Path())
+	release, err := blockdev.Claim(ctx, f.Path())
 	kept = err != nil // what may be in use must not be taken away
 	if errors.Is(err, blockdev.ErrInUse) {
 		err = nil

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -15,9 +17,17 @@ import (
 
 	"dmps/client"
 	"dmps/client/nbd"
+	"dmps/internal/blockdev"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == blockdev.Command {
+		calls := maps.Clone(Calls)
+		maps.Copy(calls, blockdev.Calls)
+		os.Exit(blockdev.ServeCall(calls, os.Args[2:], os.Stdin, os.Stdout))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // stuck is a device that answers nothing until it is told to, and then with an
 // error, as a volume that is closed.

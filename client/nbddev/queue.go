@@ -1,6 +1,8 @@
 package nbddev
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,7 +34,28 @@ var queueSettings = []setting{
 	{"read_ahead_kb", "128", "what one message carries"},
 }
 
-// tune sets the queue of a device that is not used yet. root is where sysfs is.
+// Calls are what another process does for this one, which serves the device that
+// it waits for: blockdev.ServeCall.
+var Calls = map[string]blockdev.Call{
+	"tune": func(args []string) (string, func() error, error) {
+		index, err := strconv.Atoi(args[1])
+		if err != nil {
+			return "", nil, fmt.Errorf("the queue of nbd device %s: %w", args[1], err)
+		}
+		return "", nil, tune(args[0], index)
+	},
+}
+
+// setUp sets the queue of a device that is not used yet.
+func setUp(ctx context.Context, index int) error {
+	_, release, err := blockdev.Apart(ctx, "tune", sysfs, strconv.Itoa(index))
+	if err != nil {
+		return err
+	}
+	return errors.Join(release(), blockdev.Unthrottle(ctx, sysfs, fmt.Sprintf("nbd%d", index)))
+}
+
+// tune is what setUp does of this package's. root is where sysfs is.
 func tune(root string, index int) error {
 	dir := filepath.Join(root, "block", fmt.Sprintf("nbd%d", index), "queue")
 	for _, s := range queueSettings {
@@ -40,5 +63,5 @@ func tune(root string, index int) error {
 			return fmt.Errorf("setting %s to %s, so that %s: %w", s.name, s.value, s.why, err)
 		}
 	}
-	return blockdev.Unthrottle(root, fmt.Sprintf("nbd%d", index))
+	return nil
 }

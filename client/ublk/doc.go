@@ -34,6 +34,10 @@
 // were not answered are asked again when a client of the same volume goes on
 // with it (recover.go). Whose a device is, the kernel knows itself (identity.go).
 //
+// A client that waited for its own device when it is killed could not end. So the
+// kernel is kept from looking for partitions (noscan.go), and another process makes
+// the calls that can wait for the device (blockdev.Apart).
+//
 // # Caveats
 //
 // The driver takes commands for a queue only from one thread, which therefore

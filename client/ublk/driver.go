@@ -1,16 +1,16 @@
 package ublk
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -41,7 +41,8 @@ func (d *driver) Close() error { return unix.Close(d.fd) }
 
 // command sends a control command and waits for its result. Each has a ring of
 // its own: they are few, and stopping a device must not wait for a start that
-// waits for an answer. The kernel carries them out in a worker of the process.
+// waits for an answer. The kernel carries them out in a worker of the process,
+// which reads buf, and writes it, from where uring.Memory says.
 func (d *driver) command(op uint32, c ctrlCmd, buf []byte) error {
 	r, err := uring.New(1, uring.Options{SQE128: true})
 	if errors.Is(err, uring.ErrUnsupported) {
@@ -50,8 +51,13 @@ func (d *driver) command(op uint32, c ctrlCmd, buf []byte) error {
 	if err != nil {
 		return err
 	}
+	mem, err := uring.NewMemory(max(len(buf), 1))
+	if err != nil {
+		return errors.Join(err, r.Close())
+	}
 	if buf != nil {
-		c.len, c.addr = uint16(len(buf)), uint64(uintptr(unsafe.Pointer(&buf[0])))
+		copy(mem.Bytes(), buf)
+		c.len, c.addr = uint16(len(buf)), mem.Addr()
 	}
 	s := r.Next()
 	s.Opcode, s.FD, s.CmdOp = uring.OpURingCmd, int32(d.fd), op
@@ -61,7 +67,10 @@ func (d *driver) command(op uint32, c ctrlCmd, buf []byte) error {
 		err = r.Enter(1)
 		done, ok = r.Pop()
 	}
-	runtime.KeepAlive(buf)
+	if ok { // otherwise the kernel may still use it: it stays
+		copy(buf, mem.Bytes())
+		err = errors.Join(err, mem.Free())
+	}
 	err = errors.Join(err, r.Close())
 	if err == nil && done.Res < 0 {
 		err = unix.Errno(-done.Res)
@@ -94,7 +103,7 @@ func (d *driver) features() (uint64, error) {
 		}
 		return 0, fmt.Errorf("asking ublk for its features: %w", err)
 	}
-	return *(*uint64)(unsafe.Pointer(&buf[0])), nil
+	return binary.NativeEndian.Uint64(buf), nil
 }
 
 func (d *driver) devices() ([]int, error) {
@@ -153,8 +162,31 @@ func (d *driver) start(id, pid int) error {
 	return d.uninterrupted("starting", id, cmdStartDev, ctrlCmd{data: uint64(pid)})
 }
 
+// stop is carried out by another process: the driver waits for requests that this
+// one answers.
 func (d *driver) stop(id int) error {
-	return d.about("stopping", id, cmdStopDev, ctrlCmd{}, nil)
+	_, release, err := blockdev.Apart(context.Background(), "ublk-stop", strconv.Itoa(id))
+	if err != nil {
+		return err
+	}
+	return release()
+}
+
+// Calls are what another process does for this one, which serves the device that
+// it waits for: blockdev.ServeCall.
+var Calls = map[string]blockdev.Call{"ublk-stop": callStop}
+
+// callStop takes ID.
+func callStop(args []string) (answer string, release func() error, err error) {
+	id, err := strconv.Atoi(args[0])
+	if err != nil {
+		return "", nil, fmt.Errorf("stopping ublk device %s: %w", args[0], err)
+	}
+	d, err := openDriver()
+	if err != nil {
+		return "", nil, err
+	}
+	return "", nil, errors.Join(d.about("stopping", id, cmdStopDev, ctrlCmd{}, nil), d.Close())
 }
 
 func (d *driver) remove(id int) error {
@@ -185,8 +217,8 @@ func (d *driver) endRecovery(id, pid int) error {
 	return d.uninterrupted("ending the recovery of", id, cmdEndRecovery, ctrlCmd{data: uint64(pid)})
 }
 
-func (d *driver) unthrottle(id int) error {
-	return blockdev.Unthrottle("/sys", fmt.Sprintf("ublkb%d", id))
+func (d *driver) unthrottle(ctx context.Context, id int) error {
+	return blockdev.Unthrottle(ctx, "/sys", fmt.Sprintf("ublkb%d", id))
 }
 
 // uninterrupted is about for commands that wait and that a signal ends.
@@ -227,7 +259,9 @@ func (d *driver) port(q, depth int) (port, error) {
 	return p, nil
 }
 
-func (d *driver) claim(id int) (func() error, error) { return blockdev.Claim(d.path(id)) }
+func (d *driver) claim(ctx context.Context, id int) (func() error, error) {
+	return blockdev.Claim(ctx, d.path(id))
+}
 
 func (d *driver) path(id int) string { return fmt.Sprintf("/dev/ublkb%d", id) }
 

@@ -252,6 +252,9 @@ func child(what string) error {
 		time.Sleep(time.Minute)
 		return nil
 	}
+	if what == silentStart {
+		return silentChild()
+	}
 	// A client: the volume is a file, which outlives it as servers do.
 	path, queues, ok := strings.Cut(what, ",")
 	n, err := strconv.Atoi(queues)

@@ -1,6 +1,7 @@
 package ublk
 
 import (
+	"context"
 	"errors"
 
 	"dmps/client"
@@ -27,7 +28,8 @@ type kernel interface {
 	add(devInfo) (devInfo, error)
 	setLimits(id int, l limits) error
 	// start makes the block device. It ends when all requests of all queues
-	// were fetched and the partition table was read, from this server.
+	// were fetched. It reads the partition table from this server, unless the
+	// device has featNoPartScan or a queue was fetched by an untrusted thread.
 	start(id, pid int) error
 	// stop removes the block device, after what is in flight was answered.
 	stop(id int) error
@@ -38,7 +40,7 @@ type kernel interface {
 	startRecovery(id int) error
 	// unthrottle lets the kernel write whatever reads take. It waits until the
 	// device has no request in flight: for one that is new, never for one in use.
-	unthrottle(id int) error
+	unthrottle(ctx context.Context, id int) error
 	// endRecovery lets waiting requests go, once all were fetched.
 	endRecovery(id, pid int) error
 
@@ -47,9 +49,13 @@ type kernel interface {
 	// port makes what queue number q talks through. It belongs to the calling
 	// thread.
 	port(q, depth int) (port, error)
+	// untrusted calls f on the calling thread as one that the driver would not
+	// read a partition table from.
+	untrusted(f func() error) error
 	// claim takes the block device for the caller alone. Who uses it otherwise
-	// is in the error, which is blockdev.ErrInUse.
-	claim(id int) (release func() error, err error)
+	// is in the error, which is blockdev.ErrInUse. It waits for the device, not
+	// longer than ctx.
+	claim(ctx context.Context, id int) (release func() error, err error)
 	// path is where the block device is.
 	path(id int) string
 	// alive says whether a process exists.

@@ -76,6 +76,36 @@ func TestLeaveAnswersWhatIsInFlight(t *testing.T) {
 	})
 }
 
+// Buffers that come for a write when its server leaves go back, and the write is the
+// next server's.
+func TestLeaveGivesBuffersBack(t *testing.T) {
+	bubble(t, 34, func(t *testing.T, k *fakeKernel, d *devicetest.Device, s *Server) {
+		d.Pause(true)
+		with, without := sent(k, s, 0, 20), sent(k, s, 20, 20)
+		synctest.Wait()
+		left := make(chan error, 1)
+		go func() { left <- s.Leave(t.Context()) }()
+		synctest.Wait()
+		d.Pause(false)
+		if err := <-left; err != nil {
+			t.Error(err)
+		}
+		if a, b := with.answer(), without.answer(); a != 20*pageSize || b != 0 {
+			t.Errorf("the write that the device had is answered with %d, the one without buffers with %d", a, b)
+		}
+		if n := d.State().FreePages; n != 34 {
+			t.Errorf("%d of 34 buffers are free", n)
+		}
+		next := up(t, k, Config{Device: d, ID: s.ID()})
+		if got := <-without.res; got != 20*pageSize {
+			t.Errorf("the next server answers %d", got)
+		}
+		if err := next.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Writes get their buffers in the order in which they came: a small one does not
 // overtake a large one, which might wait for ever.
 func TestWritesWaitInOrder(t *testing.T) {

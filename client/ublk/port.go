@@ -87,8 +87,13 @@ func (p *queuePort) command(op uint32, tag uint16, res int32) {
 	if s == nil {
 		panic(errRingFull) // a tag was committed twice
 	}
+	p.fill(s, p.ring.Cmd(s), op, tag, res)
+}
+
+// fill makes a command of an entry, with cmd for the driver.
+func (p *queuePort) fill(s *uring.SQE, cmd []byte, op uint32, tag uint16, res int32) {
 	s.Opcode, s.FD, s.CmdOp, s.UserData = uring.OpURingCmd, int32(p.dev), op, uint64(tag)
-	putIOCmd(p.ring.Cmd(s), p.queue, tag, res)
+	putIOCmd(cmd, p.queue, tag, res)
 }
 
 func (p *queuePort) enter(wait bool) error {

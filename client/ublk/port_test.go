@@ -1,6 +1,8 @@
 package ublk
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -92,6 +94,50 @@ func TestPortRefused(t *testing.T) {
 				t.Fatalf("event %+v", ev)
 			}
 			seen[ev.tag] = true
+		}
+	}
+}
+
+// A command names its queue and its tag to the driver, and its tag to whoever reads
+// its completion.
+func TestPortCommand(t *testing.T) {
+	p := &queuePort{queue: 2, dev: 7}
+	for _, c := range []struct {
+		op   uint32
+		tag  uint16
+		res  int32
+		want string
+	}{
+		{cmdFetch, 5, 0, "02000500000000000000000000000000"},
+		{cmdCommit, 0x103, 4096, "02000301001000000000000000000000"},
+		{cmdCommit, 0xfff, -5, "0200ff0ffbffffff0000000000000000"},
+	} {
+		s, cmd := uring.SQE{}, make([]byte, ioCmdSize)
+		p.fill(&s, cmd, c.op, c.tag, c.res)
+		if s.Opcode != uring.OpURingCmd || s.FD != 7 || s.CmdOp != c.op || s.UserData != uint64(c.tag) {
+			t.Errorf("tag %d: %+v", c.tag, s)
+		}
+		if got := hex.EncodeToString(cmd); binary.NativeEndian.Uint16([]byte{1, 0}) == 1 && got != c.want {
+			t.Errorf("tag %d: %s, want %s", c.tag, got, c.want)
+		}
+	}
+}
+
+// The descriptor of a tag is read from that tag's place.
+func TestPortDescriptors(t *testing.T) {
+	p, f := realPort(t, 8)
+	for tag := range uint16(8) {
+		b := make([]byte, ioDescSize)
+		binary.NativeEndian.PutUint32(b, opWrite|flagFUA)
+		binary.NativeEndian.PutUint32(b[4:], uint32(tag)+1)
+		binary.NativeEndian.PutUint64(b[8:], uint64(tag)<<20)
+		if _, err := f.WriteAt(b, int64(tag)*ioDescSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for tag := range uint16(8) {
+		if got := p.desc(tag); got != (ioDesc{opWrite | flagFUA, uint32(tag) + 1, uint64(tag) << 20}) {
+			t.Errorf("tag %d: %+v", tag, got)
 		}
 	}
 }

@@ -96,13 +96,8 @@ func (q *queue) serve(k kernel, s *starting) error {
 	if err := p.attach(f); err != nil {
 		return q.end(err)
 	}
-	for i := range q.calls {
-		p.fetch(uint16(i))
-		if i%fetchBatch == fetchBatch-1 || i == len(q.calls)-1 {
-			if err := p.enter(false); err != nil {
-				return q.end(err)
-			}
-		}
+	if err := k.untrusted(q.fetch); err != nil {
+		return q.end(err)
 	}
 	q.open = len(q.calls)
 	s.fetched()
@@ -116,6 +111,19 @@ func (q *queue) serve(k kernel, s *starting) error {
 	q.reclaim()
 	q.done.settled() // nobody touches the port any more
 	return q.end(err)
+}
+
+// fetch asks for a first request of each tag.
+func (q *queue) fetch() error {
+	for i := range q.calls {
+		q.port.fetch(uint16(i))
+		if i%fetchBatch == fetchBatch-1 || i == len(q.calls)-1 {
+			if err := q.port.enter(false); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // fetchBatch is how many commands go to the driver at once at first.

@@ -57,7 +57,8 @@ func start(ctx context.Context, k kernel, cfg Config) (*Server, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	if err := supported(k); err != nil {
+	have, err := supported(k)
+	if err != nil {
 		return nil, err
 	}
 	old, err := find(ctx, k, &cfg)
@@ -67,23 +68,24 @@ func start(ctx context.Context, k kernel, cfg Config) (*Server, error) {
 	if old != nil {
 		return resume(ctx, k, &cfg, old)
 	}
-	return create(ctx, k, &cfg)
+	return create(ctx, k, &cfg, have)
 }
 
-// supported asks the driver for what this package needs of it.
-func supported(k kernel) error {
-	have, err := k.features()
+// supported asks the driver for what this package needs of it, and returns all
+// that it has.
+func supported(k kernel) (have uint64, err error) {
+	have, err = k.features()
 	if err == nil && have&wanted != wanted {
 		err = fmt.Errorf("%w: the driver has features %#x, %#x are needed (Linux 6.5 or later)", ErrUnsupported, have, uint64(wanted))
 	}
-	return err
+	return have, err
 }
 
-// create adds a new device.
-func create(ctx context.Context, k kernel, cfg *Config) (*Server, error) {
+// create adds a new device, to a driver with these features.
+func create(ctx context.Context, k kernel, cfg *Config, have uint64) (*Server, error) {
 	ask := devInfo{
 		queues: uint16(cfg.Queues), depth: uint16(cfg.Depth), maxIO: uint32(cfg.MaxIO), id: uint32(cfg.ID),
-		pid: int32(os.Getpid()), flags: wanted, tag: tagOf(cfg.Identity),
+		pid: int32(os.Getpid()), flags: wanted | have&featNoPartScan, tag: tagOf(cfg.Identity),
 	}
 	got, err := k.add(ask)
 	if err != nil {
@@ -93,7 +95,7 @@ func create(ctx context.Context, k kernel, cfg *Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, k.remove(int(got.id)))
 	}
-	if err := k.unthrottle(int(got.id)); err != nil {
+	if err := k.unthrottle(ctx, int(got.id)); err != nil {
 		s.log.Warn("page-outs may be held back while page-ins take long", "device", s.Path(), "err", err)
 	}
 	s.log.Info("block device is there", "device", s.Path(), "queues", len(s.queues), "depth", got.depth)
@@ -212,9 +214,10 @@ func (s *Server) goodbye() {
 }
 
 // InUse reports whether somebody swaps to the block device, has mounted it,
-// builds on it, or has it open.
-func (s *Server) InUse() (bool, error) {
-	release, err := s.k.claim(s.id)
+// builds on it, or has it open. A device whose pages do not come within ctx
+// answers with an error.
+func (s *Server) InUse(ctx context.Context) (bool, error) {
+	release, err := s.k.claim(ctx, s.id)
 	if errors.Is(err, blockdev.ErrInUse) {
 		return true, nil
 	}
@@ -242,7 +245,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		<-s.ended
 		return errors.Join(s.file.Close(), s.k.remove(s.id), s.close())
 	}
-	release, err := s.k.claim(s.id)
+	release, err := s.k.claim(ctx, s.id)
 	if err != nil {
 		return err
 	}
@@ -264,6 +267,9 @@ func (s *Server) Stop(ctx context.Context) error {
 
 func (s *Server) stop(release func() error) error {
 	if err := s.k.stop(s.id); err != nil {
+		s.mu.Lock()
+		s.mu.bye, s.mu.stopping = false, false // it is there as before, and is served
+		s.mu.Unlock()
 		return errors.Join(err, release())
 	}
 	<-s.ended

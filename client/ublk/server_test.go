@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -22,6 +23,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == blockdev.Command {
+		calls := maps.Clone(Calls)
+		maps.Copy(calls, blockdev.Calls)
+		os.Exit(blockdev.ServeCall(calls, os.Args[2:], os.Stdin, os.Stdout))
+	}
 	if what := os.Getenv(childEnv); what != "" {
 		if err := child(what); err != nil {
 			fmt.Fprintln(os.Stderr, "child:", err)
@@ -155,12 +161,16 @@ func TestErrors(t *testing.T) {
 		}
 	}
 	fault = nil
+	d.Map(3, 2) // with buffers of its own, not the constant page
 	for _, op := range []uint32{opRead, opWrite} {
 		k.mu.Lock()
 		k.fail["copy"] = unix.EFAULT
 		k.mu.Unlock()
 		if got := k.io(s.ID(), at(op, 3, 2), page); got != -int32(unix.EIO) {
 			t.Errorf("op %d whose pages could not be copied: result %d", op, got)
+		}
+		if n := d.State().FreePages; n != 64 {
+			t.Errorf("op %d whose pages could not be copied keeps %d buffers", op, 64-n)
 		}
 		k.mu.Lock()
 		delete(k.fail, "copy")
@@ -196,6 +206,27 @@ func TestInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if i, err := k.info(5); i.state != stateQuiesced || err != nil {
+		t.Errorf("left %v, %v", i.state, err)
+	}
+}
+
+// A device that could not be stopped is still there, is served, and can be left to
+// the next client.
+func TestStopFails(t *testing.T) {
+	k := newFakeKernel(t)
+	s := up(t, k, Config{Device: devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)})
+	broken := errors.New("broken")
+	k.fail["stop"] = broken
+	if err := s.Stop(t.Context()); !errors.Is(err, broken) || s.Stopping() {
+		t.Errorf("%v, stopping %v", err, s.Stopping())
+	}
+	if got := k.io(s.ID(), at(opWrite, 0, 1), fill(pageSize, 1)); got != pageSize {
+		t.Errorf("after that: result %d", got)
+	}
+	if err := s.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := k.info(s.ID()); i.state != stateQuiesced || err != nil {
 		t.Errorf("left %v, %v", i.state, err)
 	}
 }

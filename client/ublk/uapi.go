@@ -10,11 +10,12 @@ import (
 
 // Features of a driver and of a device, UBLK_F_*.
 const (
-	featRecovery        = 1 << 3 // the device outlives its server
-	featRecoveryReissue = 1 << 4 // what the server had not answered is asked again
-	featIoctlEncode     = 1 << 6 // commands are numbered as ioctls
-	featUserCopy        = 1 << 7 // data is fetched with pread and pwrite
-	featRecoveryFailIO  = 1 << 9 // without a server everything fails at once
+	featRecovery        = 1 << 3  // the device outlives its server
+	featRecoveryReissue = 1 << 4  // what the server had not answered is asked again
+	featIoctlEncode     = 1 << 6  // commands are numbered as ioctls
+	featUserCopy        = 1 << 7  // data is fetched with pread and pwrite
+	featRecoveryFailIO  = 1 << 9  // without a server everything fails at once
+	featNoPartScan      = 1 << 18 // nobody looks for partitions: Linux 7.0
 )
 
 // wanted is what a device must have to be served by this package, and unwanted

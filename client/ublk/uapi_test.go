@@ -93,6 +93,31 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// A request says what is to be done, where, and whether it must last. Nothing of the
+// request before with the same tag is left.
+func TestDesc(t *testing.T) {
+	for _, c := range []struct {
+		desc ioDesc
+		want client.Op
+	}{
+		{at(opRead, 3, 2), client.Op{Kind: client.OpRead, Off: 3 * pageSize, Len: 2 * pageSize}},
+		{at(opWrite, 0, 1), client.Op{Kind: client.OpWrite, Len: pageSize}},
+		{at(opWrite|flagFUA, 1, 1), client.Op{Kind: client.OpWrite, FUA: true, Off: pageSize, Len: pageSize}},
+		{at(opWrite|1<<14, 1, 1), client.Op{Kind: client.OpWrite, Off: pageSize, Len: pageSize}}, // another flag
+		{at(opDiscard, 5, 9), client.Op{Kind: client.OpTrim, Off: 5 * pageSize, Len: 9 * pageSize}},
+		{at(opWriteZeroes|flagFUA, 5, 9), client.Op{Kind: client.OpZero, FUA: true, Off: 5 * pageSize, Len: 9 * pageSize}},
+		{at(opFlush, 5, 9), client.Op{Kind: client.OpFlush}},
+	} {
+		op := client.Op{Kind: 99, FUA: !c.want.FUA, Off: 1, Len: 1, Err: client.ErrLost}
+		if err := c.desc.fill(&op, 64*pageSize, 128<<10); err != nil {
+			t.Errorf("%+v: %v", c.desc, err)
+		}
+		if op.Kind != c.want.Kind || op.FUA != c.want.FUA || op.Off != c.want.Off || op.Len != c.want.Len || op.Err != nil {
+			t.Errorf("%+v becomes kind %d, FUA %v, %d bytes at %d, %v", c.desc, op.Kind, op.FUA, op.Len, op.Off, op.Err)
+		}
+	}
+}
+
 // FuzzDesc feeds any descriptor to the decoder: what it accepts is inside of
 // the device and within the limits.
 func FuzzDesc(f *testing.F) {

@@ -43,5 +43,6 @@ func Supported() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(supported(d), d.Close())
+	_, err = supported(d)
+	return errors.Join(err, d.Close())
 }

@@ -20,9 +20,9 @@ func bootID() string {
 // takeDetach serves POST /detach: the client ends, and with it the device. While
 // the kernel uses the device that is refused with 409.
 func (a *admin) takeDetach(dev kernelDevice, end func()) {
-	a.mux.HandleFunc("POST /detach", fromPrograms(func(w http.ResponseWriter, _ *http.Request) {
+	a.mux.HandleFunc("POST /detach", fromPrograms(func(w http.ResponseWriter, r *http.Request) {
 		if dev != nil {
-			switch used, err := dev.InUse(); {
+			switch used, err := dev.InUse(r.Context()); {
 			case err != nil:
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return

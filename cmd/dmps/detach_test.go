@@ -94,7 +94,7 @@ type fakeDevice struct {
 }
 
 func (d fakeDevice) Path() string                        { return "/dev/none" }
-func (d fakeDevice) InUse() (bool, error)                { return d.used, d.err }
+func (d fakeDevice) InUse(context.Context) (bool, error) { return d.used, d.err }
 func (d fakeDevice) Close(context.Context) (bool, error) { return false, nil }
 
 // The client ends when it is told to, but not under a kernel that uses its

@@ -20,8 +20,9 @@ import (
 type kernelDevice interface {
 	// Path is /dev/something.
 	Path() string
-	// InUse reports whether the kernel uses the device.
-	InUse() (bool, error)
+	// InUse reports whether the kernel uses the device, which may have to answer
+	// for that: not longer than ctx.
+	InUse(ctx context.Context) (bool, error)
 	// Close takes the device away, unless it is in use: then the kernel waits
 	// for the next client, and kept is true. Requests that are not answered when
 	// ctx ends are never answered: the kernel asks the next client again.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"dmps/internal/blockdev"
 )
 
 // roleVariable makes the test's own program dmps itself, so that the embedded
@@ -15,7 +17,7 @@ import (
 const roleVariable = "DMPS_TEST_IS_DMPS"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(roleVariable) != "" {
+	if os.Getenv(roleVariable) != "" || len(os.Args) > 1 && os.Args[1] == blockdev.Command {
 		main()
 		return
 	}

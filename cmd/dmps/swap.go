@@ -1,13 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
+	"dmps/internal/blockdev"
 	"dmps/internal/swapctl"
 )
 
@@ -38,20 +42,16 @@ func (s *swapFlags) check(device string) error {
 	return nil
 }
 
-// start has the kernel swap to a device that is being served.
-func (s *swapFlags) start(path string, size int64, label string, log *slog.Logger) (err error) {
+// start has the kernel swap to a device that is being served, as another process:
+// this one must not wait for the device.
+func (s *swapFlags) start(ctx context.Context, path string, size int64, label string, log *slog.Logger) (err error) {
 	if !s.on {
 		return nil
 	}
-	space, err := swapctl.Find(path)
-	if err != nil {
-		return err
-	}
-	if space != nil {
-		log.Info("the kernel swaps to the device already", "device", path, "used", human(uint64(space.Used)))
+	made, on, err := s.prepare(ctx, path, size, label, log)
+	if err == nil && on {
 		return nil
 	}
-	made, err := s.format(path, size, label)
 	if errors.Is(err, swapctl.ErrNotEmpty) {
 		return &advised{fmt.Errorf("--swap %s: %w", path, err),
 			"Whatever it is would be destroyed. If nobody needs it: --force, or a new volume."}
@@ -59,19 +59,56 @@ func (s *swapFlags) start(path string, size int64, label string, log *slog.Logge
 	if err != nil {
 		return fmt.Errorf("making %s swap space: %w", path, err)
 	}
-	if err := swapctl.On(path, s.priority); err != nil {
+	if err := s.swapon(ctx, path); err != nil {
 		return err
 	}
 	log.Info("the kernel swaps to the device", "device", path, "made", made, "priority", s.priority)
 	return nil
 }
 
-func (s *swapFlags) format(path string, size int64, label string) (made bool, err error) {
-	// Nobody else may use it: O_EXCL on a block device claims it.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_EXCL, 0)
+// How often, and how long, the device is asked for while another process has it.
+const (
+	claimPoll     = 100 * time.Millisecond
+	claimPatience = time.Minute
+)
+
+// prepare makes the device swap space, unless the kernel swaps to it already: then
+// on is true. A process that an earlier client left in such a call has the device until
+// its pages come: prepare waits for it.
+func (s *swapFlags) prepare(ctx context.Context, path string, size int64, label string, log *slog.Logger) (made, on bool, err error) {
+	for began := time.Now(); ; {
+		space, err := swapctl.Find(path)
+		if err != nil {
+			return false, false, err
+		}
+		if space != nil {
+			log.Info("the kernel swaps to the device already", "device", path, "used", human(uint64(space.Used)))
+			return false, true, nil
+		}
+		made, err := s.format(ctx, path, size, label)
+		if !errors.Is(err, unix.EBUSY) || time.Since(began) > claimPatience {
+			return made, false, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, false, err
+		case <-time.After(claimPoll):
+		}
+	}
+}
+
+func (s *swapFlags) format(ctx context.Context, path string, size int64, label string) (made bool, err error) {
+	answer, release, err := blockdev.Apart(ctx, "format", path, strconv.FormatInt(size, 10), label, strconv.FormatBool(s.force))
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return swapctl.Format(f, size, label, s.force)
+	return answer == "made", release()
+}
+
+func (s *swapFlags) swapon(ctx context.Context, path string) error {
+	_, release, err := blockdev.Apart(ctx, "swapon", path, strconv.Itoa(s.priority))
+	if err != nil {
+		return err
+	}
+	return release()
 }

@@ -12,11 +12,8 @@ import (
 // device, or open.
 var ErrInUse = errors.New("device is in use")
 
-// Claim takes the block device at path for the caller alone, until release. It
-// opens it with O_EXCL, which the kernel refuses while somebody swaps to it, has
-// mounted it, or builds on it (bd_prepare_to_claim in block/bdev.c), and then
-// looks for programs that just have it open. Errors: ErrInUse, with who uses it.
-func Claim(path string) (release func() error, err error) {
+// claim is what Claim does, in a process that does not serve the device.
+func claim(path string) (release func() error, err error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.EBUSY):

@@ -10,18 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Unthrottle has the kernel write to a device whatever its reads take. name is
-// the device's, such as nbd0; sysfs is where that file system is.
-//
-// Writeback throttling (wbt_lat_usec in Documentation/ABI/stable/sysfs-block) makes
-// writers wait while reads take longer than 2 ms, which is what a disk can do in
-// that time. Over a network, and under load, they do; and the writer that it makes wait
-// is then kswapd, whom everybody needs to have memory. A kernel without it has
-// nothing to set.
-//
-// The kernel lets requests in flight end before it changes a queue, and holds new
-// ones until then: this is for a device that is not in use yet.
-func Unthrottle(sysfs, name string) error {
+// unthrottle is what Unthrottle does, in a process that does not serve the device.
+func unthrottle(sysfs, name string) error {
 	err := os.WriteFile(filepath.Join(sysfs, "block", name, "queue", "wbt_lat_usec"), []byte("0"), 0)
 	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil

@@ -8,7 +8,7 @@ import (
 
 func TestUnthrottle(t *testing.T) {
 	root := t.TempDir()
-	if err := Unthrottle(root, "nbd0"); err != nil {
+	if err := unthrottle(root, "nbd0"); err != nil {
 		t.Errorf("a kernel that does not throttle: %v", err)
 	}
 	file := filepath.Join(root, "block", "nbd0", "queue", "wbt_lat_usec")
@@ -18,7 +18,7 @@ func TestUnthrottle(t *testing.T) {
 	if err := os.WriteFile(file, []byte("2000"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := Unthrottle(root, "nbd0"); err != nil {
+	if err := unthrottle(root, "nbd0"); err != nil {
 		t.Error(err)
 	}
 	if b, err := os.ReadFile(file); string(b) != "0" || err != nil {
@@ -31,7 +31,7 @@ func TestUnthrottle(t *testing.T) {
 	if err := os.Mkdir(file, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := Unthrottle(root, "nbd0"); err == nil {
+	if err := unthrottle(root, "nbd0"); err == nil {
 		t.Error("a setting that is a folder was set")
 	}
 }

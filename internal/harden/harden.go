@@ -6,6 +6,8 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -13,8 +15,13 @@ import (
 )
 
 // marker is the variable that tells the program executed again from the first
-// one. Its value is the process id, which stays the same: a child is not meant.
+// one. Its value is the process id, which stays the same: a child is not meant. Behind
+// it is how many programs have executed themselves again one after the other.
 const marker = "DMPS_HARDENED"
+
+// maxRounds bounds them. A process may inherit the marker of a hardened one, or of an
+// environment that was copied, and harden itself. That is one round more.
+const maxRounds = 4
 
 // Options say what to do.
 type Options struct {
@@ -27,15 +34,28 @@ type Options struct {
 // could not be had, each with what would help. The caller decides whether to go
 // on.
 func Self(o Options) []error {
-	if os.Getenv(marker) != fmt.Sprint(os.Getpid()) {
-		return []error{again(o)}
+	ours, round := marked(os.Getenv(marker), os.Getpid())
+	if !ours {
+		if round >= maxRounds {
+			return []error{fmt.Errorf("this program was executed again %d times and is not the one that was meant: unset %s, which is %q",
+				round, marker, os.Getenv(marker))}
+		}
+		return []error{again(o, round+1)}
 	}
 	// What Self could not set before, Check finds missing now.
 	return slices.Concat(Check(o), lower(oomFile), own(o.Cgroup))
 }
 
+// marked reads a marker: whether it is that of process pid, and how many rounds
+// there were.
+func marked(value string, pid int) (ours bool, round int) {
+	who, n, _ := strings.Cut(value, " ")
+	round, _ = strconv.Atoi(n) // not a number: nobody's, or of before there were rounds
+	return who == strconv.Itoa(pid), round
+}
+
 // again sets what threads inherit and executes the program again.
-func again(o Options) error {
+func again(o Options, round int) error {
 	runtime.LockOSThread() // what is set belongs to this thread, which becomes the process
 	// An error here is found by Check, which can say it once everything is
 	// known.
@@ -50,7 +70,10 @@ func again(o Options) error {
 	if err != nil {
 		return fmt.Errorf("executing the program again: %w", err)
 	}
-	env := append(os.Environ(), fmt.Sprintf("%s=%d", marker, os.Getpid()))
+	// In the place of one that was inherited: of two the first one counts, and the
+	// new program would not know that it is meant.
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, marker+"=") })
+	env = append(env, fmt.Sprintf("%s=%d %d", marker, os.Getpid(), round))
 	return fmt.Errorf("executing the program again: %w", unix.Exec(path, os.Args, env))
 }
 

@@ -1,11 +1,14 @@
 package harden
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,6 +53,41 @@ func TestSelf(t *testing.T) {
 		}
 	}
 }
+
+// A process that inherits the marker of another one (a hardened parent, an
+// environment that was copied) executes itself once, and one that does so again and
+// again gives up and says what to unset.
+func TestInheritedMarker(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(marker ...string) string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, exe)
+		cmd.Env = append(os.Environ(), "HARDEN_SELF=1")
+		cmd.Env = append(cmd.Env, marker...)
+		b, err := cmd.CombinedOutput()
+		if err != nil || strings.Count(string(b), "done\n") != 1 {
+			t.Fatalf("%q: %v: %s", marker, err, b)
+		}
+		return string(b)
+	}
+	want := run()
+	for _, inherited := range []string{"DMPS_HARDENED=1", "DMPS_HARDENED=1 3", "DMPS_HARDENED=", "DMPS_HARDENED=x y"} {
+		if got := run(inherited); threads.ReplaceAllString(got, "") != threads.ReplaceAllString(want, "") {
+			t.Errorf("%s: %s, without: %s", inherited, got, want)
+		}
+	}
+	if got := run("DMPS_HARDENED=1 4"); !strings.Contains(got, "unset DMPS_HARDENED") {
+		t.Errorf("after 4 rounds: %s", got)
+	}
+}
+
+// threads are the numbers of those that a run counts, which vary.
+var threads = regexp.MustCompile(`\d+ of \d+`)
 
 func TestFlusher(t *testing.T) {
 	for flags, want := range map[uint64]bool{0x180000: true, 0x188000: true, 0x100000: false, 0: false} {

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"strconv"
+
+	"dmps/client/nbddev"
+	"dmps/client/ublk"
+	"dmps/internal/blockdev"
+	"dmps/internal/swapctl"
+)
+
+// deviceCalls are what this program does as another process of its own, because it
+// may wait for the device that the first one serves.
+func deviceCalls() map[string]blockdev.Call {
+	calls := map[string]blockdev.Call{"format": callFormat, "swapon": callSwapon}
+	maps.Copy(calls, blockdev.Calls)
+	maps.Copy(calls, nbddev.Calls)
+	maps.Copy(calls, ublk.Calls)
+	return calls
+}
+
+// serveDeviceCall makes a call when args are of one.
+func serveDeviceCall(args []string, in io.Reader, out io.Writer) (code int, served bool) {
+	if len(args) == 0 || args[0] != blockdev.Command {
+		return 0, false
+	}
+	return blockdev.ServeCall(deviceCalls(), args[1:], in, out), true
+}
+
+// callFormat takes PATH SIZE LABEL FORCE. Its answer is "made", or nothing when the
+// device was such swap space before.
+func callFormat(args []string) (answer string, release func() error, err error) {
+	size, err := strconv.ParseInt(args[1], 10, 64)
+	if err != nil {
+		return "", nil, fmt.Errorf("the size of %s: %w", args[0], err)
+	}
+	// Nobody else may use it: O_EXCL on a block device claims it.
+	f, err := os.OpenFile(args[0], os.O_RDWR|os.O_EXCL, 0)
+	if err != nil {
+		return "", nil, err
+	}
+	made, err := swapctl.Format(f, size, args[2], args[3] == "true")
+	if err = errors.Join(err, f.Close()); err != nil || !made {
+		return "", nil, err
+	}
+	return "made", nil, nil
+}
+
+// callSwapon takes PATH PRIORITY.
+func callSwapon(args []string) (answer string, release func() error, err error) {
+	priority, err := strconv.Atoi(args[1])
+	if err != nil {
+		return "", nil, fmt.Errorf("the priority of %s: %w", args[0], err)
+	}
+	return "", nil, swapctl.On(args[0], priority)
+}

@@ -1,0 +1,129 @@
+package repocheck
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// waits are calls that can wait for a block device: of a process that serves the
+// device they would wait for the process itself, and killed it could not end.
+var waits = map[string]bool{
+	"swapctl.Format": true, "swapctl.On": true, "swapctl.Off": true,
+	"unix.SYS_SWAPON": true, "unix.SYS_SWAPOFF": true, "unix.BLKRRPART": true, "unix.BLKFLSBUF": true, "unix.BLKDISCARD": true,
+	"unix.Mount": true, "unix.Unmount": true, "unix.O_EXCL": true, "os.O_EXCL": true,
+}
+
+// commands are those of drivers that wait for requests.
+var commands = map[string]bool{"cmdStopDev": true}
+
+// opens are calls that open or write a file that may be a device, or a setting of one.
+var opens = map[string]bool{
+	"os.Open": true, "os.OpenFile": true, "os.Create": true, "os.ReadFile": true, "os.WriteFile": true,
+	"unix.Open": true, "unix.Openat": true, "unix.Openat2": true, "unix.Creat": true,
+}
+
+// apart are the functions that make such calls nevertheless, and why they may.
+var apart = map[string]string{
+	"cmd/dmps/devicecalls.go callFormat": "it is called in a process of its own",
+	"cmd/dmps/devicecalls.go callSwapon": "it is called in a process of its own",
+	"cmd/dmps/detach.go endSwap":         "detach is another process than the attach that serves",
+	"client/nbddev/queue.go tune":        "it is called in a process of its own",
+	"client/nbddev/front.go backend":     "the kernel tells it from memory",
+	"client/ublk/driver.go callStop":     "it is called in a process of its own",
+	"client/ublk/driver.go openDriver":   "the control device has no pages",
+	"client/ublk/driver.go open":         "the character device of the server has no pages",
+	"client/ublk/driver.go alive":        "it is a file of proc",
+}
+
+// The process that serves a block device makes no call that can wait for it: in the
+// packages of front ends nothing opens a file, in the commands nothing uses a device,
+// but in the functions that apart lists. Others ask package blockdev for a process that
+// makes the call.
+func TestServerWaitsForNoDevice(t *testing.T) {
+	used := map[string]bool{}
+	for _, file := range goFiles(t) {
+		slash := filepath.ToSlash(file)
+		front := strings.HasPrefix(slash, "client/")
+		if !front && !strings.HasPrefix(slash, "cmd/") || strings.HasSuffix(slash, "_test.go") {
+			continue
+		}
+		// Only front ends know a device.
+		strict := strings.HasPrefix(slash, "client/ublk/") || strings.HasPrefix(slash, "client/nbddev/")
+		set := token.NewFileSet()
+		f, err := parser.ParseFile(set, filepath.Join(root(t), file), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range waiting(f, strict) {
+			where := slash + " " + w.function
+			used[where] = true
+			if apart[where] == "" {
+				t.Errorf("%s: %s in %s can wait for the device that this process serves: make it a call of another process (blockdev.Apart)", set.Position(w.at), w.name, w.function)
+			}
+		}
+	}
+	for where := range apart {
+		if !used[where] {
+			t.Errorf("%s makes no such call: take it off the list", where)
+		}
+	}
+}
+
+type wait struct {
+	function, name string
+	at             token.Pos
+}
+
+// waiting finds the calls and constants in f. strict: and everything that opens.
+func waiting(f *ast.File, strict bool) []wait {
+	var found []wait
+	for _, d := range f.Decls {
+		function := "no function"
+		if fn, ok := d.(*ast.FuncDecl); ok {
+			function = fn.Name.Name
+		}
+		ast.Inspect(d, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok && strict && function != "no function" && commands[id.Name] {
+				found = append(found, wait{function, id.Name, id.Pos()})
+			}
+			s, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if pkg, ok := s.X.(*ast.Ident); ok {
+				if name := pkg.Name + "." + s.Sel.Name; waits[name] || strict && opens[name] {
+					found = append(found, wait{function, name, s.Pos()})
+				}
+			}
+			return true
+		})
+	}
+	return found
+}
+
+// TestWaiting shows that the rule bites.
+func TestWaiting(t *testing.T) {
+	for body, want := range map[string][2]int{ // in a command, in a front end
+		"swapctl.On(path, 1)":                          {1, 1},
+		"a.swapoff(swapctl.Off)":                       {1, 1},
+		"os.OpenFile(path, os.O_RDWR|os.O_EXCL, 0)":    {1, 2},
+		"os.WriteFile(queue, nil, 0)":                  {0, 1},
+		"unix.Open(path, unix.O_RDONLY|unix.O_EXCL)":   {1, 2},
+		"unix.Syscall(unix.SYS_IOCTL, unix.BLKRRPART)": {1, 1},
+		"blockdev.Claim(ctx, path)":                    {0, 0},
+		"d.about(id, cmdStopDev)":                      {0, 1},
+		"os.Stat(path)":                                {0, 0},
+	} {
+		f, err := parser.ParseFile(token.NewFileSet(), "a.go", "package a\nfunc f() {\n"+body+"\n}\n", parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := [2]int{len(waiting(f, false)), len(waiting(f, true))}; got != want {
+			t.Errorf("%s: %v calls, want %v", body, got, want)
+		}
+	}
+}
