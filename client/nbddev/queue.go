@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"dmps/internal/blockdev"
 )
@@ -32,11 +33,47 @@ var queueSettings = []setting{
 	{"read_ahead_kb", "128", "what one message carries"},
 }
 
-// tune sets the queue of a device that is not used yet. root is where sysfs is.
-func tune(root string, index int) error {
-	dir := filepath.Join(root, "block", fmt.Sprintf("nbd%d", index), "queue")
+// untuned are the settings of a queue that are not as they should be.
+func untuned(root string, index int) ([]string, error) {
+	var wrong []string
 	for _, s := range queueSettings {
-		if err := os.WriteFile(filepath.Join(dir, s.name), []byte(s.value), 0); err != nil {
+		now, err := s.read(root, index)
+		if err != nil {
+			return nil, err
+		}
+		if now != s.value {
+			wrong = append(wrong, s.name+" "+now)
+		}
+	}
+	return wrong, nil
+}
+
+// read is the value of a setting now. Of a choice, the one in brackets.
+func (s *setting) read(root string, index int) (string, error) {
+	b, err := os.ReadFile(s.path(root, index))
+	if err != nil {
+		return "", fmt.Errorf("how %s is set: %w", s.name, err)
+	}
+	now := strings.TrimSpace(string(b))
+	if _, after, ok := strings.Cut(now, "["); ok {
+		now, _, _ = strings.Cut(after, "]")
+	}
+	return now, nil
+}
+
+func (s *setting) path(root string, index int) string {
+	return filepath.Join(root, "block", fmt.Sprintf("nbd%d", index), "queue", s.name)
+}
+
+// tune sets the queue of a device that is not used yet, where it differs: each
+// setting waits until no request is in flight. root is where sysfs is.
+func tune(root string, index int) error {
+	for _, s := range queueSettings {
+		now, err := s.read(root, index)
+		if err == nil && now != s.value {
+			err = os.WriteFile(s.path(root, index), []byte(s.value), 0)
+		}
+		if err != nil {
 			return fmt.Errorf("setting %s to %s, so that %s: %w", s.name, s.value, s.why, err)
 		}
 	}

@@ -83,7 +83,7 @@ func supported(k kernel) error {
 func create(ctx context.Context, k kernel, cfg *Config) (*Server, error) {
 	ask := devInfo{
 		queues: uint16(cfg.Queues), depth: uint16(cfg.Depth), maxIO: uint32(cfg.MaxIO), id: uint32(cfg.ID),
-		pid: int32(os.Getpid()), flags: wanted, tag: tagOf(cfg.Identity),
+		pid: int32(os.Getpid()), flags: wanted, tag: Tag(cfg.Identity),
 	}
 	got, err := k.add(ask)
 	if err != nil {

@@ -346,7 +346,7 @@ func (s *attachment) run(ctx context.Context) (err error) {
 		}
 	}
 	if dev != nil {
-		if err := s.swap.start(dev.Path(), s.vol.Size(), s.about.Volume, s.log); err != nil {
+		if err := s.swap.start(dev, s.vol.Size(), s.about.Volume, s.log); err != nil {
 			return errors.Join(err, s.leave(dev))
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"dmps/client/hostdev"
 	"dmps/internal/swapctl"
 )
 
@@ -59,6 +60,12 @@ used on.`,
 			}
 			if err := gone(ctx, about.PID); err != nil {
 				return err
+			}
+			if d.Device != "" {
+				// Somebody may have begun to use it when the client had just looked.
+				if err := remains(about.Identity, d.Device, hostdev.List); err != nil {
+					return err
+				}
 			}
 			if output.value == "json" {
 				return printJSON(a.out, d)

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"dmps/client/hostdev"
 	"dmps/internal/capability"
 	"dmps/internal/doctor"
 	"dmps/internal/exitcode"
@@ -74,7 +75,7 @@ func thisHost(ublk bool) (*doctor.Host, error) {
 	}
 	return &doctor.Host{
 		Root: os.DirFS("/"), Release: unix.ByteSliceToString(name.Release[:]), Capable: capability.Has,
-		Memlock: limit.Max, Program: program, WantUblk: ublk,
+		Memlock: limit.Max, Program: program, WantUblk: ublk, Devices: hostdev.List,
 	}, nil
 }
 

@@ -38,11 +38,16 @@ func (s *swapFlags) check(device string) error {
 	return nil
 }
 
+// tuner is a kernelDevice whose queue may be another than swap needs: an earlier
+// client was killed before it set that.
+type tuner interface{ Tune() error }
+
 // start has the kernel swap to a device that is being served.
-func (s *swapFlags) start(path string, size int64, label string, log *slog.Logger) (err error) {
+func (s *swapFlags) start(dev kernelDevice, size int64, label string, log *slog.Logger) (err error) {
 	if !s.on {
 		return nil
 	}
+	path := dev.Path()
 	space, err := swapctl.Find(path)
 	if err != nil {
 		return err
@@ -51,7 +56,12 @@ func (s *swapFlags) start(path string, size int64, label string, log *slog.Logge
 		log.Info("the kernel swaps to the device already", "device", path, "used", human(uint64(space.Used)))
 		return nil
 	}
-	made, err := s.format(path, size, label)
+	if t, ok := dev.(tuner); ok {
+		if err := t.Tune(); err != nil {
+			return err
+		}
+	}
+	p, err := s.format(path, size, label)
 	if errors.Is(err, swapctl.ErrNotEmpty) {
 		return &advised{fmt.Errorf("--swap %s: %w", path, err),
 			"Whatever it is would be destroyed. If nobody needs it: --force, or a new volume."}
@@ -59,19 +69,19 @@ func (s *swapFlags) start(path string, size int64, label string, log *slog.Logge
 	if err != nil {
 		return fmt.Errorf("making %s swap space: %w", path, err)
 	}
-	if err := swapctl.On(path, s.priority); err != nil {
+	if err := swapctl.On(path, s.priority, p.Dead); err != nil {
 		return err
 	}
-	log.Info("the kernel swaps to the device", "device", path, "made", made, "priority", s.priority)
+	log.Info("the kernel swaps to the device", "device", path, "made", p.Made, "discarded", p.Dead, "priority", s.priority)
 	return nil
 }
 
-func (s *swapFlags) format(path string, size int64, label string) (made bool, err error) {
+func (s *swapFlags) format(path string, size int64, label string) (p swapctl.Prepared, err error) {
 	// Nobody else may use it: O_EXCL on a block device claims it.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_EXCL, 0)
 	if err != nil {
-		return false, err
+		return swapctl.Prepared{}, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return swapctl.Format(f, size, label, s.force)
+	return swapctl.Format(f, size, label, bootID(), s.force)
 }

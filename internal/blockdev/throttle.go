@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,9 +21,15 @@ import (
 // nothing to set.
 //
 // The kernel lets requests in flight end before it changes a queue, and holds new
-// ones until then: this is for a device that is not in use yet.
+// ones until then: this is for a device that is not in use yet. What is off is
+// left alone.
 func Unthrottle(sysfs, name string) error {
-	err := os.WriteFile(filepath.Join(sysfs, "block", name, "queue", "wbt_lat_usec"), []byte("0"), 0)
+	file := filepath.Join(sysfs, "block", name, "queue", "wbt_lat_usec")
+	now, err := os.ReadFile(file)
+	if err == nil && strings.TrimSpace(string(now)) == "0" {
+		return nil
+	}
+	err = os.WriteFile(file, []byte("0"), 0)
 	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
 	}

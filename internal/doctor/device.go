@@ -134,6 +134,33 @@ func spaces(h *Host) []Finding {
 	return ok(check, "%s", strings.Join(append(ours, others...), ", "))
 }
 
+// oneEach: a volume has one device, or what is swapped out by way of one of them
+// is overwritten and discarded by way of the other.
+func oneEach(h *Host) []Finding {
+	const check = "devices"
+	all, err := h.Devices()
+	if err != nil {
+		return []Finding{{check, Failure, err.Error(), "attach refuses when it cannot tell whether a device waits for the volume", "look at it as root"}}
+	}
+	var found []Finding
+	first := make(map[uint64]string)
+	for _, d := range all {
+		if d.Owner == 0 {
+			continue // a ublk device of somebody else
+		}
+		if other, twice := first[d.Owner]; twice {
+			found = append(found, Finding{check, Failure, other + " and " + d.Path + " are the same volume", "what was swapped out to one is overwritten by way of the other",
+				"end the use of the one that was made by mistake, and disconnect it"})
+			continue
+		}
+		first[d.Owner] = d.Path
+	}
+	if len(found) > 0 {
+		return found
+	}
+	return ok(check, "%d, no volume has two", len(first))
+}
+
 // queues: devices of dmps must have the settings that package nbddev gives them.
 func queues(h *Host) []Finding {
 	const check = "queue"

@@ -1,12 +1,15 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"testing/fstest"
 
 	"golang.org/x/sys/unix"
+
+	"dmps/internal/blockdev"
 )
 
 // stat is a thread with flags (PF_*) and a scheduling policy.
@@ -50,7 +53,16 @@ func well() (*Host, fstest.MapFS) {
 		files[name] = &fstest.MapFile{Data: []byte(text)}
 	}
 	return &Host{Root: files, Release: "6.12.117+deb12-cloud-amd64", Capable: func(uint) bool { return true },
-		Memlock: 8 << 20, Program: "/usr/bin/dmps"}, files
+		Memlock: 8 << 20, Program: "/usr/bin/dmps", Devices: holding("/dev/nbd0", 1, "/dev/ublkb0", 2)}, files
+}
+
+// holding are devices and whose they are.
+func holding(pairs ...any) func() ([]blockdev.Device, error) {
+	var all []blockdev.Device
+	for i := 0; i < len(pairs); i += 2 {
+		all = append(all, blockdev.Device{Path: pairs[i].(string), Owner: uint64(pairs[i+1].(int))})
+	}
+	return func() ([]blockdev.Device, error) { return all, nil }
 }
 
 func TestWell(t *testing.T) {
@@ -152,6 +164,11 @@ func TestEachFault(t *testing.T) {
 			set("proc/swaps", "Filename Type Size Used Priority\n/dev/ublkb0 partition 100 0 5\n")(h, f)
 			set("sys/block/ublkb0/queue/wbt_lat_usec", "2000\n")(h, f)
 		}, "throttling", Failure},
+		"two of a volume": {func(h *Host, _ fstest.MapFS) { h.Devices = holding("/dev/nbd0", 1, "/dev/nbd1", 1) }, "devices", Failure},
+		"of two kinds":    {func(h *Host, _ fstest.MapFS) { h.Devices = holding("/dev/nbd0", 1, "/dev/ublkb0", 1) }, "devices", Failure},
+		"cannot tell": {func(h *Host, _ fstest.MapFS) {
+			h.Devices = func() ([]blockdev.Device, error) { return nil, errors.New("the driver is broken") }
+		}, "devices", Failure},
 		"scheduler": {set("sys/block/nbd0/queue/scheduler", "none [mq-deadline]\n"), "queue", Failure},
 	} {
 		t.Run(name, func(t *testing.T) {

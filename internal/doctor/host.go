@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+
+	"dmps/internal/blockdev"
 )
 
 // Host is a machine as the checks see it.
@@ -15,6 +17,9 @@ type Host struct {
 	Memlock  uint64                     // RLIMIT_MEMLOCK, bytes; ^0 is no limit
 	Program  string                     // path of this program
 	WantUblk bool                       // ublk is what will be used, not nbd
+
+	// Devices are those that the kernel has for volumes (hostdev.List).
+	Devices func() ([]blockdev.Device, error)
 }
 
 // Verdict is how bad a finding is.
@@ -41,7 +46,7 @@ func Examine(h *Host) []Finding {
 	for _, check := range []func(*Host) []Finding{
 		kernel, driver, capabilities, memlock, cgroups, realtime,
 		reserve, swappiness, readahead, zswap, programText,
-		servers, metadata, clients, spaces, queues, throttling,
+		servers, metadata, clients, spaces, oneEach, queues, throttling,
 	} {
 		all = append(all, check(h)...)
 	}
