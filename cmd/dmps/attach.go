@@ -15,6 +15,7 @@ import (
 	"dmps/client"
 	"dmps/client/nbd"
 	"dmps/internal/bytesize"
+	"dmps/internal/doctor"
 	"dmps/internal/nbdclient"
 	"dmps/meta/metaclient"
 	"dmps/raid"
@@ -147,6 +148,13 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	}
 	defer meta.Close()
 	if f.device.path != "" {
+		host, err := thisHost(kindOf(f.device.path))
+		if err != nil {
+			return err
+		}
+		if err := meets(host, doctor.Waivers{Unprotected: f.device.unprotected, Swappable: f.swappable}); err != nil {
+			return err
+		}
 		if err := protect("dmps-attach-"+volume, f.device.unprotected, log); err != nil {
 			return err
 		}

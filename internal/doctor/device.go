@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"dmps/internal/harden"
 )
 
 // servers: a memory server that shares the machine with its client waits for it,
@@ -59,7 +61,7 @@ func metadata(h *Host) []Finding {
 			continue
 		}
 		here = true
-		if !flagged(p.args, "--protect") && !h.keptOut(p.pid) {
+		if !flagged(p.args, "--protect") && !harden.KeptOut(h.Root, p.pid) {
 			out = append(out, p.pid)
 		}
 	}
@@ -71,18 +73,6 @@ func metadata(h *Host) []Finding {
 		return ok(check, "the node on this machine is not swapped out")
 	}
 	return ok(check, "none on this machine")
-}
-
-// keptOut reports whether a process is in a cgroup that does not swap.
-func (h *Host) keptOut(pid string) bool {
-	s, _ := h.text("proc/" + pid + "/cgroup")
-	_, dir, found := strings.Cut(s, "0::/")
-	if !found {
-		return false
-	}
-	dir, _, _ = strings.Cut(dir, "\n")
-	limit, _ := h.text(path.Join("sys/fs/cgroup", dir, "memory.swap.max"))
-	return strings.TrimSpace(limit) == "0"
 }
 
 // flagged reports whether a command line has a flag, with or without a value.

@@ -31,7 +31,7 @@ func Self(o Options) []error {
 		return []error{again(o)}
 	}
 	// What Self could not set before, Check finds missing now.
-	return slices.Concat(Check(o), lower(oomFile), own(o.Cgroup))
+	return slices.Concat(Check(o), lower(oomFile), own("/", o.Cgroup))
 }
 
 // again sets what threads inherit and executes the program again.
@@ -45,7 +45,7 @@ func again(o Options) error {
 	}
 	// Memory stays charged to the cgroup in which it was taken, so the new
 	// program is to be in its own from its first page on. Self looks again.
-	_ = own(o.Cgroup)
+	_ = own("/", o.Cgroup)
 	path, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("executing the program again: %w", err)
