@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
@@ -40,6 +41,8 @@ type fakeKernel struct {
 	check func(command uint8) // called for each, before it is done
 	small bool                // sockets are not Pair's: it lacks the right
 	tasks sync.WaitGroup
+
+	patience time.Duration
 }
 
 type fakeDev struct {
@@ -88,7 +91,7 @@ func (k *fakeKernel) end() {
 }
 
 // machine is what a Front gets of it.
-func (k *fakeKernel) machine() machine { return machine{k.sys, k.pair, k.claim} }
+func (k *fakeKernel) machine() machine { return machine{k.sys, k.pair, k.claim, k.patience} }
 
 // pair is Pair, and without the right to large buffers an ordinary one.
 func (k *fakeKernel) pair() (*os.File, net.Conn, error) {

@@ -73,13 +73,16 @@ type machine struct {
 	sysfs string
 	pair  func() (kernel *os.File, ours net.Conn, err error)
 	claim func(path string) (release func() error, err error)
+
+	patience time.Duration // for who has a device open that was disconnected
 }
 
-var thisMachine = machine{sysfs, Pair, blockdev.Claim}
+var thisMachine = machine{sysfs, Pair, blockdev.Claim, 5 * time.Second}
 
 // Start connects the device, or takes it over when it is connected to the same
 // volume by a client that is gone. A volume never gets a second device. Errors:
-// ErrNoDriver, ErrBusy, ErrElsewhere.
+// ErrNoDriver, ErrTooOld, ErrBusy, ErrElsewhere; ErrGone, when it was disconnected
+// while somebody uses it.
 func Start(ctx context.Context, cfg Config) (*Front, error) {
 	d, err := OpenDriver()
 	if err != nil {
@@ -118,7 +121,7 @@ func start(ctx context.Context, cfg Config, d *Driver, on machine) (*Front, erro
 	}}
 	// Of ctx only what Start waits for.
 	f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	if err := f.begin(); err != nil {
+	if err := f.begin(ctx); err != nil {
 		f.cancel()
 		f.served.Wait()
 		return nil, err
@@ -138,8 +141,27 @@ func parsePath(path string) (int, error) {
 	return int(n), nil
 }
 
-// begin connects all sockets.
-func (f *Front) begin() error {
+// begin places the front on a device. One that was disconnected is there until
+// whoever has it open, udev perhaps, closes it: that is waited for.
+func (f *Front) begin(ctx context.Context) error {
+	want := f.conn.Index
+	for began := time.Now(); ; {
+		f.conn.Index = want
+		err := f.place()
+		if !errors.Is(err, ErrGone) || time.Since(began) > f.on.patience {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(renewFirst / 2):
+		}
+	}
+}
+
+// place connects all sockets. Errors: ErrGone, when the volume's device was
+// disconnected and somebody has it open still; nothing is begun then.
+func (f *Front) place() error {
 	// A device that waits for this volume's client comes before every other one:
 	// what is swapped out lies behind it, and a second one would discard that.
 	at, found, err := held(f.on.sysfs, f.cfg.Identifier)
@@ -167,23 +189,28 @@ func (f *Front) begin() error {
 
 // takeOver goes on with the device of a client that is gone.
 func (f *Front) takeOver() error {
+	wrong, err := untuned(f.on.sysfs, f.conn.Index)
+	if err != nil {
+		return err
+	}
+	ours, err := f.renew()
+	if errors.Is(err, ErrGone) {
+		return err
+	}
 	close(f.placed)
 	f.log.Info("the kernel has waited for this client", "device", f.Path())
-	for range f.cfg.Connections {
+	f.served.Go(func() { f.keep(ours) }) // without a connection it goes on trying
+	for range f.cfg.Connections - 1 {
 		f.served.Go(func() { f.keep(nil) })
 	}
 	// The client before may have been killed before it set the queue. A queue in
 	// use is not changed: that waits for all that is in flight.
-	wrong, err := untuned(f.on.sysfs, f.conn.Index)
-	if err != nil || len(wrong) == 0 {
-		return err
+	if len(wrong) == 0 {
+		return nil
 	}
-	used, err := f.InUse()
-	if err != nil {
-		return err
-	}
-	if used {
-		f.log.Error("the queue is not as it should be, and the device is in use: requests may fail; end its use and attach again", "device", f.Path(), "settings", strings.Join(wrong, ", "))
+	if used, err := f.InUse(); used || err != nil {
+		f.log.Error("the queue is not as it should be, and the device is in use: requests may fail; end its use and attach again",
+			"device", f.Path(), "settings", strings.Join(wrong, ", "), "error", err)
 		return nil
 	}
 	return f.Tune()

@@ -263,6 +263,42 @@ func TestDisconnectedByAnother(t *testing.T) {
 	}
 }
 
+// A device that was disconnected while somebody has it open is not one to go on
+// with: its end is waited for, and then a new one is made.
+func TestStartOnADisconnectedDevice(t *testing.T) {
+	k := newFakeKernel(t)
+	dev := devicetest.New(t, devicetest.NewDisk(size), 64, false)
+	f, err := k.up(Config{Path: "nbd"}, dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.use(0, true)
+	d := &Driver{conn: k}
+	if err := d.Disconnect(0); err != nil {
+		t.Fatal(err)
+	}
+	kill(f)
+	k.patience = 0
+	if _, err := k.up(Config{Path: "nbd"}, dev); !errors.Is(err, ErrGone) {
+		t.Fatalf("while it is in use: %v", err)
+	}
+	k.patience = time.Hour
+	tries := k.commands(cmdReconfigure)
+	k.tasks.Go(func() {
+		k.until(func() bool { return k.count[cmdReconfigure] > tries })
+		k.use(0, false) // whoever had it open closes it
+	})
+	g, err := k.up(Config{Path: "nbd"}, dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.io(0, read, 0, make([]byte, page)); err != nil || k.commands(cmdConnect) != 2 {
+		t.Errorf("%d devices were made: %v", k.commands(cmdConnect), err)
+	}
+	kill(g)
+	dev.Close(t)
+}
+
 // The number is another volume's meanwhile: it is not given our sockets, and not
 // disconnected.
 func TestNumberOfAnother(t *testing.T) {

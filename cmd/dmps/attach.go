@@ -14,6 +14,7 @@ import (
 
 	"dmps/client"
 	"dmps/client/nbd"
+	"dmps/client/nbddev"
 	"dmps/internal/bytesize"
 	"dmps/internal/doctor"
 	"dmps/internal/nbdclient"
@@ -421,8 +422,12 @@ func (s *attachment) leave(dev kernelDevice) error {
 	if !kept {
 		return errors.Join(err, closeVolume(s.vol))
 	}
-	s.log.Warn("the kernel still uses the device: its requests wait for the next attach of this volume on this host",
-		"device", dev.Path(), "for", s.device.dead)
+	if _, why := failing(dev); why != nil && errors.Is(why(), nbddev.ErrGone) {
+		s.log.Error("the device was disconnected while it is in use: its requests fail; end its use, and attach again", "device", dev.Path())
+	} else {
+		s.log.Warn("the kernel still uses the device: its requests wait for the next attach of this volume on this host",
+			"device", dev.Path(), "for", s.device.dead)
+	}
 	return errors.Join(err, leaveVolume(s.vol))
 }
 

@@ -63,7 +63,7 @@ used on.`,
 			}
 			if d.Device != "" {
 				// Somebody may have begun to use it when the client had just looked.
-				if err := remains(about.Identity, d.Device, hostdev.List); err != nil {
+				if err := lastly(ctx, func() error { return remains(about.Identity, d.Device, hostdev.List) }); err != nil {
 					return err
 				}
 			}
@@ -185,6 +185,25 @@ func (a *app) room(ctx context.Context, wait time.Duration, measure func() (swap
 
 // roomEvery is how often room is measured again.
 const roomEvery = 500 * time.Millisecond
+
+// keptPatience is how long the device may be there after the client: udev opens
+// what somebody has closed, and the kernel waits for it.
+const keptPatience = 5 * time.Second
+
+// lastly looks until it finds nothing wrong, or for too long.
+func lastly(ctx context.Context, look func() error) error {
+	for began := time.Now(); ; {
+		err := look()
+		if err == nil || time.Since(began) >= keptPatience {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
 
 // gone waits for a process of this machine to end.
 func gone(ctx context.Context, pid int) error {

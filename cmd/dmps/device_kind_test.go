@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"dmps/client/hostdev"
 	"dmps/client/ublk"
@@ -100,4 +102,26 @@ func TestRemains(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// A device may be there a little longer than the client, not much.
+func TestLastly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kept := errors.New("kept")
+		for _, c := range []struct {
+			goneAfter time.Duration
+			want      error
+		}{{0, nil}, {time.Second, nil}, {time.Minute, kept}} {
+			began := time.Now()
+			err := lastly(t.Context(), func() error {
+				if time.Since(began) >= c.goneAfter {
+					return nil
+				}
+				return kept
+			})
+			if !errors.Is(err, c.want) || time.Since(began) > 2*keptPatience {
+				t.Errorf("gone after %v: %v after %v", c.goneAfter, err, time.Since(began))
+			}
+		}
+	})
 }
