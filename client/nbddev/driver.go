@@ -119,9 +119,14 @@ func (d *Driver) Connect(c Connection) (int, error) {
 
 // Reconfigure gives the sockets of c to a connected device in the place of dead
 // ones. A socket that found no dead one to replace is closed by the kernel
-// without a word.
+// without a word. Errors: ErrGone, for a device that was disconnected, also when
+// somebody has it open still, or that is somebody else's.
 func (d *Driver) Reconfigure(c Connection) error {
-	if _, err := d.execute(cmdReconfigure, c.encodeAgain); err != nil {
+	_, err := d.execute(cmdReconfigure, c.encodeAgain)
+	if errors.Is(err, unix.EINVAL) {
+		err = fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	if err != nil {
 		return fmt.Errorf("reconnecting /dev/nbd%d: %w", c.Index, err)
 	}
 	return nil

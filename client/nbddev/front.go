@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +15,9 @@ import (
 	"dmps/client/nbd"
 	"dmps/internal/blockdev"
 )
+
+// ErrTooOld: the kernel does not keep whose a device is (before Linux 5.14).
+var ErrTooOld = errors.New("the kernel cannot tell a volume's device from others")
 
 // Config is a device to be.
 type Config struct {
@@ -47,10 +49,6 @@ const (
 	DefaultDeadTimeout = time.Hour
 )
 
-// renewEvery is how often a socket is offered to a kernel that has no use for
-// it yet: it may not have noticed that the one before is dead.
-const renewEvery = 100 * time.Millisecond
-
 // Front keeps a device connected, from Start to Close.
 type Front struct {
 	cfg    Config
@@ -59,15 +57,45 @@ type Front struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	served sync.WaitGroup
+	on     machine
+
+	placed chan struct{} // closed when conn.Index is the device's
+	failed chan struct{} // closed when the device is this front's no more
 
 	mu     sync.Mutex // holds the driver, while connections are kept
 	driver *Driver
 	live   map[net.Conn]struct{} // connections that are served
+	err    error                 // why failed is closed
 }
 
+// machine is what a Front needs of one beside the driver.
+type machine struct {
+	sysfs string
+	pair  func() (kernel *os.File, ours net.Conn, err error)
+	claim func(ctx context.Context, path string) (release func() error, err error)
+
+	patience time.Duration // for who has a device open that was disconnected
+}
+
+var thisMachine = machine{sysfs, Pair, blockdev.Claim, 5 * time.Second}
+
 // Start connects the device, or takes it over when it is connected to the same
-// volume by a client that is gone. Errors: ErrNoDriver, ErrBusy.
+// volume by a client that is gone. A volume never gets a second device. Errors:
+// ErrNoDriver, ErrTooOld, ErrBusy, ErrElsewhere; ErrGone, when it was disconnected
+// while somebody uses it.
 func Start(ctx context.Context, cfg Config) (*Front, error) {
+	d, err := OpenDriver()
+	if err != nil {
+		return nil, err
+	}
+	f, err := start(ctx, cfg, d, thisMachine)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return f, nil
+}
+
+func start(ctx context.Context, cfg Config, d *Driver, on machine) (*Front, error) {
 	index, err := parsePath(cfg.Path)
 	if err != nil {
 		return nil, err
@@ -87,11 +115,7 @@ func Start(ctx context.Context, cfg Config) (*Front, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	d, err := OpenDriver()
-	if err != nil {
-		return nil, err
-	}
-	f := &Front{cfg: cfg, log: cfg.Log, driver: d, live: make(map[net.Conn]struct{}), conn: Connection{
+	f := &Front{cfg: cfg, log: cfg.Log, on: on, placed: make(chan struct{}), failed: make(chan struct{}), driver: d, live: make(map[net.Conn]struct{}), conn: Connection{
 		Index: index, Size: cfg.Export.Device.Size(), BlockSize: 4096, Flags: nbd.TransmissionFlags(cfg.Export),
 		Timeout: cfg.Timeout, DeadTimeout: cfg.DeadTimeout, Identifier: cfg.Identifier,
 	}}
@@ -100,7 +124,7 @@ func Start(ctx context.Context, cfg Config) (*Front, error) {
 	if err := f.begin(ctx); err != nil {
 		f.cancel()
 		f.served.Wait()
-		return nil, errors.Join(err, d.Close())
+		return nil, err
 	}
 	return f, nil
 }
@@ -117,38 +141,101 @@ func parsePath(path string) (int, error) {
 	return int(n), nil
 }
 
-// begin connects all sockets.
+// begin places the front on a device. One that was disconnected is there until
+// whoever has it open, udev perhaps, closes it: that is waited for.
 func (f *Front) begin(ctx context.Context) error {
-	if f.conn.Index == AnyIndex {
-		// A device that waits for this volume's client comes before a free one.
-		if i, ok := waiting(sysfs, f.cfg.Identifier); ok {
-			f.conn.Index = i
-		}
-	}
-	if f.conn.Index != AnyIndex {
-		up, err := f.driver.Connected(f.conn.Index)
-		if err != nil {
+	want := f.conn.Index
+	for began := time.Now(); ; {
+		f.conn.Index = want
+		err := f.place(ctx)
+		if !errors.Is(err, ErrGone) || time.Since(began) > f.on.patience {
 			return err
 		}
-		if up {
-			if id := backend(sysfs, f.conn.Index); id != f.cfg.Identifier {
-				return fmt.Errorf("%s is connected to %q: %w", f.Path(), id, ErrBusy)
-			}
-			f.log.Info("the kernel has waited for this client", "device", f.Path())
-			for range f.cfg.Connections {
-				f.served.Go(func() { f.keep(nil) })
-			}
-			return nil
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(renewFirst / 2):
 		}
 	}
+}
+
+// place connects all sockets. Errors: ErrGone, when the volume's device was
+// disconnected and somebody has it open still; nothing is begun then.
+func (f *Front) place(ctx context.Context) error {
+	// A device that waits for this volume's client comes before every other one:
+	// what is swapped out lies behind it, and a second one would discard that.
+	at, found, err := held(f.on.sysfs, f.cfg.Identifier)
+	switch {
+	case err != nil:
+		return err
+	case found && f.conn.Index != AnyIndex && f.conn.Index != at:
+		return fmt.Errorf("%s: %w: %s", f.cfg.Path, ErrElsewhere, pathOf(at))
+	case found:
+		f.conn.Index = at
+		return f.takeOver(ctx)
+	case f.conn.Index == AnyIndex:
+		return f.connect(ctx)
+	}
+	up, err := f.driver.Connected(f.conn.Index)
+	if err != nil {
+		return err
+	}
+	if up {
+		id, err := backend(f.on.sysfs, f.conn.Index)
+		return errors.Join(fmt.Errorf("%s is connected to %q: %w", f.Path(), id, ErrBusy), err)
+	}
 	return f.connect(ctx)
+}
+
+// takeOver goes on with the device of a client that is gone.
+func (f *Front) takeOver(ctx context.Context) error {
+	ours, err := f.renew()
+	if errors.Is(err, ErrGone) {
+		return err
+	}
+	close(f.placed)
+	f.log.Info("the kernel has waited for this client", "device", f.Path())
+	f.served.Go(func() { f.keep(ours) }) // without a connection it goes on trying
+	for range f.cfg.Connections - 1 {
+		f.served.Go(func() { f.keep(nil) })
+	}
+	// The client before may have been killed before it set the queue. A queue in
+	// use is not changed: that waits for all that is in flight. Asked when the
+	// device is served: a call that the client before left may hold the settings
+	// until requests are answered.
+	wrong, release, err := blockdev.Apart(ctx, "untuned", f.on.sysfs, strconv.Itoa(f.conn.Index))
+	if err != nil {
+		return err
+	}
+	if err := release(); err != nil || wrong == "" {
+		return err
+	}
+	if used, err := f.InUse(ctx); used || err != nil {
+		f.log.Error("the queue is not as it should be, and the device is in use: requests may fail; end its use and attach again",
+			"device", f.Path(), "settings", wrong, "error", err)
+		return nil
+	}
+	return f.Tune(ctx)
+}
+
+// Tune sets the queue where it is not as it should be. For a device that nobody
+// uses; whoever begins to use one calls it first.
+func (f *Front) Tune(ctx context.Context) error {
+	_, release, err := blockdev.Apart(ctx, "tune", f.on.sysfs, strconv.Itoa(f.conn.Index))
+	if err == nil {
+		err = release()
+	}
+	if err != nil {
+		return err
+	}
+	return blockdev.Unthrottle(ctx, f.on.sysfs, fmt.Sprintf("nbd%d", f.conn.Index))
 }
 
 // connect makes the device.
 func (f *Front) connect(ctx context.Context) error {
 	c := f.conn
 	for range f.cfg.Connections {
-		kernel, ours, err := Pair()
+		kernel, ours, err := f.on.pair()
 		if err != nil {
 			return err
 		}
@@ -162,83 +249,25 @@ func (f *Front) connect(ctx context.Context) error {
 		return err
 	}
 	f.conn.Index = index
-	if err := setUp(ctx, index); err != nil {
+	close(f.placed)
+	if id, err := backend(f.on.sysfs, index); err != nil || id != f.cfg.Identifier {
+		// Without it no later client could take the device over.
+		return errors.Join(fmt.Errorf("%s holds the identifier %q, not %q: %w", f.Path(), id, f.cfg.Identifier, ErrTooOld), err, f.driver.Disconnect(index))
+	}
+	if err := f.Tune(ctx); err != nil {
 		return errors.Join(err, f.driver.Disconnect(index))
 	}
 	return nil
 }
 
-// keep serves one connection, and the next one in its place whenever the kernel
-// has given it up, until Close. Without a connection it begins with a new one.
-func (f *Front) keep(ours net.Conn) {
-	for {
-		began := time.Now()
-		if ours == nil {
-			var err error
-			if ours, err = f.renew(); err != nil {
-				f.log.Error("offering the kernel a new connection failed", "device", f.Path(), "error", err)
-			}
-		}
-		if ours != nil {
-			// Read to its end before there is a new one: what was sent on it
-			// is older than anything on the next.
-			err := f.serve(ours)
-			ours = nil
-			if f.ctx.Err() != nil {
-				return
-			}
-			if err != nil || time.Since(began) > renewEvery {
-				f.log.Warn("the kernel has given up a connection", "device", f.Path(), "error", err)
-			}
-		}
-		select {
-		case <-f.ctx.Done():
-			return
-		case <-time.After(max(0, renewEvery-time.Since(began))):
-		}
-	}
-}
-
-// serve serves one connection to its end.
-func (f *Front) serve(nc net.Conn) error {
-	f.mu.Lock()
-	f.live[nc] = struct{}{}
-	f.mu.Unlock()
-	defer func() {
-		f.mu.Lock()
-		delete(f.live, nc)
-		f.mu.Unlock()
-	}()
-	return nbd.ServeTransmission(f.ctx, nc, f.cfg.Export, nbd.Config{Log: f.log, StallTimeout: -1})
-}
-
-// renew gives the kernel a socket in the place of a dead one. When it has none
-// that is dead, the connection that is returned ends at once.
-func (f *Front) renew() (net.Conn, error) {
-	kernel, ours, err := Pair()
-	if err != nil {
-		return nil, err
-	}
-	defer kernel.Close() // the kernel has its own reference, or has none
-	c := f.conn
-	c.Sockets = []int{int(kernel.Fd())}
-	f.mu.Lock()
-	err = f.driver.Reconfigure(c)
-	f.mu.Unlock()
-	if err != nil {
-		return nil, errors.Join(err, ours.Close())
-	}
-	return ours, nil
-}
-
 // Path is the device's.
-func (f *Front) Path() string { return "/dev/nbd" + strconv.Itoa(f.conn.Index) }
+func (f *Front) Path() string { return pathOf(f.conn.Index) }
 
 // InUse reports whether somebody swaps to the device, has mounted it, builds on
 // it, or has it open. A device whose pages do not come within ctx answers with an
 // error.
 func (f *Front) InUse(ctx context.Context) (bool, error) {
-	release, err := blockdev.Claim(ctx, f.Path())
+	release, err := f.on.claim(ctx, f.Path())
 	if errors.Is(err, blockdev.ErrInUse) {
 		return true, nil
 	}
@@ -249,14 +278,19 @@ func (f *Front) InUse(ctx context.Context) (bool, error) {
 }
 
 // Close ends the front end. A device that is in use is left connected, and the
-// kernel waits for the next client; kept says so. Otherwise it is disconnected.
+// kernel waits for the next client; kept says so. Otherwise it is disconnected,
+// unless it is this volume's no more.
 //
 // What is in flight is given the time of ctx to be answered. What is not by then
 // the kernel sends to the next client: an error that the Device answers with
 // later, because it is closed, reaches nobody.
 func (f *Front) Close(ctx context.Context) (kept bool, err error) {
-	// Held until the device is gone, so that nobody begins to use it meanwhile.
-	release, err := blockdev.Claim(ctx, f.Path())
+	ours, err := f.ours()
+	var release func() error
+	if ours {
+		// Held until the device is gone, so that nobody begins to use it meanwhile.
+		release, err = f.on.claim(ctx, f.Path())
+	}
 	kept = err != nil // what may be in use must not be taken away
 	if errors.Is(err, blockdev.ErrInUse) {
 		err = nil
@@ -281,44 +315,24 @@ func (f *Front) Close(ctx context.Context) (kept bool, err error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !kept {
-		err = errors.Join(err, f.driver.Disconnect(f.conn.Index), release())
+	if release != nil {
+		err = errors.Join(err, f.disconnect(), release())
 	}
 	return kept, errors.Join(err, f.driver.Close())
 }
 
-const sysfs = "/sys"
-
-// backend is the identifier of a connected device.
-func backend(root string, index int) string {
-	b, err := os.ReadFile(filepath.Join(root, "block", fmt.Sprintf("nbd%d", index), "backend"))
-	if err != nil {
-		return "" // not connected, or without one
+// disconnect takes the claimed device away if it is this volume's: the driver
+// asks nobody whose it is. While it is claimed that cannot change.
+func (f *Front) disconnect() error {
+	ours, err := f.ours()
+	if err != nil || !ours {
+		return err
 	}
-	return strings.TrimSpace(string(b))
+	return f.driver.Disconnect(f.conn.Index)
 }
 
-// Waiting finds the device of a volume that is connected, perhaps to a client
-// that is gone. Whoever would rather make a device of another kind asks first.
-func Waiting(identifier string) (path string, found bool) {
-	n, found := waiting(sysfs, identifier)
-	if !found {
-		return "", false
-	}
-	return "/dev/nbd" + strconv.Itoa(n), true
-}
-
-// waiting finds the device that holds what identifier names.
-func waiting(root, identifier string) (int, bool) {
-	dirs, err := filepath.Glob(filepath.Join(root, "block", "nbd*"))
-	if err != nil {
-		return 0, false // not with this pattern
-	}
-	for _, dir := range dirs {
-		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), "nbd"))
-		if err == nil && backend(root, n) == identifier {
-			return n, true
-		}
-	}
-	return 0, false
+// ours reports whether the kernel still has the device for this volume.
+func (f *Front) ours() (bool, error) {
+	id, err := backend(f.on.sysfs, f.conn.Index)
+	return id == f.cfg.Identifier, err
 }

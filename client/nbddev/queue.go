@@ -1,12 +1,11 @@
 package nbddev
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"dmps/internal/blockdev"
 )
@@ -35,31 +34,68 @@ var queueSettings = []setting{
 }
 
 // Calls are what another process does for this one, which serves the device that
-// it waits for: blockdev.ServeCall.
-var Calls = map[string]blockdev.Call{
-	"tune": func(args []string) (string, func() error, error) {
-		index, err := strconv.Atoi(args[1])
-		if err != nil {
-			return "", nil, fmt.Errorf("the queue of nbd device %s: %w", args[1], err)
-		}
-		return "", nil, tune(args[0], index)
-	},
-}
+// it waits for: blockdev.ServeCall. Both take SYSFS INDEX.
+var Calls = map[string]blockdev.Call{"tune": callTune, "untuned": callUntuned}
 
-// setUp sets the queue of a device that is not used yet.
-func setUp(ctx context.Context, index int) error {
-	_, release, err := blockdev.Apart(ctx, "tune", sysfs, strconv.Itoa(index))
+func callTune(args []string) (answer string, release func() error, err error) {
+	index, err := strconv.Atoi(args[1])
 	if err != nil {
-		return err
+		return "", nil, fmt.Errorf("the queue of nbd device %s: %w", args[1], err)
 	}
-	return errors.Join(release(), blockdev.Unthrottle(ctx, sysfs, fmt.Sprintf("nbd%d", index)))
+	return "", nil, tune(args[0], index)
 }
 
-// tune is what setUp does of this package's. root is where sysfs is.
-func tune(root string, index int) error {
-	dir := filepath.Join(root, "block", fmt.Sprintf("nbd%d", index), "queue")
+// callUntuned answers with the settings that are not as they should be.
+func callUntuned(args []string) (answer string, release func() error, err error) {
+	index, err := strconv.Atoi(args[1])
+	if err != nil {
+		return "", nil, fmt.Errorf("the queue of nbd device %s: %w", args[1], err)
+	}
+	wrong, err := untuned(args[0], index)
+	return strings.Join(wrong, ", "), nil, err
+}
+
+// untuned are the settings of a queue that are not as they should be.
+func untuned(root string, index int) ([]string, error) {
+	var wrong []string
 	for _, s := range queueSettings {
-		if err := os.WriteFile(filepath.Join(dir, s.name), []byte(s.value), 0); err != nil {
+		now, err := s.read(root, index)
+		if err != nil {
+			return nil, err
+		}
+		if now != s.value {
+			wrong = append(wrong, s.name+" "+now)
+		}
+	}
+	return wrong, nil
+}
+
+// read is the value of a setting now. Of a choice, the one in brackets.
+func (s *setting) read(root string, index int) (string, error) {
+	b, err := os.ReadFile(s.path(root, index))
+	if err != nil {
+		return "", fmt.Errorf("how %s is set: %w", s.name, err)
+	}
+	now := strings.TrimSpace(string(b))
+	if _, after, ok := strings.Cut(now, "["); ok {
+		now, _, _ = strings.Cut(after, "]")
+	}
+	return now, nil
+}
+
+func (s *setting) path(root string, index int) string {
+	return filepath.Join(root, "block", fmt.Sprintf("nbd%d", index), "queue", s.name)
+}
+
+// tune sets the queue of a device that is not used yet, where it differs: each
+// setting waits until no request is in flight. root is where sysfs is.
+func tune(root string, index int) error {
+	for _, s := range queueSettings {
+		now, err := s.read(root, index)
+		if err == nil && now != s.value {
+			err = os.WriteFile(s.path(root, index), []byte(s.value), 0)
+		}
+		if err != nil {
 			return fmt.Errorf("setting %s to %s, so that %s: %w", s.name, s.value, s.why, err)
 		}
 	}

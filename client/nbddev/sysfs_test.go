@@ -1,6 +1,7 @@
 package nbddev
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,15 +61,31 @@ func TestSendBufferHoldsTheQueue(t *testing.T) {
 	}
 }
 
-func TestWaiting(t *testing.T) {
+func TestHeld(t *testing.T) {
 	root := t.TempDir()
 	device(t, root, "nbd0", "")
 	device(t, root, "nbd1", "dmps/c/swap0/12")
 	device(t, root, "nbd11", "dmps/c/swap0/1")
 	for identifier, want := range map[string]int{"dmps/c/swap0/1": 11, "dmps/c/swap0/12": 1, "dmps/c/swap0": -1, "dmps/d/swap0/1": -1} {
-		n, ok := waiting(root, identifier)
-		if ok != (want >= 0) || ok && n != want {
-			t.Errorf("%s: device %d, %v; want %d", identifier, n, ok, want)
+		n, ok, err := held(root, identifier)
+		if ok != (want >= 0) || ok && n != want || err != nil {
+			t.Errorf("%s: device %d, %v, %v; want %d", identifier, n, ok, err, want)
 		}
+	}
+	all, err := list(root)
+	if err != nil || len(all) != 2 || all[0].Path != "/dev/nbd1" || all[1].Identifier != "dmps/c/swap0/1" {
+		t.Errorf("%+v, %v", all, err)
+	}
+	// Of two nobody knows which holds what is out.
+	device(t, root, "nbd12", "dmps/c/swap0/1")
+	if _, _, err := held(root, "dmps/c/swap0/1"); !errors.Is(err, ErrElsewhere) {
+		t.Errorf("two devices: %v", err)
+	}
+	// What cannot be read may be the volume's.
+	if err := os.MkdirAll(filepath.Join(root, "block", "nbd13", "backend"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := held(root, "dmps/d"); err == nil {
+		t.Error("a device that cannot be asked was taken for nobody's")
 	}
 }

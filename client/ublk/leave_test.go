@@ -133,7 +133,7 @@ func TestWritesWaitInOrder(t *testing.T) {
 // A device that never came to be served waits for nobody.
 func TestNobodyWaitsForTheDead(t *testing.T) {
 	k := newFakeKernel(t)
-	if _, err := k.add(devInfo{id: 0, queues: 1, depth: 1, tag: tagOf("x")}); err != nil {
+	if _, err := k.add(devInfo{id: 0, queues: 1, depth: 1, tag: Tag("x")}); err != nil {
 		t.Fatal(err)
 	}
 	if path, found, err := waiting(k, "x"); found || err != nil {

@@ -34,7 +34,7 @@ func find(ctx context.Context, k kernel, cfg *Config) (*devInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	tag := tagOf(cfg.Identity)
+	tag := Tag(cfg.Identity)
 	var mine []devInfo
 	for _, id := range ids {
 		i, err := k.info(id)

@@ -175,7 +175,7 @@ func TestWhose(t *testing.T) {
 // started.
 func TestDeadLeftover(t *testing.T) {
 	k := newFakeKernel(t)
-	if _, err := k.add(devInfo{id: 0, queues: 1, depth: 1, tag: tagOf("cluster/7")}); err != nil {
+	if _, err := k.add(devInfo{id: 0, queues: 1, depth: 1, tag: Tag("cluster/7")}); err != nil {
 		t.Fatal(err)
 	}
 	s := up(t, k, Config{Device: devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)})
@@ -230,7 +230,7 @@ func TestUntilQuiesced(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			k := newFakeKernel(t)
-			i, err := k.add(devInfo{id: 0, queues: 1, depth: 1, tag: tagOf("a"), pid: 77})
+			i, err := k.add(devInfo{id: 0, queues: 1, depth: 1, tag: Tag("a"), pid: 77})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -85,7 +85,7 @@ func supported(k kernel) (have uint64, err error) {
 func create(ctx context.Context, k kernel, cfg *Config, have uint64) (*Server, error) {
 	ask := devInfo{
 		queues: uint16(cfg.Queues), depth: uint16(cfg.Depth), maxIO: uint32(cfg.MaxIO), id: uint32(cfg.ID),
-		pid: int32(os.Getpid()), flags: wanted | have&featNoPartScan, tag: tagOf(cfg.Identity),
+		pid: int32(os.Getpid()), flags: wanted | have&featNoPartScan, tag: Tag(cfg.Identity),
 	}
 	got, err := k.add(ask)
 	if err != nil {

@@ -393,3 +393,14 @@ func TestWaiting(t *testing.T) {
 		t.Errorf("after it was stopped: %q, %v", path, err)
 	}
 }
+
+// waiting is where a volume's device is, as listHeld says.
+func waiting(k kernel, identity string) (path string, found bool, err error) {
+	all, err := listHeld(k)
+	for _, d := range all {
+		if d.Tag == Tag(identity) {
+			return d.Path, true, err
+		}
+	}
+	return "", false, err
+}

@@ -122,7 +122,7 @@ type devInfo struct {
 	id     uint32
 	pid    int32  // of the server
 	flags  uint64 // UBLK_F_*
-	tag    uint64 // ublksrv_flags: the driver keeps it for us. See tagOf
+	tag    uint64 // ublksrv_flags: the driver keeps it for us. See Tag
 }
 
 func (i *devInfo) put(b []byte) {

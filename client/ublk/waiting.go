@@ -2,38 +2,44 @@ package ublk
 
 import "errors"
 
-// Waiting looks for the device of a volume that an earlier client has left to
-// the next one, or that is served now. Whoever would rather make a device of
-// another kind asks first: the requests of this one would wait for ever. Without
-// a driver there is none.
-func Waiting(identity string) (path string, found bool, err error) {
-	d, err := openDriver()
-	if errors.Is(err, ErrUnsupported) {
-		return "", false, nil
-	}
-	if err != nil {
-		return "", false, err
-	}
-	path, found, err = waiting(d, identity)
-	return path, found, errors.Join(err, d.Close())
+// Held is a device of the driver: it is served, or waits for the next server.
+type Held struct {
+	Path string
+	Tag  uint64 // Tag of the volume's identity, if it is a volume's
 }
 
-func waiting(k kernel, identity string) (path string, found bool, err error) {
+// List returns the devices that are not dead. Whoever makes a device of any kind
+// asks first: the requests of one that waits would wait for ever. Without a
+// driver there is none. Package hostdev asks for all kinds.
+func List() ([]Held, error) {
+	d, err := openDriver()
+	if errors.Is(err, ErrUnsupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	all, err := listHeld(d)
+	return all, errors.Join(err, d.Close())
+}
+
+func listHeld(k kernel) ([]Held, error) {
 	ids, err := k.devices()
 	if err != nil {
-		return "", false, err
+		return nil, err
 	}
+	var all []Held
 	for _, id := range ids {
 		i, err := k.info(id)
 		switch {
 		case errors.Is(err, errNoDevice): // it was deleted meanwhile
 		case err != nil:
-			return "", false, err
-		case i.tag == tagOf(identity) && i.state != stateDead:
-			return k.path(id), true, nil
+			return nil, err
+		case i.state != stateDead:
+			all = append(all, Held{k.path(id), i.tag})
 		}
 	}
-	return "", false, nil
+	return all, nil
 }
 
 // Supported is nil when this kernel can do it, or says what is missing. Errors:

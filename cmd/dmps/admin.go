@@ -30,6 +30,7 @@ type adminStatus struct {
 	NBD        string        `json:"nbd,omitempty"`         // URI
 	Device     string        `json:"device,omitempty"`      // path
 	DeviceKind string        `json:"device_kind,omitempty"` // nbd or ublk
+	Identity   string        `json:"identity,omitempty"`    // of the volume, as its device holds it
 	Holder     string        `json:"holder"`
 	PID        int           `json:"pid"`
 	Boot       string        `json:"boot_id"` // of the machine: detach works on the same one only

@@ -14,7 +14,9 @@ import (
 
 	"dmps/client"
 	"dmps/client/nbd"
+	"dmps/client/nbddev"
 	"dmps/internal/bytesize"
+	"dmps/internal/doctor"
 	"dmps/internal/nbdclient"
 	"dmps/meta/metaclient"
 	"dmps/raid"
@@ -147,6 +149,13 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	}
 	defer meta.Close()
 	if f.device.path != "" {
+		host, err := thisHost(kindOf(f.device.path))
+		if err != nil {
+			return err
+		}
+		if err := meets(host, doctor.Waivers{Unprotected: f.device.unprotected, Swappable: f.swappable}); err != nil {
+			return err
+		}
 		if err := protect("dmps-attach-"+volume, f.device.unprotected, log); err != nil {
 			return err
 		}
@@ -346,7 +355,7 @@ func (s *attachment) run(ctx context.Context) (err error) {
 		}
 	}
 	if dev != nil {
-		if err := s.swap.start(ctx, dev.Path(), s.vol.Size(), s.about.Volume, s.log); err != nil {
+		if err := s.swap.start(ctx, dev, s.vol.Size(), s.about.Volume, s.log); err != nil {
 			return errors.Join(err, s.leave(dev))
 		}
 	}
@@ -413,8 +422,12 @@ func (s *attachment) leave(dev kernelDevice) error {
 	if !kept {
 		return errors.Join(err, closeVolume(s.vol))
 	}
-	s.log.Warn("the kernel still uses the device: its requests wait for the next attach of this volume on this host",
-		"device", dev.Path(), "for", s.device.dead)
+	if _, why := failing(dev); why != nil && errors.Is(why(), nbddev.ErrGone) {
+		s.log.Error("the device was disconnected while it is in use: its requests fail; end its use, and attach again", "device", dev.Path())
+	} else {
+		s.log.Warn("the kernel still uses the device: its requests wait for the next attach of this volume on this host",
+			"device", dev.Path(), "for", s.device.dead)
+	}
 	return errors.Join(err, leaveVolume(s.vol))
 }
 

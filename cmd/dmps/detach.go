@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"dmps/client/hostdev"
 	"dmps/internal/swapctl"
 )
 
@@ -59,6 +60,12 @@ used on.`,
 			}
 			if err := gone(ctx, about.PID); err != nil {
 				return err
+			}
+			if d.Device != "" {
+				// Somebody may have begun to use it when the client had just looked.
+				if err := lastly(ctx, func() error { return remains(about.Identity, d.Device, hostdev.List) }); err != nil {
+					return err
+				}
 			}
 			if output.value == "json" {
 				return printJSON(a.out, d)
@@ -178,6 +185,25 @@ func (a *app) room(ctx context.Context, wait time.Duration, measure func() (swap
 
 // roomEvery is how often room is measured again.
 const roomEvery = 500 * time.Millisecond
+
+// keptPatience is how long the device may be there after the client: udev opens
+// what somebody has closed, and the kernel waits for it.
+const keptPatience = 5 * time.Second
+
+// lastly looks until it finds nothing wrong, or for too long.
+func lastly(ctx context.Context, look func() error) error {
+	for began := time.Now(); ; {
+		err := look()
+		if err == nil || time.Since(began) >= keptPatience {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
 
 // gone waits for a process of this machine to end.
 func gone(ctx context.Context, pid int) error {

@@ -105,7 +105,7 @@ func (d *deviceFlags) start(ctx context.Context, about *adminStatus, identity st
 		if err != nil {
 			return nil, err
 		}
-		about.Device, about.DeviceKind = u.Path(), "ublk"
+		about.Device, about.DeviceKind, about.Identity = u.Path(), "ublk", identity
 		return u, nil
 	}
 	f, err := nbddev.Start(ctx, nbddev.Config{
@@ -115,6 +115,6 @@ func (d *deviceFlags) start(ctx context.Context, about *adminStatus, identity st
 	if err != nil {
 		return nil, err
 	}
-	about.Device, about.DeviceKind = f.Path(), "nbd"
+	about.Device, about.DeviceKind, about.Identity = f.Path(), "nbd", identity
 	return f, nil
 }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 
-	"dmps/client/nbddev"
+	"dmps/client/hostdev"
 	"dmps/client/ublk"
 )
 
@@ -13,44 +13,42 @@ const autoDevice = "auto"
 
 // drivers are what the choice of a front end depends on.
 type drivers struct {
-	ublk        func() error                                               // nil: it can be used
-	waitsOnNBD  func(identity string) (path string, found bool)            // the volume's device of before
-	waitsOnUblk func(identity string) (path string, found bool, err error) // likewise
+	ublk func() error // nil: it can be used
+	// of are the devices that the kernel has for the volume.
+	of func(identity string) ([]hostdev.Device, error)
 }
 
-var kernelDrivers = drivers{ublk: ublk.Supported, waitsOnNBD: nbddev.Waiting, waitsOnUblk: ublk.Waiting}
+var kernelDrivers = drivers{ublk: ublk.Supported, of: hostdev.Of}
 
 // settle decides which front end serves the volume, and writes it into path. A
-// device that an earlier client has left to the next one must be gone on with:
-// what the kernel has out lies there, and nobody else answers it. Otherwise it
-// is ublk where the kernel has it, for it moves a page with fewer wakings
-// (docs/kernel.md, "Which front end"), and else nbd.
+// device that an earlier client has left to the next one must be gone on with,
+// and no other be made: what the kernel has out lies there, and nobody else
+// answers it. Otherwise it is ublk where the kernel has it, for it moves a page
+// with fewer wakings (docs/kernel.md, "Which front end"), and else nbd.
 func (d *deviceFlags) settle(identity string, k drivers, log *slog.Logger) error {
 	if d.path == "" {
 		return nil
 	}
-	onNBD, nbdWaits := k.waitsOnNBD(identity)
-	onUblk, ublkWaits, err := k.waitsOnUblk(identity)
+	there, err := k.of(identity)
 	switch {
 	case err != nil:
 		return fmt.Errorf("looking for a device that waits for the volume: %w", err)
-	case nbdWaits && ublkWaits:
-		return &advised{fmt.Errorf("%s and %s both wait for this volume", onNBD, onUblk),
-			"Whoever uses one of them has to end; --device takes the other."}
-	case d.path == autoDevice && nbdWaits:
-		d.path = onNBD
-	case d.path == autoDevice && ublkWaits:
-		d.path = onUblk
+	case len(there) > 1:
+		return &advised{fmt.Errorf("the kernel has more than one device for this volume: %s and %s", there[0].Path, there[1].Path),
+			"Nobody can tell which of them holds what is out. End the use of the one that was made by mistake, and disconnect it."}
+	case len(there) == 1:
+		has := there[0]
+		if d.path != autoDevice && d.path != has.Kind && d.path != has.Path {
+			return waitsElsewhere(d.path, has.Path)
+		}
+		d.path = has.Path
+		return nil
 	case d.path == autoDevice:
 		d.path = "ublk"
 		if err := k.ublk(); err != nil {
 			log.Info("the device is served over nbd", "because", err)
 			d.path = "nbd"
 		}
-	case nbdWaits && isUblk(d.path):
-		return waitsElsewhere(d.path, onNBD)
-	case ublkWaits && !isUblk(d.path):
-		return waitsElsewhere(d.path, onUblk)
 	}
 	return nil
 }
@@ -58,4 +56,20 @@ func (d *deviceFlags) settle(identity string, k drivers, log *slog.Logger) error
 func waitsElsewhere(asked, has string) error {
 	return &advised{fmt.Errorf("--device %s: the kernel waits for this volume at %s", asked, has),
 		"--device " + has + ", or " + autoDevice + ", goes on with it. To change, detach the volume first."}
+}
+
+// remains is nil when no device of the volume is left on this host. identity is
+// unknown of a client of an older version: then no volume may have the path.
+func remains(identity, path string, list func() ([]hostdev.Device, error)) error {
+	all, err := list()
+	if err != nil {
+		return fmt.Errorf("the client has ended, and whether the kernel still has %s nobody knows: %w", path, err)
+	}
+	for _, d := range all {
+		if identity != "" && d.Owner == ublk.Tag(identity) || identity == "" && d.Path == path {
+			return &advised{fmt.Errorf("the kernel has kept %s: somebody began to use it, and its requests wait", d.Path),
+				"Attach the volume again on this host (--device " + d.Path + "), end the use of the device, and detach."}
+		}
+	}
+	return nil
 }

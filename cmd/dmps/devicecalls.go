@@ -32,8 +32,8 @@ func serveDeviceCall(args []string, in io.Reader, out io.Writer) (code int, serv
 	return blockdev.ServeCall(deviceCalls(), args[1:], in, out), true
 }
 
-// callFormat takes PATH SIZE LABEL FORCE. Its answer is "made", or nothing when the
-// device was such swap space before.
+// callFormat takes PATH SIZE LABEL BOOT FORCE. Its answer is whether the swap space
+// was made now, and whether what lies in it is dead.
 func callFormat(args []string) (answer string, release func() error, err error) {
 	size, err := strconv.ParseInt(args[1], 10, 64)
 	if err != nil {
@@ -44,18 +44,18 @@ func callFormat(args []string) (answer string, release func() error, err error) 
 	if err != nil {
 		return "", nil, err
 	}
-	made, err := swapctl.Format(f, size, args[2], args[3] == "true")
-	if err = errors.Join(err, f.Close()); err != nil || !made {
+	p, err := swapctl.Format(f, size, args[2], args[3], args[4] == "true")
+	if err = errors.Join(err, f.Close()); err != nil {
 		return "", nil, err
 	}
-	return "made", nil, nil
+	return fmt.Sprint(p.Made, p.Dead), nil, nil
 }
 
-// callSwapon takes PATH PRIORITY.
+// callSwapon takes PATH PRIORITY DEAD.
 func callSwapon(args []string) (answer string, release func() error, err error) {
 	priority, err := strconv.Atoi(args[1])
 	if err != nil {
 		return "", nil, fmt.Errorf("the priority of %s: %w", args[0], err)
 	}
-	return "", nil, swapctl.On(args[0], priority)
+	return "", nil, swapctl.On(args[0], priority, args[2] == "true")
 }

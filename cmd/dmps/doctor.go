@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"dmps/client/hostdev"
+	"dmps/client/ublk"
 	"dmps/internal/capability"
 	"dmps/internal/doctor"
 	"dmps/internal/exitcode"
@@ -37,7 +39,10 @@ attach refuses or the machine may hang.`,
   dmps doctor --output json | jq '.[] | select(.verdict != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			h, err := thisHost(strings.Contains(device, "ublk"))
+			if device != autoDevice && device != "nbd" && device != "ublk" && !strings.HasPrefix(device, "/dev/") {
+				return usageError("--device %s: nbd, ublk or auto", device)
+			}
+			h, err := thisHost(kindOf(device))
 			if err != nil {
 				return err
 			}
@@ -54,19 +59,33 @@ attach refuses or the machine may hang.`,
 		},
 	}
 	outputFlag(cmd, &output)
-	cmd.Flags().StringVar(&device, "device", "nbd", "the front end that will be used: `nbd or ublk`")
+	cmd.Flags().StringVar(&device, "device", "nbd", "the front end that will be used: `nbd, ublk or auto`")
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "show what is well, too")
 	return cmd
 }
 
-func thisHost(ublk bool) (*doctor.Host, error) {
+// kindOf is the front end that a --device asks for.
+func kindOf(device string) string {
+	switch {
+	case device == autoDevice:
+		return doctor.Auto
+	case isUblk(device):
+		return doctor.Ublk
+	}
+	return doctor.NBD
+}
+
+func thisHost(kind string) (*doctor.Host, error) {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return nil, fmt.Errorf("which kernel is this: %w", err)
 	}
-	var limit unix.Rlimit
+	var limit, priority unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
 		return nil, fmt.Errorf("how much may be locked: %w", err)
+	}
+	if err := unix.Getrlimit(unix.RLIMIT_RTPRIO, &priority); err != nil {
+		return nil, fmt.Errorf("how a thread may be scheduled: %w", err)
 	}
 	program, err := os.Executable()
 	if err != nil {
@@ -74,7 +93,7 @@ func thisHost(ublk bool) (*doctor.Host, error) {
 	}
 	return &doctor.Host{
 		Root: os.DirFS("/"), Release: unix.ByteSliceToString(name.Release[:]), Capable: capability.Has,
-		Memlock: limit.Max, Program: program, WantUblk: ublk,
+		Memlock: limit.Max, RTPrio: priority.Cur, Program: program, Want: kind, Ublk: ublk.Supported, Devices: hostdev.List,
 	}, nil
 }
 

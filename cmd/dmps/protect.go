@@ -5,12 +5,25 @@ import (
 	"fmt"
 	"log/slog"
 
+	"dmps/internal/doctor"
 	"dmps/internal/harden"
 )
 
-// realtimePriority is that of SCHED_RR: before all ordinary processes, behind
-// the kernel's own threads, which are at 50.
-const realtimePriority = 10
+const realtimePriority = doctor.Priority
+
+// meets is nil when a machine has what attach --device needs, by the list that
+// doctor goes by. What this process then does not get is protect's to say.
+func meets(h *doctor.Host, w doctor.Waivers) error {
+	var all []error
+	for _, f := range doctor.Refused(h, w) {
+		all = append(all, fmt.Errorf("%s: %s: %s; %s", f.Check, f.Found, f.Why, f.Fix))
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return &advised{fmt.Errorf("this machine lacks what a device needs: %w", errors.Join(all...)),
+		"'dmps doctor' looks at more. --allow-unprotected and --allow-swappable go on without protection, for what this machine does not swap to."}
+}
 
 // protect makes this process one that the kernel can wait for (package harden).
 // It executes the program again the first time. Without unprotected, what

@@ -42,13 +42,20 @@ func (s *swapFlags) check(device string) error {
 	return nil
 }
 
+// tuner is a kernelDevice whose queue may be another than swap needs: an earlier
+// client was killed before it set that.
+type tuner interface {
+	Tune(ctx context.Context) error
+}
+
 // start has the kernel swap to a device that is being served, as another process:
 // this one must not wait for the device.
-func (s *swapFlags) start(ctx context.Context, path string, size int64, label string, log *slog.Logger) (err error) {
+func (s *swapFlags) start(ctx context.Context, dev kernelDevice, size int64, label string, log *slog.Logger) (err error) {
 	if !s.on {
 		return nil
 	}
-	made, on, err := s.prepare(ctx, path, size, label, log)
+	path := dev.Path()
+	p, on, err := s.prepare(ctx, dev, size, label, log)
 	if err == nil && on {
 		return nil
 	}
@@ -59,10 +66,10 @@ func (s *swapFlags) start(ctx context.Context, path string, size int64, label st
 	if err != nil {
 		return fmt.Errorf("making %s swap space: %w", path, err)
 	}
-	if err := s.swapon(ctx, path); err != nil {
+	if err := s.swapon(ctx, path, p.Dead); err != nil {
 		return err
 	}
-	log.Info("the kernel swaps to the device", "device", path, "made", made, "priority", s.priority)
+	log.Info("the kernel swaps to the device", "device", path, "made", p.Made, "discarded", p.Dead, "priority", s.priority)
 	return nil
 }
 
@@ -75,38 +82,49 @@ const (
 // prepare makes the device swap space, unless the kernel swaps to it already: then
 // on is true. A process that an earlier client left in such a call has the device until
 // its pages come: prepare waits for it.
-func (s *swapFlags) prepare(ctx context.Context, path string, size int64, label string, log *slog.Logger) (made, on bool, err error) {
+func (s *swapFlags) prepare(ctx context.Context, dev kernelDevice, size int64, label string, log *slog.Logger) (p swapctl.Prepared, on bool, err error) {
+	path := dev.Path()
 	for began := time.Now(); ; {
 		space, err := swapctl.Find(path)
 		if err != nil {
-			return false, false, err
+			return swapctl.Prepared{}, false, err
 		}
 		if space != nil {
 			log.Info("the kernel swaps to the device already", "device", path, "used", human(uint64(space.Used)))
-			return false, true, nil
+			return swapctl.Prepared{}, true, nil
 		}
-		made, err := s.format(ctx, path, size, label)
+		if t, ok := dev.(tuner); ok {
+			if err := t.Tune(ctx); err != nil {
+				return swapctl.Prepared{}, false, err
+			}
+		}
+		p, err := s.format(ctx, path, size, label)
 		if !errors.Is(err, unix.EBUSY) || time.Since(began) > claimPatience {
-			return made, false, err
+			return p, false, err
 		}
 		select {
 		case <-ctx.Done():
-			return false, false, err
+			return swapctl.Prepared{}, false, err
 		case <-time.After(claimPoll):
 		}
 	}
 }
 
-func (s *swapFlags) format(ctx context.Context, path string, size int64, label string) (made bool, err error) {
-	answer, release, err := blockdev.Apart(ctx, "format", path, strconv.FormatInt(size, 10), label, strconv.FormatBool(s.force))
+func (s *swapFlags) format(ctx context.Context, path string, size int64, label string) (p swapctl.Prepared, err error) {
+	answer, release, err := blockdev.Apart(ctx, "format", path, strconv.FormatInt(size, 10), label, bootID(), strconv.FormatBool(s.force))
 	if err != nil {
-		return false, err
+		return swapctl.Prepared{}, err
 	}
-	return answer == "made", release()
+	_, err = fmt.Sscan(answer, &p.Made, &p.Dead)
+	if err = errors.Join(err, release()); err != nil {
+		return swapctl.Prepared{}, err
+	}
+	return p, nil
 }
 
-func (s *swapFlags) swapon(ctx context.Context, path string) error {
-	_, release, err := blockdev.Apart(ctx, "swapon", path, strconv.Itoa(s.priority))
+// swapon has the kernel swap to the device, and discard what is there if it is dead.
+func (s *swapFlags) swapon(ctx context.Context, path string, dead bool) error {
+	_, release, err := blockdev.Apart(ctx, "swapon", path, strconv.Itoa(s.priority), strconv.FormatBool(dead))
 	if err != nil {
 		return err
 	}

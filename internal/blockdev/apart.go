@@ -181,7 +181,7 @@ func Claim(ctx context.Context, path string) (release func() error, err error) {
 //
 // The kernel lets requests in flight end before it changes a queue, and holds new
 // ones until then: this is for a device that is not in use yet, and another process
-// does it.
+// does it. What is off is left alone.
 func Unthrottle(ctx context.Context, sysfs, name string) error {
 	_, release, err := Apart(ctx, "unthrottle", sysfs, name)
 	if err != nil {

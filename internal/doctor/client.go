@@ -107,6 +107,9 @@ func (h *Host) unprotected(pid string) (wrong []string) {
 	if n, found := h.number(dir + "/oom_score_adj"); found && n != -1000 {
 		wrong = append(wrong, fmt.Sprintf("oom_score_adj %d", n))
 	}
+	if h.exists(dir+"/cgroup") && !harden.KeptOut(h.Root, pid) {
+		wrong = append(wrong, "its cgroup may swap")
+	}
 	s, _ := h.text(dir + "/status")
 	for line := range strings.Lines(s) {
 		key, value, _ := strings.Cut(line, ":")

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"dmps/internal/harden"
 )
 
 // servers: a memory server that shares the machine with its client waits for it,
@@ -59,7 +61,7 @@ func metadata(h *Host) []Finding {
 			continue
 		}
 		here = true
-		if !flagged(p.args, "--protect") && !h.keptOut(p.pid) {
+		if !flagged(p.args, "--protect") && !harden.KeptOut(h.Root, p.pid) {
 			out = append(out, p.pid)
 		}
 	}
@@ -71,18 +73,6 @@ func metadata(h *Host) []Finding {
 		return ok(check, "the node on this machine is not swapped out")
 	}
 	return ok(check, "none on this machine")
-}
-
-// keptOut reports whether a process is in a cgroup that does not swap.
-func (h *Host) keptOut(pid string) bool {
-	s, _ := h.text("proc/" + pid + "/cgroup")
-	_, dir, found := strings.Cut(s, "0::/")
-	if !found {
-		return false
-	}
-	dir, _, _ = strings.Cut(dir, "\n")
-	limit, _ := h.text(path.Join("sys/fs/cgroup", dir, "memory.swap.max"))
-	return strings.TrimSpace(limit) == "0"
 }
 
 // flagged reports whether a command line has a flag, with or without a value.
@@ -132,6 +122,33 @@ func spaces(h *Host) []Finding {
 		return ok(check, "none yet")
 	}
 	return ok(check, "%s", strings.Join(append(ours, others...), ", "))
+}
+
+// oneEach: a volume has one device, or what is swapped out by way of one of them
+// is overwritten and discarded by way of the other.
+func oneEach(h *Host) []Finding {
+	const check = "devices"
+	all, err := h.Devices()
+	if err != nil {
+		return []Finding{{check, Failure, err.Error(), "attach refuses when it cannot tell whether a device waits for the volume", "look at it as root"}}
+	}
+	var found []Finding
+	first := make(map[uint64]string)
+	for _, d := range all {
+		if d.Owner == 0 {
+			continue // a ublk device of somebody else
+		}
+		if other, twice := first[d.Owner]; twice {
+			found = append(found, Finding{check, Failure, other + " and " + d.Path + " are the same volume", "what was swapped out to one is overwritten by way of the other",
+				"end the use of the one that was made by mistake, and disconnect it"})
+			continue
+		}
+		first[d.Owner] = d.Path
+	}
+	if len(found) > 0 {
+		return found
+	}
+	return ok(check, "%d, no volume has two", len(first))
 }
 
 // queues: devices of dmps must have the settings that package nbddev gives them.

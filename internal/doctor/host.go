@@ -5,16 +5,23 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+
+	"dmps/internal/blockdev"
 )
 
 // Host is a machine as the checks see it.
 type Host struct {
-	Root     fs.FS                      // "/", for proc and sys
-	Release  string                     // of the kernel, uname -r
-	Capable  func(capability uint) bool // CAP_* that this process has
-	Memlock  uint64                     // RLIMIT_MEMLOCK, bytes; ^0 is no limit
-	Program  string                     // path of this program
-	WantUblk bool                       // ublk is what will be used, not nbd
+	Root    fs.FS                      // "/", for proc and sys
+	Release string                     // of the kernel, uname -r
+	Capable func(capability uint) bool // CAP_* that this process has
+	Memlock uint64                     // RLIMIT_MEMLOCK, bytes; ^0 is no limit
+	RTPrio  uint64                     // RLIMIT_RTPRIO
+	Program string                     // path of this program
+	Want    string                     // the front end that will be used: NBD, Ublk or Auto
+	Ublk    func() error               // ublk.Supported: nil, or what is missing
+
+	// Devices are those that the kernel has for volumes (hostdev.List).
+	Devices func() ([]blockdev.Device, error)
 }
 
 // Verdict is how bad a finding is.
@@ -38,10 +45,12 @@ type Finding struct {
 // Examine runs all checks.
 func Examine(h *Host) []Finding {
 	var all []Finding
+	for _, r := range requirements {
+		all = append(all, r.check(h)...)
+	}
 	for _, check := range []func(*Host) []Finding{
-		kernel, driver, capabilities, memlock, cgroups, realtime,
 		reserve, swappiness, readahead, zswap, programText,
-		servers, metadata, clients, spaces, queues, throttling,
+		servers, metadata, clients, spaces, oneEach, queues, throttling,
 	} {
 		all = append(all, check(h)...)
 	}

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"fmt"
-	"strings"
 )
 
 // version is the major and minor number of a release such as 6.12.117+deb12.
@@ -11,39 +10,29 @@ func version(release string) (major, minor int) {
 	return major, minor
 }
 
-func kernel(h *Host) []Finding {
+func kernel(h *Host, kind string) []Finding {
 	major, minor := version(h.Release)
 	at := func(a, b int) bool { return major > a || major == a && minor >= b }
 	switch {
 	case !at(5, 6):
 		return []Finding{{"kernel", Failure, h.Release, "before 5.6 a process cannot be kept from waiting for I/O of its own (PR_SET_IO_FLUSHER)", "a newer kernel"}}
-	case h.WantUblk && !at(6, 5):
+	case kind == Ublk && !at(6, 5):
 		return []Finding{{"kernel", Failure, h.Release, "what this program needs of ublk (UBLK_F_USER_COPY) came with 6.5", "a newer kernel, or --device nbd"}}
+	case !at(5, 14):
+		return []Finding{{"kernel", Failure, h.Release, "before 5.14 nbd does not keep whose a device is (NBD_ATTR_BACKEND_IDENTIFIER), and a client that starts again could not go on with it", "a newer kernel"}}
 	}
 	return ok("kernel", "%s", h.Release)
 }
 
-func driver(h *Host) []Finding {
-	name, module := "nbd", "nbd"
-	if h.WantUblk {
-		name, module = "ublk", "ublk_drv"
+func driver(h *Host, kind string) []Finding {
+	module := "nbd"
+	if kind == Ublk {
+		module = "ublk_drv"
 	}
 	if h.exists("/sys/module/" + module) {
 		return ok("driver", "%s is loaded", module)
 	}
-	return []Finding{{"driver", Failure, module + " is not loaded", "the kernel reaches the client through " + name, "modprobe " + module + "; a line " + module + " in /etc/modules-load.d/dmps.conf"}}
-}
-
-func cgroups(h *Host) []Finding {
-	const check = "cgroup"
-	own, found := h.text("/proc/self/cgroup")
-	if !found {
-		return unknown(check, "/proc/self/cgroup")
-	}
-	if !h.exists("/sys/fs/cgroup/cgroup.controllers") || !strings.Contains(own, "0::") {
-		return []Finding{{check, Warning, "there is no cgroup v2", "the client cannot be given a cgroup that does not swap", "boot with systemd.unified_cgroup_hierarchy=1"}}
-	}
-	return ok(check, "version 2")
+	return []Finding{{"driver", Failure, module + " is not loaded", "the kernel reaches the client through " + kind, "modprobe " + module + "; a line " + module + " in /etc/modules-load.d/dmps.conf"}}
 }
 
 func realtime(h *Host) []Finding {
@@ -54,6 +43,9 @@ func realtime(h *Host) []Finding {
 	}
 	if n == 0 {
 		return []Finding{{check, Failure, "sched_rt_runtime_us is 0", "no process can be scheduled before the others (SCHED_RR)", "sysctl kernel.sched_rt_runtime_us=950000"}}
+	}
+	if n < 0 {
+		return []Finding{{check, Warning, "sched_rt_runtime_us is -1", "a thread that spins is never made to give way to an ordinary one", "sysctl kernel.sched_rt_runtime_us=950000"}}
 	}
 	// How long one of them may keep a processor from the others of its kind: Go's
 	// runtime can spin for what another thread has to finish (package harden).

@@ -6,19 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func capabilities(h *Host) []Finding {
+func rights(h *Host, want []right) []Finding {
 	var all []Finding
-	for _, c := range []struct {
-		name       string
-		capability uint
-		why        string
-	}{
-		{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN, "connects devices, swapon and swapoff"},
-		{"CAP_IPC_LOCK", unix.CAP_IPC_LOCK, "locks memory: a client that is swapped out waits for itself"},
-		{"CAP_SYS_NICE", unix.CAP_SYS_NICE, "sets SCHED_RR: without, one run in two hung under pressure"},
-		{"CAP_SYS_RESOURCE", unix.CAP_SYS_RESOURCE, "sets PR_SET_IO_FLUSHER and oom_score_adj"},
-		{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, "gives sockets a send buffer that a request fits into (SO_SNDBUFFORCE)"},
-	} {
+	for _, c := range want {
 		if h.Capable(c.capability) {
 			all = append(all, ok("rights", "%s", c.name)...)
 			continue

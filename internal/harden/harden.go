@@ -43,7 +43,7 @@ func Self(o Options) []error {
 		return []error{again(o, round+1)}
 	}
 	// What Self could not set before, Check finds missing now.
-	return slices.Concat(Check(o), lower(oomFile), own(o.Cgroup))
+	return slices.Concat(Check(o), lower(oomFile), own("/", o.Cgroup))
 }
 
 // marked reads a marker: whether it is that of process pid, and how many rounds
@@ -65,7 +65,7 @@ func again(o Options, round int) error {
 	}
 	// Memory stays charged to the cgroup in which it was taken, so the new
 	// program is to be in its own from its first page on. Self looks again.
-	_ = own(o.Cgroup)
+	_ = own("/", o.Cgroup)
 	path, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("executing the program again: %w", err)

@@ -11,7 +11,8 @@ import (
 const (
 	flagPrefer   = 0x8000
 	flagPriority = 0x7fff
-	flagDiscard  = 0x10000 // all at once and freed pages
+	flagDiscard  = 0x10000 // freed pages, and at once all that is there
+	flagPages    = 0x40000 // with flagDiscard: freed pages only
 )
 
 // MaxPriority is the highest priority of swap space.
@@ -21,13 +22,21 @@ const MaxPriority = flagPriority
 const DefaultPriority = -1
 
 // On has the kernel swap to a device, and tell it about pages that it needs no
-// more. Of several spaces the one with the highest priority is filled first.
-func On(path string, priority int) error {
+// more: at once about all that is there, if it is dead (Prepared). Of several
+// spaces the one with the highest priority is filled first.
+func On(path string, priority int, dead bool) error {
+	return call(unix.SYS_SWAPON, "swapon", path, onFlags(priority, dead))
+}
+
+func onFlags(priority int, dead bool) uintptr {
 	flags := flagDiscard
+	if !dead {
+		flags |= flagPages
+	}
 	if priority >= 0 {
 		flags |= flagPrefer | min(priority, MaxPriority)
 	}
-	return call(unix.SYS_SWAPON, "swapon", path, uintptr(flags))
+	return uintptr(flags)
 }
 
 // Off brings back what lies in a swap space and ends its use. It takes as long

@@ -106,5 +106,5 @@ func plainSwap(ctx context.Context, g *Guest) (string, func() error, error) {
 			err = errors.Join(err, ctx.Err())
 		}
 		return err
-	}, swapctl.On(path, 0)
+	}, swapctl.On(path, 0, true)
 }

@@ -18,7 +18,7 @@ func control(ctx context.Context, g *Guest) error {
 	if err != nil {
 		return err
 	}
-	if err := swapctl.On(path, 0); err != nil {
+	if err := swapctl.On(path, 0, true); err != nil {
 		return err
 	}
 	hog, err := g.startHog(hogMiB, hogLimitMiB)

@@ -52,7 +52,7 @@ func plainDevice(ctx context.Context, g *Guest, how string) (path string, srv *p
 			err = fmt.Errorf("it has %d bytes", n)
 		}
 		if err == nil {
-			_, err = swapctl.Format(f, size, "plain", false)
+			_, err = swapctl.Format(f, size, "plain", "", false)
 		}
 		return errors.Join(err, f.Close())
 	})

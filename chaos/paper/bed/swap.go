@@ -23,11 +23,11 @@ func (b *Bed) swap(d device) (off func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = swapctl.Format(f, d.size, "paper", true)
+	_, err = swapctl.Format(f, d.size, "paper", "", true)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	if err := swapctl.On(d.path, swapctl.DefaultPriority); err != nil {
+	if err := swapctl.On(d.path, swapctl.DefaultPriority, true); err != nil {
 		return nil, err
 	}
 	return func() error {
