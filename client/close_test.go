@@ -41,6 +41,9 @@ func (b *book) Renew(ctx context.Context, v raid.VolumeID, e raid.Epoch, r Repor
 	b.mu.Lock()
 	b.last = r
 	b.mu.Unlock()
+	b.fakeMeta.mu.Lock() // as the service does: a layout that is read later says it too
+	b.layout.Unknown = max(b.layout.Unknown, r.Unknown)
+	b.fakeMeta.mu.Unlock()
 	return b.fakeMeta.Renew(ctx, v, e, r)
 }
 
