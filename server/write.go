@@ -38,8 +38,8 @@ func (w *incoming) refuse(seg int, err error) {
 	}
 }
 
-// admit reports whether slot i of c may get this header. One that names another place,
-// or another volume, was sent where it does not belong. An empty header names none, and
+// admit reports whether slot i of c may get this header. One that names another slot,
+// group or volume was sent where it does not belong. An empty header names none, and
 // belongs into chunks that are InPlace.
 func (c *chunk) admit(i uint32, head []byte) (raid.Header, error) {
 	h, err := raid.ParseHeader(head)

@@ -71,14 +71,21 @@ func (m *messages) with(text string) (n int) {
 
 func logTo(m *messages) *slog.Logger { return slog.New(slog.NewTextHandler(m, nil)) }
 
-// A device is made with its queue set, serves, and is gone after Close.
-func TestStart(t *testing.T) {
+// served is a device of the fake kernel, whose disk is dev, and the front that serves it.
+func served(t *testing.T) (*fakeKernel, *devicetest.Device, *Front) {
+	t.Helper()
 	k := newFakeKernel(t)
 	dev := devicetest.New(t, devicetest.NewDisk(size), 64, false)
 	f, err := k.up(Config{Path: "nbd"}, dev)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return k, dev, f
+}
+
+// A device is made with its queue set, serves, and is gone after Close.
+func TestStart(t *testing.T) {
+	k, dev, f := served(t)
 	if f.Path() != "/dev/nbd0" {
 		t.Error(f.Path())
 	}
@@ -220,12 +227,7 @@ func TestOldConnectionEndsFirst(t *testing.T) {
 
 // A device that is in use is left, and nothing else is.
 func TestCloseOfAUsedDevice(t *testing.T) {
-	k := newFakeKernel(t)
-	dev := devicetest.New(t, devicetest.NewDisk(size), 64, false)
-	f, err := k.up(Config{Path: "nbd"}, dev)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k, dev, f := served(t)
 	k.use(0, true)
 	if used, err := f.InUse(t.Context()); !used || err != nil {
 		t.Errorf("in use: %v, %v", used, err)
@@ -279,12 +281,7 @@ func TestDisconnectedByAnother(t *testing.T) {
 // A device that was disconnected while somebody has it open is not one to go on
 // with: its end is waited for, and then a new one is made.
 func TestStartOnADisconnectedDevice(t *testing.T) {
-	k := newFakeKernel(t)
-	dev := devicetest.New(t, devicetest.NewDisk(size), 64, false)
-	f, err := k.up(Config{Path: "nbd"}, dev)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k, dev, f := served(t)
 	k.use(0, true)
 	d := &Driver{conn: k}
 	if err := d.Disconnect(0); err != nil {
@@ -315,12 +312,7 @@ func TestStartOnADisconnectedDevice(t *testing.T) {
 // The number is another volume's meanwhile: it is not given our sockets, and not
 // disconnected.
 func TestNumberOfAnother(t *testing.T) {
-	k := newFakeKernel(t)
-	dev := devicetest.New(t, devicetest.NewDisk(size), 64, false)
-	f, err := k.up(Config{Path: "nbd"}, dev)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k, dev, f := served(t)
 	d := &Driver{conn: k}
 	if err := d.Disconnect(0); err != nil {
 		t.Fatal(err)
@@ -347,12 +339,7 @@ func TestNumberOfAnother(t *testing.T) {
 // stolen is a claim after which the device is another volume's: the identifier is
 // looked at again before the device is disconnected.
 func TestStolenBeforeTheClaim(t *testing.T) {
-	k := newFakeKernel(t)
-	dev := devicetest.New(t, devicetest.NewDisk(size), 64, false)
-	f, err := k.up(Config{Path: "nbd"}, dev)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k, dev, f := served(t)
 	f.on.claim = func(ctx context.Context, path string) (func() error, error) {
 		k.write(0, "backend", "dmps/c/v/2")
 		return k.claim(ctx, path)
@@ -414,12 +401,7 @@ func TestPause(t *testing.T) {
 func TestTakeoverTunes(t *testing.T) {
 	for name, used := range map[string]bool{"unused": false, "in use": true} {
 		t.Run(name, func(t *testing.T) {
-			k := newFakeKernel(t)
-			dev := devicetest.New(t, devicetest.NewDisk(size), 64, false)
-			f, err := k.up(Config{Path: "nbd"}, dev)
-			if err != nil {
-				t.Fatal(err)
-			}
+			k, dev, f := served(t)
 			kill(f)
 			k.write(0, "queue/nr_requests", "128")
 			k.use(0, used)
@@ -449,12 +431,7 @@ func TestTakeoverTunes(t *testing.T) {
 // The settings of a queue may be held until requests are answered: the device is
 // served before another process asks for them.
 func TestTakeoverServesBeforeItAsks(t *testing.T) {
-	k := newFakeKernel(t)
-	dev := devicetest.New(t, devicetest.NewDisk(size), 64, false)
-	f, err := k.up(Config{Path: "nbd"}, dev)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k, dev, f := served(t)
 	kill(f)
 	k.until(func() bool { return k.devs[0].socks[0].dead })
 	setting := filepath.Join(k.sys, "block/nbd0/queue/scheduler")
@@ -477,12 +454,7 @@ func TestTakeoverServesBeforeItAsks(t *testing.T) {
 
 // What is as it should be is not written: that would wait for what is in flight.
 func TestTakeoverWritesOnlyWhatDiffers(t *testing.T) {
-	k := newFakeKernel(t)
-	dev := devicetest.New(t, devicetest.NewDisk(size), 64, false)
-	f, err := k.up(Config{Path: "nbd"}, dev)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k, dev, f := served(t)
 	kill(f)
 	k.write(0, "queue/scheduler", "[none] mq-deadline") // as the kernel shows it
 	k.write(0, "queue/nr_requests", "64")
@@ -514,12 +486,7 @@ func TestTakeoverWritesOnlyWhatDiffers(t *testing.T) {
 // told that the request failed, though the volume's end fails it: a page would be
 // lost to its process, which the next client could have brought.
 func TestCloseTellsNoErrors(t *testing.T) {
-	k := newFakeKernel(t)
-	dev := devicetest.New(t, devicetest.NewDisk(size), 64, false)
-	f, err := k.up(Config{Path: "nbd"}, dev)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k, dev, f := served(t)
 	k.use(0, true)
 	dev.Pause(true)
 	r := k.begin(0, read, 0, make([]byte, page))
