@@ -34,7 +34,7 @@ func (v *Volume) compare(ctx context.Context, conn transport.Conn, m *memberRef)
 	}
 	defer func() { v.recoverBufs <- buf }()
 	deadline := func() time.Time { return time.Now().Add(v.cfg.HardDeadline) }
-	pending := v.forgetStale(m)
+	v.forgetStale(m)
 	missed, erased := 0, 0
 	size := v.layout.HeaderBytes(m.col)
 	block := uint32(len(buf) / size)
@@ -53,9 +53,6 @@ func (v *Volume) compare(ctx context.Context, conn transport.Conn, m *memberRef)
 		missed += miss
 		erased += len(old)
 	}
-	if pending {
-		v.forgetStale(m) // it is empty, also when it was promoted meanwhile
-	}
 	if missed > 0 {
 		v.log.Warn("a member misses rows: they are filled", "group", m.group, "column", m.col, "rows", missed)
 	}
@@ -65,9 +62,8 @@ func (v *Volume) compare(ctx context.Context, conn transport.Conn, m *memberRef)
 	return nil
 }
 
-// forgetStale forgets the old headers of m, which is not up. It reports whether m
-// is a pending member.
-func (v *Volume) forgetStale(m *memberRef) (pending bool) {
+// forgetStale forgets the old headers of m, which is not up.
+func (v *Volume) forgetStale(m *memberRef) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
@@ -77,7 +73,6 @@ func (v *Volume) forgetStale(m *memberRef) (pending bool) {
 	default:
 		v.mu.log.ForgetStale(m.group, m.col)
 	}
-	return m.pending
 }
 
 // errNotCompared ends the session of a member whose headers neither the
@@ -107,6 +102,9 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, o
 	missed := 0
 	a := v.lock()
 	defer v.unlock(a)
+	if v.seatOf(m).ref != m {
+		return 0, old // it has left
+	}
 	for k := range n {
 		i := raid.Index(from) + raid.Index(k)
 		if i < raid.ViewRows {
@@ -116,11 +114,7 @@ func (v *Volume) compareRows(m *memberRef, from uint32, n int, headers []byte, o
 		// Nothing that is written from now on goes to this member before its
 		// session is used, so it does not matter if the row is used meanwhile.
 		sound := err == nil && h.Kind != raid.KindEmpty
-		dead := v.mu.log.DeadUpTo(m.group, i)
-		// An earlier client may have given up what the recovery took in.
-		denies := h.Kind == raid.KindErased && h.Seq > dead
-		if denies || (!sound || h.Holds()) && (m.pending || !v.mu.log.Keeps(m.group, i, m.col, h, sound)) {
-			v.mu.log.Leftover(m.group, i, m.col, h)
+		if dead, erase := v.mu.log.Leftover(m.group, i, m.col, h, sound, m.pending); erase {
 			raid.PutErased(headers[k*size:][:size], v.site(m.group, i), dead)
 			old = append(old, i)
 		}

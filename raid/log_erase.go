@@ -228,7 +228,7 @@ func (l *Log) doomFrees(g *logGroup, rows []uint64) {
 }
 
 // ForgetStale says that member c of group g, which is not up, holds no old
-// headers: it is another, empty chunk, or its leftovers will be erased (Keeps)
+// headers: it is another, empty chunk, or its leftovers will be erased (Leftover)
 // before it is. Say so before that begins: of a row that is passed over, since
 // it is in use, and dies meanwhile, it keeps the header.
 func (l *Log) ForgetStale(g GroupID, c Col) {
@@ -259,12 +259,36 @@ func (l *Log) notePartial(g *logGroup, i Index) {
 // all is the mask of all members of a group.
 func (l *Log) all() uint32 { return uint32(1)<<l.g.Members() - 1 }
 
-// Keeps reports whether h, the header of member c's slot of row i in group g,
-// must stay: it belongs to a row in use. Everything
-// else that is not empty is a leftover: of a dead row, of one that was never
-// answered, or of one from before a row that c missed. Before a member is used
-// whose headers no recovery saw, its leftovers are erased (ForgetStale): what
-// matters cannot be told from what does not.
+// Leftover decides about h, which member c holds in row i of group g, or its pending
+// member, and which no recovery saw. It reports whether h is to be erased before that
+// member is used, and up to which number the erased slot says that all is dead that was
+// there: what matters cannot be told from what does not. sound is false when the header
+// was damaged, or lost (KindEmpty). A pending member counts as empty: all of it is erased.
+//
+// What belongs to a row that the recovery has not seen, above what was settled then, nobody
+// else knows to be given up. So it is erased at the others too, when that member is up and
+// what lies there is dead (stale): they contradict whoever shows it again. Until then the
+// member, which did, is out of the view. What lies there may be dead only when the log has
+// begun.
+func (l *Log) Leftover(g GroupID, i Index, c Col, h Header, sound, pending bool) (dead Seq, erase bool) {
+	erased := sound && h.Kind == KindErased
+	if erase = !l.keeps(g, i, c, h, sound) || pending && !erased; !erase || sound && !erased && !h.Holds() {
+		return 0, false
+	}
+	if gr := &l.groups[g]; h.Holds() && h.Seq > gr.mark && l.recovered {
+		if pending {
+			gr.mustPending(c).setStale(i, true)
+		} else {
+			l.setStale(gr, c, i, true)
+			l.setMask(g, func(gr *logGroup) { gr.leaveView(c) })
+		}
+	}
+	return l.deadUpTo(g, i), true
+}
+
+// keeps reports whether h, the header of member c's slot of row i in group g,
+// must stay: it belongs to a row in use. Everything else that is not empty is a leftover:
+// of a dead row, of one that was never answered, or of one from before a row that c missed.
 //
 // It stays also when the map does not know that c has it, as when c was given the
 // row later, so that the header does not name it: nobody has noted that c lacks the
@@ -273,13 +297,12 @@ func (l *Log) all() uint32 { return uint32(1)<<l.g.Members() - 1 }
 // Until Begin a row stays also when it has died, since what replaced it may have
 // never been answered, and be dropped by the next client.
 //
-// sound is false when the header was damaged, or lost (KindEmpty). In a row in use such a one stays
-// until the row is filled or moved: an empty header would tell a recovery that
-// the row was never answered.
+// In a row in use a damaged header stays until the row is filled or moved: an empty header
+// would tell a recovery that the row was never answered.
 //
 // An erased slot stays unless it may say of a row that counts that it is dead: a client that
 // was replaced may have given up what this one took in.
-func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
+func (l *Log) keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
 	gr := &l.groups[g]
 	if sound && h.Kind == KindErased {
 		return h.Seq == 0 || hasBit(gr.free, uint32(i)) || hasBit(gr.doomed, uint32(i))
@@ -290,24 +313,13 @@ func (l *Log) Keeps(g GroupID, i Index, c Col, h Header, sound bool) bool {
 	return !sound || l.isOf(h, g, i)
 }
 
-// DeadUpTo is the number up to which all is dead that a slot of row i in group g may
-// hold which Keeps does not want: for the header that is written over it outside of an
+// deadUpTo is the number up to which all is dead that a slot of row i in group g may
+// hold which is not kept: for the header that is written over it outside of an
 // Erasure. It is 0 unless the row is free, or waits to be erased: what is on its way to
 // other members may be the next one to be in use.
-func (l *Log) DeadUpTo(g GroupID, i Index) Seq {
+func (l *Log) deadUpTo(g GroupID, i Index) Seq {
 	if gr := &l.groups[g]; !hasBit(gr.free, uint32(i)) && !hasBit(gr.doomed, uint32(i)) {
 		return 0
 	}
 	return l.seq
-}
-
-// Leftover takes note of h, which member c held in row i of group g, and Keeps does not
-// want. Of a row that the recovery has not seen, above what was settled then, nobody else
-// knows that it was given up. So it is erased at the others too, when c is up and what lies
-// there is dead (stale): they contradict whoever shows it again. Until then c, which did, is
-// not taken into the view.
-func (l *Log) Leftover(g GroupID, i Index, c Col, h Header) {
-	if gr := &l.groups[g]; h.Holds() && h.Seq > gr.mark && l.recovered {
-		l.setStale(gr, c, i, true)
-	}
 }

@@ -139,12 +139,11 @@ func (s *sim) compare(g GroupID, c Col, m *simMember) {
 		if !s.log.Expects(g, i, c, h, sound) {
 			s.log.SetMissed(g, i, c)
 		}
-		dead := s.log.DeadUpTo(g, i)
-		switch keep := s.log.Keeps(g, i, c, h, sound); {
-		case h.Kind == KindErased && h.Seq > dead, (!sound || h.Holds()) && !keep:
-			s.log.Leftover(g, i, c, h)
+		dead, erase := s.log.Leftover(g, i, c, h, sound, false)
+		switch {
+		case erase:
 			m.slots[i] = s.erased(g, c, i, dead)
-		case keep && sound && s.log.Holders(g, i)&(1<<c) == 0:
+		case sound && h.Holds() && s.log.Holders(g, i)&(1<<c) == 0:
 			m.more = true
 		}
 	}

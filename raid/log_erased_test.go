@@ -65,28 +65,28 @@ func TestDeadUpTo(t *testing.T) {
 	l := begun(t, Geometry{K: 2, M: 1}, 7)
 	p := put(t, l, 0, 2)
 	i := p.Index[0]
-	if seq := l.DeadUpTo(0, i); seq != 0 {
+	if seq := l.deadUpTo(0, i); seq != 0 {
 		t.Errorf("a row in use is dead up to %d", seq)
 	}
 	var next Placement
 	if !l.Reserve(2, false, &next) {
 		t.Fatal("no rows")
 	}
-	if seq := l.DeadUpTo(0, next.Index[0]); seq != 0 {
+	if seq := l.deadUpTo(0, next.Index[0]); seq != 0 {
 		t.Errorf("a row on its way is dead up to %d", seq)
 	}
 	l.Abandon(&next)
-	if seq := l.DeadUpTo(0, next.Index[0]); seq < next.Seq {
+	if seq := l.deadUpTo(0, next.Index[0]); seq < next.Seq {
 		t.Errorf("batch %d was given up, and its row is dead up to %d", next.Seq, seq)
 	}
 	var e Erasure
 	for l.TakeDoomed(&e) {
-		if seq := l.DeadUpTo(0, e.Index[0]); seq != 0 {
+		if seq := l.deadUpTo(0, e.Index[0]); seq != 0 {
 			t.Errorf("a row that is being erased is dead up to %d", seq)
 		}
 		l.Erased(&e, e.Members, e.Second)
 	}
-	if seq := l.DeadUpTo(0, next.Index[0]); seq < next.Seq {
+	if seq := l.deadUpTo(0, next.Index[0]); seq < next.Seq {
 		t.Errorf("batch %d was erased, and its row is dead up to %d", next.Seq, seq)
 	}
 }

@@ -109,7 +109,7 @@ func TestHeadersOfDeadRowsGo(t *testing.T) {
 	now := put(t, l, 0, 2)
 	keeps := func(p *Placement) bool {
 		h := Header{Kind: KindPage, Filled: 3, Members: 7, Seq: p.Seq, Site: l.Site(0, p.Index[0])}
-		return l.Keeps(0, p.Index[0], 0, h, true)
+		return l.keeps(0, p.Index[0], 0, h, true)
 	}
 	for epoch := range 3 {
 		if keeps(&old) || !keeps(&now) {

@@ -233,7 +233,7 @@ func TestKeepsAndExpects(t *testing.T) {
 		if c.miss {
 			l.SetMissed(0, i, 0)
 		}
-		if keeps, wants := l.Keeps(0, at, 0, h, !c.unsound), l.Expects(0, at, 0, h, !c.unsound); keeps != c.keeps || wants != c.wants {
+		if keeps, wants := l.keeps(0, at, 0, h, !c.unsound), l.Expects(0, at, 0, h, !c.unsound); keeps != c.keeps || wants != c.wants {
 			t.Errorf("%s: keeps %v, expects %v", name, keeps, wants)
 		}
 		l.Restored(0, 0, MissingRow{Index: i, Tag: TagOf(p.Seq)})

@@ -326,10 +326,8 @@ func (w *smallWorld) compare(k int) {
 		if !l.Expects(g, i, c, h, sound) {
 			l.SetMissed(g, i, c)
 		}
-		dead := l.DeadUpTo(g, i)
-		if h.Kind == KindErased && h.Seq > dead || (!sound || h.Holds()) && !l.Keeps(g, i, c, h, sound) {
+		if dead, erase := l.Leftover(g, i, c, h, sound, false); erase {
 			lied, hollow := m.lied, m.hollow
-			l.Leftover(g, i, c, h)
 			m.put(i, w.x.erase(g, int(c), i, dead))
 			if l.live[l.row(g, i)] > 0 {
 				m.lied, m.hollow = lied, hollow // it lacks the row still

@@ -34,12 +34,31 @@ func (l *Log) SetNoted(g GroupID, c Col, noted, revoked bool) {
 // can be written there; 0: none, or it would not help.
 func (l *Log) Unnoted(g GroupID) uint32 {
 	gr := &l.groups[g]
-	up := gr.up &^ gr.lost &^ gr.damaged
+	up := gr.up &^ gr.lost &^ gr.damaged &^ l.tillBegin(gr)
 	named := up &^ gr.doubt // a column in doubt may have a member that does not get the rows
 	if bits.OnesCount32(up) < l.MinAck() || bits.OnesCount32(named&^gr.noted&^gr.revoked) < l.g.K || l.durable(gr, named) {
 		return 0
 	}
 	return l.absent(named) &^ gr.noted
+}
+
+// tillBegin is the mask of members that stay out of the view of g until the log has begun:
+// they came back with rows that were given up (Leftover), in slots of others that may be
+// dead only then.
+func (l *Log) tillBegin(g *logGroup) (out uint32) {
+	if l.opened || g.erasing > 0 {
+		return 0
+	}
+	for m := g.up &^ g.lost &^ g.view.members; m != 0; m &= m - 1 {
+		for w, stale := range g.stale[bits.TrailingZeros32(m)] {
+			for stale &^= g.doomed[w]; stale != 0; stale &= stale - 1 {
+				if l.live[l.rowOf(g, uint32(w*64+bits.TrailingZeros64(stale)))] == 0 {
+					out |= m & -m
+				}
+			}
+		}
+	}
+	return out
 }
 
 // MayCommit reports whether the rows of a placement may be answered, now that

@@ -89,15 +89,6 @@ func (l *Log) wanted(g *logGroup) uint32 {
 	} else if g.view.own {
 		want |= g.view.members &^ g.up &^ g.lost
 	}
-	for m := want; !g.view.own && m != 0; m &= m - 1 {
-		// It came back with rows that were given up (Leftover). Those in limbo have to wait
-		// for Begin.
-		for w, stale := range g.stale[bits.TrailingZeros32(m)] {
-			if stale&g.doomed[w] != 0 || stale != 0 && g.erasing > 0 {
-				want &^= m & -m
-			}
-		}
-	}
 	for m := g.up &^ g.lost &^ g.view.members &^ g.doubt; m != 0; m &= m - 1 {
 		if c := bits.TrailingZeros32(m); !l.staleDead(g, g.stale[c], g.nstale[c]) {
 			want |= 1 << c
