@@ -49,3 +49,30 @@ func TestMemberIsNotUpBeforeItWasCompared(t *testing.T) {
 	waitFor(t, func() bool { return v.Report().State == StateHealthy })
 	compareAll(t, v, want)
 }
+
+// Of a member that has left while it is compared nothing is noted: its place is another's, or
+// nobody's.
+func TestComparedAfterItLeft(t *testing.T) {
+	f := newFakeNet(2)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 100)
+	v := openTest(t, f, l)
+	want := randomBytes(rand.New(rand.NewPCG(1, 1)), 64*raid.PageSize)
+	if _, err := v.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	closeTest(t, v)
+	l2 := *l
+	l2.Epoch, l2.FirstEpoch = 2, false
+	v = openTest(t, f, &l2)
+	defer closeTest(t, v)
+	for _, pending := range []bool{false, true} {
+		left := &memberRef{chunk: 9, group: 0, col: 1, pending: pending}
+		b := make([]byte, v.layout.HeaderBytes(1))
+		h := raid.Header{Kind: raid.KindPage, Filled: 1, Members: 3, Seq: raid.FirstSeq(2) - 1, Site: v.site(0, raid.ViewRows)}
+		h.Put(b, nil)
+		if missed, old := v.compareRows(left, raid.ViewRows, 1, b, nil); missed != 0 || len(old) != 0 {
+			t.Errorf("pending %v: %d rows are missed, and %d erased", pending, missed, len(old))
+		}
+	}
+	compareAll(t, v, want)
+}

@@ -109,6 +109,35 @@ func TestErasedAmongOutsiders(t *testing.T) {
 	}
 }
 
+// A row that only members have which are not believed it, and that was sent to no member of
+// the view, is none that was answered, if the view was made later and its members had everything.
+func TestOutsidersRowBelowTheView(t *testing.T) {
+	g := Geometry{K: 1, M: 2}
+	for name, c := range map[string]struct {
+		view  groupView
+		to    uint32
+		doubt int
+	}{
+		"below it":                {view: groupView{members: 0b110, whole: 0b110, seq: 10}, to: 0b001},
+		"above it":                {view: groupView{members: 0b110, whole: 0b110, seq: 8}, to: 0b001, doubt: 1},
+		"who lacks it never had":  {view: groupView{members: 0b110, whole: 0b100, seq: 10}, to: 0b001, doubt: 1},
+		"sent to one that is out": {view: groupView{members: 0b110, whole: 0b110, seq: 10}, to: 0b101, doubt: 1},
+		"sent to one that is not": {view: groupView{members: 0b110, whole: 0b110, seq: 10}, to: 0b011},
+	} {
+		l, r := recovering(t, g, 0b011, 0b110)
+		l.groups[0].view = c.view
+		l.groups[0].view.filling = 0b001
+		h := headersOf(g, l.Site(0, viewRows), Header{Filled: 1, Members: c.to, Seq: 9, Settled: 5}, 0b001)
+		if err := r.Row(0, viewRows, only(h, 0b011)); err != nil {
+			t.Fatal(err)
+		}
+		r.Notes()
+		if got := r.Incomplete().Doubtful; got != c.doubt {
+			t.Errorf("%s: %d rows are in doubt", name, got)
+		}
+	}
+}
+
 // A member out of the view whose slot is that of another place tells nothing of the row.
 func TestOutsiderOfAnotherPlace(t *testing.T) {
 	g := Geometry{K: 2, M: 2}

@@ -258,6 +258,8 @@ func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders) {
 // neverAnswered reports whether the row that only members have which are not believed
 // it was given up, or is dead: it was erased, or a member that it was sent to does not have
 // it, or one that had every row in use. Who had it besides may be gone, or be another chunk by now.
+// A row below the view that was sent to none of its members was answered before the view was
+// made, if at all.
 func (r *Recovery) neverAnswered(gr *logGroup, h *RowHeaders) bool {
 	if h.apart.Seq <= h.erased {
 		return true
@@ -267,7 +269,8 @@ func (r *Recovery) neverAnswered(gr *logGroup, h *RowHeaders) bool {
 	if lacks&sent != 0 {
 		return true
 	}
-	return h.apart.Seq <= gr.view.settled && lacks&h.avail&gr.view.whole&^r.l.unfilledIn(h.apart.Filled) != 0
+	before := h.apart.Seq <= gr.view.settled || h.apart.Seq < gr.view.seq && h.apart.Members&gr.view.members == 0
+	return before && lacks&h.avail&gr.view.whole&^r.l.unfilledIn(h.apart.Filled) != 0
 }
 
 // nothing takes a row of which no sound header is left. What was damaged may have
