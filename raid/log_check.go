@@ -79,9 +79,9 @@ func (l *Log) Check(reserved int) error {
 	}
 	// Every row is in exactly one state, and the counters say so.
 	limbo := make([]bool, rows)
-	for i := range l.limbo {
+	for i, q := range []limboList{l.limbo[0], l.limbo[1], l.held} {
 		n := uint32(0)
-		for r := l.limbo[i].head; r != 0; r = uint32(l.rev[(r-1)*uint32(l.g.K)]) {
+		for r := q.head; r != 0; r = uint32(l.rev[(r-1)*uint32(l.g.K)]) {
 			if r > rows || limbo[r-1] {
 				bad("limbo list %d runs in circles or out of range at row %d", i, r)
 				break
@@ -89,8 +89,8 @@ func (l *Log) Check(reserved int) error {
 			limbo[r-1] = true
 			n++
 		}
-		if n != l.limbo[i].n {
-			bad("limbo list %d has %d rows, counted %d", i, l.limbo[i].n, n)
+		if n != q.n {
+			bad("limbo list %d has %d rows, counted %d", i, q.n, n)
 		}
 	}
 	free, used, doomed, unsure, voids, held := uint64(0), uint64(0), uint64(0), uint64(0), uint64(0), 0

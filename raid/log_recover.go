@@ -384,8 +384,8 @@ func (r *Recovery) judge() {
 
 // makeRoom frees the rows that are dead by what was taken in so far, which lasts.
 func (r *Recovery) makeRoom() {
-	r.l.advance()
-	r.l.advance()
+	r.l.Advance()
+	r.l.Advance()
 }
 
 // unsettled decides about a row that some lack; false: it was never answered.
@@ -485,6 +485,7 @@ func (r *Recovery) Finish() (void int) {
 	for _, n := range r.notes {
 		r.l.kill(n.slot)
 	}
+	r.l.hold()
 	for _, d := range r.damage {
 		if r.l.live[r.l.row(d.group, d.index)] > 0 {
 			r.l.groups[d.group].damaged |= d.lacks

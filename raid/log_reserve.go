@@ -241,9 +241,53 @@ func (l *Log) writable(g *logGroup) bool {
 func (l *Log) bury(row uint32) {
 	l.used--
 	q := &l.limbo[0]
+	if l.settling && !l.replaced(row) {
+		q = &l.held
+	}
 	l.rev[row*uint32(l.g.K)] = back(q.head)
 	q.head = row + 1
 	q.n++
+}
+
+// replaced reports whether every page of a row that just died is in a row that lasts, by
+// what the slots of the row say: one that was answered, or that a later recovery finds too.
+// Of notes it is not looked at.
+func (l *Log) replaced(row uint32) bool {
+	for _, b := range l.rev[row*uint32(l.g.K):][:l.g.K] {
+		switch {
+		case b == backUnfilled:
+			continue
+		case b.isNote() || !l.fwd[b].stored():
+			return false
+		}
+		now := uint32(l.fwd[b].slot()) / uint32(l.g.K)
+		if g := &l.groups[now/l.nrows]; g.nunsure != 0 && hasBit(g.unsure, now%l.nrows) {
+			return false
+		}
+	}
+	return true
+}
+
+// hold has what is in limbo stay there until Begin: rows that died for others that a
+// recovery took in and that may not last.
+func (l *Log) hold() {
+	if l.limbo[1].n != 0 || l.held.n != 0 {
+		panic("raid: a recovery ends with rows in limbo")
+	}
+	l.held, l.limbo[0] = l.limbo[0], limboList{}
+	l.settling = true
+}
+
+// letGo has what was held wait for read epochs, as what dies now.
+func (l *Log) letGo() {
+	for l.held.head != 0 {
+		row, q := l.held.head-1, &l.limbo[0]
+		l.held.head = uint32(l.rev[row*uint32(l.g.K)])
+		l.rev[row*uint32(l.g.K)] = back(q.head)
+		q.head = row + 1
+		q.n++
+	}
+	l.held, l.settling = limboList{}, false
 }
 
 // Limbo reports whether rows wait for Advance.
@@ -252,14 +296,8 @@ func (l *Log) Limbo() bool { return l.limbo[0].n+l.limbo[1].n != 0 }
 // Advance ends a read epoch: rows that died in the epoch before the current
 // one are free, those of the current one wait for the next Advance. Call it
 // when every read that was looked up before the previous Advance has ended. Until
-// Begin nothing is freed: what a recovery took in may not last.
+// Begin only rows are freed whose pages were moved: what a recovery took in may not last.
 func (l *Log) Advance() {
-	if l.opened {
-		l.advance()
-	}
-}
-
-func (l *Log) advance() {
 	q := &l.limbo[1]
 	for q.head != 0 {
 		row := q.head - 1

@@ -261,8 +261,8 @@ func (h *smallHasher) log(w *smallWorld, l *Log) {
 		}
 		h.tag(w, l, row)
 	}
-	for i := range l.limbo {
-		for r := l.limbo[i].head; r != 0; r = uint32(l.rev[(r-1)*uint32(l.g.K)]) {
+	for _, q := range []limboList{l.limbo[0], l.limbo[1], l.held} {
+		for r := q.head; r != 0; r = uint32(l.rev[(r-1)*uint32(l.g.K)]) {
 			h.u8(uint8(r))
 		}
 		h.u8(0xfe)

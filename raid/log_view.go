@@ -371,6 +371,7 @@ func (l *Log) BeginAnyway() {
 		clear(g.unsure)
 		g.nunsure = 0
 	}
+	l.letGo()
 	l.opened, l.free, l.unsure, l.sentTo, l.viewDue = true, 0, 0, nil, true
 	for i := range l.groups {
 		if g := &l.groups[i]; l.writable(g) {
