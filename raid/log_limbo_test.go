@@ -145,4 +145,68 @@ func TestNothingIsFreeBeforeBegin(t *testing.T) {
 	if now := l.Stats(); before.Limbo != 1 || now != before {
 		t.Errorf("%+v, then %+v", before, now)
 	}
+	l.BeginAnyway()
+	l.Advance()
+	l.Advance()
+	if now := l.Stats(); now.Limbo != 0 {
+		t.Errorf("%+v when it has begun", now)
+	}
+}
+
+// Before a log begins a row that died because its pages were moved is free two epochs later,
+// unless one of its pages is in a row that may not last, or in a note.
+func TestMovedRowsAreFreeBeforeBegin(t *testing.T) {
+	for name, c := range map[string]struct {
+		unsure, trimmed, note bool
+		held                  bool
+	}{
+		"all its pages last":              {},
+		"a later one may not last":        {unsure: true, held: true},
+		"one was trimmed":                 {trimmed: true, held: true},
+		"it held a note beside the pages": {note: true, held: true},
+	} {
+		l := begun(t, Geometry{K: 2, M: 1}, 7)
+		moved := put(t, l, 0, 2)
+		switch {
+		case c.trimmed:
+			id, _ := l.NewNote(false)
+			l.CommitFill(id, 1, 1, 7)
+		case c.note:
+			l.rev[l.row(0, moved.Index[0])*2+1] = backDead
+			l.kill(l.fwd[1].slot())
+		}
+		if !c.note && !c.trimmed {
+			later := put(t, l, 1, 2)
+			if c.unsure {
+				setBit(l.groups[0].unsure, uint32(later.Index[0]))
+				l.groups[0].nunsure, l.unsure = 1, 1
+			}
+		}
+		l.opened, l.settling = false, true
+		var p Placement
+		if !l.Reserve(1, true, &p) {
+			t.Fatalf("%s: there is no room", name)
+		}
+		move := items(&p, 0)
+		move[0] = Item{Kind: ItemMove, Page: 0, From: l.fwd[0].slot()}
+		for i := 1; i < len(move); i++ {
+			move[i] = Item{Kind: ItemCopy}
+		}
+		l.Commit(&p, move, p.Members)
+		if l.live[l.row(0, moved.Index[0])] != 0 {
+			t.Fatalf("%s: the row is in use", name)
+		}
+		free := func() bool {
+			l.Advance()
+			l.Advance()
+			return hasBit(l.groups[0].free, uint32(moved.Index[0]))
+		}
+		if got := free(); got == c.held {
+			t.Errorf("%s: the row is free before the log begins: %v", name, got)
+		}
+		l.letGo()
+		if !free() {
+			t.Errorf("%s: the row is not free when the log has begun", name)
+		}
+	}
 }

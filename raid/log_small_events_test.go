@@ -280,9 +280,10 @@ func (w *smallWorld) end(cl *smallClient) bool {
 	return true
 }
 
-// able fails when nothing can be written although it should be possible.
+// able fails when nothing can be written although it should be possible, when no batch
+// has to end before.
 func (w *smallWorld) able() bool {
-	if !w.over && w.cur.log.opened && !w.cur.log.Writable() {
+	if !w.over && len(w.cur.ops) == 0 && w.cur.log.opened && !w.cur.log.Writable() {
 		w.fail("no group can be written")
 	}
 	return true

@@ -115,3 +115,15 @@ func TestSmallSparedRowIsKnown(t *testing.T) {
 		t.Error("it opens")
 	}
 }
+
+// A member is back while a record is on its way that was made without it. It is not in sync
+// before there is one that says so: the client may end when that record is at some.
+func TestSmallInSyncByTheRecordOnItsWay(t *testing.T) {
+	w := smallRegression(t, Geometry{2, 2}, "lose 1; cut 0; replace 1; view 0; done 0; view 0; back 0")
+	if l := w.cur.log; l.InView(0, 0) || !l.InView(0, 3) {
+		t.Errorf("member 0 is in sync: %v, member 3: %v", l.InView(0, 0), l.InView(0, 3))
+	}
+	if w.tidy(w.cur); !w.cur.log.InView(0, 0) {
+		t.Error("it is never in sync")
+	}
+}

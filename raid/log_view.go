@@ -35,6 +35,7 @@ type groupView struct {
 	slot    Index  // where it lies
 	trust   Seq    // members that do not belong to it keep nothing up to here that was given up
 	taken   bool   // between TakeView and Installed
+	coming  uint32 // whole in the record that is on its way
 	own     bool   // it was made in this life
 	renew   bool   // it is to be written anew, because more is settled
 }
@@ -168,7 +169,7 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 		return false // it says that all is settled, moves too that are on their way
 	}
 	*v = View{Seq: l.NextSeq(), Settled: l.settled(g), Members: want, Whole: whole, To: want & g.up, Second: g.second()}
-	r.tried = v.Seq
+	r.tried, r.coming = v.Seq, whole
 	barred := r.members &^ want
 	if r.seq != 0 {
 		v.Index = r.slot ^ 1
@@ -231,14 +232,18 @@ func (l *Log) RenewViews() {
 // record that says so, above which there is no other.
 func (l *Log) InView(g GroupID, c Col) bool { return l.groups[g].attested()&(1<<c) != 0 }
 
-// attested is the mask of members that a recovery would take for whole. A record on
-// its way counts as written: it says no less.
+// attested is the mask of members that a recovery would take for whole, whether or not
+// it finds a record that is on its way.
 func (g *logGroup) attested() uint32 {
 	r := &g.view
-	if !r.own || r.tried > r.seq && !r.taken {
+	whole := r.members & r.copies & r.whole
+	switch {
+	case !r.own || r.tried > r.seq && !r.taken:
 		return 0
+	case r.tried > r.seq:
+		return whole & r.coming
 	}
-	return r.members & r.copies & r.whole
+	return whole
 }
 
 // wholeOf is the mask of members that are up and have every row in use.
