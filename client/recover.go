@@ -178,7 +178,7 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 	for i := range views {
 		views[i] = slices.Clone(of(uint32(i)))
 	}
-	members, trust, err := v.enterView(g, views, filling)
+	believed, err := v.enterView(g, views, filling)
 	if err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 			return err
 		}
 		for i := range n {
-			rows[i].Parse(v.geo, v.site(g, raid.Index(from+i)), of(i), members, filling, trust)
+			rows[i].Parse(v.geo, v.site(g, raid.Index(from+i)), of(i), believed)
 		}
 		a := v.lock()
 		for i := range n {
@@ -200,33 +200,33 @@ func (v *Volume) recoverGroup(ctx context.Context, rec *raid.Recovery, g raid.Gr
 	return nil
 }
 
-// enterView takes the view of a group from what its members say of it. It gives the
-// members that belong to it, and up to where the others are believed.
-func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte, filling uint32) (members uint32, trust raid.Seq, err error) {
+// enterView takes the view of a group from what its members say of it.
+func (v *Volume) enterView(g raid.GroupID, views [raid.ViewRows][][]byte, filling uint32) (raid.Witnesses, error) {
 	a := v.lock()
 	defer v.unlock(a)
-	members, trust, found := v.mu.log.SetView(g, views, filling)
+	found := v.mu.log.SetView(g, views, filling)
+	believed := v.mu.log.Witnesses(g)
 	read := uint32(0)
 	for c := range raid.Col(v.geo.Members()) {
 		if views[0][c] == nil {
 			continue
 		}
 		read |= 1 << c
-		if found && members&(1<<c) == 0 {
+		if found && believed.View&(1<<c) == 0 {
 			v.member(g, c).ref.unread.Store(true) // it was out when the view was made: it is compared before it is used
 		}
 	}
 	switch {
 	case found && (v.cfg.AcceptLoss || v.mu.log.Enough(g, read)):
-		return members, trust, nil
+		return believed, nil
 	case v.cfg.AcceptLoss:
 		v.mu.tooFew = true
 		v.mu.log.AcceptView(g, read)
-		return read, 0, nil
+		return v.mu.log.Witnesses(g), nil
 	case popcount(read&^filling) < v.geo.K || found:
-		return 0, 0, v.tooFewLocked(g, popcount(read&^filling))
+		return raid.Witnesses{}, v.tooFewLocked(g, popcount(read&^filling))
 	}
-	return 0, 0, fmt.Errorf("group %d: none of its %d members that are up holds the record of who belongs to it: bring back a memory server, or accept the loss (attach --accept-data-loss)", g, popcount(read))
+	return raid.Witnesses{}, fmt.Errorf("group %d: none of its %d members that are up holds the record of who belongs to it: bring back a memory server, or accept the loss (attach --accept-data-loss)", g, popcount(read))
 }
 
 // enough says whether the members that could be read are enough for a recovery, those

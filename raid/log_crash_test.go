@@ -274,7 +274,7 @@ func (s *sim) harmless(g GroupID, i Index, believed uint32) bool {
 			headers[c] = s.header(g, Col(c), m, i)
 		}
 	}
-	h.Parse(s.cfg.Geometry, s.log.Site(g, i), headers, believed, 0, 0)
+	h.Parse(s.cfg.Geometry, s.log.Site(g, i), headers, Witnesses{View: believed})
 	if h.ok == 0 && h.broken != 0 && popcount(h.avail&^h.broken) < s.cfg.Geometry.K {
 		return false
 	}
@@ -320,8 +320,9 @@ func (s *sim) recover(accept bool) bool {
 				}
 			}
 		}
-		believed, trust, found := s.log.SetView(GroupID(gid), rows, s.filling(gid))
-		s.trust[int(gid)] = trust
+		found := s.log.SetView(GroupID(gid), rows, s.filling(gid))
+		believed := s.log.Witnesses(GroupID(gid)).View
+		s.trust[int(gid)] = s.log.Witnesses(GroupID(gid)).Trust
 		read := uint32(0)
 		for c, m := range s.members[gid] {
 			m.unsure = !m.up || believed&(1<<c) == 0

@@ -47,7 +47,7 @@ func TestEnoughToRecover(t *testing.T) {
 				}
 			}
 		}
-		if got, _, ok := l.SetView(0, rows, c.filling); !ok || got != c.view {
+		if ok, got := l.SetView(0, rows, c.filling), l.Witnesses(0).View; !ok || got != c.view {
 			t.Fatalf("the view is %b", got)
 		}
 		for m := range Col(c.g.Members()) {

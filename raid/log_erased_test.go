@@ -109,6 +109,34 @@ func TestErasedAmongOutsiders(t *testing.T) {
 	}
 }
 
+// A member that is being rebuilt is believed that a row is dead, when it belongs to the view
+// and holds its record: it was compared with the map before it was given that.
+func TestErasedWhereItIsRebuilt(t *testing.T) {
+	g := Geometry{K: 2, M: 2}
+	for name, c := range map[string]struct {
+		view, record uint32
+		erased       Seq
+		gone         bool
+	}{
+		"it is erased":                   {view: 0b1110, record: 0b1110, erased: 9, gone: true},
+		"an older one is erased":         {view: 0b1110, record: 0b1110, erased: 8},
+		"it does not hold the record":    {view: 0b1110, record: 0b0110, erased: 9},
+		"it does not belong to the view": {view: 0b0110, record: 0b1110, erased: 9},
+	} {
+		l, r := recovering(t, g, 15, c.view)
+		l.groups[0].view.filling, l.groups[0].view.copies = 0b1100, c.record
+		h := headersOf(g, l.Site(0, viewRows), Header{Filled: 3, Members: 0b1110, Seq: 9, Settled: 9}, 0b0010)
+		PutErased(h[3], l.Site(0, viewRows), c.erased)
+		if err := r.Row(0, viewRows, h); err != nil {
+			t.Fatal(err)
+		}
+		r.Notes()
+		if gone := r.Incomplete().Undecodable == 0; gone != c.gone {
+			t.Errorf("%s: the row is dead: %v", name, gone)
+		}
+	}
+}
+
 // A row that only members have which are not believed it, and that was sent to no member of
 // the view, is none that was answered, if the view was made later and its members had everything.
 func TestOutsidersRowBelowTheView(t *testing.T) {

@@ -224,7 +224,7 @@ func TestHeadersThatContradict(t *testing.T) {
 	x.Members = 3
 	x.Put(hs[2], []RowEntry{{Kind: KindPage}, {Kind: KindPage}})
 	var h RowHeaders
-	h.Parse(g, site, hs, 7, 0, 0)
+	h.Parse(g, site, hs, Witnesses{View: 7})
 	if h.have != 3 || h.broken != 4 {
 		t.Errorf("have %b, broken %b", h.have, h.broken)
 	}

@@ -108,13 +108,28 @@ type RowHeaders struct {
 	entries [MaxData]RowEntry
 }
 
+// Witnesses says who of a group is believed what (RowHeaders.Parse).
+type Witnesses struct {
+	View    uint32 // who belongs to its view
+	Filling uint32 // who is being rebuilt
+	Record  uint32 // who holds the record of the view
+	Trust   Seq    // up to where those out of the view are believed
+}
+
+// Witnesses says whom a recovery of group g believes, after SetView or AcceptView.
+func (l *Log) Witnesses(g GroupID) Witnesses {
+	v := &l.groups[g].view
+	return Witnesses{View: v.members, Filling: v.filling, Record: v.copies, Trust: v.trust}
+}
+
 // Parse takes the headers of the row at site: headers[c] is that of member c, or
 // nil when the member cannot be read. Members that do not belong to the group's view
-// are believed what they say of batches up to trust, and never what they do not say. What
+// are believed what they say of batches up to w.Trust, and never what they do not say. What
 // they have of later batches is of use when those who are believed have the same row.
-// Nor are those in filling believed what they do not say, which are being rebuilt. It is the part of a recovery that
-// needs no Log, and so can run side by side.
-func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, filling uint32, trust Seq) {
+// Nor are those believed what they do not say which are being rebuilt. That a row is dead they
+// are believed when they hold the record of the view: they were compared with the map before
+// they were given it. It is the part of a recovery that needs no Log, and so can run side by side.
+func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, w Witnesses) {
 	*h = RowHeaders{}
 	var (
 		all    [MaxData + MaxParity]Header
@@ -127,16 +142,17 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, view, fillin
 			continue
 		}
 		p, err := ParseHeader(b)
-		in := view&(1<<c) != 0
-		if !in && filling&(1<<c) == 0 && err == nil && p.Site == site {
+		in := w.View&(1<<c) != 0
+		if !in && w.Filling&(1<<c) == 0 && err == nil && p.Site == site {
 			h.outside |= 1 << c
 		}
 		switch {
-		case in && filling&(1<<c) == 0:
+		case in && w.Filling&(1<<c) == 0:
 			h.avail |= 1 << c
+		case err == nil && p.Kind == KindErased && w.View&w.Record&(1<<c) != 0:
 		case err != nil || !p.Holds():
 			continue
-		case !in && p.Seq > trust:
+		case !in && p.Seq > w.Trust:
 			if p.Kind != KindFill {
 				others |= 1 << c
 				all[c] = p
@@ -221,8 +237,7 @@ func (r *Recovery) Row(g GroupID, i Index, headers [][]byte) error {
 		return fmt.Errorf("recovering row %d of group %d: %d headers for %d members", i, g, len(headers), r.l.g.Members())
 	}
 	var h RowHeaders
-	v := &r.l.groups[g].view
-	h.Parse(r.l.g, r.l.Site(g, i), headers, v.members, v.filling, v.trust)
+	h.Parse(r.l.g, r.l.Site(g, i), headers, r.l.Witnesses(g))
 	r.Parsed(g, i, &h)
 	return nil
 }

@@ -377,7 +377,8 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 				filling |= 1 << c
 			}
 		}
-		believed, _, found := l.SetView(g, views, filling)
+		found := l.SetView(g, views, filling)
+		believed := l.Witnesses(g).View
 		for c := range w.width() {
 			k := int(g)*w.width() + c
 			if reached&(1<<k) != 0 && !w.m[k].lost {

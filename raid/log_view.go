@@ -288,9 +288,8 @@ func (l *Log) ViewLost(g GroupID, c Col, i Index, b []byte) bool {
 
 // SetView tells the log of a recovery the view rows of group g: headers[i][c] is
 // that of row i at member c, or nil when the member cannot be read; members in filling
-// are being rebuilt. It gives the members that belong to the group, what the others say
-// that is to be believed (RowHeaders.Parse), and false when no record was found.
-func (l *Log) SetView(g GroupID, headers [viewRows][][]byte, filling uint32) (members uint32, trust Seq, found bool) {
+// are being rebuilt. It reports false when no record was found.
+func (l *Log) SetView(g GroupID, headers [viewRows][][]byte, filling uint32) (found bool) {
 	gr := &l.groups[g]
 	var read, holds uint32
 	for i := range headers {
@@ -316,7 +315,7 @@ func (l *Log) SetView(g GroupID, headers [viewRows][][]byte, filling uint32) (me
 		}
 	}
 	gr.view.blank, gr.view.filling = read&^holds, filling
-	return gr.view.members, gr.view.trust, gr.view.seq != 0
+	return gr.view.seq != 0
 }
 
 // Enough reports whether group g can be recovered from these members, which could

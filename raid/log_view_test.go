@@ -201,7 +201,7 @@ func TestViewIsCompletedFirst(t *testing.T) {
 	var rows [viewRows][][]byte
 	rows[0] = [][]byte{record(4, 0, 0b111), record(4, 0, 0b111), nil}
 	rows[1] = [][]byte{nil, record(6, 1, 0b011), nil}
-	if got, _, ok := l.SetView(0, rows, 0); !ok || got != 0b011 {
+	if ok, got := l.SetView(0, rows, 0), l.Witnesses(0).View; !ok || got != 0b011 {
 		t.Fatalf("members %#b, %v", got, ok)
 	}
 	NewRecovery(l).Finish()

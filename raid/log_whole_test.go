@@ -109,7 +109,7 @@ func TestViewSaysThatAColumnInDoubtIsWhole(t *testing.T) {
 	for i := range vh {
 		vh[i] = headers(Index(i))
 	}
-	if _, _, found := l.SetView(0, vh, 0); !found || !l.Enough(0, 6) {
+	if !l.SetView(0, vh, 0) || !l.Enough(0, 6) {
 		t.Skip("refused loudly")
 	}
 	r := NewRecovery(l)
