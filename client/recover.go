@@ -45,21 +45,21 @@ func (v *Volume) mapRecovery() error {
 // recover rebuilds the page map from the slot headers of all members that are
 // up, in parallel. No page-in or page-out runs yet.
 func (v *Volume) recover(ctx context.Context) error {
+	a := v.lock()
+	rec := raid.NewRecovery(v.mu.log)
+	v.mu.ops++ // the watch looks after what is not done
+	v.unlock(a)
+	err := v.recoverBy(ctx, rec)
+	a = v.lock() // not deferred: a panic that comes with the lock held must end the process
+	v.opGoneLocked()
+	v.unlock(a)
+	return err
+}
+
+func (v *Volume) recoverBy(ctx context.Context, rec *raid.Recovery) error {
 	start := time.Now()
 	w := v.geo.Members()
 	mem := v.recoverMem
-	var rec *raid.Recovery
-	func() {
-		a := v.lock()
-		defer v.unlock(a)
-		rec = raid.NewRecovery(v.mu.log)
-		v.mu.ops++ // the watch looks after what is not done
-	}()
-	defer func() {
-		a := v.lock()
-		v.opGoneLocked()
-		v.unlock(a)
-	}()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	groups := make(chan raid.GroupID)

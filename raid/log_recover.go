@@ -399,8 +399,8 @@ func (r *Recovery) judge() {
 
 // makeRoom frees the rows that are dead by what was taken in so far, which lasts.
 func (r *Recovery) makeRoom() {
-	r.l.Advance()
-	r.l.Advance()
+	r.l.advance()
+	r.l.advance()
 }
 
 // unsettled decides about a row that some lack; false: it was never answered.

@@ -298,6 +298,12 @@ func (l *Log) Limbo() bool { return l.limbo[0].n+l.limbo[1].n != 0 }
 // when every read that was looked up before the previous Advance has ended. Until
 // Begin only rows are freed whose pages were moved: what a recovery took in may not last.
 func (l *Log) Advance() {
+	if l.opened || l.settling {
+		l.advance()
+	}
+}
+
+func (l *Log) advance() {
 	q := &l.limbo[1]
 	for q.head != 0 {
 		row := q.head - 1
