@@ -37,7 +37,8 @@ type Log struct {
 	minAck    int
 	volume    uint32 // Site.Volume of its headers
 	opened    bool   // Begin was called
-	settling  bool   // a recovery has ended, and Begin was not called yet
+	holding   bool   // what dies is held until Begin (bury)
+	sweepDue  bool   // some of what is held may be free
 	recovered bool   // by a Recovery
 	guarded   bool   // see GuardThin
 	fill      uint64 // percent; 0: no target
@@ -67,7 +68,7 @@ type Log struct {
 	noteHand int // entry where the next hunt for sparse notes starts
 
 	limbo [2]limboList // rows that died in the current [0] and the previous [1] read epoch
-	held  limboList    // rows that died and stay in limbo until Begin
+	held  []uint32     // rows that died and stay in limbo until Begin, or until what replaced them lasts
 	seq   Seq          // last handed out
 
 	mapped uint64 // pages with a stored entry
@@ -337,7 +338,7 @@ func (l *Log) Stats() LogStats {
 	return LogStats{
 		Pages: l.pages, Mapped: l.mapped, Filled: l.filled,
 		Rows: uint64(len(l.live)), FreeRows: l.free, UsedRows: l.used,
-		Limbo:  uint64(l.limbo[0].n + l.limbo[1].n + l.held.n),
+		Limbo:  uint64(l.limbo[0].n+l.limbo[1].n) + uint64(len(l.held)),
 		Doomed: l.Doomed(),
 		Notes:  l.notesUse,
 	}

@@ -79,7 +79,7 @@ func (l *Log) Check(reserved int) error {
 	}
 	// Every row is in exactly one state, and the counters say so.
 	limbo := make([]bool, rows)
-	for i, q := range []limboList{l.limbo[0], l.limbo[1], l.held} {
+	for i, q := range l.limbo {
 		n := uint32(0)
 		for r := q.head; r != 0; r = uint32(l.rev[(r-1)*uint32(l.g.K)]) {
 			if r > rows || limbo[r-1] {
@@ -92,6 +92,12 @@ func (l *Log) Check(reserved int) error {
 		if n != q.n {
 			bad("limbo list %d has %d rows, counted %d", i, q.n, n)
 		}
+	}
+	for _, r := range l.held {
+		if limbo[r] {
+			bad("row %d is in limbo twice", r)
+		}
+		limbo[r] = true
 	}
 	free, used, doomed, unsure, voids, held := uint64(0), uint64(0), uint64(0), uint64(0), uint64(0), 0
 	for gi := range l.groups {

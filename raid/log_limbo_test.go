@@ -147,23 +147,48 @@ func TestNothingIsFreeBeforeBegin(t *testing.T) {
 	if now := l.Stats(); before.Limbo != 1 || now != before {
 		t.Errorf("%+v, then %+v", before, now)
 	}
-	l.BeginAnyway()
-	l.Advance()
-	l.Advance()
-	if now := l.Stats(); now.Limbo != 0 {
-		t.Errorf("%+v when it has begun", now)
+	dead := Index(viewRows)
+	l.unsureDied(&l.groups[0], dead+1) // it lasts
+	for p := (Placement{}); l.Room(); {
+		l.Reserve(1, true, &p)
+	}
+	if !l.Limbo() {
+		t.Error("nothing waits for a read epoch")
+	}
+	for range 2 {
+		l.Advance()
+	}
+	if !hasBit(l.groups[0].free, uint32(dead)) && !hasBit(l.groups[0].doomed, uint32(dead)) {
+		t.Error("there is no room, and a row is held that nobody needs")
 	}
 }
 
-// Before a log begins a row that died because its pages were moved is free two epochs later,
-// unless one of its pages is in a row that may not last, or in a note.
+// What was held until a log has begun is free then.
+func TestHeldRowsAreLetGo(t *testing.T) {
+	l := begun(t, Geometry{K: 2, M: 1}, 7)
+	put := put(t, l, 0, 2)
+	l.opened, l.holding = false, true
+	for c := range 2 {
+		l.kill(Slot(l.row(0, put.Index[0]))*2 + Slot(c))
+	}
+	l.BeginAnyway()
+	l.Advance()
+	l.Advance()
+	if !hasBit(l.groups[0].free, uint32(put.Index[0])) {
+		t.Error("a row is not free that died before")
+	}
+}
+
+// Before a log begins a row that died because its pages were moved is free when there is no
+// room for more moves, unless one of its pages is in a row that may not last, or in a note.
 func TestMovedRowsAreFreeBeforeBegin(t *testing.T) {
 	for name, c := range map[string]struct {
-		unsure, trimmed, note bool
-		held                  bool
+		unsure, away, trimmed, note bool
+		held                        bool
 	}{
 		"all its pages last":              {},
 		"a later one may not last":        {unsure: true, held: true},
+		"a later one cannot be decoded":   {away: true, held: true},
 		"one was trimmed":                 {trimmed: true, held: true},
 		"it held a note beside the pages": {note: true, held: true},
 	} {
@@ -179,12 +204,15 @@ func TestMovedRowsAreFreeBeforeBegin(t *testing.T) {
 		}
 		if !c.note && !c.trimmed {
 			later := put(t, l, 1, 2)
+			if c.away {
+				l.miss(&l.groups[0], uint32(later.Index[0]), 0b011)
+			}
 			if c.unsure {
 				setBit(l.groups[0].unsure, uint32(later.Index[0]))
 				l.groups[0].nunsure, l.unsure = 1, 1
 			}
 		}
-		l.opened, l.settling = false, true
+		l.opened, l.holding, l.sweepDue = false, true, true
 		var p Placement
 		if !l.Reserve(1, true, &p) {
 			t.Fatalf("%s: there is no room", name)
@@ -199,9 +227,16 @@ func TestMovedRowsAreFreeBeforeBegin(t *testing.T) {
 			t.Fatalf("%s: the row is in use", name)
 		}
 		free := func() bool {
-			l.Advance()
-			l.Advance()
+			for range 3 {
+				l.Advance()
+			}
 			return hasBit(l.groups[0].free, uint32(moved.Index[0]))
+		}
+		if free() {
+			t.Errorf("%s: the row is free although there is room", name)
+		}
+		for l.Room() {
+			l.Reserve(1, true, &p)
 		}
 		if got := free(); got == c.held {
 			t.Errorf("%s: the row is free before the log begins: %v", name, got)

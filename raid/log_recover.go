@@ -383,6 +383,7 @@ func (r *Recovery) judge() {
 		})
 	}
 	r.makeRoom()
+	r.l.holding = true
 	for g := range r.late {
 		void := 0
 		for k := range r.late[g] {
@@ -500,7 +501,6 @@ func (r *Recovery) Finish() (void int) {
 	for _, n := range r.notes {
 		r.l.kill(n.slot)
 	}
-	r.l.hold()
 	for _, d := range r.damage {
 		if r.l.live[r.l.row(d.group, d.index)] > 0 {
 			r.l.groups[d.group].damaged |= d.lacks

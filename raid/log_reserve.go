@@ -237,19 +237,39 @@ func (l *Log) writable(g *logGroup) bool {
 	return bits.OnesCount32(in) >= l.MinAck() && bits.OnesCount32(in&^g.doubt) >= l.g.K && l.durable(g, in&^g.doubt)
 }
 
-// bury puts a row whose last live slot died into limbo.
+// bury puts a row whose last live slot died into limbo. While rows are in use that may not
+// last it is held there.
 func (l *Log) bury(row uint32) {
 	l.used--
-	q := &l.limbo[0]
-	if l.settling && !l.replaced(row) {
-		q = &l.held
+	if l.holding {
+		l.held = append(l.held, row)
+		return
 	}
+	l.await(row)
+}
+
+// await has a row that is dead wait for read epochs.
+func (l *Log) await(row uint32) {
+	q := &l.limbo[0]
 	l.rev[row*uint32(l.g.K)] = back(q.head)
 	q.head = row + 1
 	q.n++
 }
 
-// replaced reports whether every page of a row that just died is in a row that lasts, by
+// sweep lets go of what is held and does not have to be any more.
+func (l *Log) sweep() {
+	kept := l.held[:0]
+	for _, row := range l.held {
+		if l.replaced(row) {
+			l.await(row)
+		} else {
+			kept = append(kept, row)
+		}
+	}
+	l.held, l.sweepDue = kept, false
+}
+
+// replaced reports whether every page of a dead row is in a row that lasts, by
 // what the slots of the row say: one that was answered, or that a later recovery finds too.
 // Of notes it is not looked at.
 func (l *Log) replaced(row uint32) bool {
@@ -261,46 +281,40 @@ func (l *Log) replaced(row uint32) bool {
 			return false
 		}
 		now := uint32(l.fwd[b].slot()) / uint32(l.g.K)
-		if g := &l.groups[now/l.nrows]; g.nunsure != 0 && hasBit(g.unsure, now%l.nrows) {
+		g, i := &l.groups[now/l.nrows], Index(now%l.nrows)
+		if hasBit(g.unsure, uint32(i)) || !l.CanDecode(l.Survivors(g.id, i), l.FilledCols(g.id, i)) {
 			return false
 		}
 	}
 	return true
 }
 
-// hold has what is in limbo stay there until Begin: rows that died for others that a
-// recovery took in and that may not last.
-func (l *Log) hold() {
-	if l.limbo[1].n != 0 || l.held.n != 0 {
-		panic("raid: a recovery ends with rows in limbo")
-	}
-	l.held, l.limbo[0] = l.limbo[0], limboList{}
-	l.settling = true
-}
-
-// letGo has what was held wait for read epochs, as what dies now.
+// letGo has what is held wait for read epochs, as what dies from now on.
 func (l *Log) letGo() {
-	for l.held.head != 0 {
-		row, q := l.held.head-1, &l.limbo[0]
-		l.held.head = uint32(l.rev[row*uint32(l.g.K)])
-		l.rev[row*uint32(l.g.K)] = back(q.head)
-		q.head = row + 1
-		q.n++
+	for _, row := range l.held {
+		l.await(row)
 	}
-	l.held, l.settling = limboList{}, false
+	l.held, l.holding, l.sweepDue = nil, false, false
 }
 
 // Limbo reports whether rows wait for Advance.
-func (l *Log) Limbo() bool { return l.limbo[0].n+l.limbo[1].n != 0 }
+func (l *Log) Limbo() bool { return l.limbo[0].n+l.limbo[1].n != 0 || l.sweepDue }
 
 // Advance ends a read epoch: rows that died in the epoch before the current
 // one are free, those of the current one wait for the next Advance. Call it
 // when every read that was looked up before the previous Advance has ended. Until
-// Begin only rows are freed whose pages were moved: what a recovery took in may not last.
+// Begin, what a recovery took in may not last. So only rows are freed whose pages were
+// moved since, and only when moves find no room.
 func (l *Log) Advance() {
-	if l.opened || l.settling {
-		l.advance()
+	if !l.opened {
+		if !l.holding {
+			return
+		}
+		if l.sweepDue && !l.Room() {
+			l.sweep()
+		}
 	}
+	l.advance()
 }
 
 func (l *Log) advance() {

@@ -261,12 +261,19 @@ func (h *smallHasher) log(w *smallWorld, l *Log) {
 		}
 		h.tag(w, l, row)
 	}
-	for _, q := range []limboList{l.limbo[0], l.limbo[1], l.held} {
+	for _, q := range l.limbo {
 		for r := q.head; r != 0; r = uint32(l.rev[(r-1)*uint32(l.g.K)]) {
 			h.u8(uint8(r))
 		}
 		h.u8(0xfe)
 	}
+	for _, r := range l.held {
+		h.u8(uint8(r))
+		for _, b := range l.rev[int(r)*l.g.K:][:l.g.K] {
+			h.u32(uint32(b))
+		}
+	}
+	h.flag(l.sweepDue)
 	for i := range l.groups {
 		h.group(&l.groups[i], l.g.Members(), l.opened)
 	}

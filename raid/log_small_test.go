@@ -167,7 +167,7 @@ func (c *smallClient) clone() *smallClient {
 // cloneForTest copies a log without pending members.
 func (l *Log) cloneForTest() *Log {
 	n := *l
-	n.fwd, n.rev = slices.Clone(l.fwd), slices.Clone(l.rev)
+	n.fwd, n.rev, n.held = slices.Clone(l.fwd), slices.Clone(l.rev), slices.Clone(l.held)
 	n.tag, n.live = slices.Clone(l.tag), slices.Clone(l.live)
 	n.notes = slices.Clone(l.notes)
 	n.groups = slices.Clone(l.groups)

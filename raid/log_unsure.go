@@ -100,6 +100,6 @@ func (l *Log) unsureDied(g *logGroup, i Index) {
 		delete(l.sentTo, l.row(g.id, i))
 		g.nunsure--
 		l.unsure--
-		l.viewDue = true
+		l.viewDue, l.sweepDue = true, l.holding
 	}
 }
