@@ -251,8 +251,12 @@ func (v *Volume) rebuildList(j *rebuildJob, most int) (spec *transport.RebuildSp
 	case j.unsure:
 		list = v.mu.log.UnsureRows
 	}
+	missed := v.missingLocked(j.ref)
 	rows, j.at = list(j.grp, j.col, j.at, make([]raid.MissingRow, 0, most))
 	if len(rows) == 0 {
+		if missed > 0 && v.missingLocked(j.ref) == 0 {
+			v.healthChangedLocked() // those that it missed hold nothing of its column
+		}
 		return nil, nil, 0, j.at < raid.Index(v.layout.ChunkSlots)
 	}
 	j.ref.blocked = false

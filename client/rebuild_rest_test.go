@@ -1,6 +1,7 @@
 package client
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -55,5 +56,37 @@ func TestRebuildRests(t *testing.T) {
 	waitHealed(t, v, m)
 	if err := v.check(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A member that misses only rows which hold nothing of its column is given nothing, and that
+// it has everything is noticed all the same.
+func TestNothingToFillIsNoticed(t *testing.T) {
+	f := newFakeNet(3)
+	v := openTest(t, f, f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 64, 1, 100))
+	defer closeTest(t, v)
+	page := randomBytes(rand.New(rand.NewPCG(1, 1)), raid.PageSize)
+	if _, err := v.WriteAt(page, 0); err != nil {
+		t.Fatal(err)
+	}
+	noticed := func() bool {
+		v.mu.Lock()
+		v.mu.log.SetMissed(0, v.mu.log.Place(v.mu.log.Lookup(0).Slot).Index, 1)
+		m := v.member(0, 1)
+		j := &rebuildJob{grp: 0, col: 1, ref: m.ref, peer: m.peer, conn: v.sessionLocked(m)}
+		v.mu.heal.saveNext = 1
+		v.mu.Unlock()
+		_, rows, _, _ := v.rebuildList(j, 4)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if len(rows) != 0 || v.missingLocked(m.ref) != 0 {
+			t.Fatalf("%d rows are to be filled, %d are missed", len(rows), v.missingLocked(m.ref))
+		}
+		return v.mu.heal.saveNext == 0
+	}
+	for try := 0; !noticed(); try++ { // the cleaner may move the page before
+		if try == 20 {
+			t.Fatal("nobody notices that it has everything")
+		}
 	}
 }
