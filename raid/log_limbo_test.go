@@ -183,34 +183,50 @@ func TestHeldRowsAreLetGo(t *testing.T) {
 // room for more moves, unless one of its pages is in a row that may not last, or in a note.
 func TestMovedRowsAreFreeBeforeBegin(t *testing.T) {
 	for name, c := range map[string]struct {
-		unsure, away, trimmed, note bool
-		held                        bool
+		unsure, away, trimmed, open, note bool
+		held                              bool
 	}{
 		"all its pages last":              {},
 		"a later one may not last":        {unsure: true, held: true},
 		"a later one cannot be decoded":   {away: true, held: true},
-		"one was trimmed":                 {trimmed: true, held: true},
+		"one was trimmed":                 {trimmed: true},
+		"the trim may not last":           {trimmed: true, unsure: true, held: true},
+		"the trim is not stored":          {open: true, held: true},
 		"it held a note beside the pages": {note: true, held: true},
 	} {
 		l := begun(t, Geometry{K: 2, M: 1}, 7)
 		moved := put(t, l, 0, 2)
+		var later Placement
 		switch {
-		case c.trimmed:
+		case c.trimmed, c.open:
 			id, _ := l.NewNote(false)
+			if c.trimmed {
+				if !l.ReserveNote(&later) {
+					t.Fatalf("%s: there is no room", name)
+				}
+				note := items(&later, 0)
+				note[0] = Item{Kind: ItemNotes, Note: id}
+				for i := 1; i < len(note); i++ {
+					note[i] = Item{Kind: ItemCopy}
+				}
+				l.Commit(&later, note, later.Members)
+			}
 			l.CommitFill(id, 1, 1, 7)
+			if c.trimmed {
+				l.SealNote(id)
+			}
 		case c.note:
 			l.rev[l.row(0, moved.Index[0])*2+1] = backDead
 			l.kill(l.fwd[1].slot())
+		default:
+			later = put(t, l, 1, 2)
 		}
-		if !c.note && !c.trimmed {
-			later := put(t, l, 1, 2)
-			if c.away {
-				l.miss(&l.groups[0], uint32(later.Index[0]), 0b011)
-			}
-			if c.unsure {
-				setBit(l.groups[0].unsure, uint32(later.Index[0]))
-				l.groups[0].nunsure, l.unsure = 1, 1
-			}
+		if c.away {
+			l.miss(&l.groups[0], uint32(later.Index[0]), 0b011)
+		}
+		if c.unsure {
+			setBit(l.groups[0].unsure, uint32(later.Index[0]))
+			l.groups[0].nunsure, l.unsure = 1, 1
 		}
 		l.opened, l.holding, l.sweepDue = false, true, true
 		var p Placement

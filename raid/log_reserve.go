@@ -269,24 +269,35 @@ func (l *Log) sweep() {
 	l.held, l.sweepDue = kept, false
 }
 
-// replaced reports whether every page of a dead row is in a row that lasts, by
-// what the slots of the row say: one that was answered, or that a later recovery finds too.
-// Of notes it is not looked at.
+// replaced reports whether every page of a dead row is in a row that lasts, or in a note in
+// one, by what the slots of the row say. Such a row was answered, or a later recovery finds it
+// too. Of notes that were in the dead row it is not looked at.
 func (l *Log) replaced(row uint32) bool {
 	for _, b := range l.rev[row*uint32(l.g.K):][:l.g.K] {
 		switch {
 		case b == backUnfilled:
-			continue
-		case b.isNote() || !l.fwd[b].stored():
-			return false
-		}
-		now := uint32(l.fwd[b].slot()) / uint32(l.g.K)
-		g, i := &l.groups[now/l.nrows], Index(now%l.nrows)
-		if hasBit(g.unsure, uint32(i)) || !l.CanDecode(l.Survivors(g.id, i), l.FilledCols(g.id, i)) {
+		case b.isNote() || !l.lasts(l.fwd[b]):
 			return false
 		}
 	}
 	return true
+}
+
+// lasts reports whether what the map says of a page is in a row that lasts.
+func (l *Log) lasts(e entry) bool {
+	s := noSlot
+	switch {
+	case e.stored():
+		s = e.slot()
+	case e.filled():
+		s = l.notes[e.note()].slot
+	}
+	if s == noSlot {
+		return false
+	}
+	row := uint32(s) / uint32(l.g.K)
+	g, i := &l.groups[row/l.nrows], Index(row%l.nrows)
+	return !hasBit(g.unsure, uint32(i)) && l.CanDecode(l.Survivors(g.id, i), l.FilledCols(g.id, i))
 }
 
 // letGo has what is held wait for read epochs, as what dies from now on.
