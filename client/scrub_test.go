@@ -155,6 +155,9 @@ func scrubNow(t testing.TB, v *Volume, o ScrubOptions) ScrubStatus {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if (st.SlotsSkipped > 0) != (st.SkippedReason != "") {
+		t.Errorf("%d slots were skipped, because %q", st.SlotsSkipped, st.SkippedReason)
+	}
 	return st
 }
 
@@ -335,6 +338,9 @@ func testScrubWithMemberDown(t *testing.T) {
 		if s.Server == "s2" && (s.Skipped != onDown || s.Problem == "" || s.Slots != 0) {
 			t.Errorf("%+v", s)
 		}
+	}
+	if want := "s2: " + errNoSession.Error(); st.SkippedReason != want {
+		t.Errorf("because %q, not %q", st.SkippedReason, want)
 	}
 	r.hosts["s2"].Down(false)
 	for v.Report().State != StateHealthy {

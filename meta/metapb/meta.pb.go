@@ -2875,6 +2875,7 @@ type Scrub struct {
 	Bytes          uint64                 `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"`                                           // that servers read for it
 	Rate           int64                  `protobuf:"varint,13,opt,name=rate,proto3" json:"rate,omitempty"`                                             // limit, bytes a second and server; 0: none
 	BytesPerSecond int64                  `protobuf:"varint,14,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // of all servers
+	SkippedReason  string                 `protobuf:"bytes,15,opt,name=skipped_reason,json=skippedReason,proto3" json:"skipped_reason,omitempty"`       // the last one, and of which server; empty: nothing was skipped
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -3005,6 +3006,13 @@ func (x *Scrub) GetBytesPerSecond() int64 {
 		return x.BytesPerSecond
 	}
 	return 0
+}
+
+func (x *Scrub) GetSkippedReason() string {
+	if x != nil {
+		return x.SkippedReason
+	}
+	return ""
 }
 
 // Volume is a volume as status shows it: what meta knows of its servers and
@@ -4891,7 +4899,7 @@ const file_meta_proto_rawDesc = "" +
 	"\trows_left\x18\x05 \x01(\x04R\browsLeft\x12\x1d\n" +
 	"\n" +
 	"rows_total\x18\x06 \x01(\x04R\trowsTotal\x12\x18\n" +
-	"\afilling\x18\a \x01(\bR\afilling\"\xc2\x03\n" +
+	"\afilling\x18\a \x01(\bR\afilling\"\xe9\x03\n" +
 	"\x05Scrub\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\bR\arunning\x12&\n" +
 	"\x0fstarted_unix_ms\x18\x02 \x01(\x03R\rstartedUnixMs\x12(\n" +
@@ -4908,7 +4916,8 @@ const file_meta_proto_rawDesc = "" +
 	"\funrepairable\x18\v \x01(\x04R\funrepairable\x12\x14\n" +
 	"\x05bytes\x18\f \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04rate\x18\r \x01(\x03R\x04rate\x12(\n" +
-	"\x10bytes_per_second\x18\x0e \x01(\x03R\x0ebytesPerSecond\"\x94\b\n" +
+	"\x10bytes_per_second\x18\x0e \x01(\x03R\x0ebytesPerSecond\x12%\n" +
+	"\x0eskipped_reason\x18\x0f \x01(\tR\rskippedReason\"\x94\b\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12/\n" +
