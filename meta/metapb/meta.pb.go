@@ -2655,6 +2655,7 @@ type RebuildProgress struct {
 	MembersLeft       uint32                 `protobuf:"varint,9,opt,name=members_left,json=membersLeft,proto3" json:"members_left,omitempty"`                         // that miss rows and answer
 	Members           []*RebuildMember       `protobuf:"bytes,10,rep,name=members,proto3" json:"members,omitempty"`                                                    // the first of them
 	Blocked           bool                   `protobuf:"varint,11,opt,name=blocked,proto3" json:"blocked,omitempty"`                                                   // nothing of what is left can be made now: who holds it is away, or it is lost
+	RowsAdded         uint64                 `protobuf:"varint,12,opt,name=rows_added,json=rowsAdded,proto3" json:"rows_added,omitempty"`                              // of rows_total: that came on top since it began
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2764,6 +2765,13 @@ func (x *RebuildProgress) GetBlocked() bool {
 		return x.Blocked
 	}
 	return false
+}
+
+func (x *RebuildProgress) GetRowsAdded() uint64 {
+	if x != nil {
+		return x.RowsAdded
+	}
+	return 0
 }
 
 type RebuildMember struct {
@@ -4874,7 +4882,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
 	"\rBadSlotsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa7\x03\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xc6\x03\n" +
 	"\x0fRebuildProgress\x12\x1b\n" +
 	"\trows_left\x18\x01 \x01(\x04R\browsLeft\x12\x1d\n" +
 	"\n" +
@@ -4890,7 +4898,9 @@ const file_meta_proto_rawDesc = "" +
 	"\fmembers_left\x18\t \x01(\rR\vmembersLeft\x125\n" +
 	"\amembers\x18\n" +
 	" \x03(\v2\x1b.dmps.meta.v1.RebuildMemberR\amembers\x12\x18\n" +
-	"\ablocked\x18\v \x01(\bR\ablocked\"\xbb\x01\n" +
+	"\ablocked\x18\v \x01(\bR\ablocked\x12\x1d\n" +
+	"\n" +
+	"rows_added\x18\f \x01(\x04R\trowsAdded\"\xbb\x01\n" +
 	"\rRebuildMember\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x10\n" +
 	"\x03col\x18\x02 \x01(\rR\x03col\x12\x16\n" +
