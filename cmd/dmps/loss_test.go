@@ -165,7 +165,7 @@ func TestLossLines(t *testing.T) {
 		"data of 2 groups is gone for good unless": {Members: 2, GroupsAway: 2, RedundancyLeft: -1},
 		"other members miss rows":                  {Members: 2, RedundancyLeft: -1},
 		"the next loss":                            {Members: 2},
-		"survives 1 further":                       {Members: 2, RedundancyLeft: 1},
+		"can lose 1 more":                          {Members: 2, RedundancyLeft: 1},
 	} {
 		if lines := lossLines([]metaclient.Loss{l}); len(lines) != 1 || !strings.Contains(lines[0], want) {
 			t.Errorf("%q, want %q", lines, want)
