@@ -323,7 +323,7 @@ func (v *Volume) enoughLocked() error {
 			}
 		}
 		if up < v.geo.K {
-			return fmt.Errorf("group %d has %d of %d members, %d are needed: bring back the memory servers that are away, or wait for the network; one that is restarted is empty", g.ID, up, v.geo.Members(), v.geo.K)
+			return fmt.Errorf("group %d has %d of %d members, %d are needed: bring back the memory servers that are away, or wait for the network; one that is restarted is empty. Or have what is left served with attach --accept-data-loss", g.ID, up, v.geo.Members(), v.geo.K)
 		}
 	}
 	return nil

@@ -69,6 +69,8 @@ func lossAdvice(err error, l *raid.Layout, s stakes, accepted bool) error {
 		lines = append(lines, acceptAdvice(l.Name))
 	case s.unreadable == 0:
 		return err
+	default:
+		lines = append(lines, "If they cannot come back so: "+acceptAdvice(l.Name))
 	}
 	return &advised{err, strings.Join(lines, "\n")}
 }
@@ -131,7 +133,7 @@ func atStake(ctx context.Context, meta *metaclient.Client, volume string) ([]str
 func (s *stakes) consequences(v *metaclient.Volume, now time.Time) []string {
 	lines := s.lines(now)
 	if s.unreadable == 0 {
-		lines = append(lines, "Every group can be read with the servers that are up, as far as the metadata service knows: attach it without --accept-data-loss first.")
+		lines = append(lines, "Every group can be read in full with the servers that are up, as far as the metadata service knows, which notices after some seconds that one is away: attach it without --accept-data-loss first.")
 	}
 	lines = append(lines,
 		"What only servers hold that are away, or that this machine cannot reach, is given up for good: bring them back first if you can.",

@@ -45,8 +45,8 @@ func TestLossAdvice(t *testing.T) {
 		"too much, accepted":     {layout([]raid.MemberState{in, lost, filling}), cause, true, nil},
 		"nothing left":           {layout(whole, []raid.MemberState{filling, filling, lost}), cause, false, []string{"1 of 2 groups", "volume delete v", "volume create v"}},
 		"nothing left, accepted": {layout([]raid.MemberState{filling, filling, lost}), cause, true, []string{"volume delete v"}},
-		"away":                   {layout(whole, whole), cause, false, []string{"2 of 2 groups cannot be read", "s1 (down, members of 2 groups)"}},
-		"some away":              {layout(whole, []raid.MemberState{in, in, in}), cause, false, []string{"2 of 2 groups cannot be read", "about 100 %", "2 groups can be read again"}},
+		"away":                   {layout(whole, whole), cause, false, []string{"2 of 2 groups cannot be read in full", "s1 (down, members of 2 groups)", "attach v --accept-data-loss"}},
+		"some away":              {layout(whole, []raid.MemberState{in, in, in}), cause, false, []string{"2 of 2 groups cannot be read in full", "about 50 %", "2 groups can be read in full again"}},
 		"away and accepted":      {layout(whole), cause, true, nil},
 		"never opened":           {first, cause, false, nil},
 		"another client has it":  {layout([]raid.MemberState{in, lost, lost}), client.ErrFenced, false, nil},
@@ -230,12 +230,12 @@ func TestStakes(t *testing.T) {
 		no      string
 	}{
 		{servers, []string{
-			"4 of 4 groups cannot be read: fewer than 2 of their 3 members are on servers that are up. They hold at most 11.7 MiB of 11.7 MiB, and about 100 % of what is stored.",
+			"4 of 4 groups cannot be read in full: fewer than 2 of their 3 members are on servers that are up. At stake is about 88 % of what is stored, at most 11.7 MiB of 11.7 MiB.",
 			"2 of them have lost more than they can bear for good, whoever comes back; nothing is left of 1.",
-			"Away: s1 (down for 3 min 20 s, members of 2 groups), s2 (suspect, members of 3 groups). When they come back with what they hold, 2 groups can be read again.",
+			"Away: s1 (down for 3 min 20 s, members of 2 groups), s2 (suspect, members of 3 groups). When they come back with what they hold, 2 groups can be read in full again.",
 			"given up for good", "dmps volume accept-loss v",
 		}, "s4"},
-		{servers[:1], []string{"2 of 4 groups cannot be read", "at most 7.81 MiB of 11.7 MiB", "about 50 %", "2 of them have lost"}, "Away"},
+		{servers[:1], []string{"2 of 4 groups cannot be read in full", "at most 5.86 MiB of 11.7 MiB", "about 38 %", "2 of them have lost"}, "Away"},
 	} {
 		s := stakesOf(l, c.servers)
 		text := strings.Join(s.consequences(&metaclient.Volume{Name: "v"}, now), "\n")

@@ -17,10 +17,11 @@ import (
 type stakes struct {
 	geo        raid.Geometry
 	groups     int
-	unreadable int        // groups of which fewer than K members are in sync and on servers that are up
+	unreadable int        // groups of which fewer than K members are in sync and on servers that are up: pages of the others cannot be made
+	columns    int        // data columns of these that are not up
 	bereft     int        // of these: fewer than K are left, whoever comes back
 	empty      int        // of these: none is left
-	pages      uint64     // most that the unreadable groups can hold
+	pages      uint64     // most that these columns can hold
 	of         uint64     // pages of the volume
 	away       []awayFrom // by server
 }
@@ -41,20 +42,24 @@ func stakesOf(l *raid.Layout, servers []metaclient.Server) stakes {
 		}
 	}
 	for _, g := range l.Groups {
-		holders, up := 0, 0
-		for _, m := range g.Members {
+		holders, up, out := 0, 0, s.geo.K // data columns that are not up
+		for c, m := range g.Members {
 			if m.State != raid.MemberInSync {
 				continue
 			}
 			holders++
 			if a := away[m.Server]; a != nil {
 				a.groups++
-			} else {
-				up++
+				continue
+			}
+			up++
+			if c < s.geo.K {
+				out--
 			}
 		}
 		if up < s.geo.K {
 			s.unreadable++
+			s.columns += out
 		}
 		if holders < s.geo.K {
 			s.bereft++
@@ -63,8 +68,8 @@ func stakesOf(l *raid.Layout, servers []metaclient.Server) stakes {
 			s.empty++
 		}
 	}
-	if s.unreadable > 0 {
-		s.pages = min(l.Pages, uint64(s.unreadable)*(l.DataSlots()/uint64(s.groups)))
+	if s.columns > 0 {
+		s.pages = min(l.Pages, uint64(s.columns)*(l.DataSlots()/uint64(s.groups*s.geo.K)))
 	}
 	for _, a := range away {
 		if a.groups > 0 {
@@ -78,8 +83,8 @@ func stakesOf(l *raid.Layout, servers []metaclient.Server) stakes {
 // lines says what cannot be read, and who may bring it back; none if there is nothing.
 func (s *stakes) lines(now time.Time) (lines []string) {
 	if s.unreadable > 0 {
-		lines = append(lines, fmt.Sprintf("%d of %d groups cannot be read: fewer than %d of their %d members are on servers that are up. They hold at most %s of %s, and about %d %% of what is stored.",
-			s.unreadable, s.groups, s.geo.K, s.geo.Members(), human(s.pages*raid.PageSize), human(s.of*raid.PageSize), max(1, 100*s.unreadable/s.groups)))
+		lines = append(lines, fmt.Sprintf("%d of %d groups cannot be read in full: fewer than %d of their %d members are on servers that are up. At stake is about %d %% of what is stored, at most %s of %s.",
+			s.unreadable, s.groups, s.geo.K, s.geo.Members(), (100*s.columns+s.geo.K*s.groups-1)/(s.geo.K*s.groups), human(s.pages*raid.PageSize), human(s.of*raid.PageSize)))
 	}
 	if s.bereft > 0 {
 		line := fmt.Sprintf("%d of them have lost more than they can bear for good, whoever comes back", s.bereft)
@@ -101,7 +106,7 @@ func (s *stakes) lines(now time.Time) (lines []string) {
 	}
 	line := "Away: " + strings.Join(who, ", ") + "."
 	if n := s.unreadable - s.bereft; n > 0 {
-		line += fmt.Sprintf(" When they come back with what they hold, %s can be read again.", count(n, "group"))
+		line += fmt.Sprintf(" When they come back with what they hold, %s can be read in full again.", count(n, "group"))
 	}
 	return append(lines, line)
 }
