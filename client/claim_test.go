@@ -23,14 +23,28 @@ func replaced(f *fakeNet, l *raid.Layout, v *Volume, id string, chunk raid.Chunk
 	return &next
 }
 
+// openPair opens a mirror of two copies, on the first of so many servers.
+func openPair(t *testing.T, servers int, change ...func(*Config)) (*fakeNet, *raid.Layout, *Volume) {
+	t.Helper()
+	f := newSlowNet(servers)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 200)
+	return f, l, openTest(t, f, l, change...)
+}
+
+// lose has a server forget a chunk.
+func (f *fakeNet) lose(m raid.Member) {
+	f.mu.Lock()
+	delete(f.servers[string(m.Server)].chunks, uint64(m.Chunk))
+	f.mu.Unlock()
+	f.cut(string(m.Server))
+}
+
 // Meta is told that a member holds everything when it belongs to the group again,
 // not before; and from then on its absence is to be noted anew.
 func TestClaimedBelongsToTheGroup(t *testing.T) { virtual(testClaimedBelongsToTheGroup)(t) }
 
 func testClaimedBelongsToTheGroup(t *testing.T) {
-	f := newSlowNet(3)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 200)
-	v := openTest(t, f, l, patient)
+	f, l, v := openPair(t, 3, patient)
 	defer closeTest(t, v)
 	v.mu.Lock()
 	v.mu.log.GuardThin()
@@ -69,9 +83,7 @@ func testClaimedBelongsToTheGroup(t *testing.T) {
 func TestOlderLayoutIsOfNoConcern(t *testing.T) { virtual(testOlderLayout)(t) }
 
 func testOlderLayout(t *testing.T) {
-	f := newSlowNet(4)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 200)
-	v := openTest(t, f, l)
+	f, l, v := openPair(t, 4)
 	defer closeTest(t, v)
 	chunk := func() raid.ChunkID {
 		v.mu.Lock()
@@ -101,9 +113,7 @@ func testOlderLayout(t *testing.T) {
 func TestGoneChunkStaysOut(t *testing.T) { virtual(testGoneChunkStaysOut)(t) }
 
 func testGoneChunkStaysOut(t *testing.T) {
-	f := newSlowNet(3)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 200)
-	v := openTest(t, f, l)
+	f, l, v := openPair(t, 3)
 	defer closeTest(t, v)
 	seated := func() bool {
 		v.mu.Lock()
@@ -111,10 +121,7 @@ func testGoneChunkStaysOut(t *testing.T) {
 		return v.member(0, 1).ref != nil
 	}
 	gone := l.Groups[0].Members[1]
-	f.mu.Lock()
-	delete(f.servers["s1"].chunks, uint64(gone.Chunk))
-	f.mu.Unlock()
-	f.cut("s1")
+	f.lose(gone)
 	waitFor(t, func() bool { return !seated() })
 	for range 3 {
 		next := replaced(f, l, v, "s1", gone.Chunk)
@@ -139,34 +146,22 @@ func TestGoneChunkIsNotedFirst(t *testing.T) { virtual(testGoneChunkIsNotedFirst
 
 func testGoneChunkIsNotedFirst(t *testing.T) {
 	f := newSlowNet(2)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 200)
-	m := &noter{fakeMeta: newFakeMeta(l)}
-	v := openTest(t, f, l, func(c *Config) {
-		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Hour, Renew: 20 * time.Millisecond}, 500*time.Millisecond
-	})
-	defer closeTest(t, v)
-	page := make([]byte, raid.PageSize)
-	page[0] = 1
-	if _, err := v.WriteAt(page, 0); err != nil {
-		t.Fatal(err)
-	}
+	v := openMirror(t, f, 2, 500*time.Millisecond)
+	defer closeTest(t, v.Volume)
+	m := v.m
+	v.write(1)
 	m.mute.Store(true)
-	f.mu.Lock()
-	delete(f.servers["s1"].chunks, uint64(l.Groups[0].Members[1].Chunk))
-	f.mu.Unlock()
-	f.cut("s1")
+	f.lose(v.layout.Groups[0].Members[1])
 	waitFor(t, func() bool { v.mu.Lock(); defer v.mu.Unlock(); return v.member(0, 1).gone != 0 })
-	if _, err := v.WriteAt(page, 0); !errors.Is(err, ErrNoSpace) {
+	if err := v.try(2); !errors.Is(err, ErrNoSpace) {
 		t.Fatalf("written although nobody noted who misses it: %v", err)
 	}
 	m.mute.Store(false)
-	if _, err := v.WriteAt(page, 0); err != nil || m.notes.Load() != 1 {
+	if err := v.try(3); err != nil || m.notes.Load() != 1 {
 		t.Fatalf("meta answers, and noted %d members: %v", m.notes.Load(), err)
 	}
 	m.mute.Store(true) // it is not needed any more
-	if _, err := v.WriteAt(page, 0); err != nil {
-		t.Fatal(err)
-	}
+	v.write(4)
 	m.mute.Store(false)
 }
 
@@ -175,9 +170,7 @@ func testGoneChunkIsNotedFirst(t *testing.T) {
 func TestReportClaimsNothing(t *testing.T) { virtual(testReportClaimsNothing)(t) }
 
 func testReportClaimsNothing(t *testing.T) {
-	f := newSlowNet(3)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 200)
-	v := openTest(t, f, l, patient)
+	f, l, v := openPair(t, 3, patient)
 	defer closeTest(t, v)
 	if err := v.applyLayout(replaced(f, l, v, "s2", 100)); err != nil {
 		t.Fatal(err)

@@ -66,7 +66,7 @@ func (v *Volume) exhaustedLocked(u *unit, a *after) {
 			return
 		}
 	}
-	v.mu.count.lost++
+	v.mu.count.lostPageIns++
 	v.failUnitLocked(u, fmt.Errorf("page %d: its members contradict each other, whichever are asked: %w", u.page, ErrLost), a)
 }
 

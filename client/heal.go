@@ -29,6 +29,7 @@ const rowsStill = 0.1
 type RebuildReport struct {
 	RowsLeft         uint64          `json:"rows_left"`         // rows that members do not have yet; a row that two members miss counts twice
 	RowsTotal        uint64          `json:"rows_total"`        // with those that were filled since nothing was missing
+	RowsAdded        uint64          `json:"rows_added"`        // of them: that came on top since, because members came back or were replaced, or pages were written
 	BytesPerSecond   float64         `json:"bytes_per_second"`  // that servers pull from each other, smoothed
 	RemainingSeconds float64         `json:"remaining_seconds"` // at that speed; -1: cannot be told, because nothing moves yet, or any more
 	Blocked          bool            `json:"blocked"`           // nothing of what is left can be made now: who holds it is away, or it is lost
@@ -58,13 +59,14 @@ type healState struct {
 	rate    int64     // what the user set, bytes a second; 0: no limit
 	active  int       // members that are being filled
 	running bool      // since the last window in which none was
-	begun   time.Time // of what is missing now; zero: nothing is
+	begun   time.Time // of what can be filled now; zero: nothing
 	atRisk  time.Time // since when less than the full redundancy is there; zero: it is
-	done    uint64    // rows filled since begun
+	done    uint64    // rows filled since no group was degraded
+	least   uint64    // smallest sum of done and left since then; 0: nothing could be filled yet
 	left    uint64    // rows that are missing, as of the last look
 
 	looked         time.Time
-	lastDone       uint64
+	lastDone       uint64 // as of then, as is left
 	lastPulled     int64
 	rowSpeed       float64 // rows a second
 	byteSpeed      float64 // bytes a second
@@ -266,9 +268,17 @@ func (v *Volume) progressLocked(now time.Time, health raid.Health) {
 			}
 		}
 	}
+	switch {
+	case health.DegradedGroups == 0:
+		h.done, h.least = 0, 0 // until then more may come on top: it is one rebuild
+	case h.least == 0:
+		h.least = h.left
+	default:
+		h.least = min(h.least, h.done+h.left)
+	}
 	if h.left == 0 {
-		h.begun, h.done, h.rowSpeed, h.byteSpeed = time.Time{}, 0, 0, 0
-		h.looked, h.lastDone, h.lastPulled = now, 0, v.mu.count.rebuildPulled
+		h.begun, h.rowSpeed, h.byteSpeed = time.Time{}, 0, 0
+		h.looked, h.lastDone, h.lastPulled = now, h.done, v.mu.count.rebuildPulled
 		return
 	}
 	if h.begun.IsZero() {
@@ -299,8 +309,9 @@ func (v *Volume) rebuildReportLocked(health raid.Health) *RebuildReport {
 		return nil
 	}
 	limit, held := h.limit()
+	total := h.left + h.lastDone // as of one look
 	r := &RebuildReport{
-		RowsLeft: h.left, RowsTotal: h.left + h.done, BytesPerSecond: h.byteSpeed, RemainingSeconds: -1,
+		RowsLeft: h.left, RowsTotal: total, RowsAdded: total - h.least, BytesPerSecond: h.byteSpeed, RemainingSeconds: -1,
 		LimitBytes: int64(limit), RateBytes: h.rate, HeldBack: held && limit <= 2*h.byteSpeed, AtRiskSince: h.atRisk,
 		Members: []RebuildMember{},
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"sort"
 
 	"dmps/raid"
 )
@@ -216,4 +217,29 @@ func (v *Volume) trimGranted(w *waiter) {
 	}
 	v.pump()
 	v.flushHooks()
+}
+
+// reportInPlaceLocked says how the chunks are. Of one that is gone all pages are lost,
+// also those that were never written: nobody can tell, and no write finds a place.
+func (v *Volume) reportInPlaceLocked(r *Report) {
+	for g := range raid.GroupID(len(v.layout.Groups)) {
+		switch p := v.member(g, 0).peer; {
+		case p == nil || p.state == peerGone:
+			r.LostPages += v.pagesInPlace(g)
+		case p.state == peerUp:
+			continue
+		}
+		r.DegradedGroups++
+	}
+	if r.DegradedGroups > 0 {
+		r.State, r.RedundancyLeft = StateFailed, -1
+	}
+}
+
+// pagesInPlace is how many pages of the volume a chunk holds: its first ones.
+func (v *Volume) pagesInPlace(g raid.GroupID) uint64 {
+	return uint64(sort.Search(int(v.layout.ChunkSlots), func(i int) bool {
+		_, ok := v.inplace.Page(g, raid.Index(i))
+		return !ok
+	}))
 }

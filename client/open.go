@@ -18,6 +18,19 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
+	v, err := newVolume(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("opening volume %s: %w", cfg.Layout.Name, err)
+	}
+	if err := v.open(ctx); err != nil {
+		v.abandon(err)
+		return nil, fmt.Errorf("opening volume %s: %w", cfg.Layout.Name, err)
+	}
+	return v, nil
+}
+
+// newVolume makes a volume with its arena and an empty map. Nobody knows of it yet.
+func newVolume(cfg Config) (*Volume, error) {
 	l := cfg.Layout
 	v := &Volume{
 		cfg: cfg, layout: l, geo: l.Geometry, size: int64(l.Pages) * raid.PageSize,
@@ -36,10 +49,11 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done
 	v.hooks.Store(&[]*hook{})
+	v.peers.Store(&[]*peer{})
 	v.granted.read, v.granted.edges, v.granted.trim = v.readGranted, v.edgesGranted, v.trimGranted
 	var err error
 	if v.coder, err = raid.NewCoder(v.geo); err != nil {
-		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+		return nil, err
 	}
 	if l.Kind == raid.LayoutLog {
 		v.mu.log, err = raid.NewLog(raid.ConfigOf(l))
@@ -52,28 +66,23 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		v.mu.seq = raid.FirstSeq(l.Epoch)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+		return nil, err
 	}
 	if err := v.makeArena(); err != nil {
-		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+		return nil, err
 	}
-	run, cancel := context.WithCancel(context.Background())
-	v.run, v.cancel = run, cancel
-	if err := cfg.Dialer.Register(v.arena.mem); err != nil {
-		v.abandon(err)
-		return nil, fmt.Errorf("opening volume %s: registering the page buffers: %w", l.Name, err)
+	v.run, v.cancel = context.WithCancel(context.Background())
+	return v, nil
+}
+
+// open makes the sessions, recovers the page map, and starts the background work. What
+// it leaves when it fails, abandon undoes.
+func (v *Volume) open(ctx context.Context) error {
+	run, l := v.run, v.layout
+	if err := v.register(); err != nil {
+		return err
 	}
-	if err := cfg.Dialer.Register(v.consts.mem); err != nil {
-		v.abandon(err)
-		return nil, fmt.Errorf("opening volume %s: registering the constant pages: %w", l.Name, err)
-	}
-	if v.mu.log != nil {
-		if err := v.mapRecovery(); err != nil {
-			v.abandon(err)
-			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
-		}
-	}
-	watched := cfg.Meta != nil && cfg.Lease.TTL > 0 && v.mu.log != nil
+	watched := v.cfg.Meta != nil && v.cfg.Lease.TTL > 0 && v.mu.log != nil
 	if watched {
 		v.mu.lapse.renewed = nanotime() // it was taken just now
 	}
@@ -84,16 +93,14 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	defer opened()
 	v.wg.Go(func() { v.keepTelling(opening) })
 	if err := v.connectAll(ctx, run); err != nil {
-		v.abandon(err)
-		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+		return err
 	}
 	// From here on, so that a member that falls silent does not hang a recovery.
 	v.wg.Go(func() { v.watch(run) })
 	if v.mu.log != nil && !l.FirstEpoch {
 		v.doing("reading what the members hold")
 		if err := v.recover(ctx); err != nil {
-			v.abandon(err)
-			return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+			return err
 		}
 	}
 	a := v.lock()
@@ -106,8 +113,7 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 	v.unlock(a)
 	v.doing("settling what was not answered")
 	if err := v.begin(ctx, run, watched); err != nil {
-		v.abandon(err)
-		return nil, fmt.Errorf("opening volume %s: %w", l.Name, err)
+		return err
 	}
 	a = v.lock()
 	v.mu.ready = true
@@ -123,11 +129,26 @@ func Open(ctx context.Context, cfg Config) (*Volume, error) {
 		v.wg.Go(func() { v.eraseAll(run) })
 		v.wg.Go(func() { v.rebuildAll(run) })
 		v.wg.Go(func() { v.guardAll(run) })
+		if v.cfg.ScrubEvery > 0 {
+			v.wg.Go(func() { v.keepScrubbing(run) })
+		}
 	}
-	if v.mu.log != nil && cfg.ScrubEvery > 0 {
-		v.wg.Go(func() { v.keepScrubbing(run) })
+	return nil
+}
+
+// register tells the transport of all memory that requests use, before there is a
+// session.
+func (v *Volume) register() error {
+	if err := v.cfg.Dialer.Register(v.arena.mem); err != nil {
+		return fmt.Errorf("registering the page buffers: %w", err)
 	}
-	return v, nil
+	if err := v.cfg.Dialer.Register(v.consts.mem); err != nil {
+		return fmt.Errorf("registering the constant pages: %w", err)
+	}
+	if v.mu.log != nil {
+		return v.mapRecovery()
+	}
+	return nil
 }
 
 // begin starts to keep the lease, and settles what the recovery found. Of a new
@@ -236,7 +257,6 @@ func (v *Volume) makePeers() {
 	w := v.geo.Members()
 	v.memberOf = make([]member, len(v.layout.Groups)*w)
 	v.movers = make([]member, len(v.layout.Groups)*w)
-	v.peers.Store(&[]*peer{})
 	for _, g := range v.layout.Groups {
 		for c, m := range g.Members {
 			if m.State == raid.MemberLost {
@@ -303,7 +323,7 @@ func (v *Volume) enoughLocked() error {
 			}
 		}
 		if up < v.geo.K {
-			return fmt.Errorf("group %d has %d of %d members, %d are needed: bring back the memory servers that are away, or wait for the network; one that is restarted is empty", g.ID, up, v.geo.Members(), v.geo.K)
+			return fmt.Errorf("group %d has %d of %d members, %d are needed: bring back the memory servers that are away, or wait for the network; one that is restarted is empty. Or have what is left served with attach --accept-data-loss", g.ID, up, v.geo.Members(), v.geo.K)
 		}
 	}
 	return nil

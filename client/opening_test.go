@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -56,4 +57,40 @@ func testOpeningIsTold(t *testing.T) {
 	}
 	f.thaw("s1")
 	closeTest(t, v)
+}
+
+// unregistering is a network that takes so many pieces of memory, and no more.
+type unregistering struct {
+	*fakeNet
+	takes  int
+	closed bool
+}
+
+func (n *unregistering) Register([]byte) error {
+	if n.takes--; n.takes < 0 {
+		return errUnregistered
+	}
+	return nil
+}
+
+func (n *unregistering) Close() error {
+	n.closed = true
+	return n.fakeNet.Close()
+}
+
+var errUnregistered = errors.New("no memory can be registered")
+
+// An open that fails before there is a session ends with its reason, and gives back
+// what it took.
+func TestOpenFailsBeforeSessions(t *testing.T) {
+	f := newFakeNet(1)
+	for takes := range 3 {
+		n := &unregistering{fakeNet: f, takes: takes}
+		_, err := Open(t.Context(), Config{
+			Layout: f.layout(raid.LayoutLog, raid.Geometry{K: 1}, 64, 1, 512), Dialer: n, ArenaBytes: 1 << 20, AllowSwappable: true, Logger: quiet(),
+		})
+		if !errors.Is(err, errUnregistered) || !n.closed {
+			t.Errorf("%d pieces are taken: %v, closed: %v", takes, err, n.closed)
+		}
+	}
 }

@@ -404,7 +404,7 @@ func (v *Volume) againLocked(r *router, u *unit) {
 		u.tries = 0 // what failed was somewhere else
 	}
 	if u.tries > maxTries || (v.inplace != nil && u.tries > 2) {
-		v.mu.count.lost++
+		v.mu.count.lostPageIns++
 		v.failUnitLocked(u, fmt.Errorf("page %d: no member gives what was written: %w", u.page, ErrLost), r.a)
 		return
 	}

@@ -314,7 +314,9 @@ func (v *Volume) rebuildDone(j *rebuildJob, rows []raid.MissingRow, epoch uint8,
 	v.mu.count.rebuiltRows += int64(done)
 	v.mu.count.rebuildFailed += int64(len(rows) - done)
 	v.mu.count.rebuildPulled += int64(res.Pulled)
-	v.mu.heal.done += uint64(done)
+	if !j.ref.pending { // what moves is not missing
+		v.mu.heal.done += uint64(done)
+	}
 	if done == 0 || len(res.Failed) > 0 {
 		// A source did not answer, or does not have what it should: the next
 		// look has other sources, or a member less.

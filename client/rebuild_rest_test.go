@@ -90,3 +90,55 @@ func TestNothingToFillIsNoticed(t *testing.T) {
 		}
 	}
 }
+
+// A rebuild that goes on in several parts is one: what was filled counts until nothing
+// is missing, what is moved meanwhile does not count, and progress goes back only by
+// rows that are said to have come on top.
+func TestRebuildProgress(t *testing.T) { virtual(testRebuildProgress)(t) }
+
+func testRebuildProgress(t *testing.T) {
+	n := newScrubRig(t, 7)
+	l := n.layout(raid.Geometry{K: 2, M: 2}, 512, 1, 400) // s0 to s3
+	m := newFakeMeta(l)
+	v := n.open(l, func(c *Config) { c.Meta, c.Lease = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond} })
+	defer closeTest(t, v)
+	fill(t, v, rand.New(rand.NewPCG(1, 1)))
+	last := RebuildReport{RowsLeft: 1, RowsTotal: 1}
+	looked := func(r Report) bool {
+		b := r.Rebuild
+		if b == nil {
+			return false
+		}
+		if b.RowsLeft*last.RowsTotal > last.RowsLeft*b.RowsTotal && b.RowsAdded <= last.RowsAdded {
+			t.Errorf("from %d of %d rows left to %d of %d, %d added", last.RowsLeft, last.RowsTotal, b.RowsLeft, b.RowsTotal, b.RowsAdded)
+		}
+		last = *b
+		return true
+	}
+	n.hosts["s0"].Down(true)
+	n.hosts["s1"].Down(true)
+	v.SetRebuildRate(4 << 20) // some 0.5 s for each member
+	m.replaceWith("s0", "s4", n.servers["s4"].Incarnation())
+	await(t, v, "missing rows", looked)
+	all := last.RowsTotal
+	await(t, v, "the first to be filled", func(r Report) bool { return !looked(r) })
+	if last.RowsAdded != 0 || last.RowsTotal != all {
+		t.Errorf("%d of %d rows came on top of %d", last.RowsAdded, last.RowsTotal, all)
+	}
+	v.SetRebuildRate(0)
+	m.mu.Lock()
+	m.layout.Groups[0].Pending = []raid.Pending{{Col: 2, Member: raid.Member{
+		Server: "s5", Addr: "s5", Incarnation: n.servers["s5"].Incarnation(), Chunk: 200, State: raid.MemberRebuilding,
+	}}}
+	m.layout.Version++
+	m.mu.Unlock()
+	await(t, v, "moving", func(Report) bool { m.mu.Lock(); defer m.mu.Unlock(); return len(m.layout.Groups[0].Pending) == 0 })
+	v.SetRebuildRate(4 << 20)
+	m.replaceWith("s1", "s6", n.servers["s6"].Incarnation())
+	await(t, v, "missing more", looked)
+	// A list of it may be filled by now.
+	if b := last; b.RowsTotal <= all || b.RowsTotal > 2*all || b.RowsAdded != b.RowsTotal-all {
+		t.Errorf("%d rows were filled; now %d of %d are left, %d came on top", all, b.RowsLeft, b.RowsTotal, b.RowsAdded)
+	}
+	await(t, v, "all to be filled", func(r Report) bool { return !looked(r) && r.State == StateHealthy })
+}

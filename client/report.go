@@ -29,7 +29,7 @@ type counters struct {
 	cleanedPages        int64 // pages that the cleaner moved
 	corrupt             int64 // pages that did not match their header
 	contradictions      int64 // pages whose sources contradicted each other
-	lost                int64 // page-ins that ended with ErrLost
+	lostPageIns         int64 // page-ins that ended with ErrLost, one a page and time: not how many pages are lost
 	sessionsLost        int64
 	erasedRows          int64 // dead rows whose headers were erased
 	views               int64 // records of groups' views that were written
@@ -48,7 +48,7 @@ func (c *counters) asMap() map[string]int64 {
 		"pending_hits": c.pendingHits, "filled_pages": c.filledPages,
 		"abandoned_batches": c.abandoned, "degraded_rows_written": c.degradedRows,
 		"degraded_reads": c.degradedReads, "hedged_reads": c.hedges, "hedge_wins": c.hedgeWins,
-		"cleaned_pages": c.cleanedPages, "corrupt_pages": c.corrupt, "contradictions": c.contradictions, "lost_pages": c.lost,
+		"cleaned_pages": c.cleanedPages, "corrupt_pages": c.corrupt, "contradictions": c.contradictions, "lost_page_ins": c.lostPageIns,
 		"sessions_lost": c.sessionsLost, "erased_rows": c.erasedRows, "views_written": c.views,
 		"rebuild_passes": c.rebuildPasses, "rebuilt_rows": c.rebuiltRows, "rebuild_failed_rows": c.rebuildFailed, "rebuild_pulled_bytes": c.rebuildPulled,
 	}
@@ -119,27 +119,16 @@ func (v *Volume) Report() Report {
 	r.Probation, probation = v.probationLocked()
 	r.Counters["lease_expired_seconds"] = int64(v.expiredLocked() / time.Second)
 	r.Counters["members_on_probation"] = int64(probation)
-	down, gone := 0, 0
 	for _, p := range v.allPeers() {
 		if len(p.members) == 0 {
 			continue // its last chunk has left
 		}
-		switch p.state {
-		case peerSuspect, peerConnecting:
+		if p.state == peerSuspect || p.state == peerConnecting {
 			r.Suspect = append(r.Suspect, p.id)
-			down++
-		case peerGone:
-			gone++
 		}
 	}
 	if v.inplace != nil {
-		r.LostPages = uint64(v.mu.count.lost)
-		if down > 0 {
-			r.State, r.DegradedGroups = StateDegraded, down
-		}
-		if gone > 0 {
-			r.State, r.DegradedGroups, r.RedundancyLeft = StateFailed, down+gone, -1
-		}
+		v.reportInPlaceLocked(&r)
 		return r
 	}
 	h, st := v.healthLocked(), v.mu.log.Stats()

@@ -363,7 +363,7 @@ func (s *scrub) partLocked(l *scrubList, c raid.Col, rows []raid.UsedRow, count 
 		case int(c) < v.geo.K && r.Filled&(1<<c) == 0:
 			continue // nothing was ever there
 		case r.Holders&(1<<c) == 0:
-			skipped++ // it has still to be filled, or has nobody
+			skipped++
 			continue
 		}
 		p.rows = append(p.rows, r)
@@ -372,7 +372,7 @@ func (s *scrub) partLocked(l *scrubList, c raid.Col, rows []raid.UsedRow, count 
 		})
 	}
 	if count {
-		s.skippedLocked(m.peer, skipped)
+		s.skippedLocked(m.peer, skipped, whyNotHeld(m))
 	}
 	if len(p.rows) == 0 {
 		return
@@ -389,16 +389,33 @@ func (v *Volume) sessionLocked(m *member) transport.Conn {
 	return m.ref.conn
 }
 
-// skippedLocked counts slots that could not be verified; p is nil when nobody
-// holds them.
-func (s *scrub) skippedLocked(p *peer, n int) {
+// skippedLocked counts slots that could not be verified, and says why; p is nil when
+// nobody holds them.
+func (s *scrub) skippedLocked(p *peer, n int, why string) {
 	if n == 0 {
 		return
 	}
 	s.status.SlotsSkipped += uint64(n)
 	if p != nil {
-		s.serverLocked(p.id).Skipped += uint64(n)
+		t := s.serverLocked(p.id)
+		t.Skipped += uint64(n)
+		t.Problem = why
+		why = string(p.id) + ": " + why
 	}
+	s.status.SkippedReason = why
+}
+
+// whyNotHeld says why a member does not hold a slot that it should.
+func whyNotHeld(m *member) string {
+	switch {
+	case m.ref == nil || m.peer == nil || m.peer.state == peerGone:
+		return "the member is lost, and not replaced yet"
+	case m.peer.state != peerUp:
+		return errNoSession.Error()
+	case m.ref.rebuilding:
+		return "the member is still being filled"
+	}
+	return "the member misses rows, and is still being filled with them"
 }
 
 // ask has all parts done side by side.
@@ -458,8 +475,7 @@ func (s *scrub) judge(l *scrubList) {
 	defer v.unlock(a)
 	for _, p := range l.parts {
 		if p.err != nil {
-			s.skippedLocked(p.peer, len(p.rows))
-			s.serverLocked(p.peer.id).Problem = p.err.Error()
+			s.skippedLocked(p.peer, len(p.rows), p.err.Error())
 			if v.mu.closed == nil && !errors.Is(p.err, context.Canceled) {
 				v.log.Warn("slots cannot be verified now", "group", l.grp, "column", p.col, "server", p.peer.id, "rows", len(p.rows), "err", p.err)
 			}
@@ -496,8 +512,7 @@ func (s *scrub) failedLocked(l *scrubList, p *scrubPart, r raid.UsedRow, f trans
 		s.pending = append(s.pending, scrubSlot{grp: l.grp, row: r, col: p.col, ref: p.ref})
 		return 1
 	}
-	s.skippedLocked(p.peer, 1)
-	s.serverLocked(p.peer.id).Problem = fmt.Sprintf("a row could not be compared: column %d: %v", f.Col, f.Reason)
+	s.skippedLocked(p.peer, 1, fmt.Sprintf("a row could not be compared: column %d: %v", f.Col, f.Reason))
 	return 1
 }
 

@@ -165,29 +165,3 @@ func testScrubKeepsTheLastCopy(t *testing.T) {
 	}
 	verifyVersions(t, v, version)
 }
-
-// rewrite changes a header in a server's memory so that it is sound.
-func (r *scrubRig) rewrite(m raid.Member, slot raid.Index, change func(*raid.Header)) {
-	r.t.Helper()
-	s, _, err := r.servers[string(m.Server)].Open(context.Background(), transport.Hello{
-		Cluster: "c", Volume: 1, Epoch: 1 << 40, Mode: transport.ModeReader, Client: "rewrite",
-	}, func(error) {})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer s.Close()
-	io := &transport.SlotIO{
-		Chunk: uint64(m.Chunk), HeaderBytes: raid.HeaderSize, Runs: []transport.Run{{Start: uint32(slot), Count: 1}}, Segs: 1,
-		Headers: make([]byte, raid.HeaderSize),
-	}
-	if err := s.BeginReadHeaders(io); err != nil {
-		r.t.Fatal(err)
-	}
-	h, err := raid.ParseHeader(io.Mem[0][:raid.HeaderSize])
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	change(&h)
-	h.Put(io.Mem[0][:raid.HeaderSize], nil) // it is the server's own
-	s.EndRead(io)
-}

@@ -22,6 +22,9 @@ const (
 	scrubPoll = 5 * time.Millisecond
 )
 
+// whyNotCompared is the reason of a slot whose source was wrong and is not repaired.
+const whyNotCompared = "a row could not be compared: another slot of it is wrong, and not repaired"
+
 // scrubSlot is a slot that is to be looked at again: it was wrong and is being
 // filled, or could not be compared because another one was wrong.
 type scrubSlot struct {
@@ -61,7 +64,7 @@ func (s *scrub) settle(ctx context.Context) error {
 		if p.bad {
 			s.status.Unrepairable++
 		} else {
-			s.skippedLocked(p.ref.peerLocked(s.v), 1)
+			s.skippedLocked(p.ref.peerLocked(s.v), 1, whyNotCompared)
 		}
 	}
 	s.pending = s.pending[:0]
@@ -103,7 +106,7 @@ func (s *scrub) awaitRepair(ctx context.Context) ([]scrubSlot, error) {
 				if p.bad {
 					s.status.Unrepairable++
 				} else {
-					s.skippedLocked(p.ref.peerLocked(v), 1)
+					s.skippedLocked(p.ref.peerLocked(v), 1, whyNotCompared)
 				}
 			}
 			s.pending = open[:0]

@@ -18,11 +18,12 @@ type ScrubStatus struct {
 	RowsTotal uint64 `json:"rows_total"` // in use when it began
 	RowsDone  uint64 `json:"rows_done"`  // rows come and go: it may end a little above or below the total
 
-	SlotsVerified uint64 `json:"slots_verified"` // members' slots that were looked at, right or wrong
-	SlotsSkipped  uint64 `json:"slots_skipped"`  // that could not be: their member is down, lost or being filled, or too few others are up to compare with. Not 0: incomplete
-	BadSlots      uint64 `json:"bad_slots"`      // found wrong. Right again, or gone, or not:
-	Repaired      uint64 `json:"repaired"`       // of them: filled from the other members and verified again, or written anew elsewhere
-	Unrepairable  uint64 `json:"unrepairable"`   // of them: not, because too few members of their rows are there, or are right
+	SlotsVerified uint64 `json:"slots_verified"`           // members' slots that were looked at, right or wrong
+	SlotsSkipped  uint64 `json:"slots_skipped"`            // that could not be: their member is down, lost or being filled, or too few others are up to compare with. Not 0: incomplete
+	SkippedReason string `json:"skipped_reason,omitempty"` // the last one, and of which server
+	BadSlots      uint64 `json:"bad_slots"`                // found wrong. Right again, or gone, or not:
+	Repaired      uint64 `json:"repaired"`                 // of them: filled from the other members and verified again, or written anew elsewhere
+	Unrepairable  uint64 `json:"unrepairable"`             // of them: not, because too few members of their rows are there, or are right
 
 	Bytes          uint64        `json:"bytes"`            // that servers read for it, of their own memory and from each other
 	Rate           int64         `json:"rate"`             // limit, bytes a second and server; 0: none
@@ -37,7 +38,7 @@ type ScrubServer struct {
 	Skipped uint64        `json:"skipped"`
 	Bad     uint64        `json:"bad"`
 	Bytes   uint64        `json:"bytes"`             // that it read
-	Problem string        `json:"problem,omitempty"` // the last reason why slots were skipped
+	Problem string        `json:"problem,omitempty"` // why slots were skipped: the last reason
 }
 
 // Complete reports whether the scrub went through everything and looked at all

@@ -80,8 +80,7 @@ func (s *scrub) unusedOf(ctx context.Context, g raid.GroupID, c raid.Col, from r
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		s.skippedLocked(p.peer, some)
-		s.serverLocked(p.peer.id).Problem = err.Error()
+		s.skippedLocked(p.peer, some, err.Error())
 		return nil
 	}
 	s.status.Bytes += uint64(len(headers))

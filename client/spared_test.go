@@ -7,27 +7,7 @@ import (
 	"time"
 
 	"dmps/raid"
-	"dmps/transport"
 )
-
-// header is that of a slot in its server's memory.
-func (r *scrubRig) header(m raid.Member, slot raid.Index) []byte {
-	r.t.Helper()
-	s, _, err := r.servers[string(m.Server)].Open(context.Background(), transport.Hello{
-		Cluster: "c", Volume: 1, Epoch: 1 << 40, Mode: transport.ModeReader, Client: "header",
-	}, func(error) {})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer s.Close()
-	size := raid.HeaderSize
-	io := &transport.SlotIO{Chunk: uint64(m.Chunk), HeaderBytes: size, Runs: []transport.Run{{Start: uint32(slot), Count: 1}}, Segs: 1, Headers: make([]byte, size)}
-	if err := s.BeginReadHeaders(io); err != nil {
-		r.t.Fatal(err)
-	}
-	defer s.EndRead(io)
-	return io.Mem[0]
-}
 
 // A client gives a batch up and dies when it is erased at one member. That is away when the
 // next client takes the batch in, which goes on for lack of room without moving it. When the

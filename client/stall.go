@@ -52,7 +52,7 @@ func (v *Volume) parkLocked(u *unit, a *after) {
 		return
 	}
 	if v.goneLocked(u) {
-		v.mu.count.lost++
+		v.mu.count.lostPageIns++
 		v.failUnitLocked(u, fmt.Errorf("page %d: %w", u.page, ErrLost), a)
 		return
 	}
@@ -157,7 +157,7 @@ func (v *Volume) expireStalledLocked(a *after) {
 		case v.inplace == nil && !v.stillThereLocked(u) || v.readableLocked(u):
 			v.unparkLocked(&r, u)
 		case v.overdueLocked(u.since) && v.hopelessLocked(u):
-			v.mu.count.lost++
+			v.mu.count.lostPageIns++
 			v.failUnitLocked(u, fmt.Errorf("page %d: its members did not come back within %v: %w", u.page, v.cfg.Patience, ErrLost), a)
 		default:
 			v.parkLocked(u, a)

@@ -51,6 +51,66 @@ func (f *fakeNet) away(id string, away bool) {
 	f.cut(id)
 }
 
+// mirror is a client of a mirrored group, beside a metadata service that notes who is
+// behind, when it answers.
+type mirror struct {
+	*Volume
+	t    *testing.T
+	m    *noter
+	opts func(*Config)
+	page []byte // what was written last, of page 0
+}
+
+// openMirror opens a volume of 64 pages with so many copies.
+func openMirror(t *testing.T, f *fakeNet, copies int, patience time.Duration) *mirror {
+	t.Helper()
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: copies - 1}, 64, 1, 512)
+	v := &mirror{t: t, m: &noter{fakeMeta: newFakeMeta(l)}, page: make([]byte, raid.PageSize)}
+	v.opts = func(c *Config) {
+		c.Meta, c.Lease, c.Patience = v.m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond}, patience
+	}
+	v.Volume = openTest(t, f, l, v.opts)
+	return v
+}
+
+func (v *mirror) try(b byte) error {
+	for i := range v.page {
+		v.page[i] = b + byte(i%7)
+	}
+	_, err := v.WriteAt(v.page, 0)
+	return err
+}
+
+func (v *mirror) write(b byte) {
+	v.t.Helper()
+	if err := v.try(b); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// reads demands what was written last.
+func (v *mirror) reads() {
+	v.t.Helper()
+	got := make([]byte, len(v.page))
+	if _, err := v.ReadAt(got, 0); err != nil || !slices.Equal(got, v.page) {
+		v.t.Fatalf("the last answered write is not there: %v", err)
+	}
+}
+
+// vain waits until the metadata service was asked again, and has not answered.
+func (v *mirror) vain() {
+	v.t.Helper()
+	asked := v.m.asked.Load()
+	wait(v.t, "asking in vain", v.Volume, func() bool { return v.m.asked.Load() >= asked+2 })
+}
+
+// deafen lets no move end, or lets them.
+func (m *noter) deafen(deaf bool) {
+	m.mu.Lock()
+	m.deaf = deaf
+	m.mu.Unlock()
+}
+
 // In a mirror of three copies a single member that was away can serve old
 // versions of everything. So no page is written to fewer than all members before
 // meta has noted who misses it; a client that then finds only those does not open
@@ -59,47 +119,28 @@ func TestWhoIsBehindIsNotedFirst(t *testing.T) { virtual(testWhoIsBehindIsNotedF
 
 func testWhoIsBehindIsNotedFirst(t *testing.T) {
 	f := newFakeNet(3)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 2}, 64, 1, 512)
-	m := &noter{fakeMeta: newFakeMeta(l)}
-	withMeta := func(c *Config) {
-		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 20 * time.Millisecond}, 500*time.Millisecond
-	}
-	v := openTest(t, f, l, withMeta)
-	page := make([]byte, raid.PageSize)
-	write := func(v *Volume, b byte) error {
-		t.Helper()
-		for i := range page {
-			page[i] = b + byte(i%7)
-		}
-		_, err := v.WriteAt(page, 0)
-		return err
-	}
-	if err := write(v, 1); err != nil {
-		t.Fatal(err)
-	}
+	v := openMirror(t, f, 3, 500*time.Millisecond)
+	m := v.m
+	v.write(1)
 	// Meta does not answer: with two of three copies nobody is answered.
 	m.mute.Store(true)
 	f.away("s0", true)
-	if err := write(v, 2); !errors.Is(err, ErrNoSpace) {
+	if err := v.try(2); !errors.Is(err, ErrNoSpace) {
 		t.Fatalf("written although nobody noted who misses it: %v", err)
 	}
 	m.mute.Store(false)
 	f.away("s1", true)
-	if err := write(v, 3); err != nil {
-		t.Fatal(err)
-	}
+	v.write(3)
 	if n := m.notes.Load(); n != 2 {
 		t.Errorf("%d members are noted, not two", n)
 	}
 	// From then on meta is not needed.
 	m.mute.Store(true)
-	if err := write(v, 4); err != nil {
-		t.Fatal(err)
-	}
+	v.write(4)
 	m.mute.Store(false)
 
 	// The only one that knows goes, those that do not come back.
-	closeTest(t, v)
+	closeTest(t, v.Volume)
 	f.away("s2", true)
 	f.away("s0", false)
 	f.away("s1", false)
@@ -107,42 +148,21 @@ func testWhoIsBehindIsNotedFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	open := func(change ...func(*Config)) (*Volume, error) {
-		next := *next
-		next.Epoch++
-		next.FirstEpoch = false
-		cfg := Config{Layout: &next, Dialer: f, ArenaBytes: 4 << 20, Logger: quiet(), DialTimeout: 10 * time.Second}
-		withMeta(&cfg)
-		for _, c := range change {
-			c(&cfg)
-		}
-		return Open(context.Background(), cfg)
-	}
-	if v, err := open(); err == nil {
+	next.Epoch, next.FirstEpoch = 2, false
+	cfg := Config{Layout: next, Dialer: f, ArenaBytes: 4 << 20, Logger: quiet(), DialTimeout: 10 * time.Second}
+	v.opts(&cfg)
+	if v, err := Open(context.Background(), cfg); err == nil {
 		closeTest(t, v)
 		t.Fatal("opened with stale members alone")
 	}
 	f.away("s2", false)
-	if v, err = open(); err != nil {
+	if v.Volume, err = Open(context.Background(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		m.mu.Lock()
-		whole := !slices.ContainsFunc(m.layout.Groups[0].Members, func(o raid.Member) bool { return o.State != raid.MemberInSync })
-		m.mu.Unlock()
-		if whole {
-			break
-		}
-		if time.Since(begin) > 10*time.Second {
-			t.Fatalf("members that were behind are not in sync again: %+v", v.Report())
-		}
-	}
+	defer closeTest(t, v.Volume)
+	wait(t, "members that were behind are in sync again", v.Volume, m.healed)
 	f.away("s2", true)
-	got := make([]byte, len(page))
-	if _, err := v.ReadAt(got, 0); err != nil || !slices.Equal(got, page) {
-		t.Fatalf("the last answered write is not there: %v", err)
-	}
-	closeTest(t, v)
+	v.reads()
 }
 
 // The server that a member of a mirror moves off goes in the middle of that. What
@@ -152,34 +172,18 @@ func TestBehindWhileMoving(t *testing.T) { virtual(testBehindWhileMoving)(t) }
 
 func testBehindWhileMoving(t *testing.T) {
 	f := newFakeNet(3)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
-	m := &noter{fakeMeta: newFakeMeta(l)}
-	withMeta := func(c *Config) {
-		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 20 * time.Millisecond}, 2*time.Second
-	}
-	v := openTest(t, f, l, withMeta)
-	page := make([]byte, raid.PageSize)
-	write := func(v *Volume, b byte) {
-		t.Helper()
-		for i := range page {
-			page[i] = b + byte(i%7)
-		}
-		if _, err := v.WriteAt(page, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(v, 1)
-	m.mu.Lock()
-	m.deaf = true // the move does not end
-	m.mu.Unlock()
+	v := openMirror(t, f, 2, 2*time.Second)
+	m := v.m
+	v.write(1)
+	m.deafen(true) // the move does not end
 	m.drain(f, "s0", "s2")
-	wait(t, "hearing of the move", v, func() bool { return m.same(v) })
+	wait(t, "hearing of the move", v.Volume, func() bool { return m.same(v.Volume) })
 	f.away("s0", true)
-	write(v, 2)
+	v.write(2)
 	if n := m.notes.Load(); n != 1 {
 		t.Errorf("%d members are noted, not one", n)
 	}
-	closeTest(t, v)
+	closeTest(t, v.Volume)
 	next, err := m.Layout(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -188,17 +192,15 @@ func testBehindWhileMoving(t *testing.T) {
 		t.Fatalf("not in the middle of the move: %+v", g)
 	}
 	next.Epoch, next.FirstEpoch = 2, false
+	m.deafen(false)
 	m.mu.Lock()
-	m.layout.Epoch, m.layout.FirstEpoch, m.deaf = 2, false, false
+	m.layout.Epoch, m.layout.FirstEpoch = 2, false
 	m.mu.Unlock()
-	v = openTest(t, f, next, withMeta)
-	wait(t, "moving", v, func() bool { return !m.drain(f, "s0", "s2") })
+	v.Volume = openTest(t, f, next, v.opts)
+	defer closeTest(t, v.Volume)
+	wait(t, "moving", v.Volume, func() bool { return !m.drain(f, "s0", "s2") })
 	f.away("s1", true)
-	got := make([]byte, len(page))
-	if _, err := v.ReadAt(got, 0); err != nil || !slices.Equal(got, page) {
-		t.Fatalf("the last answered write is not on the new member: %v", err)
-	}
-	closeTest(t, v)
+	v.reads()
 }
 
 // The pending member of a mirror that was vouched for is away, so that nobody
@@ -208,24 +210,15 @@ func TestInDoubtIsNotedOnce(t *testing.T) { virtual(testInDoubtIsNotedOnce)(t) }
 
 func testInDoubtIsNotedOnce(t *testing.T) {
 	f := newFakeNet(3)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
-	m := &noter{fakeMeta: newFakeMeta(l)}
-	v := openTest(t, f, l, func(c *Config) {
-		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond}, 2*time.Second
-	})
-	defer closeTest(t, v)
-	m.mu.Lock()
-	m.deaf = true // the move does not end
-	m.mu.Unlock()
+	v := openMirror(t, f, 2, 2*time.Second)
+	m := v.m
+	defer closeTest(t, v.Volume)
+	m.deafen(true) // the move does not end
 	m.drain(f, "s0", "s2")
-	wait(t, "vouching", v, func() bool { return len(v.Report().Rebuilt) == 1 })
+	wait(t, "vouching", v.Volume, func() bool { return len(v.Report().Rebuilt) == 1 })
 	f.away("s2", true)
-	page := make([]byte, raid.PageSize)
 	for i := range 30 {
-		page[0], page[1] = 1, byte(i)
-		if _, err := v.WriteAt(page, 0); err != nil {
-			t.Fatal(err)
-		}
+		v.write(byte(i))
 		time.Sleep(5 * time.Millisecond)
 	}
 	if n := m.notes.Load(); n != 1 {
@@ -241,52 +234,33 @@ func TestNobodyIsVouchedForWithoutMeta(t *testing.T) { virtual(testNobodyIsVouch
 
 func testNobodyIsVouchedForWithoutMeta(t *testing.T) {
 	f := newFakeNet(3)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
-	m := &noter{fakeMeta: newFakeMeta(l)}
-	v := openTest(t, f, l, func(c *Config) {
-		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond}, time.Second
-	})
-	defer closeTest(t, v)
-	page := make([]byte, raid.PageSize)
-	write := func(b byte) {
-		t.Helper()
-		page[0], page[1] = 1, b
-		if _, err := v.WriteAt(page, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(1)
-	vain := func() {
-		t.Helper()
-		asked := m.asked.Load()
-		wait(t, "asking in vain", v, func() bool { return m.asked.Load() >= asked+2 })
-	}
+	v := openMirror(t, f, 2, time.Second)
+	m := v.m
+	defer closeTest(t, v.Volume)
+	v.write(1)
 	f.freeze("s2") // meta is gone before the move can be complete
-	m.until.Store(l.Version + 1)
+	m.until.Store(v.Layout().Version + 1)
 	m.drain(f, "s0", "s2")
-	wait(t, "hearing of the move", v, func() bool { return m.mute.Load() && m.same(v) })
-	vain()
+	wait(t, "hearing of the move", v.Volume, func() bool { return m.mute.Load() && m.same(v.Volume) })
+	v.vain()
 	f.thaw("s2")
-	wait(t, "completing the move", v, func() bool {
+	wait(t, "completing the move", v.Volume, func() bool {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		return v.mover(0, 0).peer != nil && v.mu.log.MayVouch(0, 0)
 	})
-	vain()
+	v.vain()
 	if r := v.Report(); len(r.Rebuilt) != 0 {
 		t.Errorf("reports %v", r.Rebuilt)
 	}
 	f.away("s2", true)
-	write(2)
+	v.write(2)
 	m.until.Store(0)
 	m.mute.Store(false)
 	f.away("s2", false)
-	wait(t, "moving", v, func() bool { return !m.drain(f, "s0", "s2") })
+	wait(t, "moving", v.Volume, func() bool { return !m.drain(f, "s0", "s2") })
 	f.away("s1", true)
-	got := make([]byte, len(page))
-	if _, err := v.ReadAt(got, 0); err != nil || !slices.Equal(got, page) {
-		t.Fatalf("the last answered write is not on the new member: %v", err)
-	}
+	v.reads()
 }
 
 // A member of a mirror that is filled again is not claimed to be complete while
@@ -295,40 +269,24 @@ func TestNobodyIsClaimedWithoutMeta(t *testing.T) { virtual(testNobodyIsClaimedW
 
 func testNobodyIsClaimedWithoutMeta(t *testing.T) {
 	f := newFakeNet(2)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 512)
-	m := &noter{fakeMeta: newFakeMeta(l)}
-	v := openTest(t, f, l, func(c *Config) {
-		c.Meta, c.Lease, c.Patience = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond}, time.Second
-	})
-	defer closeTest(t, v)
-	page := make([]byte, raid.PageSize)
-	write := func(b byte) {
-		t.Helper()
-		page[0], page[1] = 1, b
-		if _, err := v.WriteAt(page, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
+	v := openMirror(t, f, 2, time.Second)
+	m := v.m
+	defer closeTest(t, v.Volume)
 	f.away("s0", true)
-	write(1)
+	v.write(1)
 	m.mute.Store(true)
-	vain := func() {
-		t.Helper()
-		asked := m.asked.Load()
-		wait(t, "asking in vain", v, func() bool { return m.asked.Load() >= asked+2 })
-	}
-	vain()
+	v.vain()
 	f.away("s0", false)
-	wait(t, "filling", v, func() bool {
+	wait(t, "filling", v.Volume, func() bool {
 		r := v.Report()
 		return len(r.Suspect) == 0 && r.RebuildRows == 0 && len(r.Rebuilt) == 0 // nobody claims it
 	})
-	vain()
+	v.vain()
 	f.away("s0", true)
-	write(2)
+	v.write(2)
 	m.mute.Store(false)
 	f.away("s0", false)
-	wait(t, "counting again", v, func() bool {
+	wait(t, "counting again", v.Volume, func() bool {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		return m.layout.Groups[0].Members[0].State == raid.MemberInSync

@@ -75,7 +75,7 @@ func reportState(p *metapb.Report) (state.Report, error) {
 	}
 	if l := p.GetLastScrub(); l != nil {
 		r.LastScrub = &state.Scrub{
-			Started: l.StartedUnixMs, Finished: l.FinishedUnixMs, Slots: l.SlotsVerified, Skipped: l.SlotsSkipped,
+			Started: l.StartedUnixMs, Finished: l.FinishedUnixMs, Slots: l.SlotsVerified, Skipped: l.SlotsSkipped, SkippedReason: l.SkippedReason,
 			Bad: l.BadSlots, Repaired: l.Repaired, Unrepairable: l.Unrepairable,
 		}
 	}
@@ -108,7 +108,7 @@ func scrubMessage(l *state.Scrub) *metapb.Scrub {
 		return nil
 	}
 	return &metapb.Scrub{
-		StartedUnixMs: l.Started, FinishedUnixMs: l.Finished, SlotsVerified: l.Slots, SlotsSkipped: l.Skipped,
+		StartedUnixMs: l.Started, FinishedUnixMs: l.Finished, SlotsVerified: l.Slots, SlotsSkipped: l.Skipped, SkippedReason: l.SkippedReason,
 		BadSlots: l.Bad, Repaired: l.Repaired, Unrepairable: l.Unrepairable,
 	}
 }

@@ -1,11 +1,14 @@
 package meta
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"dmps/client"
 	"dmps/meta/metaclient"
+	"dmps/meta/state"
 	"dmps/raid"
 )
 
@@ -43,7 +46,7 @@ func TestLastScrubIsRemembered(t *testing.T) {
 		}
 		got := v.Report.LastScrub
 		if (got == nil) != (want == nil) || want != nil && (!got.Finished.Equal(want.Finished) || !got.Started.Equal(want.Started) ||
-			got.SlotsVerified != want.SlotsVerified || got.SlotsSkipped != want.SlotsSkipped || got.BadSlots != want.BadSlots ||
+			got.SlotsVerified != want.SlotsVerified || got.SlotsSkipped != want.SlotsSkipped || got.SkippedReason != want.SkippedReason || got.BadSlots != want.BadSlots ||
 			got.Repaired != want.Repaired || got.Unrepairable != want.Unrepairable) {
 			t.Errorf("remembered %+v, want %+v", got, want)
 		}
@@ -54,7 +57,7 @@ func TestLastScrubIsRemembered(t *testing.T) {
 
 	now := time.Now().Truncate(time.Millisecond).UTC()
 	first := &client.ScrubStatus{
-		Started: now.Add(-time.Hour), Finished: now, RowsTotal: 10, RowsDone: 10, SlotsVerified: 20, SlotsSkipped: 1, BadSlots: 3, Repaired: 2, Unrepairable: 1,
+		Started: now.Add(-time.Hour), Finished: now, RowsTotal: 10, RowsDone: 10, SlotsVerified: 20, SlotsSkipped: 1, SkippedReason: "s1: away", BadSlots: 3, Repaired: 2, Unrepairable: 1,
 		Bytes: 5, Rate: 6, BytesPerSecond: 7,
 	}
 	r := healthy
@@ -83,7 +86,7 @@ func TestLastScrubIsRemembered(t *testing.T) {
 	remembered(first)
 
 	second := *first
-	second.Finished, second.SlotsSkipped, second.BadSlots = now.Add(time.Minute), 0, 0
+	second.Finished, second.SlotsSkipped, second.SkippedReason, second.BadSlots = now.Add(time.Minute), 0, "", 0
 	r = healthy
 	r.LastScrub = &second
 	renew(l, r)
@@ -94,4 +97,14 @@ func TestLastScrubIsRemembered(t *testing.T) {
 	waitReady(t, n)
 	c = newClient(t, 5*time.Second, n)
 	remembered(&second)
+
+	// Once it was said that a scrub left something out, and why.
+	page, err := c.Events(t.Context(), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := slices.DeleteFunc(page.Events, func(e metaclient.Event) bool { return e.Kind != state.EventScrubIncomplete })
+	if len(told) != 1 || told[0].Volume != "v" || told[0].Count != 1 || !strings.Contains(told[0].Text, "1 of 21 slots: s1: away") {
+		t.Errorf("%+v", told)
+	}
 }

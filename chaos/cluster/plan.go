@@ -45,84 +45,108 @@ func (c *Config) plan(d *folder, p *ports) (File, nbdclient.Addr, error) {
 	if err != nil {
 		return File{}, nbd, err
 	}
-	take := func() string {
-		address, terr := p.take("127.0.0.1")
-		err = errors.Join(err, terr)
-		return address
-	}
 	f := File{
 		NBD: nbd.String(), Export: nbd.Export, Volume: c.Volume,
 		Redundancy: c.Redundancy.String(), Layout: c.Layout.String(), SizeBytes: int64(c.Size),
 		Dev: Role{ID: "dev", PID: os.Getpid(), Running: true, Argv: os.Args},
 	}
-	role := func(id string, argv ...string) Role {
-		argv = slices.Concat([]string{c.Bin}, argv, c.RoleArgs, []string{"--pidfile", d.pidFile(id)})
-		return Role{ID: id, Argv: argv, Log: d.logFile(id)}
-	}
-
-	front := func(id, address string) string {
-		fronted, ferr := c.Front(id, address)
-		err = errors.Join(err, ferr)
-		return fronted
-	}
-	type node struct{ id, api, raft, apiFront, raftFront string }
-	nodes := make([]node, c.Meta)
+	w := &planning{Config: c, d: d, p: p}
 	var urls []string // as the roles reach them
-	for i := range nodes {
-		n := node{id: "meta" + strconv.Itoa(i+1), api: take(), raft: take()}
-		n.apiFront, n.raftFront = front(n.id, n.api), front(n.id, n.raft)
-		nodes[i] = n
-		f.MetaURLs = append(f.MetaURLs, "http://"+n.api)
-		urls = append(urls, "http://"+n.apiFront)
+	f.Meta, urls = w.metas()
+	for _, m := range f.Meta {
+		f.MetaURLs = append(f.MetaURLs, m.API)
 	}
 	meta := strings.Join(urls, ",")
-	for i, n := range nodes {
-		id, dir := n.id, d.metaDir(n.id)
-		if c.MetaDir != nil {
-			dir = c.MetaDir(id)
+	for i := range c.Servers {
+		f.Servers = append(f.Servers, w.server("server"+strconv.Itoa(i+1), meta))
+	}
+	admin := w.take()
+	argv := []string{"attach", c.Volume, "--nbd", nbd.Listen(), "--admin", admin, "--meta", meta}
+	f.Client = w.role(clientID, append(argv, c.ClientArgs...)...)
+	f.Client.Admin = "http://" + admin
+	return f, nbd, w.err
+}
+
+// planning is a plan being made. err is the first thing that went wrong, and more.
+type planning struct {
+	*Config
+	d   *folder
+	p   *ports
+	err error
+}
+
+func (w *planning) take() string {
+	address, err := w.p.take("127.0.0.1")
+	w.err = errors.Join(w.err, err)
+	return address
+}
+
+func (w *planning) front(id, address string) string {
+	fronted, err := w.Front(id, address)
+	w.err = errors.Join(w.err, err)
+	return fronted
+}
+
+func (w *planning) role(id string, argv ...string) Role {
+	argv = slices.Concat([]string{w.Bin}, argv, w.RoleArgs, []string{"--pidfile", w.d.pidFile(id)})
+	return Role{ID: id, Argv: argv, Log: w.d.logFile(id)}
+}
+
+// metas are the metadata nodes, and their URLs as the roles reach them.
+func (w *planning) metas() (roles []Role, urls []string) {
+	type node struct{ id, api, raft, apiFront, raftFront string }
+	nodes := make([]node, w.Meta)
+	for i := range nodes {
+		n := node{id: "meta" + strconv.Itoa(i+1), api: w.take(), raft: w.take()}
+		n.apiFront, n.raftFront = w.front(n.id, n.api), w.front(n.id, n.raft)
+		nodes[i] = n
+		urls = append(urls, "http://"+n.apiFront)
+	}
+	for _, n := range nodes {
+		dir := w.d.metaDir(n.id)
+		if w.MetaDir != nil {
+			dir = w.MetaDir(n.id)
 		}
-		argv := []string{"meta", "--id", id, "--dir", dir, "--api", n.api, "--raft", n.raft}
+		argv := []string{"meta", "--id", n.id, "--dir", dir, "--api", n.api, "--raft", n.raft}
 		if n.apiFront != n.api {
 			argv = append(argv, "--api-advertise", n.apiFront)
 		}
 		if n.raftFront != n.raft {
 			argv = append(argv, "--raft-advertise", n.raftFront)
 		}
-		if c.Meta > 1 {
-			argv = append(argv, "--bootstrap-expect", strconv.Itoa(c.Meta), "--join", meta)
+		if w.Meta > 1 {
+			argv = append(argv, "--bootstrap-expect", strconv.Itoa(w.Meta), "--join", strings.Join(urls, ","))
 		}
-		r := role(id, append(argv, c.MetaArgs...)...)
-		r.API = f.MetaURLs[i]
-		f.Meta = append(f.Meta, r)
+		r := w.role(n.id, append(argv, w.MetaArgs...)...)
+		r.API = "http://" + n.api
+		roles = append(roles, r)
 	}
-	for i := range c.Servers {
-		id, addr := "server"+strconv.Itoa(i+1), take()
-		argv := []string{"server", "--id", id, "--memory", c.ServerMemory.String(), "--meta", meta,
-			"--low-memory", "0", "--pressure", "0"} // there is nowhere to move chunks to: all share this host
-		var fronts []string
-		fronted := false
-		for n := range max(c.Rails, 1) {
-			at := strings.Replace(addr, "127.0.0.1:", fmt.Sprintf("127.0.0.%d:", n+1), 1)
-			listen := at
-			if c.Scheme != "" {
-				listen = c.Scheme + "://" + at
-			}
-			argv = append(argv, "--listen", listen)
-			fronts = append(fronts, front(id, at))
-			fronted = fronted || fronts[n] != at
+	return roles, urls
+}
+
+// server is a memory server.
+func (w *planning) server(id, meta string) Role {
+	addr := w.take()
+	argv := []string{"server", "--id", id, "--memory", w.ServerMemory.String(), "--meta", meta,
+		"--low-memory", "0", "--pressure", "0"} // there is nowhere to move chunks to: all share this host
+	var fronts []string
+	fronted := false
+	for n := range max(w.Rails, 1) {
+		at := strings.Replace(addr, "127.0.0.1:", fmt.Sprintf("127.0.0.%d:", n+1), 1)
+		listen := at
+		if w.Scheme != "" {
+			listen = w.Scheme + "://" + at
 		}
-		if fronted {
-			argv = append(argv, "--advertise", strings.Join(fronts, ","))
-		}
-		r := role(id, append(argv, c.ServerArgs...)...)
-		r.Addr = addr
-		f.Servers = append(f.Servers, r)
+		argv = append(argv, "--listen", listen)
+		fronts = append(fronts, w.front(id, at))
+		fronted = fronted || fronts[n] != at
 	}
-	admin := take()
-	argv := []string{"attach", c.Volume, "--nbd", nbd.Listen(), "--admin", admin, "--meta", meta}
-	f.Client = role(clientID, append(argv, c.ClientArgs...)...)
-	f.Client.Admin = "http://" + admin
-	return f, nbd, err
+	if fronted {
+		argv = append(argv, "--advertise", strings.Join(fronts, ","))
+	}
+	r := w.role(id, append(argv, w.ServerArgs...)...)
+	r.Addr = addr
+	return r
 }
 
 // nbdAddr completes the NBD address: the export is the volume, a socket's path

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -162,7 +163,9 @@ func (w *wire) Dial(ctx context.Context, addr string, h transport.Hello, idle fu
 	c := &conn{
 		w: w, inner: inner, gs: gs, idle: idle,
 		bell: make(chan struct{}, 1), cut: make(chan struct{}), done: make(chan struct{}),
+		flight: make(map[*transport.Request]struct{}),
 	}
+	c.alarm.Init(c.rang)
 	go c.run()
 	go c.watch()
 	return c, welcome, nil
@@ -179,12 +182,12 @@ type conn struct {
 	cut   chan struct{} // closed with cause
 	done  chan struct{}
 
-	mu    sync.Mutex
-	cause error
-	n     int                  // in flight
-	queue []*transport.Request // submitted, not kicked
-	ready []*transport.Request // kicked
-	late  map[*transport.Request]*time.Timer
+	mu     sync.Mutex
+	cause  error
+	flight map[*transport.Request]struct{}
+	queue  []*transport.Request // submitted, not kicked
+	ready  []*transport.Request // kicked
+	alarm  transport.Alarm
 }
 
 var _ transport.Conn = (*conn)(nil)
@@ -250,32 +253,33 @@ func (c *conn) Submit(r *transport.Request) error {
 	switch {
 	case c.cause != nil:
 		return transport.ErrClosed
-	case c.n == c.inner.Window():
+	case len(c.flight) == c.inner.Window():
 		return transport.ErrWindowFull
 	}
-	c.n++
+	c.flight[r] = struct{}{}
 	r.Err = nil
 	c.queue = append(c.queue, r)
-	if !r.Deadline.IsZero() {
-		if c.late == nil {
-			c.late = make(map[*transport.Request]*time.Timer)
-		}
-		c.late[r] = time.AfterFunc(time.Until(r.Deadline), func() { c.Abort(transport.ErrDeadline) })
-	}
+	c.alarm.Set(r.Deadline)
 	c.w.count(r)
 	return nil
+}
+
+// rang ends the session when a request is late.
+func (c *conn) rang() {
+	c.mu.Lock()
+	late := c.alarm.Rang(maps.Keys(c.flight))
+	c.mu.Unlock()
+	if late {
+		c.Abort(transport.ErrDeadline)
+	}
 }
 
 // answer ends a request.
 func (c *conn) answer(r *transport.Request, err error) {
 	c.mu.Lock()
-	c.n--
-	if t := c.late[r]; t != nil {
-		t.Stop()
-		delete(c.late, r)
-		if err != nil && errors.Is(c.cause, transport.ErrDeadline) && !time.Now().Before(r.Deadline) {
-			err = transport.ErrDeadline
-		}
+	delete(c.flight, r)
+	if err != nil && errors.Is(c.cause, transport.ErrDeadline) && !r.Deadline.IsZero() && !time.Now().Before(r.Deadline) {
+		err = transport.ErrDeadline
 	}
 	c.mu.Unlock()
 	r.Err = err
@@ -424,6 +428,9 @@ func (c *conn) end(sent []*transport.Request) {
 			c.answer(r, err)
 		}
 	}
+	c.mu.Lock()
+	c.alarm.Stop()
+	c.mu.Unlock()
 	if c.idle != nil {
 		c.idle()
 	}

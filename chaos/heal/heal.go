@@ -230,26 +230,10 @@ func (p *Plan) rebuild(ctx context.Context, dead int, guard string, load bool) (
 			loaded <- part{l, err}
 		}()
 	}
-	if _, err := r.meta.Rebuild(ctx, "v"); err != nil {
-		return res, err
-	}
-	if err := wake(ctx, r.file.Client.Admin); err != nil {
-		return res, err
-	}
-	begin := time.Now()
 	var live *client.Report
-	for begun := false; ; time.Sleep(20 * time.Millisecond) {
-		if live, err = adminReport(ctx, r.file.Client.Admin); err != nil {
-			return res, err
-		}
-		if !begun && live.Rebuild != nil {
-			begun, begin = true, time.Now()
-		}
-		if begun && live.Rebuild == nil && live.State == client.StateHealthy {
-			break
-		}
+	if res.Took, live, err = r.rebuild(ctx); err != nil {
+		return res, err
 	}
-	res.Took = time.Since(begin)
 	res.Pulled = live.Counters["rebuild_pulled_bytes"] - before.Counters["rebuild_pulled_bytes"]
 	endLoad()
 	if load {
@@ -260,6 +244,29 @@ func (p *Plan) rebuild(ctx context.Context, dead int, guard string, load bool) (
 		res.During = latencyOf(&got.l.Latency, got.l.Elapsed)
 	}
 	return res, nil
+}
+
+// rebuild has what is missing filled, and gives how long that took and how the volume
+// is then.
+func (r *running) rebuild(ctx context.Context) (took time.Duration, live *client.Report, err error) {
+	if _, err := r.meta.Rebuild(ctx, "v"); err != nil {
+		return 0, nil, err
+	}
+	if err := wake(ctx, r.file.Client.Admin); err != nil {
+		return 0, nil, err
+	}
+	begin := time.Now()
+	for begun := false; ; time.Sleep(20 * time.Millisecond) {
+		if live, err = adminReport(ctx, r.file.Client.Admin); err != nil {
+			return 0, nil, err
+		}
+		if !begun && live.Rebuild != nil {
+			begun, begin = true, time.Now()
+		}
+		if begun && live.Rebuild == nil && live.State == client.StateHealthy {
+			return time.Since(begin), live, nil
+		}
+	}
 }
 
 // stalls kills and freezes servers in turn beside page-ins, and takes the

@@ -127,7 +127,7 @@ The admin address answers GET /status and /latency (JSON), /metrics (Prometheus)
 	fl.BoolVar(&f.accept, "accept-data-loss", false, "attach although more is lost than the redundancy can bear: what can be read is served; what only servers hold that are away is given up, also if they return; pages that are gone of which nobody knows which read as older versions or as zeros, and the volume is failed until 'dmps volume accept-loss'")
 	f.agreed.flag(cmd)
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; do not swap to such a volume")
-	fl.DurationVar(&f.patience, "patience", defaultPatience, "how long a request waits for memory servers that may come back before it fails (with --device: 10m, because a failed request kills whose page it was)")
+	fl.DurationVar(&f.patience, "patience", defaultPatience, "how long a request waits for memory servers that may come back, when too few answer, before it fails (with --device: 10m, because a failed request kills whose page it was); so long an attach waits for them, too, before it refuses")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the admin address")
 	completeChoice(cmd, "rebuild-guard", f.guard.allowed)
 	noCompletion(cmd, "nbd", "patience", "admin", "holder", "arena", "heap-limit", "rebuild-rate", "scrub-every", "scrub-rate")
@@ -140,25 +140,16 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	if err := f.check(); err != nil {
 		return err
 	}
-	if err := f.askLoss(a, volume); err != nil {
-		return err
-	}
 	meta, err := a.meta()
 	if err != nil {
 		return err
 	}
 	defer meta.Close()
-	if f.device.path != "" {
-		host, err := thisHost(kindOf(f.device.path))
-		if err != nil {
-			return err
-		}
-		if err := meets(host, doctor.Waivers{Unprotected: f.device.unprotected, Swappable: f.swappable}); err != nil {
-			return err
-		}
-		if err := protect("dmps-attach-"+volume, f.device.unprotected, log); err != nil {
-			return err
-		}
+	if err := f.askLoss(ctx, a, meta, volume); err != nil {
+		return err
+	}
+	if err := f.fitHost(volume, log); err != nil {
+		return err
 	}
 	lock, err := f.device.lockHost(volume)
 	if err != nil {
@@ -173,74 +164,76 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 
 	// The listeners come before the lease: a second attach by mistake must
 	// fail here, not take the volume from the first.
-	var front net.Listener
-	uri, at := "", "device/"+volume
-	if f.nbd != "" {
-		if front, err = nbd.Listen(f.nbd); err != nil {
-			return listenError("nbd", f.nbd, err)
-		}
-		defer front.Close()
-		uri, at = nbd.URI(front.Addr(), volume), front.Addr().String()
-	}
-	if f.holder == "" {
-		if f.holder, err = defaultHolder(at); err != nil {
-			return err
-		}
-	}
-	var side net.Listener
-	adminURL := ""
-	if f.admin != "" {
-		if side, err = listen(ctx, "admin", f.admin); err != nil {
-			return err
-		}
-		defer side.Close()
-		adminURL = "http://" + side.Addr().String()
+	s := &attachment{log: log, device: f.device, swap: f.swap, pprof: f.pprof, patience: f.patience, scrubRate: int64(f.scrubRate)}
+	defer s.closeListeners()
+	if err := s.listen(ctx, volume, &f); err != nil {
+		return err
 	}
 	locked, err := lockMemory(f.swappable, log)
 	if err != nil {
 		return err
 	}
-
 	layout, lease, err := takeLease(ctx, meta, log, client.AttachRequest{
-		Volume: volume, Holder: f.holder, AdminURL: adminURL, Takeover: f.takeover,
+		Volume: volume, Holder: f.holder, AdminURL: s.adminURL(), Takeover: f.takeover,
 	})
 	if err != nil {
 		return err
 	}
-	scrubbed, err := scrubbedBefore(ctx, meta, volume)
+	if s.vol, err = f.open(ctx, a, meta, layout, lease); err != nil {
+		return err
+	}
+	// The page map is part of the heap.
+	if err := settleHeap(ctx, f.heap+bytesize.Size(client.MapBytes(layout.Pages)), locked, clientReserve, log); err != nil {
+		return errors.Join(err, f.device.abandon(s.vol))
+	}
+	s.identity = fmt.Sprintf("dmps/%s/%s/%v", layout.Cluster, volume, layout.Volume)
+	s.about = adminStatus{
+		Volume: volume, Epoch: layout.Epoch, Redundancy: layout.Geometry.String(), Layout: layout.Kind.String(),
+		SizeBytes: uint64(s.vol.Size()), Groups: len(layout.Groups), NBD: s.about.NBD,
+		Holder: f.holder, PID: os.Getpid(), Boot: bootID(), Started: time.Now(), Locked: locked, Version: version,
+	}
+	return s.run(ctx)
+}
+
+// fitHost refuses a machine that a device could hang, and protects this process from
+// waiting for its own device.
+func (f *attachFlags) fitHost(volume string, log *slog.Logger) error {
+	if f.device.path == "" {
+		return nil
+	}
+	host, err := thisHost(kindOf(f.device.path))
 	if err != nil {
-		log.Warn("the next scrub is due from now: the last one is not known", "error", err)
+		return err
+	}
+	if err := meets(host, doctor.Waivers{Unprotected: f.device.unprotected, Swappable: f.swappable}); err != nil {
+		return err
+	}
+	return protect("dmps-attach-"+volume, f.device.unprotected, log)
+}
+
+// open opens the volume. When that fails it gives the lease back, so that nobody need
+// wait for it to run out, unless a device may wait for the volume: then nobody else is
+// invited to take it.
+func (f *attachFlags) open(ctx context.Context, a *app, meta *metaclient.Client, layout *raid.Layout, lease client.Lease) (*client.Volume, error) {
+	scrubbed, err := scrubbedBefore(ctx, meta, layout.Name)
+	if err != nil {
+		a.logger().Warn("the next scrub is due from now: the last one is not known", "volume", layout.Name, "error", err)
 	}
 	vol, err := client.Open(ctx, client.Config{
 		Layout: layout, Lease: lease, Meta: meta, Dialer: &media.Dialer{Log: a.logger()}, ArenaBytes: int64(f.arena),
 		AllowSwappable: f.swappable, Holder: f.holder, Patience: f.patience, RebuildRate: int64(f.rebuild), RebuildGuard: guardModes[f.guard.value], AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
 		ScrubEvery: f.scrub, ScrubRate: int64(f.scrubRate), LastScrub: scrubbed,
 	})
-	if err != nil {
-		err = lossAdvice(err, layout, f.accept)
+	if err == nil {
+		return vol, nil
 	}
-	if err != nil && f.device.path != "" {
-		return err // a device may wait for this volume: nobody else is invited to take it
+	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), leavePatience)
+	defer cancel()
+	err = lossAdvice(err, layout, stakesOf(layout, serversNow(bye, meta)), f.accept)
+	if f.device.path == "" {
+		err = errors.Join(err, meta.Detach(bye, layout.Volume, layout.Epoch))
 	}
-	if err != nil {
-		// Nobody need wait for the lease to run out.
-		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), leavePatience)
-		defer cancel()
-		return errors.Join(err, meta.Detach(bye, layout.Volume, layout.Epoch))
-	}
-	// The page map is part of the heap.
-	if err := settleHeap(ctx, f.heap+bytesize.Size(client.MapBytes(layout.Pages)), locked, clientReserve, log); err != nil {
-		return errors.Join(err, f.device.abandon(vol))
-	}
-	s := &attachment{
-		vol: vol, log: log, front: front, side: side, device: f.device, swap: f.swap, identity: fmt.Sprintf("dmps/%s/%s/%v", layout.Cluster, volume, layout.Volume), pprof: f.pprof, patience: f.patience, scrubRate: int64(f.scrubRate),
-		about: adminStatus{
-			Volume: volume, Epoch: layout.Epoch, Redundancy: layout.Geometry.String(), Layout: layout.Kind.String(),
-			SizeBytes: uint64(vol.Size()), Groups: len(layout.Groups), NBD: uri,
-			Holder: f.holder, PID: os.Getpid(), Boot: bootID(), Started: time.Now(), Locked: locked, Version: version,
-		},
-	}
-	return s.run(ctx)
+	return nil, err
 }
 
 func (f *attachFlags) check() error {
@@ -323,6 +316,36 @@ type attachment struct {
 
 	patience  time.Duration
 	scrubRate int64 // of scrubs on demand that name none
+}
+
+// listen makes the listeners, and the name of the holder if it has none: it is that of
+// the address.
+func (s *attachment) listen(ctx context.Context, volume string, f *attachFlags) (err error) {
+	at := "device/" + volume
+	if f.nbd != "" {
+		if s.front, err = nbd.Listen(f.nbd); err != nil {
+			return listenError("nbd", f.nbd, err)
+		}
+		s.about.NBD, at = nbd.URI(s.front.Addr(), volume), s.front.Addr().String()
+	}
+	if f.holder == "" {
+		if f.holder, err = defaultHolder(at); err != nil {
+			return err
+		}
+	}
+	if f.admin != "" {
+		s.side, err = listen(ctx, "admin", f.admin)
+	}
+	return err
+}
+
+// closeListeners ends what listens still: servers close what they were given.
+func (s *attachment) closeListeners() {
+	for _, l := range []net.Listener{s.front, s.side} {
+		if l != nil {
+			l.Close()
+		}
+	}
 }
 
 // scrubbedBefore is the last scrub that meta knows of; nil: none.

@@ -202,6 +202,8 @@ func TestExitCodes(t *testing.T) {
 		{fmt.Errorf("x: %w", client.ErrNoQuorum), exitcode.Unavailable},
 		{fmt.Errorf("x: %w", syscall.EADDRINUSE), exitcode.CannotListen},
 		{listenError("nbd", "x", syscall.EACCES), exitcode.CannotListen},
+		{fmt.Errorf("x: %w", client.ErrNoVolume), exitcode.NotFound},
+		{fmt.Errorf("x: %w", metaclient.ErrNotFound), exitcode.NotFound},
 		{usageError("x"), exitcode.Usage},
 		{statusExit(client.StateDegraded), exitcode.Degraded},
 		{statusExit(client.StateFailed), exitcode.Lost},

@@ -185,7 +185,7 @@ func movesOf(st *metaclient.Status) moves {
 func (m moves) troubles() []string {
 	var lines []string
 	for _, s := range m.stuck {
-		lines = append(lines, fmt.Sprintf("volume %s: %s stuck: %s", s.Volume, count(s.Members, "member"), s.Reason))
+		lines = append(lines, fmt.Sprintf("volume %s: %s stuck: %s", s.Volume, count(s.Members, "member"), s.Reason), stuckAdvice(s.Reason))
 	}
 	for _, v := range m.idle {
 		lines = append(lines, fmt.Sprintf("volume %s is not attached: its members move when a client attaches it, or a server takes that on", v))
@@ -198,11 +198,14 @@ func (d draining) moves() moves { return moves{d.Moving, d.RowsLeft, d.Stuck, d.
 // print says how it is, and what to do next.
 func (d draining) print(w io.Writer) error {
 	if d.Drained {
-		_, err := fmt.Fprintf(w, "%s is drained: it holds nothing\nstop it, then forget it with: dmps server remove %s\n", d.Server, d.Server)
+		_, err := fmt.Fprintf(w, "%s is drained: it holds nothing\nstop it, then forget it with: dmps server remove %s\nor, if it comes back, have it used again with: dmps server undrain %s\n", d.Server, d.Server, d.Server)
 		return err
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s is being drained: %s left\n", d.Server, count(d.Chunks, "chunk"))
+	if d.State == metaclient.ServerSuspect || d.State == metaclient.ServerDown {
+		fmt.Fprintf(&b, "it does not answer, so nothing is moved off it: what it holds is made again on other servers when it has been away for the grace, or at once with 'dmps rebuild VOLUME'\n")
+	}
 	for _, line := range d.moves().troubles() {
 		fmt.Fprintln(&b, line)
 	}

@@ -117,6 +117,24 @@ func (f eventFilter) wants(e *metaclient.Event) bool {
 	return (f.volume == "" || f.volume == e.Volume) && (f.server == "" || raid.ServerID(f.server) == e.Server)
 }
 
+// check refuses names that nobody knows. What was deleted may have events still, and is
+// not looked for then.
+func (f eventFilter) check(ctx context.Context, meta *metaclient.Client) error {
+	if f.volume != "" {
+		if _, _, err := meta.Volume(ctx, f.volume); err != nil {
+			return err
+		}
+	}
+	if f.server == "" {
+		return nil
+	}
+	servers, err := meta.Servers(ctx)
+	if err == nil && !slices.ContainsFunc(servers, func(s metaclient.Server) bool { return s.ID == raid.ServerID(f.server) }) {
+		err = fmt.Errorf("server %s: %w", f.server, metaclient.ErrNotFound)
+	}
+	return err
+}
+
 // eventsRun is one `dmps events`.
 type eventsRun struct {
 	*app
@@ -150,9 +168,13 @@ func (r *eventsRun) run(ctx context.Context, since eventsSince, last int, follow
 		}
 	}
 	now := time.Now()
-	events = slices.DeleteFunc(events, func(e metaclient.Event) bool {
-		return !r.keep.wants(&e) || since.age > 0 && now.Sub(e.At) > since.age
-	})
+	events = slices.DeleteFunc(events, func(e metaclient.Event) bool { return !r.keep.wants(&e) })
+	if len(events) == 0 {
+		if err := r.keep.check(ctx, r.meta); err != nil {
+			return err
+		}
+	}
+	events = slices.DeleteFunc(events, func(e metaclient.Event) bool { return since.age > 0 && now.Sub(e.At) > since.age })
 	if last > 0 && len(events) > last {
 		events = events[len(events)-last:]
 	}
@@ -251,7 +273,7 @@ func eventColour(kind string) string {
 	switch kind {
 	case "server-down", "members-lost", "members-stuck", "server-restarted":
 		return colourBad
-	case "server-suspect", "server-short", "moves-given-up", "volume-taken-over", "members-replaced", "members-behind":
+	case "server-suspect", "server-short", "scrub-incomplete", "moves-given-up", "volume-taken-over", "members-replaced", "members-behind":
 		return colourWarn
 	case "server-up", "server-joined", "server-relieved", "server-drained", "members-rebuilt", "members-moved", "rebalance-ended":
 		return colourGood

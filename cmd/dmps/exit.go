@@ -44,6 +44,8 @@ func codeOf(err error) int {
 		return exitcode.Fenced
 	case errors.Is(err, client.ErrNoQuorum):
 		return exitcode.Unavailable
+	case errors.Is(err, client.ErrNoVolume), errors.Is(err, metaclient.ErrNotFound):
+		return exitcode.NotFound
 	case errors.Is(err, syscall.EADDRINUSE):
 		return exitcode.CannotListen
 	}

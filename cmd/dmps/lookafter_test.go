@@ -81,13 +81,16 @@ func (s *service) run(code int, want string, args ...string) string {
 func TestDrainCommands(t *testing.T) {
 	s := startService(t, 7)
 	s.run(0, "created", "volume", "create", "v", "--size", "64MiB", "--redundancy", "rs:4+2")
-	s.run(exitcode.Failure, "no server nobody", "server", "drain", "nobody")
+	s.run(exitcode.NotFound, "no server nobody", "server", "drain", "nobody")
 	s.run(0, "volume v loses", "server", "remove", "s0", "--dry-run")
+	s.run(0, "dmps server drain s0 --wait", "server", "remove", "s0", "--dry-run")
+	s.run(exitcode.Failure, "dmps server drain s0 --wait", "server", "remove", "s0")
 	s.run(0, "s0 is drained", "server", "drain", "s0", "--wait")
 	var d draining
 	if err := json.Unmarshal([]byte(s.run(0, "", "server", "drain", "s0", "-o", "json")), &d); err != nil || !d.Drained || d.Chunks != 0 {
 		t.Errorf("%+v, %v", d, err)
 	}
+	s.run(0, "dmps server remove s0", "server", "remove", "s0", "--dry-run")
 	// Five servers cannot hold six members: it says why.
 	s.run(0, "s1 is being drained", "server", "drain", "s1")
 	for begin := time.Now(); !strings.Contains(s.run(0, "", "server", "drain", "s1"), "stuck"); time.Sleep(50 * time.Millisecond) {
@@ -95,6 +98,7 @@ func TestDrainCommands(t *testing.T) {
 			t.Fatal("nothing is stuck")
 		}
 	}
+	s.run(0, "Start another one", "server", "drain", "s1")
 	s.run(0, "not drained any more", "server", "undrain", "s1")
 	s.run(exitcode.Usage, "--yes", "server", "remove", "s0")
 	s.run(exitcode.Failure, "is up", "server", "remove", "s0", "--yes")
@@ -164,7 +168,7 @@ func TestBackupCommands(t *testing.T) {
 	s.run(0, `"state": "up"`, "meta", "list", "-o", "json")
 	s.run(exitcode.Failure, "is the last", "meta", "leave", "meta1", "--yes")
 	s.run(exitcode.Usage, "--yes", "meta", "leave", "meta1")
-	s.run(exitcode.Failure, "meta list", "meta", "leave", "meta7", "--yes")
+	s.run(exitcode.NotFound, "meta list", "meta", "leave", "meta7", "--yes")
 }
 
 func TestTroubles(t *testing.T) {
@@ -176,7 +180,7 @@ func TestTroubles(t *testing.T) {
 		},
 	}
 	d, err := drainingFrom(st, "s1")
-	if err != nil || d.Drained || d.Chunks != 3 || d.Moving != 3 || d.RowsLeft != 10 || len(d.moves().troubles()) != 2 {
+	if err != nil || d.Drained || d.Chunks != 3 || d.Moving != 3 || d.RowsLeft != 10 || len(d.moves().troubles()) != 3 {
 		t.Errorf("%+v, %v", d, err)
 	}
 	if _, err := drainingFrom(st, "s2"); err == nil {
@@ -185,6 +189,28 @@ func TestTroubles(t *testing.T) {
 	for n, want := range map[int]string{1: "nothing is decided", 2: "no failure", 3: "failure of 1", 4: "as 3 would", 5: "failure of 2"} {
 		if got := survives(n); !strings.Contains(got, want) {
 			t.Errorf("%d nodes: %q, want %q", n, got, want)
+		}
+	}
+}
+
+// Whoever removes a server is told what to do next.
+func TestAfterARemoval(t *testing.T) {
+	loss := []metaclient.Loss{{Volume: "v", Members: 2, RedundancyLeft: 1}}
+	for want, r := range map[string]serverRemoval{
+		"removed s1; no group lost a member with it\n": {Server: "s1", Removed: true},
+		"removed s1; members lost with it: 2\nhave it filled again on other servers, and see how far that is, with: dmps rebuild v --watch\n":                                                   {Server: "s1", Removed: true, LostMembers: 2, Losses: loss},
+		"nothing would be lost with s1\nstop its process, then forget it with: dmps server remove s1\n":                                                                                         {Server: "s1"},
+		"volume v loses 2 members: no data, and it can lose 1 more\nwhile it is up, move off what it holds with: dmps server drain s1 --wait\ngive it up with: dmps server remove s1 --force\n": {Server: "s1", Losses: loss},
+	} {
+		var out strings.Builder
+		if err := (&app{out: &out}).printRemoval(r, "table"); err != nil || out.String() != want {
+			t.Errorf("%q, not %q: %v", out.String(), want, err)
+		}
+	}
+	for _, state := range []string{metaclient.ServerSuspect, metaclient.ServerDown} {
+		var out strings.Builder
+		if err := (draining{Server: "s1", State: state, Draining: true, Chunks: 2}).print(&out); err != nil || !strings.Contains(out.String(), "does not answer") || !strings.Contains(out.String(), "dmps rebuild") {
+			t.Errorf("%s: %q, %v", state, out.String(), err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -54,44 +55,93 @@ func anewAdvice(volume string) string {
 	return fmt.Sprintf("Delete the volume and create it again: dmps volume delete %s; dmps volume create %s ...", volume, volume)
 }
 
-// lossAdvice adds to the error of a volume that cannot be opened what it has lost
-// for good, if it has, and which command goes on.
-func lossAdvice(err error, l *raid.Layout, accepted bool) error {
-	if l.FirstEpoch || l.Kind != raid.LayoutLog || errors.Is(err, client.ErrFenced) {
+// lossAdvice adds to the error of a volume that cannot be opened what cannot be read of
+// it, if that is so, and which command goes on.
+func lossAdvice(err error, l *raid.Layout, s stakes, accepted bool) error {
+	if l.FirstEpoch || l.Kind != raid.LayoutLog || errors.Is(err, client.ErrFenced) || accepted && s.empty == 0 {
 		return err
 	}
-	bereft, empty := 0, 0
-	for _, g := range l.Groups {
-		holders := 0
-		for _, m := range g.Members {
-			if m.State == raid.MemberInSync {
-				holders++
-			}
-		}
-		if holders < l.Geometry.K {
-			bereft++
-		}
-		if holders == 0 {
-			empty++
-		}
-	}
+	lines := s.lines(time.Now())
 	switch {
-	case empty > 0:
-		return &advised{err, fmt.Sprintf("Nothing is left of %d of %d groups: what they held is gone. %s", empty, len(l.Groups), anewAdvice(l.Name))}
-	case bereft > 0 && !accepted:
-		return &advised{err, fmt.Sprintf("%d of %d groups have lost more than they can bear: %s", bereft, len(l.Groups), acceptAdvice(l.Name))}
+	case s.empty > 0:
+		lines = append(lines, anewAdvice(l.Name))
+	case s.bereft > 0:
+		lines = append(lines, acceptAdvice(l.Name))
+	case s.unreadable == 0:
+		return err
+	default:
+		lines = append(lines, "If they cannot come back so: "+acceptAdvice(l.Name))
 	}
-	return err
+	return &advised{err, strings.Join(lines, "\n")}
 }
 
-// askLoss asks whoever attaches with --accept-data-loss.
-func (f *attachFlags) askLoss(a *app, volume string) error {
+// serversNow are the memory servers as the metadata service knows them; nil if it does
+// not answer soon.
+func serversNow(ctx context.Context, meta *metaclient.Client) []metaclient.Server {
+	ctx, cancel := context.WithTimeout(ctx, soonPatience)
+	defer cancel()
+	servers, err := meta.Servers(ctx)
+	if err != nil {
+		return nil
+	}
+	return servers
+}
+
+// askLoss asks whoever attaches with --accept-data-loss, and says what is at stake; to
+// those who said --yes as well.
+func (f *attachFlags) askLoss(ctx context.Context, a *app, meta *metaclient.Client, volume string) error {
 	if !f.accept {
 		return nil
 	}
-	return f.agreed.ask(a, fmt.Sprintf("attach volume %s and give up what cannot be read of it", volume),
-		"What only servers hold that are away is given up for good: bring them back first if you can.",
-		"Pages may be gone of which nobody knows which: they read as older versions or as zeros.")
+	deed := fmt.Sprintf("attach volume %s and give up what cannot be read of it", volume)
+	if !f.agreed.given && !isTerminal(a.in) {
+		return f.agreed.ask(a, deed) // refuses
+	}
+	lines, err := atStake(ctx, meta, volume)
+	switch {
+	case f.agreed.given:
+		for _, line := range lines {
+			fmt.Fprintln(a.err, line)
+		}
+		return nil
+	case err != nil:
+		return err
+	}
+	return f.agreed.ask(a, deed, lines...)
+}
+
+// atStake says what is given up of a volume whose loss is accepted.
+func atStake(ctx context.Context, meta *metaclient.Client, volume string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, soonPatience)
+	defer cancel()
+	v, layout, err := meta.Volume(ctx, volume)
+	if err != nil {
+		return nil, err
+	}
+	servers, err := meta.Servers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if v.Report == nil {
+		return []string{"No client has opened it yet: there is nothing to lose."}, nil
+	}
+	s := stakesOf(layout, servers)
+	return s.consequences(&v, time.Now()), nil
+}
+
+// consequences says what follows from accepting a loss.
+func (s *stakes) consequences(v *metaclient.Volume, now time.Time) []string {
+	lines := s.lines(now)
+	if s.unreadable == 0 {
+		lines = append(lines, "Every group can be read in full with the servers that are up, as far as the metadata service knows, which notices after some seconds that one is away: attach it without --accept-data-loss first.")
+	}
+	lines = append(lines,
+		"What only servers hold that are away, or that this machine cannot reach, is given up for good: bring them back first if you can.",
+		fmt.Sprintf("Pages may be gone of which nobody knows which: they read as older versions or as zeros, and the volume is failed until 'dmps volume accept-loss %s'.", v.Name))
+	if v.Unknown > 0 {
+		lines = append(lines, unknownLine(v))
+	}
+	return lines
 }
 
 // nothingToAccept says how a volume is of which no unknown pages are gone, and what to

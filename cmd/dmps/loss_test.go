@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -19,11 +20,11 @@ func TestLossAdvice(t *testing.T) {
 	cause := errors.New("cause")
 	in, lost, filling := raid.MemberInSync, raid.MemberLost, raid.MemberRebuilding
 	layout := func(groups ...[]raid.MemberState) *raid.Layout {
-		l := &raid.Layout{Name: "v", Geometry: raid.Geometry{K: 2, M: 1}}
+		l := &raid.Layout{Name: "v", Geometry: raid.Geometry{K: 2, M: 1}, Pages: 300, ChunkSlots: 102}
 		for _, states := range groups {
 			var g raid.Group
 			for _, s := range states {
-				g.Members = append(g.Members, raid.Member{State: s})
+				g.Members = append(g.Members, raid.Member{Server: raid.ServerID(fmt.Sprint("s", len(g.Members))), State: s})
 			}
 			l.Groups = append(l.Groups, g)
 		}
@@ -32,6 +33,7 @@ func TestLossAdvice(t *testing.T) {
 	first := layout([]raid.MemberState{lost, lost, lost})
 	first.FirstEpoch = true
 	whole := []raid.MemberState{in, in, lost}
+	away := []metaclient.Server{{ID: "s0", State: metaclient.ServerUp}, {ID: "s1", State: metaclient.ServerDown}, {ID: "s2", State: metaclient.ServerDown}}
 	for name, c := range map[string]struct {
 		l        *raid.Layout
 		err      error
@@ -43,11 +45,18 @@ func TestLossAdvice(t *testing.T) {
 		"too much, accepted":     {layout([]raid.MemberState{in, lost, filling}), cause, true, nil},
 		"nothing left":           {layout(whole, []raid.MemberState{filling, filling, lost}), cause, false, []string{"1 of 2 groups", "volume delete v", "volume create v"}},
 		"nothing left, accepted": {layout([]raid.MemberState{filling, filling, lost}), cause, true, []string{"volume delete v"}},
+		"away":                   {layout(whole, whole), cause, false, []string{"2 of 2 groups cannot be read in full", "s1 (down, members of 2 groups)", "attach v --accept-data-loss"}},
+		"some away":              {layout(whole, []raid.MemberState{in, in, in}), cause, false, []string{"2 of 2 groups cannot be read in full", "about 50 %", "2 groups can be read in full again"}},
+		"away and accepted":      {layout(whole), cause, true, nil},
 		"never opened":           {first, cause, false, nil},
 		"another client has it":  {layout([]raid.MemberState{in, lost, lost}), client.ErrFenced, false, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := lossAdvice(c.err, c.l, c.accepted)
+			var servers []metaclient.Server
+			if strings.Contains(name, "away") {
+				servers = away
+			}
+			err := lossAdvice(c.err, c.l, stakesOf(c.l, servers), c.accepted)
 			var a *advised
 			if !errors.Is(err, c.err) || errors.As(err, &a) != (c.want != nil) {
 				t.Fatalf("%v", err)
@@ -165,7 +174,7 @@ func TestLossLines(t *testing.T) {
 		"data of 2 groups is gone for good unless": {Members: 2, GroupsAway: 2, RedundancyLeft: -1},
 		"other members miss rows":                  {Members: 2, RedundancyLeft: -1},
 		"the next loss":                            {Members: 2},
-		"survives 1 further":                       {Members: 2, RedundancyLeft: 1},
+		"can lose 1 more":                          {Members: 2, RedundancyLeft: 1},
 	} {
 		if lines := lossLines([]metaclient.Loss{l}); len(lines) != 1 || !strings.Contains(lines[0], want) {
 			t.Errorf("%q, want %q", lines, want)
@@ -178,11 +187,16 @@ func TestLossLines(t *testing.T) {
 func TestAcceptedLossIsAsked(t *testing.T) {
 	var errs bytes.Buffer
 	a := &app{in: strings.NewReader("y\n"), err: &errs}
+	meta, err := metaclient.New([]string{"http://127.0.0.1:1"}, metaclient.WithPatience(time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer meta.Close()
 	for _, c := range []struct {
 		f    attachFlags
 		code int
 	}{{attachFlags{accept: true}, exitcode.Usage}, {attachFlags{accept: true, agreed: consent{given: true}}, 0}, {attachFlags{}, 0}} {
-		err := c.f.askLoss(a, "v")
+		err := c.f.askLoss(t.Context(), a, meta, "v")
 		if (err == nil) != (c.code == 0) || err != nil && (codeOf(err) != c.code || !strings.Contains(err.Error(), "volume v") || !strings.Contains(err.Error(), "--yes")) {
 			t.Errorf("%+v: %v", c.f, err)
 		}
@@ -190,5 +204,53 @@ func TestAcceptedLossIsAsked(t *testing.T) {
 	code, _, stderr := runCLI("attach", "v", "--accept-data-loss", "--meta", "127.0.0.1:1", "--nbd", "127.0.0.1:0")
 	if code != exitcode.Usage || !strings.Contains(stderr, "--yes") {
 		t.Errorf("attach itself does not ask: %d, %s", code, stderr)
+	}
+}
+
+// Who is asked whether a loss is accepted is told how much it is, and who is away.
+func TestStakes(t *testing.T) {
+	now := time.Now()
+	in, lost := raid.MemberInSync, raid.MemberLost
+	l := &raid.Layout{Name: "v", Kind: raid.LayoutLog, Geometry: raid.Geometry{K: 2, M: 1}, Pages: 3000, ChunkSlots: 502}
+	for g, states := range [][4]raid.MemberState{{in, in, in}, {in, in, lost}, {in, lost, lost}, {lost, lost, lost}} {
+		gr := raid.Group{ID: raid.GroupID(g)}
+		for c := range 3 {
+			gr.Members = append(gr.Members, raid.Member{Server: raid.ServerID(fmt.Sprint("s", (g+c)%5)), State: states[c]})
+		}
+		l.Groups = append(l.Groups, gr)
+	}
+	// s1 has a member of the first two groups, s2 one of the first three.
+	servers := []metaclient.Server{
+		{ID: "s0", State: metaclient.ServerUp}, {ID: "s1", State: metaclient.ServerDown, AwaySince: now.Add(-200 * time.Second)},
+		{ID: "s2", State: metaclient.ServerSuspect}, {ID: "s3", State: metaclient.ServerDraining}, {ID: "s4", State: metaclient.ServerDown},
+	}
+	for _, c := range []struct {
+		servers []metaclient.Server
+		want    []string
+		no      string
+	}{
+		{servers, []string{
+			"4 of 4 groups cannot be read in full: fewer than 2 of their 3 members are on servers that are up. At stake is about 88 % of what is stored, at most 11.7 MiB of 11.7 MiB.",
+			"2 of them have lost more than they can bear for good, whoever comes back; nothing is left of 1.",
+			"Away: s1 (down for 3 min 20 s, members of 2 groups), s2 (suspect, members of 3 groups). When they come back with what they hold, 2 groups can be read in full again.",
+			"given up for good", "dmps volume accept-loss v",
+		}, "s4"},
+		{servers[:1], []string{"2 of 4 groups cannot be read in full", "at most 5.86 MiB of 11.7 MiB", "about 38 %", "2 of them have lost"}, "Away"},
+	} {
+		s := stakesOf(l, c.servers)
+		text := strings.Join(s.consequences(&metaclient.Volume{Name: "v"}, now), "\n")
+		for _, w := range c.want {
+			if !strings.Contains(text, w) {
+				t.Errorf("%q is not in\n%s", w, text)
+			}
+		}
+		if strings.Contains(text, c.no) || strings.Contains(text, "without --accept-data-loss") {
+			t.Errorf("%q is in\n%s", c.no, text)
+		}
+	}
+	l.Groups = l.Groups[:1]
+	s := stakesOf(l, servers[:2])
+	if text := strings.Join(s.consequences(&metaclient.Volume{Name: "v"}, now), "\n"); s.unreadable != 0 || !strings.Contains(text, "without --accept-data-loss first") || !strings.Contains(text, "Away: s1") {
+		t.Errorf("%+v: %s", s, text)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"dmps/client"
-	"dmps/internal/exitcode"
 	"dmps/meta/metaclient"
 )
 
@@ -203,7 +202,7 @@ To replace a node whose disk is lost, this is not needed: start it with the same
 			}
 			node, rest, found := without(before, args[0])
 			if !found {
-				return &exitError{exitcode.Failure, fmt.Errorf("no metadata node %s: 'dmps meta list' shows which there are", args[0])}
+				return fmt.Errorf("metadata node %s: %w", args[0], metaclient.ErrNotFound)
 			}
 			if err := yes.ask(a, "take metadata node "+node.Name+" out of the cluster for good", survives(len(rest))); err != nil {
 				return err

@@ -29,6 +29,9 @@ func rebuildProgress(v *volumeStatus, now time.Time) string {
 		// Widths that do not change: the line is drawn again and again.
 		fmt.Sprintf("%*d of %d rows left", len(strconv.FormatUint(uint64(r.RowsTotal), 10)), r.RowsLeft, r.RowsTotal),
 	}
+	if r.RowsAdded > 0 {
+		parts[1] += fmt.Sprintf(" (%d came on top)", r.RowsAdded)
+	}
 	if r.Blocked {
 		parts = append(parts, waitsFor(v))
 	} else {

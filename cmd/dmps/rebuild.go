@@ -304,6 +304,7 @@ func (r *rebuildRun) watch(ctx context.Context, answer metaclient.RebuildAnswer,
 		case <-tick.C:
 		}
 		var err error
+		before := v.Lease
 		if now.Sub(ordered) > rebuildAgain {
 			ordered = now
 			var again metaclient.RebuildAnswer
@@ -316,6 +317,9 @@ func (r *rebuildRun) watch(ctx context.Context, answer metaclient.RebuildAnswer,
 		}
 		switch {
 		case ctx.Err() != nil:
+		case err == nil && before != nil && v.Lease != nil && before.Epoch != v.Lease.Epoch:
+			r.clear()
+			fmt.Fprintf(r.err, "%s has another client, %s: it counts anew from what is left\n", v.Name, v.Lease.Holder)
 		case errors.Is(err, client.ErrNoQuorum):
 			r.clear()
 			fmt.Fprintf(r.err, "the rebuild goes on, but the metadata service does not answer: %v\n", err)

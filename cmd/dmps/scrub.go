@@ -91,7 +91,7 @@ func (a *app) scrub(ctx context.Context, volume string, f scrubFlags) error {
 	if err != nil {
 		return err
 	}
-	if v.Lease == nil {
+	if v.Lease == nil || v.Lease.Care { // a caretaker gives way to any attach
 		switch {
 		case f.stop:
 			return fmt.Errorf("volume %s is not attached: no scrub runs", volume)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -186,6 +187,9 @@ func scrubRemark(r *client.Report, now time.Time, p palette) string {
 		return fmt.Sprintf("scrubbing, %d %%, %d errors", min(100, s.RowsDone*100/s.RowsTotal), s.BadSlots)
 	}
 	s := r.LastScrub
+	if e := r.Scrub; e != nil && e.Ended != "" && (s == nil || e.Finished.After(s.Finished)) {
+		return p.paint(colourWarn, fmt.Sprintf("a scrub ended early %s ago, after %d of %d rows: %s", ago(now.Sub(e.Finished)), e.RowsDone, e.RowsTotal, e.Ended))
+	}
 	if s == nil {
 		return ""
 	}
@@ -194,7 +198,7 @@ func scrubRemark(r *client.Report, now time.Time, p palette) string {
 	case s.Unrepairable > 0:
 		return p.paint(colourBad, text+fmt.Sprintf(", %d not repaired", s.Unrepairable))
 	case s.SlotsSkipped > 0:
-		return p.paint(colourWarn, text+", incomplete")
+		return p.paint(colourWarn, text+", incomplete: "+cmp.Or(s.SkippedReason, count(s.SlotsSkipped, "slot")+" could not be verified"))
 	}
 	return text
 }

@@ -79,12 +79,17 @@ func TestScrubRemark(t *testing.T) {
 	bad, some := *last, *last
 	bad.BadSlots, bad.Unrepairable = 3, 1
 	some.SlotsSkipped = 1
+	told := some
+	told.SkippedReason = "s3: it does not answer"
+	early := client.ScrubStatus{Finished: now.Add(-119 * time.Minute), RowsDone: 4, RowsTotal: 9, Ended: client.ErrScrubStopped.Error()}
 	for want, r := range map[string]*client.Report{
 		"":                             {},
 		"last scrub 3 h ago, 0 errors": {LastScrub: last, Scrub: last},
 		"scrubbing, 43 %, 1 errors":    {LastScrub: last, Scrub: &client.ScrubStatus{Running: true, RowsTotal: 100, RowsDone: 43, BadSlots: 1}},
-		"last scrub 3 h ago, 3 errors, 1 not repaired": {LastScrub: &bad},
-		"last scrub 3 h ago, 0 errors, incomplete":     {LastScrub: &some},
+		"last scrub 3 h ago, 3 errors, 1 not repaired":                              {LastScrub: &bad},
+		"last scrub 3 h ago, 0 errors, incomplete: 1 slot could not be verified":    {LastScrub: &some},
+		"last scrub 3 h ago, 0 errors, incomplete: s3: it does not answer":          {LastScrub: &told},
+		"a scrub ended early 119 min ago, after 4 of 9 rows: the scrub was stopped": {LastScrub: last, Scrub: &early},
 	} {
 		if got := scrubRemark(r, now, palette{}); got != want {
 			t.Errorf("%q, not %q", got, want)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -107,7 +108,7 @@ up is refused in any case: it would register again. Drain it first, and stop it.
 				}
 			}
 			if r.LostMembers, err = meta.RemoveServer(ctx, id, force); err != nil {
-				return err
+				return removalAdvice(err, id)
 			}
 			r.Removed = true
 			return a.printRemoval(r, output.value)
@@ -118,6 +119,34 @@ up is refused in any case: it would register again. Drain it first, and stop it.
 	cmd.Flags().BoolVar(&force, "force", false, "remove it although it holds chunks of volumes")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "only say what each volume would lose")
 	return cmd
+}
+
+// removalAdvice adds to a refused removal what to do instead.
+func removalAdvice(err error, id raid.ServerID) error {
+	switch {
+	case errors.Is(err, metaclient.ErrIDInUse):
+		return &advised{err, fmt.Sprintf("Move off what it holds with 'dmps server drain %s --wait', stop its process, then remove it.", id)}
+	case errors.Is(err, metaclient.ErrHoldsChunks):
+		return &advised{err, fmt.Sprintf("If it can come back as it was, bring it back and drain it: dmps server drain %s --wait. If its memory is gone, 'dmps status' shows whether its members are being replaced: then it holds nothing soon. --force gives them up now.", id)}
+	}
+	return err
+}
+
+// next says what to do after a removal, or instead of one; "" if there is nothing to do.
+func (r *serverRemoval) next() string {
+	switch {
+	case len(r.Losses) == 0 && r.Removed:
+		return ""
+	case len(r.Losses) == 0:
+		return fmt.Sprintf("stop its process, then forget it with: dmps server remove %s", r.Server)
+	case !r.Removed:
+		return fmt.Sprintf("while it is up, move off what it holds with: dmps server drain %s --wait\ngive it up with: dmps server remove %s --force", r.Server, r.Server)
+	}
+	var lines []string
+	for _, l := range r.Losses {
+		lines = append(lines, fmt.Sprintf("have it filled again on other servers, and see how far that is, with: dmps rebuild %s --watch", l.Volume))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // serverRemoval is what came, or would come, of removing a server.
@@ -132,24 +161,22 @@ func (a *app) printRemoval(r serverRemoval, output string) error {
 	if output == "json" {
 		return printJSON(a.out, r)
 	}
+	lines := lossLines(r.Losses)
+	if len(r.Losses) == 0 {
+		lines = []string{fmt.Sprintf("nothing would be lost with %s", r.Server)}
+	}
 	if r.Removed {
 		lost := "no group lost a member with it"
 		if r.LostMembers > 0 {
 			lost = "members lost with it: " + strconv.FormatUint(r.LostMembers, 10)
 		}
-		_, err := fmt.Fprintf(a.out, "removed %s; %s\n", r.Server, lost)
-		return err
+		lines = []string{fmt.Sprintf("removed %s; %s", r.Server, lost)}
 	}
-	if len(r.Losses) == 0 {
-		_, err := fmt.Fprintf(a.out, "nothing would be lost with %s\n", r.Server)
-		return err
+	if next := r.next(); next != "" {
+		lines = append(lines, next)
 	}
-	for _, line := range lossLines(r.Losses) {
-		if _, err := fmt.Fprintln(a.out, line); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := fmt.Fprintln(a.out, strings.Join(lines, "\n"))
+	return err
 }
 
 // lossLines says what volumes lose with a server, one a line.
@@ -166,7 +193,7 @@ func lossLines(losses []metaclient.Loss) []string {
 		case l.RedundancyLeft == 0:
 			lines = append(lines, fmt.Sprintf("volume %s loses %s: no data, but the next loss in one of these groups loses some, until it is rebuilt", l.Volume, count(l.Members, "member")))
 		default:
-			lines = append(lines, fmt.Sprintf("volume %s loses %s: no data, and it survives %d further losses", l.Volume, count(l.Members, "member"), l.RedundancyLeft))
+			lines = append(lines, fmt.Sprintf("volume %s loses %s: no data, and it can lose %d more", l.Volume, count(l.Members, "member"), l.RedundancyLeft))
 		}
 	}
 	return lines

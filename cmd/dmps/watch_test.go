@@ -257,6 +257,8 @@ func TestRebuildSummary(t *testing.T) {
 		Name: "v", State: client.StateFailed, RedundancyLeft: 2, Unknown: 7, Lease: &metaclient.Lease{Remaining: time.Second},
 		Report: &client.Report{State: client.StateFailed, Beside: client.StateHealthy, Unknown: 7, RedundancyLeft: 2},
 	}}
+	more := rebuildingVolume()
+	more.Report.Rebuild.RowsAdded = 500
 	both := unknown
 	both.RedundancyLeft, both.Report = -1, &client.Report{State: client.StateFailed, Unknown: 7, RedundancyLeft: -1, Suspect: []raid.ServerID{"s1"}}
 	misses := "v misses up to 7 pages, and nobody knows which: they read as zeros, and others perhaps as older versions. When what uses it has been seen to: dmps volume accept-loss v"
@@ -272,6 +274,9 @@ func TestRebuildSummary(t *testing.T) {
 			"swap0: 5 members to be replaced, without waiting for s1, s2",
 			"swap0: 3 members more to be replaced when others are filled",
 			"swap0: █████████████░░░░░░░  66 %  1000 of 3000 rows left   150 MiB/s  12 s left  at risk for 3 min 21 s  held back for the foreground",
+		}},
+		{"more than before", metaclient.RebuildAnswer{}, more, exitcode.Degraded, []string{
+			"swap0: █████████████░░░░░░░  66 %  1000 of 3000 rows left (500 came on top)   150 MiB/s  12 s left  at risk for 3 min 21 s  held back for the foreground",
 		}},
 		{"lost", metaclient.RebuildAnswer{}, failed, exitcode.Lost, []string{
 			"v: 9 pages lost: more members were gone at a time than the redundancy can bear. Reading them gives an error until they are written again",

@@ -19,6 +19,8 @@ const (
 	Lost = 3
 	// Usage: the command line is wrong.
 	Usage = 64
+	// NotFound: a volume, server or metadata node of this name is not known.
+	NotFound = 66
 	// Unavailable: no metadata node answers, or they have no leader.
 	Unavailable = 69
 	// CannotListen: an address that was to be listened on cannot be had.

@@ -2,16 +2,14 @@ package repocheck
 
 import (
 	"go/ast"
-	"go/parser"
 	"go/token"
-	"path/filepath"
 	"strings"
 	"testing"
 )
 
 // mapped are the only files that may keep an address of memory as a number. Each
 // says why that memory neither moves nor goes away.
-var mapped = map[string]string{
+var mapped = exceptions{
 	"internal/uring/memory.go":    "mapped memory, which is what submissions to an io_uring get",
 	"chaos/badmem/arena.go":       "a memory server's arena, which is mapped",
 	"transport/regions.go":        "mapped arenas, compared and never given to anybody",
@@ -27,27 +25,15 @@ var mapped = map[string]string{
 // uring.Memory.
 func TestNoAddressIsKept(t *testing.T) {
 	found := map[string]bool{}
-	for _, file := range goFiles(t) {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
-		set := token.NewFileSet()
-		f, err := parser.ParseFile(set, filepath.Join(root(t), file), nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, at := range keptAddresses(f) {
-			found[filepath.ToSlash(file)] = true
-			if mapped[filepath.ToSlash(file)] == "" {
-				t.Errorf("%s: the address of memory is kept as a number: the runtime may move or free it. Call the system in the same expression, or use uring.Memory", set.Position(at))
+	for _, f := range sources(t) {
+		for _, at := range keptAddresses(f.File) {
+			found[f.name] = true
+			if mapped[f.name] == "" {
+				t.Errorf("%s: the address of memory is kept as a number: the runtime may move or free it. Call the system in the same expression, or use uring.Memory", f.set.Position(at))
 			}
 		}
 	}
-	for file := range mapped {
-		if !found[file] {
-			t.Errorf("%s keeps no address: take it off the list", file)
-		}
-	}
+	mapped.needed(t, found)
 }
 
 // keptAddresses finds uintptr(unsafe.Pointer(x)) outside of the arguments of a
@@ -110,11 +96,7 @@ func TestKeptAddresses(t *testing.T) {
 		"enter(uintptr(unsafe.Pointer(&b[0])))":                              1,
 		"unix.Syscall(1, at(uintptr(unsafe.Pointer(&b[0]))), 0, 0)":          1,
 	} {
-		f, err := parser.ParseFile(token.NewFileSet(), "a.go", "package a\nfunc f() {\n"+body+"\n}\n", parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := len(keptAddresses(f)); got != want {
+		if got := len(keptAddresses(parsed(t, body))); got != want {
 			t.Errorf("%s: %d addresses, want %d", body, got, want)
 		}
 	}

@@ -3,8 +3,6 @@ package repocheck
 import (
 	"go/parser"
 	"go/token"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -259,51 +257,4 @@ func importsOf(t *testing.T, file string) []string {
 		paths = append(paths, p)
 	}
 	return paths
-}
-
-// root is the folder of the repository.
-func root(t *testing.T) string {
-	t.Helper()
-	dir, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "go.mod")); err != nil {
-		t.Fatalf("%s is not the root of the repository: %v", dir, err)
-	}
-	return dir
-}
-
-// goFiles and docFiles list files relative to the root.
-func goFiles(t *testing.T) []string  { return filesWith(t, ".go") }
-func docFiles(t *testing.T) []string { return filesWith(t, ".md") }
-
-func filesWith(t *testing.T, suffix string) []string {
-	t.Helper()
-	base := root(t)
-	var files []string
-	err := filepath.WalkDir(base, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		name := d.Name()
-		if d.IsDir() && path != base && exists(t, filepath.Join(strings.TrimPrefix(path, base), "go.mod")) {
-			return fs.SkipDir // a module of its own
-		}
-		if d.IsDir() && path != base && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin" || name == "bench-out") {
-			return fs.SkipDir
-		}
-		if !d.IsDir() && strings.HasSuffix(name, suffix) {
-			rel, err := filepath.Rel(base, path)
-			if err != nil {
-				return err
-			}
-			files = append(files, rel)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
 }

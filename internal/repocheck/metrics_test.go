@@ -2,7 +2,6 @@ package repocheck
 
 import (
 	"go/ast"
-	"go/parser"
 	"go/token"
 	"os"
 	"path/filepath"
@@ -60,16 +59,9 @@ func TestDocMetrics(t *testing.T) {
 func indexMetrics(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
-	for _, file := range goFiles(t) {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
-		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root(t), file), nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		counters := strings.HasPrefix(file, "client/")
-		ast.Inspect(f, func(n ast.Node) bool {
+	for _, f := range sources(t) {
+		counters := under(f.name, "client")
+		ast.Inspect(f.File, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.BasicLit:
 				if s := text(n); strings.HasPrefix(s, "dmps_") {

@@ -2,10 +2,7 @@ package repocheck
 
 import (
 	"go/ast"
-	"go/parser"
 	"go/token"
-	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -27,7 +24,7 @@ var opens = map[string]bool{
 }
 
 // apart are the functions that make such calls nevertheless, and why they may.
-var apart = map[string]string{
+var apart = exceptions{
 	"cmd/dmps/devicecalls.go callFormat": "it is called in a process of its own",
 	"cmd/dmps/devicecalls.go callSwapon": "it is called in a process of its own",
 	"cmd/dmps/detach.go endSwap":         "detach is another process than the attach that serves",
@@ -46,32 +43,21 @@ var apart = map[string]string{
 // makes the call.
 func TestServerWaitsForNoDevice(t *testing.T) {
 	used := map[string]bool{}
-	for _, file := range goFiles(t) {
-		slash := filepath.ToSlash(file)
-		front := strings.HasPrefix(slash, "client/")
-		if !front && !strings.HasPrefix(slash, "cmd/") || strings.HasSuffix(slash, "_test.go") {
+	for _, f := range sources(t) {
+		if !under(f.name, "client") && !under(f.name, "cmd") {
 			continue
 		}
 		// Only front ends know a device.
-		strict := strings.HasPrefix(slash, "client/ublk/") || strings.HasPrefix(slash, "client/nbddev/")
-		set := token.NewFileSet()
-		f, err := parser.ParseFile(set, filepath.Join(root(t), file), nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, w := range waiting(f, strict) {
-			where := slash + " " + w.function
+		strict := under(f.name, "client/ublk") || under(f.name, "client/nbddev")
+		for _, w := range waiting(f.File, strict) {
+			where := f.name + " " + w.function
 			used[where] = true
 			if apart[where] == "" {
-				t.Errorf("%s: %s in %s can wait for the device that this process serves: make it a call of another process (blockdev.Apart)", set.Position(w.at), w.name, w.function)
+				t.Errorf("%s: %s in %s can wait for the device that this process serves: make it a call of another process (blockdev.Apart)", f.set.Position(w.at), w.name, w.function)
 			}
 		}
 	}
-	for where := range apart {
-		if !used[where] {
-			t.Errorf("%s makes no such call: take it off the list", where)
-		}
-	}
+	apart.needed(t, used)
 }
 
 type wait struct {
@@ -119,10 +105,7 @@ func TestWaiting(t *testing.T) {
 		"d.about(id, cmdStopDev)":                      {0, 1},
 		"os.Stat(path)":                                {0, 0},
 	} {
-		f, err := parser.ParseFile(token.NewFileSet(), "a.go", "package a\nfunc f() {\n"+body+"\n}\n", parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := parsed(t, body)
 		if got := [2]int{len(waiting(f, false)), len(waiting(f, true))}; got != want {
 			t.Errorf("%s: %v calls, want %v", body, got, want)
 		}

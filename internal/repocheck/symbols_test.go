@@ -2,9 +2,6 @@ package repocheck
 
 import (
 	"go/ast"
-	"go/parser"
-	"go/token"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -33,19 +30,10 @@ func (s *symbols) has(pkg, name string) bool {
 	return false
 }
 
-// indexSymbols parses without type checking: it needs no dependency and takes
-// milliseconds.
 func indexSymbols(t *testing.T) *symbols {
 	t.Helper()
 	s := &symbols{packages: map[string]bool{}, names: map[string]bool{}, embeds: map[string][]string{}}
-	for _, file := range goFiles(t) {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
-		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root(t), file), nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, f := range sources(t) {
 		if f.Name.Name == "main" {
 			continue
 		}

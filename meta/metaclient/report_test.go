@@ -33,7 +33,7 @@ func TestReportsTravelWhole(t *testing.T) {
 		}
 		if rapid.Bool().Draw(t, "rebuild") {
 			in.Rebuild = &client.RebuildReport{
-				RowsLeft: rapid.Uint64().Draw(t, "rows left"), RowsTotal: 9, BytesPerSecond: rapid.Float64().Draw(t, "speed"), RemainingSeconds: -1,
+				RowsLeft: rapid.Uint64().Draw(t, "rows left"), RowsTotal: 9, RowsAdded: 5, BytesPerSecond: rapid.Float64().Draw(t, "speed"), RemainingSeconds: -1,
 				LimitBytes: rapid.Int64().Draw(t, "limit"), RateBytes: 11, HeldBack: rapid.Bool().Draw(t, "held"), Blocked: rapid.Bool().Draw(t, "blocked"), MembersLeft: 12,
 				Members: rapid.SliceOfN(members, 0, 3).Draw(t, "members"),
 			}

@@ -14,7 +14,7 @@ func scrubTo(s *client.ScrubStatus) *metapb.Scrub {
 	return &metapb.Scrub{
 		Running: s.Running, StartedUnixMs: unixMs(s.Started), FinishedUnixMs: unixMs(s.Finished), Ended: s.Ended,
 		RowsTotal: s.RowsTotal, RowsDone: s.RowsDone, SlotsVerified: s.SlotsVerified, SlotsSkipped: s.SlotsSkipped,
-		BadSlots: s.BadSlots, Repaired: s.Repaired, Unrepairable: s.Unrepairable,
+		SkippedReason: s.SkippedReason, BadSlots: s.BadSlots, Repaired: s.Repaired, Unrepairable: s.Unrepairable,
 		Bytes: s.Bytes, Rate: s.Rate, BytesPerSecond: s.BytesPerSecond,
 	}
 }
@@ -28,7 +28,7 @@ func scrubFrom(p *metapb.Scrub) *client.ScrubStatus {
 	return &client.ScrubStatus{
 		Running: p.Running, Started: instant(p.StartedUnixMs), Finished: instant(p.FinishedUnixMs), Ended: p.Ended,
 		RowsTotal: p.RowsTotal, RowsDone: p.RowsDone, SlotsVerified: p.SlotsVerified, SlotsSkipped: p.SlotsSkipped,
-		BadSlots: p.BadSlots, Repaired: p.Repaired, Unrepairable: p.Unrepairable,
+		SkippedReason: p.SkippedReason, BadSlots: p.BadSlots, Repaired: p.Repaired, Unrepairable: p.Unrepairable,
 		Bytes: p.Bytes, Rate: p.Rate, BytesPerSecond: p.BytesPerSecond,
 	}
 }

@@ -332,7 +332,7 @@ func reportFrom(p *metapb.Report) *client.Report {
 
 func rebuildTo(r *client.RebuildReport) *metapb.RebuildProgress {
 	p := &metapb.RebuildProgress{
-		RowsLeft: r.RowsLeft, RowsTotal: r.RowsTotal, BytesPerSecond: r.BytesPerSecond, RemainingSeconds: r.RemainingSeconds,
+		RowsLeft: r.RowsLeft, RowsTotal: r.RowsTotal, RowsAdded: r.RowsAdded, BytesPerSecond: r.BytesPerSecond, RemainingSeconds: r.RemainingSeconds,
 		LimitBytes: r.LimitBytes, RateBytes: r.RateBytes, HeldBack: r.HeldBack, Blocked: r.Blocked, MembersLeft: uint32(r.MembersLeft),
 		Members: each(r.Members, func(m client.RebuildMember) *metapb.RebuildMember {
 			return &metapb.RebuildMember{
@@ -349,7 +349,7 @@ func rebuildTo(r *client.RebuildReport) *metapb.RebuildProgress {
 
 func rebuildFrom(p *metapb.RebuildProgress) *client.RebuildReport {
 	return &client.RebuildReport{
-		RowsLeft: p.RowsLeft, RowsTotal: p.RowsTotal, BytesPerSecond: p.BytesPerSecond, RemainingSeconds: p.RemainingSeconds,
+		RowsLeft: p.RowsLeft, RowsTotal: p.RowsTotal, RowsAdded: p.RowsAdded, BytesPerSecond: p.BytesPerSecond, RemainingSeconds: p.RemainingSeconds,
 		LimitBytes: p.LimitBytes, RateBytes: p.RateBytes, HeldBack: p.HeldBack, Blocked: p.Blocked, MembersLeft: int(p.MembersLeft),
 		AtRiskSince: instant(p.AtRiskSinceUnixMs),
 		Members: each(p.Members, func(m *metapb.RebuildMember) client.RebuildMember {

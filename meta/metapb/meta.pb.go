@@ -2655,6 +2655,7 @@ type RebuildProgress struct {
 	MembersLeft       uint32                 `protobuf:"varint,9,opt,name=members_left,json=membersLeft,proto3" json:"members_left,omitempty"`                         // that miss rows and answer
 	Members           []*RebuildMember       `protobuf:"bytes,10,rep,name=members,proto3" json:"members,omitempty"`                                                    // the first of them
 	Blocked           bool                   `protobuf:"varint,11,opt,name=blocked,proto3" json:"blocked,omitempty"`                                                   // nothing of what is left can be made now: who holds it is away, or it is lost
+	RowsAdded         uint64                 `protobuf:"varint,12,opt,name=rows_added,json=rowsAdded,proto3" json:"rows_added,omitempty"`                              // of rows_total: that came on top since it began
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2766,6 +2767,13 @@ func (x *RebuildProgress) GetBlocked() bool {
 	return false
 }
 
+func (x *RebuildProgress) GetRowsAdded() uint64 {
+	if x != nil {
+		return x.RowsAdded
+	}
+	return 0
+}
+
 type RebuildMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Group         uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -2875,6 +2883,7 @@ type Scrub struct {
 	Bytes          uint64                 `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"`                                           // that servers read for it
 	Rate           int64                  `protobuf:"varint,13,opt,name=rate,proto3" json:"rate,omitempty"`                                             // limit, bytes a second and server; 0: none
 	BytesPerSecond int64                  `protobuf:"varint,14,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // of all servers
+	SkippedReason  string                 `protobuf:"bytes,15,opt,name=skipped_reason,json=skippedReason,proto3" json:"skipped_reason,omitempty"`       // the last one, and of which server; empty: nothing was skipped
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -3005,6 +3014,13 @@ func (x *Scrub) GetBytesPerSecond() int64 {
 		return x.BytesPerSecond
 	}
 	return 0
+}
+
+func (x *Scrub) GetSkippedReason() string {
+	if x != nil {
+		return x.SkippedReason
+	}
+	return ""
 }
 
 // Volume is a volume as status shows it: what meta knows of its servers and
@@ -4866,7 +4882,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
 	"\rBadSlotsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa7\x03\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xc6\x03\n" +
 	"\x0fRebuildProgress\x12\x1b\n" +
 	"\trows_left\x18\x01 \x01(\x04R\browsLeft\x12\x1d\n" +
 	"\n" +
@@ -4882,7 +4898,9 @@ const file_meta_proto_rawDesc = "" +
 	"\fmembers_left\x18\t \x01(\rR\vmembersLeft\x125\n" +
 	"\amembers\x18\n" +
 	" \x03(\v2\x1b.dmps.meta.v1.RebuildMemberR\amembers\x12\x18\n" +
-	"\ablocked\x18\v \x01(\bR\ablocked\"\xbb\x01\n" +
+	"\ablocked\x18\v \x01(\bR\ablocked\x12\x1d\n" +
+	"\n" +
+	"rows_added\x18\f \x01(\x04R\trowsAdded\"\xbb\x01\n" +
 	"\rRebuildMember\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x10\n" +
 	"\x03col\x18\x02 \x01(\rR\x03col\x12\x16\n" +
@@ -4891,7 +4909,7 @@ const file_meta_proto_rawDesc = "" +
 	"\trows_left\x18\x05 \x01(\x04R\browsLeft\x12\x1d\n" +
 	"\n" +
 	"rows_total\x18\x06 \x01(\x04R\trowsTotal\x12\x18\n" +
-	"\afilling\x18\a \x01(\bR\afilling\"\xc2\x03\n" +
+	"\afilling\x18\a \x01(\bR\afilling\"\xe9\x03\n" +
 	"\x05Scrub\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\bR\arunning\x12&\n" +
 	"\x0fstarted_unix_ms\x18\x02 \x01(\x03R\rstartedUnixMs\x12(\n" +
@@ -4908,7 +4926,8 @@ const file_meta_proto_rawDesc = "" +
 	"\funrepairable\x18\v \x01(\x04R\funrepairable\x12\x14\n" +
 	"\x05bytes\x18\f \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04rate\x18\r \x01(\x03R\x04rate\x12(\n" +
-	"\x10bytes_per_second\x18\x0e \x01(\x03R\x0ebytesPerSecond\"\x94\b\n" +
+	"\x10bytes_per_second\x18\x0e \x01(\x03R\x0ebytesPerSecond\x12%\n" +
+	"\x0eskipped_reason\x18\x0f \x01(\tR\rskippedReason\"\x94\b\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12/\n" +

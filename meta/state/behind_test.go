@@ -11,17 +11,13 @@ import (
 func TestMembersFallBehind(t *testing.T) {
 	s, do := careCluster(t)
 	v := s.Volumes[1]
-	if _, err := do(Command{Attach: &Attach{Name: "v", Holder: "user"}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{Attach: &Attach{Name: "v", Holder: "user"}})
 	known := v.Version
 	chunk := v.Groups[0].Members[1].Chunk
 	if _, err := do(Command{Behind: &Behind{Volume: 1, Epoch: 1, Chunks: []raid.ChunkID{chunk}}}); codeOf(err) != Fenced {
 		t.Fatalf("noted for a client that was replaced: %v", err)
 	}
-	if _, err := do(Command{Behind: &Behind{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{chunk, 1 << 40}}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{Behind: &Behind{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{chunk, 1 << 40}}})
 	m := &v.Groups[0].Members[1]
 	if m.State != raid.MemberRebuilding || m.Chunk != chunk || v.Version == known || v.Groups[0].Since == 0 {
 		t.Fatalf("after it fell behind: %+v, version %d after %d, since %d", *m, v.Version, known, v.Groups[0].Since)
@@ -31,9 +27,7 @@ func TestMembersFallBehind(t *testing.T) {
 		known uint64
 		want  raid.MemberState
 	}{{known, raid.MemberRebuilding}, {0, raid.MemberRebuilding}, {v.Version, raid.MemberInSync}} {
-		if _, err := do(Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{chunk}, Known: c.known}}); err != nil {
-			t.Fatal(err)
-		}
+		do.must(t, Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{chunk}, Known: c.known}})
 		if m.State != c.want {
 			t.Fatalf("said to be rebuilt by one who knew version %d: %v", c.known, m.State)
 		}
@@ -52,18 +46,14 @@ func TestBehindWhileMoving(t *testing.T) {
 		{Heal: &Heal{Limit: 100, Moves: 100, Rebuilding: 100}},
 		{Behind: &Behind{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{old.Chunk}}},
 	} {
-		if _, err := do(c); err != nil {
-			t.Fatal(err)
-		}
+		do.must(t, c)
 	}
 	i, ok := group.pending(1)
 	if !ok || group.Since == 0 {
 		t.Fatalf("moves: %v, degraded since %d", ok, group.Since)
 	}
 	next := group.Pending[i].Member.Chunk
-	if _, err := do(Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{next}, Known: v.Version}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 2, Chunks: []raid.ChunkID{next}, Known: v.Version}})
 	if m := group.Members[1]; m.Chunk != next || m.State != raid.MemberInSync || group.Since != 0 {
 		t.Fatalf("after the move: %+v, degraded since %d", m, group.Since)
 	}
@@ -74,21 +64,15 @@ func TestBehindWhileMoving(t *testing.T) {
 func TestNobodyFallsBehindTheLost(t *testing.T) {
 	s, do := careCluster(t)
 	v := s.Volumes[1]
-	if _, err := do(Command{Attach: &Attach{Name: "v", Holder: "user"}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{Attach: &Attach{Name: "v", Holder: "user"}})
 	group := v.Groups[0]
 	var chunks []raid.ChunkID
 	for c := v.Geometry.K; c < v.Geometry.Members(); c++ {
 		chunks = append(chunks, group.Members[c].Chunk)
 	}
-	if _, err := do(Command{Register: &Register{ID: group.Members[0].Server, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{Register: &Register{ID: group.Members[0].Server, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}})
 	known := v.Version
-	if _, err := do(Command{Behind: &Behind{Volume: 1, Epoch: 2, Chunks: chunks}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{Behind: &Behind{Volume: 1, Epoch: 2, Chunks: chunks}})
 	for _, m := range group.Members[v.Geometry.K:] {
 		if m.State != raid.MemberInSync {
 			t.Errorf("%+v: the group has too few others", m)

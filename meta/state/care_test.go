@@ -11,11 +11,24 @@ import (
 	"dmps/raid"
 )
 
+// apply applies a command to a state, and checks the state.
+type apply func(Command) (any, error)
+
+// must applies a command that is not to be refused, and gives its result.
+func (do apply) must(t *testing.T, c Command) any {
+	t.Helper()
+	v, err := do(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 // careCluster is a volume of 4+2 over eight servers that a client has opened once.
-func careCluster(t *testing.T) (*State, func(Command) (any, error)) {
+func careCluster(t *testing.T) (*State, apply) {
 	t.Helper()
 	s := New()
-	do := func(c Command) (any, error) {
+	do := apply(func(c Command) (any, error) {
 		t.Helper()
 		c.Now = 1000
 		v, err := s.Apply(&c)
@@ -23,20 +36,14 @@ func careCluster(t *testing.T) (*State, func(Command) (any, error)) {
 			t.Fatal(err)
 		}
 		return v, err
-	}
-	must := func(c Command) {
-		t.Helper()
-		if _, err := do(c); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
 	for i := range 8 {
-		must(Command{Register: &Register{ID: raid.ServerID(fmt.Sprint("s", i)), Incarnation: 1, Addr: "a", MemoryTotal: 256 << 20}})
+		do.must(t, Command{Register: &Register{ID: raid.ServerID(fmt.Sprint("s", i)), Incarnation: 1, Addr: "a", MemoryTotal: 256 << 20}})
 	}
-	must(Command{CreateVolume: &CreateVolume{Name: "v", Pages: 3000, Geometry: raid.Geometry{K: 4, M: 2}, ChunkSlots: 256}})
-	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
-	must(Command{PutReport: &PutReport{Volume: 1, Epoch: 1, Report: Report{State: Healthy}}})
-	must(Command{Detach: &Detach{Volume: 1, Epoch: 1}})
+	do.must(t, Command{CreateVolume: &CreateVolume{Name: "v", Pages: 3000, Geometry: raid.Geometry{K: 4, M: 2}, ChunkSlots: 256}})
+	do.must(t, Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	do.must(t, Command{PutReport: &PutReport{Volume: 1, Epoch: 1, Report: Report{State: Healthy}}})
+	do.must(t, Command{Detach: &Detach{Volume: 1, Epoch: 1}})
 	return s, do
 }
 
@@ -56,15 +63,11 @@ func TestCareLease(t *testing.T) {
 	if _, err := do(care); codeOf(err) != NotFound {
 		t.Fatalf("care for a whole volume: %v", err)
 	}
-	if _, err := do(Command{SetServer: &SetServer{ID: "s0", Incarnation: 1, State: ServerDown}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{SetServer: &SetServer{ID: "s0", Incarnation: 1, State: ServerDown}})
 	if _, err := do(care); codeOf(err) != NotFound {
 		t.Fatalf("care before anything was replaced: %v", err)
 	}
-	if _, err := do(Command{Heal: &Heal{Limit: 1000, Moves: 16}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{Heal: &Heal{Limit: 1000, Moves: 16}})
 	v := s.Volumes[1]
 	if len(filling(v)) == 0 {
 		t.Fatal("members of a detached volume are not replaced")
@@ -94,15 +97,9 @@ func TestCareLease(t *testing.T) {
 		}
 	}
 	// The user's client has crashed: its lease runs out.
-	if _, err := do(Command{Attach: &Attach{Name: "v", Holder: "caretaker@s7", Care: true, Expired: 4}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := do(Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 5, Chunks: filling(v)}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := do(Command{Detach: &Detach{Volume: 1, Epoch: 5}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{Attach: &Attach{Name: "v", Holder: "caretaker@s7", Care: true, Expired: 4}})
+	do.must(t, Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 5, Chunks: filling(v)}})
+	do.must(t, Command{Detach: &Detach{Volume: 1, Epoch: 5}})
 	if why := s.NoCare(v); why == "" {
 		t.Fatal("all is filled, and it needs care")
 	}
@@ -123,12 +120,8 @@ func TestNoCareForWhatIsGone(t *testing.T) {
 	s, do := careCluster(t)
 	for i := range 3 {
 		id := raid.ServerID(fmt.Sprint("s", i))
-		if _, err := do(Command{Register: &Register{ID: id, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := do(Command{Heal: &Heal{Limit: 1000, Moves: 16}}); err != nil {
-			t.Fatal(err)
-		}
+		do.must(t, Command{Register: &Register{ID: id, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}})
+		do.must(t, Command{Heal: &Heal{Limit: 1000, Moves: 16}})
 	}
 	if _, err := do(Command{Attach: &Attach{Name: "v", Holder: "caretaker@s7", Care: true}}); codeOf(err) != NotFound || s.Volumes[1].Lease != nil {
 		t.Fatalf("care for a volume with groups of which too little is left: %v", err)
@@ -210,12 +203,6 @@ func TestCareLeases(t *testing.T) {
 func TestCareAfterACrash(t *testing.T) {
 	s, do := careCluster(t)
 	v := s.Volumes[1]
-	must := func(c Command) {
-		t.Helper()
-		if _, err := do(c); err != nil {
-			t.Fatal(err)
-		}
-	}
 	care := func(holder string) Command {
 		c := Command{Attach: &Attach{Name: "v", Holder: holder, Care: true}}
 		if v.Lease != nil {
@@ -226,11 +213,11 @@ func TestCareAfterACrash(t *testing.T) {
 	if why := s.NoCare(v); why == "" {
 		t.Fatal("a healthy volume whose client gave the lease back needs care")
 	}
-	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
-	must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Healthy, RedundancyLeft: 2}}})
-	must(care("caretaker@s1")) // the user's lease has run out
-	must(care("caretaker@s2")) // and so has the caretaker's
-	must(Command{Detach: &Detach{Volume: 1, Epoch: v.LastLease}})
+	do.must(t, Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	do.must(t, Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Healthy, RedundancyLeft: 2}}})
+	do.must(t, care("caretaker@s1")) // the user's lease has run out
+	do.must(t, care("caretaker@s2")) // and so has the caretaker's
+	do.must(t, Command{Detach: &Detach{Volume: 1, Epoch: v.LastLease}})
 	if _, err := do(care("caretaker@s1")); codeOf(err) != NotFound {
 		t.Fatalf("it was cared for, and is again: %v", err)
 	}

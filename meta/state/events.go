@@ -47,6 +47,8 @@ const (
 	EventPagesUnknown    = "pages-unknown" // gone, and nobody knows which
 	EventLossAccepted    = "loss-accepted" // of these
 
+	EventScrubIncomplete = "scrub-incomplete" // it left something out
+
 	EventCareBegan = "care-began" // a memory server fills what a detached volume misses
 	EventCareEnded = "care-ended"
 

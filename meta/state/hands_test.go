@@ -33,9 +33,7 @@ func TestNewMembersAreFilledFirst(t *testing.T) {
 				all = append(all, Command{Drain: &Drain{ID: old.Server}}, heal)
 			}
 			for _, cmd := range append(all, c.gone(old.Server), heal) {
-				if _, err := do(cmd); err != nil {
-					t.Fatal(err)
-				}
+				do.must(t, cmd)
 			}
 			m := group.Members[1]
 			if m.Chunk == old.Chunk || m.State != raid.MemberRebuilding || group.Since == 0 {
@@ -48,16 +46,12 @@ func TestNewMembersAreFilledFirst(t *testing.T) {
 // A client has a say in its own volume, and only while the lease is its own.
 func TestOthersHaveNoSay(t *testing.T) {
 	s, do := careCluster(t)
-	if _, err := do(Command{CreateVolume: &CreateVolume{Name: "w", Pages: 3000, Geometry: raid.Geometry{K: 4, M: 2}, ChunkSlots: 256}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{CreateVolume: &CreateVolume{Name: "w", Pages: 3000, Geometry: raid.Geometry{K: 4, M: 2}, ChunkSlots: 256}})
 	for _, c := range []Command{
 		{Attach: &Attach{Name: "v", Holder: "user"}},
 		{Attach: &Attach{Name: "w", Holder: "user"}},
 	} {
-		if _, err := do(c); err != nil {
-			t.Fatal(err)
-		}
+		do.must(t, c)
 	}
 	v := s.Volumes[1]
 	w, ok := s.VolumeByName("w")
@@ -65,9 +59,7 @@ func TestOthersHaveNoSay(t *testing.T) {
 		t.Fatal("the volume is not there")
 	}
 	foreign := w.Groups[0].Members[1]
-	if _, err := do(Command{Behind: &Behind{Volume: v.ID, Epoch: v.Epoch, Chunks: []raid.ChunkID{foreign.Chunk}}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{Behind: &Behind{Volume: v.ID, Epoch: v.Epoch, Chunks: []raid.ChunkID{foreign.Chunk}}})
 	for _, of := range []*Volume{v, w} {
 		if m := of.Groups[0].Members[1]; m.State != raid.MemberInSync {
 			t.Errorf("the chunk of another volume is named: member 1 of volume %s is %v", of.Name, m.State)
@@ -77,9 +69,7 @@ func TestOthersHaveNoSay(t *testing.T) {
 		t.Errorf("a volume is taken from its holder: %v", err)
 	}
 	was := v.Epoch
-	if _, err := do(Command{Attach: &Attach{Name: "v", Holder: "other", Takeover: true}}); err != nil {
-		t.Fatal(err)
-	}
+	do.must(t, Command{Attach: &Attach{Name: "v", Holder: "other", Takeover: true}})
 	if _, err := do(Command{Detach: &Detach{Volume: v.ID, Epoch: was}}); codeOf(err) != Fenced || v.Lease == nil {
 		t.Errorf("a client that was replaced gives the lease back: %v, %+v", err, v.Lease)
 	}

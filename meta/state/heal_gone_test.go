@@ -87,32 +87,26 @@ func TestHealWhatIsGone(t *testing.T) {
 func TestAwayIsNotGone(t *testing.T) {
 	s, do := careCluster(t)
 	v := s.Volumes[1]
-	must := func(c Command) {
-		t.Helper()
-		if _, err := do(c); err != nil {
-			t.Fatal(err)
-		}
-	}
 	g := v.Groups[0]
 	servers := make([]raid.ServerID, 6)
 	for c, m := range g.Members {
 		servers[c] = m.Server
 	}
 	for _, id := range servers[:3] {
-		must(Command{Register: &Register{ID: id, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}})
+		do.must(t, Command{Register: &Register{ID: id, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}})
 	}
 	away := g.Members[3]
-	must(Command{SetServer: &SetServer{ID: away.Server, Incarnation: 1, State: ServerDown}})
+	do.must(t, Command{SetServer: &SetServer{ID: away.Server, Incarnation: 1, State: ServerDown}})
 	heal := Command{Heal: &Heal{Limit: 1000, Moves: 16}}
-	must(heal)
+	do.must(t, heal)
 	if g.Members[3] != away || v.Stuck == nil {
 		t.Fatalf("the member of a server that is away: %+v, was %+v; stuck: %+v", g.Members[3], away, v.Stuck)
 	}
 	if i := slices.IndexFunc(g.Members[:3], func(m Member) bool { return m.State != raid.MemberRebuilding }); i >= 0 {
 		t.Fatalf("member %d: %+v", i, g.Members[i])
 	}
-	must(Command{RemoveServer: &RemoveServer{ID: away.Server, Force: true}})
-	must(heal)
+	do.must(t, Command{RemoveServer: &RemoveServer{ID: away.Server, Force: true}})
+	do.must(t, heal)
 	if m := g.Members[3]; m.State != raid.MemberRebuilding || m.Chunk == away.Chunk || v.Stuck != nil {
 		t.Fatalf("after its server was given up: %+v, stuck: %+v", m, v.Stuck)
 	}
@@ -129,9 +123,7 @@ func TestNoReplacementInPlace(t *testing.T) {
 			{Register: &Register{ID: "s0", Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}},
 			{Heal: &Heal{Limit: 1000, Moves: 16}},
 		} {
-			if _, err := do(c); err != nil {
-				t.Fatal(err)
-			}
+			do.must(t, c)
 		}
 		v, _ := s.VolumeByName("w")
 		if v.Stuck == nil || len(filling(v)) > 0 {
@@ -150,9 +142,7 @@ func TestHealthOfWhatIsGone(t *testing.T) {
 		if h := s.Health(v, nil); h.Bereft != 0 {
 			t.Fatalf("%d servers lost: %+v", i, h)
 		}
-		if _, err := do(Command{Register: &Register{ID: id, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}}); err != nil {
-			t.Fatal(err)
-		}
+		do.must(t, Command{Register: &Register{ID: id, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}})
 	}
 	if h := s.Health(v, nil); h.Bereft == 0 || h.Empty != 0 || h.State != Failed {
 		t.Fatalf("three servers lost: %+v", h)
@@ -162,9 +152,7 @@ func TestHealthOfWhatIsGone(t *testing.T) {
 		if s.Servers[id].Incarnation == 2 {
 			continue
 		}
-		if _, err := do(Command{Register: &Register{ID: id, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}}); err != nil {
-			t.Fatal(err)
-		}
+		do.must(t, Command{Register: &Register{ID: id, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}})
 	}
 	if h := s.Health(v, nil); h.Empty != uint64(len(v.Groups)) || h.Bereft != h.Empty {
 		t.Fatalf("all servers lost: %+v", h)

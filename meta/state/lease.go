@@ -96,6 +96,7 @@ func (s *State) putReport(c *PutReport) *Refusal {
 	if r.LastScrub == nil && v.Report != nil {
 		r.LastScrub = v.Report.LastScrub // this client does not know
 	}
+	s.noteScrub(v, r.LastScrub)
 	v.Report = &r
 	switch {
 	case r.Unknown == 0:
@@ -107,6 +108,19 @@ func (s *State) putReport(c *PutReport) *Refusal {
 	v.Unopened = false // a client reports what it has opened
 	s.touchVolume(v.ID)
 	return nil
+}
+
+// noteScrub notes that a scrub which a client reports for the first time left
+// something out.
+func (s *State) noteScrub(v *Volume, now *Scrub) {
+	if now == nil || now.Skipped == 0 || v.Report != nil && v.Report.LastScrub != nil && v.Report.LastScrub.Finished == now.Finished {
+		return
+	}
+	why := ""
+	if now.SkippedReason != "" {
+		why = ": " + now.SkippedReason
+	}
+	s.note(Event{Kind: EventScrubIncomplete, Volume: v.Name, Count: now.Skipped}, "a scrub of volume %s could not look at %d of %d slots%s", v.Name, now.Skipped, now.Skipped+now.Slots, why)
 }
 
 // StillUnknown is what a report says of unknown pages, by who knows a version of

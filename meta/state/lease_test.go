@@ -56,9 +56,7 @@ func TestReplacedWhileFirstOpens(t *testing.T) {
 			steps = append(steps, Command{Attach: &Attach{Name: "w", Holder: "h"}})
 		}
 		for _, c := range append(steps, Command{SetServer: &SetServer{ID: "s1", Incarnation: 1, State: ServerDown}}, Command{Heal: &Heal{Limit: 1000}}) {
-			if _, err := do(c); err != nil {
-				t.Fatal(err)
-			}
+			do.must(t, c)
 		}
 		w, _ := s.VolumeByName("w")
 		if got := len(filling(w)) > 0; got != leased {
@@ -74,17 +72,9 @@ func TestReplacedWhileFirstOpens(t *testing.T) {
 func TestUnknownPages(t *testing.T) {
 	s, do := careCluster(t) // checks the state after each command
 	v := s.Volumes[1]
-	must := func(c Command) any {
-		t.Helper()
-		got, err := do(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got
-	}
 	report := func(pages, known uint64) {
 		t.Helper()
-		must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Known: known, Report: Report{State: Healthy, RedundancyLeft: 2, Unknown: pages}}})
+		do.must(t, Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Known: known, Report: Report{State: Healthy, RedundancyLeft: 2, Unknown: pages}}})
 	}
 	unknown := func(pages uint64) {
 		t.Helper()
@@ -93,18 +83,18 @@ func TestUnknownPages(t *testing.T) {
 			t.Fatalf("%d pages unknown, want %d; health %+v, since %d", v.Unknown(), pages, h, v.UnknownAt)
 		}
 	}
-	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	do.must(t, Command{Attach: &Attach{Name: "v", Holder: "user"}})
 	report(7, 0)
 	unknown(7)
-	must(Command{Detach: &Detach{Volume: 1, Epoch: v.LastLease}})
+	do.must(t, Command{Detach: &Detach{Volume: 1, Epoch: v.LastLease}})
 	unknown(7)
-	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	do.must(t, Command{Attach: &Attach{Name: "v", Holder: "user"}})
 	unknown(7)
 	report(7, v.Version)
 	report(3, v.Version)
 	unknown(3)
 	before := v.Version
-	if n := must(Command{AcceptLoss: &AcceptLoss{Name: "v"}}); n != uint64(3) || v.Version <= before {
+	if n := do.must(t, Command{AcceptLoss: &AcceptLoss{Name: "v"}}); n != uint64(3) || v.Version <= before {
 		t.Fatalf("%v pages accepted, version %d after %d", n, v.Version, before)
 	}
 	unknown(0)
@@ -129,9 +119,7 @@ func TestEpochsEnd(t *testing.T) {
 		{Register: &Register{ID: v.Groups[0].Members[0].Server, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}},
 		{Heal: &Heal{Limit: 1000}},
 	} {
-		if _, err := do(c); err != nil {
-			t.Fatal(err)
-		}
+		do.must(t, c)
 	}
 	attach := func(care bool) error {
 		t.Helper()

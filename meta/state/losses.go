@@ -86,7 +86,7 @@ func lossText(losses []Loss) string {
 		case l.RedundancyLeft < 0:
 			text += ", and other members miss rows: data may be out of reach"
 		default:
-			text += fmt.Sprintf(", and survives %d further losses", l.RedundancyLeft)
+			text += fmt.Sprintf(", and can lose %d more", l.RedundancyLeft)
 		}
 	}
 	return text

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"testing"
 
 	"dmps/raid"
@@ -11,12 +12,6 @@ import (
 func TestLossesCountWhatIsThere(t *testing.T) {
 	s, do := careCluster(t)
 	v := s.Volumes[1]
-	must := func(c Command) {
-		t.Helper()
-		if _, err := do(c); err != nil {
-			t.Fatal(err)
-		}
-	}
 	members := v.Groups[0].Members // of 4+2
 	id := members[0].Server
 	check := func(what string, left int, lost, away bool) {
@@ -27,22 +22,22 @@ func TestLossesCountWhatIsThere(t *testing.T) {
 		}
 	}
 	check("all are up", 1, false, false)
-	must(Command{Attach: &Attach{Name: "v", Holder: "user"}})
-	must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Degraded, DegradedRows: 7}}})
+	do.must(t, Command{Attach: &Attach{Name: "v", Holder: "user"}})
+	do.must(t, Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Degraded, DegradedRows: 7}}})
 	check("members miss rows", 0, false, false)
-	must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Healthy, RedundancyLeft: 2}}})
-	must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Degraded, RedundancyLeft: 1, Suspect: []raid.ServerID{members[1].Server}}}})
+	do.must(t, Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Healthy, RedundancyLeft: 2}}})
+	do.must(t, Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Degraded, RedundancyLeft: 1, Suspect: []raid.ServerID{members[1].Server}}}})
 	check("the client has no answer from one", 0, false, false)
-	must(Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Healthy, RedundancyLeft: 2}}})
+	do.must(t, Command{PutReport: &PutReport{Volume: 1, Epoch: v.LastLease, Report: Report{State: Healthy, RedundancyLeft: 2}}})
 	away := func(m Member, st ServerState) {
-		must(Command{SetServer: &SetServer{ID: m.Server, Incarnation: 1, State: st}})
+		do.must(t, Command{SetServer: &SetServer{ID: m.Server, Incarnation: 1, State: st}})
 	}
 	away(members[1], ServerSuspect)
 	check("one is suspect", 0, false, false)
 	away(members[2], ServerDown)
 	check("one more is down", -1, false, true)
-	must(Command{Register: &Register{ID: members[3].Server, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}})
-	must(Command{Register: &Register{ID: members[4].Server, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}})
+	do.must(t, Command{Register: &Register{ID: members[3].Server, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}})
+	do.must(t, Command{Register: &Register{ID: members[4].Server, Incarnation: 2, Addr: "a", MemoryTotal: 256 << 20}})
 	check("two are empty", -3, true, true)
 }
 
@@ -52,17 +47,11 @@ func TestLossesCountWhatIsThere(t *testing.T) {
 func TestStuckNow(t *testing.T) {
 	s, do := careCluster(t)
 	v := s.Volumes[1]
-	must := func(c Command) {
-		t.Helper()
-		if _, err := do(c); err != nil {
-			t.Fatal(err)
-		}
-	}
 	set := func(m Member, st ServerState) {
 		t.Helper()
-		must(Command{SetServer: &SetServer{ID: m.Server, Incarnation: m.Incarnation, State: st}})
+		do.must(t, Command{SetServer: &SetServer{ID: m.Server, Incarnation: m.Incarnation, State: st}})
 	}
-	heal := func() { must(Command{Heal: &Heal{Limit: 1000, Moves: 16}}) }
+	heal := func() { do.must(t, Command{Heal: &Heal{Limit: 1000, Moves: 16}}) }
 	members := v.Groups[0].Members
 	for _, m := range members[:3] {
 		set(m, ServerDown)
@@ -93,13 +82,26 @@ func TestStuckNow(t *testing.T) {
 		t.Fatalf("it is back: %+v", st)
 	}
 	heal()
-	must(Command{Drain: &Drain{ID: gone.Server}})
+	do.must(t, Command{Drain: &Drain{ID: gone.Server}})
 	heal()
 	if st := s.StuckNow(v); st == nil || !st.Room {
 		t.Fatalf("drained without room elsewhere: %+v", st)
 	}
-	must(Command{Drain: &Drain{ID: gone.Server, Off: true}})
+	do.must(t, Command{Drain: &Drain{ID: gone.Server, Off: true}})
 	if st := s.StuckNow(v); st != nil {
 		t.Fatalf("it is not drained any more: %+v", st)
+	}
+}
+
+// A server that was removed while it was to be drained was not drained.
+func TestRemovedIsNotDrained(t *testing.T) {
+	s, do := careCluster(t)
+	do.must(t, Command{Drain: &Drain{ID: "s0"}})
+	do.must(t, Command{SetServer: &SetServer{ID: "s0", Incarnation: 1, State: ServerDown}})
+	if r := do.must(t, Command{RemoveServer: &RemoveServer{ID: "s0", Force: true}}).(Removed); r.Members == 0 {
+		t.Fatalf("%+v", r)
+	}
+	if slices.ContainsFunc(s.Events, func(e Event) bool { return e.Kind == EventServerDrained }) {
+		t.Errorf("%+v", s.Events)
 	}
 }

@@ -153,6 +153,7 @@ func (s *State) removeServer(c *RemoveServer) (any, *Refusal) {
 	}
 	r := Removed{Losses: s.Losses(c.ID)}
 	s.note(Event{Kind: EventServerRemoved, Server: c.ID}, "server %s was removed%s", c.ID, lossText(r.Losses))
+	sv.Draining = false // that it holds nothing now is no merit of that
 	r.Members = s.loseMembers(sv)
 	delete(s.Servers, c.ID)
 	return r, nil

@@ -118,13 +118,14 @@ type Report struct {
 // Scrub is what is remembered of the last scrub that went through a volume:
 // the next one is due from there.
 type Scrub struct {
-	Started      int64  `json:"started"` // Unix milliseconds, by the client's clock, as Finished
-	Finished     int64  `json:"finished"`
-	Slots        uint64 `json:"slots"` // verified
-	Skipped      uint64 `json:"skipped,omitempty"`
-	Bad          uint64 `json:"bad,omitempty"`
-	Repaired     uint64 `json:"repaired,omitempty"`
-	Unrepairable uint64 `json:"unrepairable,omitempty"`
+	Started       int64  `json:"started"` // Unix milliseconds, by the client's clock, as Finished
+	Finished      int64  `json:"finished"`
+	Slots         uint64 `json:"slots"` // verified
+	Skipped       uint64 `json:"skipped,omitempty"`
+	SkippedReason string `json:"skipped_reason,omitempty"`
+	Bad           uint64 `json:"bad,omitempty"`
+	Repaired      uint64 `json:"repaired,omitempty"`
+	Unrepairable  uint64 `json:"unrepairable,omitempty"`
 }
 
 // Stuck is why members of a volume are not replaced.
