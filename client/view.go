@@ -139,6 +139,7 @@ func (v *Volume) settleRecovery(ctx context.Context) error {
 	since := time.Now()
 	for {
 		a := v.lock()
+		v.advanceLocked() // moves need room
 		var l left
 		l.void, l.unsure, l.views = v.mu.log.Unsettled()
 		err := v.mu.closed

@@ -242,7 +242,7 @@ func (l *Log) writable(g *logGroup) bool {
 func (l *Log) bury(row uint32) {
 	l.used--
 	if l.holding {
-		l.held = append(l.held, row)
+		l.held, l.sweepDue = append(l.held, row), true
 		return
 	}
 	l.await(row)
