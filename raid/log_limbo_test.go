@@ -148,10 +148,13 @@ func TestNothingIsFreeBeforeBegin(t *testing.T) {
 		t.Errorf("%+v, then %+v", before, now)
 	}
 	dead := Index(viewRows)
-	l.unsureDied(&l.groups[0], dead+1) // it lasts
 	for p := (Placement{}); l.Room(); {
 		l.Reserve(1, true, &p)
 	}
+	if l.Advance(); l.Limbo() {
+		t.Error("it is let go, and may be needed")
+	}
+	l.unsureDied(&l.groups[0], dead+1) // it lasts
 	if !l.Limbo() {
 		t.Error("nothing waits for a read epoch")
 	}
