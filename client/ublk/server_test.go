@@ -210,6 +210,45 @@ func TestInUse(t *testing.T) {
 	}
 }
 
+// A claim that was taken holds until the device is gone, and is given back when it
+// is left.
+func TestClaim(t *testing.T) {
+	k := newFakeKernel(t)
+	d := devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)
+	s := up(t, k, Config{Device: d})
+	k.used[s.ID()] = true
+	if err := s.Claim(t.Context()); !errors.Is(err, blockdev.ErrInUse) {
+		t.Errorf("claimed a device in use: %v", err)
+	}
+	k.used[s.ID()] = false
+	for range 2 { // told twice
+		if err := s.Claim(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := k.claims.Load(); n != 1 {
+		t.Errorf("%d claims", n)
+	}
+	// Whoever comes now does not get it.
+	k.used[s.ID()] = true
+	if err := s.Stop(t.Context()); err != nil {
+		t.Errorf("stopping what is claimed: %v", err)
+	}
+	if n := k.claims.Load(); n != 0 {
+		t.Errorf("%d claims are left", n)
+	}
+	s = up(t, k, Config{Device: d, ID: 7})
+	if err := s.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := k.claims.Load(); n != 0 {
+		t.Errorf("%d claims are left", n)
+	}
+}
+
 // A device that could not be stopped is still there, is served, and can be left to
 // the next client.
 func TestStopFails(t *testing.T) {

@@ -237,7 +237,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		about: adminStatus{
 			Volume: volume, Epoch: layout.Epoch, Redundancy: layout.Geometry.String(), Layout: layout.Kind.String(),
 			SizeBytes: uint64(vol.Size()), Groups: len(layout.Groups), NBD: uri,
-			Holder: f.holder, PID: os.Getpid(), Boot: bootID(), Started: time.Now(), Locked: locked, Version: version,
+			Holder: f.holder, PID: os.Getpid(), PIDSpace: pidSpace(), Boot: bootID(), Started: time.Now(), Locked: locked, Version: version,
 		},
 	}
 	return s.run(ctx)
