@@ -32,9 +32,10 @@ type Config struct {
 	// Connections is the number of sockets. Default 1. With more, a request
 	// that is sent again after its time-out may overtake its first copy.
 	Connections int
-	// Timeout is after how long the kernel sends a request again; it must be
-	// longer than any that the client lets one wait while it works. Default
-	// DefaultTimeout.
+	// Timeout is after how long the kernel gives up a connection with a request that
+	// was not answered. It sends all of them again on the next one, which is made when
+	// the old ones are over: one that waits for servers holds the device for as long
+	// as the client lets it. Default DefaultTimeout.
 	Timeout time.Duration
 	// DeadTimeout is how long the kernel waits for a client to come back before
 	// it fails requests. Default DefaultDeadTimeout.

@@ -156,7 +156,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		if err := meets(host, doctor.Waivers{Unprotected: f.device.unprotected, Swappable: f.swappable}); err != nil {
 			return err
 		}
-		if err := protect("dmps-attach-"+volume, f.device.unprotected, log); err != nil {
+		if err := protect(attachCgroup(volume), f.device.unprotected, log); err != nil {
 			return err
 		}
 	}

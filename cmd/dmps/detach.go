@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dmps/client/hostdev"
+	"dmps/internal/harden"
 	"dmps/internal/swapctl"
 )
 
@@ -66,6 +67,9 @@ used on.`,
 				// Somebody may have begun to use it when the client had just looked.
 				if err := lastly(ctx, func() error { return remains(about.Identity, d.Device, hostdev.List) }); err != nil {
 					return err
+				}
+				if err := harden.Forget(attachCgroup(d.Volume)); err != nil {
+					a.logger().Warn("something is left of the attach", "error", err)
 				}
 			}
 			if output.value == "json" {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -123,7 +124,12 @@ func (g *Guest) Dump() {
 		b, err := os.ReadFile(file)
 		fmt.Printf("--- %s (%v)\n%s\n", file, err, b)
 	}
-	for _, p := range g.all {
+	shown := make(map[string]bool) // logs: a program that was started again goes on with its own
+	for _, p := range slices.Backward(g.all) {
+		if shown[p.log] {
+			continue
+		}
+		shown[p.log] = true
 		tail := 2500
 		if p.name == "attach" && p.alive() == nil {
 			tail = 40000
