@@ -91,9 +91,21 @@ type killing struct {
 	*cluster
 	kind         string
 	rng          *rand.Rand
-	starts, ends time.Duration  // how long a start takes, until the kernel swaps, and a detach
-	had          map[string]int // what a client had when it was ended
-	missed       int            // rounds in which the call was over too soon to be met
+	starts, ends time.Duration // how long a start takes, until the kernel swaps, and a detach
+	tallies      map[moment]*tally
+}
+
+// tally is what was seen at a moment.
+type tally struct {
+	had    map[string]int // what clients had when they were ended
+	missed int            // rounds in which the call was over too soon to be met
+}
+
+func (k *killing) tally(m moment) *tally {
+	if k.tallies[m] == nil {
+		k.tallies[m] = &tally{had: make(map[string]int)}
+	}
+	return k.tallies[m]
 }
 
 // killedAt ends clients at moments, each of which must end, and has the next one
@@ -104,7 +116,7 @@ func killedAt(kind string, moments []moment) func(context.Context, *Guest) error
 		if err != nil {
 			return err
 		}
-		k := &killing{cluster: c, kind: kind, rng: rand.New(rand.NewPCG(g.Seed, 4)), had: make(map[string]int)}
+		k := &killing{cluster: c, kind: kind, rng: rand.New(rand.NewPCG(g.Seed, 4)), tallies: make(map[moment]*tally)}
 		began := time.Now()
 		if err := k.up(ctx); err != nil {
 			return err
@@ -115,24 +127,41 @@ func killedAt(kind string, moments []moment) func(context.Context, *Guest) error
 		}
 		k.ends = time.Since(began)
 		fmt.Printf("a start takes %v, a detach %v\n", k.starts, k.ends)
+		if err := k.rounds(ctx, moments); err != nil {
+			return err
+		}
+		var errs []error
 		for _, m := range moments {
-			began, missed := time.Now(), k.missed
-			clear(k.had)
-			for i := range m.rounds {
-				if err := k.round(ctx, m); err != nil {
-					return fmt.Errorf("%v, round %d: %w", m, i, err)
-				}
-				if err := g.kmsg.err(); err != nil {
-					return fmt.Errorf("%v, round %d: %w", m, i, err)
-				}
-			}
-			fmt.Printf("%v: %d of %d recovered in %.0f s; ended with %v; %d met no such call\n", m, m.rounds, m.rounds, time.Since(began).Seconds(), k.had, k.missed-missed)
-			if m.call != "" && k.missed-missed == m.rounds {
-				return fmt.Errorf("%v: no such call was met: it shows nothing", m)
+			t := k.tally(m)
+			fmt.Printf("%v: %d of %d recovered; ended with %v; %d met no such call\n", m, m.rounds, m.rounds, t.had, t.missed)
+			if t.missed == m.rounds {
+				errs = append(errs, fmt.Errorf("%v: no such call was met: it shows nothing", m))
 			}
 		}
-		return nil
+		return errors.Join(errs...)
 	}
+}
+
+// rounds has all moments take turns, so that a fault in one shows early.
+func (k *killing) rounds(ctx context.Context, moments []moment) error {
+	most := slices.MaxFunc(moments, func(a, b moment) int { return a.rounds - b.rounds }).rounds
+	for i := range most {
+		for _, m := range moments {
+			if i >= m.rounds {
+				continue
+			}
+			began := time.Now()
+			err := k.round(ctx, m)
+			if err == nil {
+				err = k.g.kmsg.err()
+			}
+			if err != nil {
+				return fmt.Errorf("%v, round %d: %w", m, i, err)
+			}
+			fmt.Printf("%v, round %d: recovered, %.0f s in all\n", m, i, time.Since(began).Seconds())
+		}
+	}
+	return nil
 }
 
 // up starts a client and waits until the kernel swaps to the device.
@@ -206,7 +235,7 @@ func (k *killing) round(ctx context.Context, m moment) error {
 	if m.call == "" {
 		time.Sleep(time.Duration(k.rng.Int64N(int64(most))))
 	} else if !met(m.call, ended) {
-		k.missed++
+		k.tally(m).missed++
 	}
 	if err := k.end(ended, m); err != nil {
 		return err
@@ -233,7 +262,7 @@ func (k *killing) end(p *process, m moment) error {
 	}
 	select {
 	case <-p.over:
-		return k.note()
+		return k.note(m)
 	case <-time.After(limit):
 		stacks(p.cmd.Process.Pid)
 		return fmt.Errorf("the client has not ended %v after %v", limit, with)
@@ -241,7 +270,7 @@ func (k *killing) end(p *process, m moment) error {
 }
 
 // note counts what a client that has ended had.
-func (k *killing) note() error {
+func (k *killing) note(m moment) error {
 	devices, err := hostdev.List()
 	if err != nil {
 		return err
@@ -252,11 +281,11 @@ func (k *killing) note() error {
 	}
 	switch {
 	case len(spaces) > 0:
-		k.had["swap"]++
+		k.tally(m).had["swap"]++
 	case len(devices) > 0:
-		k.had["a device"]++
+		k.tally(m).had["a device"]++
 	default:
-		k.had["no device"]++
+		k.tally(m).had["no device"]++
 	}
 	return nil
 }
@@ -264,7 +293,7 @@ func (k *killing) note() error {
 // recover starts the next client while the servers are still frozen, and ends it
 // in order.
 func (k *killing) recover(ctx context.Context, m moment, detaching *process) error {
-	if err := k.launchAttach("auto", swapArgs...); err != nil {
+	if err := k.launchAttach(k.kind, swapArgs...); err != nil {
 		return err
 	}
 	if m.frozen {
@@ -284,7 +313,7 @@ func (k *killing) recover(ctx context.Context, m moment, detaching *process) err
 		}
 		// What was told to the first client may have reached the second.
 		if k.attach.alive() != nil {
-			if err := k.launchAttach("auto", swapArgs...); err != nil {
+			if err := k.launchAttach(k.kind, swapArgs...); err != nil {
 				return err
 			}
 		}

@@ -1,0 +1,73 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// six has no server to spare: three that lose their memory are one more than it
+// can bear.
+var six = scheme{redundancy: "rs:4+2", servers: 6, m: 2, volumeMiB: 128, serverMiB: 72}
+
+// cycled has the client killed while three of six servers lose power under swap.
+// The pages that are gone must not come back as anything else: who needs one dies
+// of SIGBUS, at once when that was agreed to, and waits until then.
+func cycled(kind string) func(context.Context, *Guest) error {
+	return func(ctx context.Context, g *Guest) error {
+		w, err := swapTo(ctx, g, kind, six)
+		if err != nil {
+			return err
+		}
+		if err := w.lose(0, 1, 2); err != nil {
+			return err
+		}
+		if err := w.attach.signal(syscall.SIGKILL); err != nil {
+			return err
+		}
+		if err := w.replace(0, 1, 2); err != nil {
+			return err
+		}
+		// Without a word from the operator there is no device, and nobody dies.
+		if err := w.launchAttach("auto", "--swap"); err != nil {
+			return err
+		}
+		select {
+		case <-w.attach.over:
+		case <-time.After(2 * time.Minute):
+			return errors.New("the client neither serves nor refuses")
+		}
+		said := w.attach.tail(600)
+		fmt.Printf("the next client: %s\n", said)
+		if !strings.Contains(said, "--accept-data-loss") {
+			return errors.New("it does not say what could be done")
+		}
+		if err := w.hog.alive(); err != nil {
+			return fmt.Errorf("before anybody agreed to the loss: %w", err)
+		}
+		if err := w.launchAttach("auto", "--swap", "--accept-data-loss", "--yes"); err != nil {
+			return err
+		}
+		if err := until(ctx, 2*time.Minute, "serving what is left", func() error { return w.swapped(ctx) }); err != nil {
+			return err
+		}
+		select {
+		case <-w.hog.over:
+		case <-time.After(3 * time.Minute):
+			return errors.New("the hog neither dies nor gets its pages")
+		}
+		fmt.Printf("the hog after %d turns: %v, %q\n", w.hog.turns(), w.hog.err, w.hog.tail(100))
+		if strings.Contains(w.hog.tail(1000), "hog: page") {
+			return errors.New("a page that is gone came back as something else")
+		}
+		if out, err := output(ctx, dmps, "--meta", metaURL, "status"); err == nil {
+			return fmt.Errorf("status says nothing of a loss: %s", out)
+		} else {
+			fmt.Println(err)
+		}
+		return w.detach(ctx)
+	}
+}
