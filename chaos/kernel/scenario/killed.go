@@ -49,26 +49,26 @@ var startKilled = []moment{{rounds: 50}}
 // startSilent are moments at which the client would wait for its own device, and
 // what it waits for does not answer.
 var startSilent = []moment{
-	{call: "format", rounds: 5},
-	{call: "format", frozen: true, rounds: 5},
-	{call: "format", frozen: true, signal: syscall.SIGTERM, rounds: 2},
-	{call: "swapon", rounds: 5},
-	{call: "swapon", frozen: true, rounds: 5},
-	{call: "swapon", frozen: true, signal: syscall.SIGTERM, rounds: 2},
-	{frozen: true, rounds: 10},
+	{call: "format", rounds: 3},
+	{call: "format", frozen: true, rounds: 3},
+	{call: "format", frozen: true, signal: syscall.SIGTERM, rounds: 1},
+	{call: "swapon", rounds: 3},
+	{call: "swapon", frozen: true, rounds: 3},
+	{call: "swapon", frozen: true, signal: syscall.SIGTERM, rounds: 1},
+	{frozen: true, rounds: 5},
 }
 
 // detachKilled are moments of a detach. ublk alone has a call to stop a device.
 func detachKilled(kind string) []moment {
 	all := []moment{
-		{detach: true, rounds: 8},
-		{detach: true, frozen: true, rounds: 4},
-		{detach: true, call: "claim", rounds: 4},
-		{detach: true, call: "claim", frozen: true, rounds: 3},
+		{detach: true, rounds: 5},
+		{detach: true, frozen: true, rounds: 3},
+		{detach: true, call: "claim", rounds: 3},
+		{detach: true, call: "claim", frozen: true, rounds: 2},
 		{detach: true, call: "claim", frozen: true, signal: syscall.SIGTERM, rounds: 1},
 	}
 	if kind == "ublk" {
-		all = append(all, moment{detach: true, call: "ublk-stop", rounds: 3}, moment{detach: true, call: "ublk-stop", frozen: true, rounds: 3})
+		all = append(all, moment{detach: true, call: "ublk-stop", rounds: 2}, moment{detach: true, call: "ublk-stop", frozen: true, rounds: 2})
 	}
 	return all
 }
