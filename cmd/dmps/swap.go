@@ -109,20 +109,23 @@ func (s *swapFlags) prepare(ctx context.Context, dev kernelDevice, size int64, l
 // untilUnused tries until it is not for EBUSY that it fails. calls are those that
 // earlier clients left for the device.
 func untilUnused(ctx context.Context, calls func() ([]int, error), try func() error) error {
+	var used time.Time // since when somebody has it who makes no such call
 	for began := time.Now(); ; {
-		err := try()
+		err := try() // it may wait for a call, and fail because that has just ended well
 		if !errors.Is(err, unix.EBUSY) {
 			return err
 		}
 		left, lerr := calls()
-		if lerr != nil {
-			return errors.Join(err, lerr)
-		}
-		waited := time.Since(began)
 		switch {
-		case len(left) > 0 && waited > claimPatience:
+		case lerr != nil:
+			return errors.Join(err, lerr)
+		case len(left) > 0 && time.Since(began) > claimPatience:
 			return fmt.Errorf("a call of an earlier client (process %d) waits for its pages still: %w", left[0], err)
-		case len(left) == 0 && waited > lookPatience:
+		case len(left) > 0:
+			used = time.Time{}
+		case used.IsZero():
+			used = time.Now()
+		case time.Since(used) > lookPatience:
 			return fmt.Errorf("somebody uses it, mounted, as a part of another device, or for himself alone: %w", err)
 		}
 		select {

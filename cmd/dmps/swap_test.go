@@ -84,6 +84,20 @@ func TestUntilUnused(t *testing.T) {
 			})
 		})
 	}
+	// A try that waits for a call fails when the call has ended, and then finds
+	// what that has done.
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		if err := untilUnused(t.Context(), func() ([]int, error) { return nil, nil }, func() error {
+			if tries++; tries > 1 {
+				return nil
+			}
+			time.Sleep(claimPatience / 4)
+			return unix.EBUSY
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := untilUnused(ctx, func() ([]int, error) { return []int{1}, nil }, func() error { return unix.EBUSY }); !errors.Is(err, unix.EBUSY) {
