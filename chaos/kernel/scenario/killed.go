@@ -76,7 +76,7 @@ func detachKilled(kind string) []moment {
 // How long things may take.
 const (
 	endPatience   = 20 * time.Second // for a client that was killed
-	leavePatience = 40 * time.Second // for one that was told to end: a unit has 30 s
+	leavePatience = 30 * time.Second // for one that was told to end: what a unit has
 	backPatience  = 90 * time.Second // for the next one, until the kernel swaps to its device
 )
 
