@@ -49,9 +49,11 @@ func cycled(kind string) func(context.Context, *Guest) error {
 		case <-time.After(3 * time.Minute):
 			return errors.New("the hog neither dies nor gets its pages")
 		}
-		fmt.Printf("the hog after %d turns: %v, %q\n", w.hog.turns(), w.hog.err, w.hog.tail(100))
-		if strings.Contains(w.hog.tail(1000), "hog: page") {
-			return errors.New("a page that is gone came back as something else")
+		said := w.hog.tail(1 << 20) // Go's runtime says which signal it was
+		bus := strings.Contains(said, "SIGBUS") || strings.Contains(fmt.Sprint(w.hog.err), "bus error")
+		fmt.Printf("the hog after %d turns: %v, of SIGBUS: %v\n", w.hog.turns(), w.hog.err, bus)
+		if !bus || strings.Contains(said, "hog: page") {
+			return fmt.Errorf("a page that is gone came back as something else: %s", w.hog.tail(1000))
 		}
 		if out, err := output(ctx, dmps, "--meta", metaURL, "status"); err == nil {
 			return fmt.Errorf("status says nothing of a loss: %s", out)

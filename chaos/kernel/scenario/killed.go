@@ -23,12 +23,16 @@ type moment struct {
 	detach bool           // while it is being detached; otherwise while it starts
 	call   string         // while another process makes this call for it (blockdev.Apart); "": at random
 	frozen bool           // all servers are stopped first, and go on when it has ended
+	looked bool           // somebody reads the device as soon as it is there, as udev does
 	signal syscall.Signal // 0: SIGKILL
 	rounds int
 }
 
 func (m moment) String() string {
 	what := []string{"start", "detach"}[index(m.detach)] + ", " + []string{"in " + m.call, "at random"}[index(m.call == "")]
+	if m.looked {
+		what += ", device looked at"
+	}
 	if m.frozen {
 		what += ", servers frozen"
 	}
@@ -55,6 +59,8 @@ var startSilent = []moment{
 	{call: "swapon", rounds: 3},
 	{call: "swapon", frozen: true, rounds: 3},
 	{call: "swapon", frozen: true, signal: syscall.SIGTERM, rounds: 1},
+	{call: "unthrottle", looked: true, rounds: 2},
+	{call: "unthrottle", looked: true, frozen: true, rounds: 2},
 	{frozen: true, rounds: 5},
 }
 
@@ -206,7 +212,7 @@ func (k *killing) alone(device string) error {
 	if len(all) > 0 {
 		return fmt.Errorf("devices besides %q: %v", device, all)
 	}
-	if pids := calling(""); len(pids) > 0 {
+	if pids := calling(); len(pids) > 0 {
 		stacks(pids[0])
 		return fmt.Errorf("processes %v are still in a call for a client that has ended", pids)
 	}
@@ -223,6 +229,9 @@ func (k *killing) round(ctx context.Context, m moment) error {
 		return err
 	}
 	ended := k.attach
+	if m.looked {
+		defer k.look(ctx)()
+	}
 	var detaching *process
 	most := k.starts
 	if m.detach {
@@ -234,13 +243,38 @@ func (k *killing) round(ctx context.Context, m moment) error {
 	}
 	if m.call == "" {
 		time.Sleep(time.Duration(k.rng.Int64N(int64(most))))
-	} else if !met(m.call, ended) {
+	} else if !met(m, ended) {
 		k.tally(m).missed++
 	}
 	if err := k.end(ended, m); err != nil {
 		return err
 	}
 	return k.recover(ctx, m, detaching)
+}
+
+// look reads the first device of the kind when it is there. The function that it
+// returns waits for that.
+func (k *killing) look(ctx context.Context) (wait func()) {
+	path := map[string]string{"nbd": "/dev/nbd0", "ublk": "/dev/ublkb0"}[k.kind]
+	ctx, cancel := context.WithTimeout(ctx, backPatience)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for ctx.Err() == nil {
+			if f, err := os.Open(path); err == nil {
+				n, _ := f.Read(make([]byte, 64<<10)) // of nbd, nothing until it is connected
+				_ = f.Close()                        // it was read only
+				if n > 0 {
+					return
+				}
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}()
+	return func() {
+		cancel()
+		<-over
+	}
 }
 
 // end ends the client, which must not need an answer for that.
@@ -331,38 +365,58 @@ func (k *killing) recover(ctx context.Context, m moment, detaching *process) err
 	return k.down(ctx)
 }
 
-// met waits until another process makes a call for a client, and reports whether
+// met waits until another process makes the call for a client, and reports whether
 // it did before the client got further or ended.
-func met(call string, client *process) bool {
-	for end := time.Now().Add(backPatience); time.Now().Before(end) && client.alive() == nil; time.Sleep(time.Millisecond) {
-		if len(calling(call)) > 0 {
-			return true
+func met(m moment, client *process) bool {
+	const further = "msg=serving"
+	before := strings.Count(client.tail(1<<20), further)
+	for end := time.Now().Add(backPatience); time.Now().Before(end) && client.alive() == nil; {
+		for range 20 { // a call may be over in milliseconds
+			if slices.ContainsFunc(children(client.cmd.Process.Pid), func(pid int) bool { return callOf(pid, m.call) }) {
+				return true
+			}
 		}
-		if call != "claim" && call != "ublk-stop" && strings.HasSuffix(client.tail(200), "serving") {
+		if !m.detach && strings.Count(client.tail(1<<20), further) > before {
 			return false
 		}
 	}
 	return false
 }
 
-// calling are the processes that make a call for another one; "": any call.
-func calling(call string) []int {
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+// children are the processes that a process has started and that run.
+func children(pid int) []int {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
 		panic(err) // not with this pattern
 	}
 	var pids []int
 	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			continue // it has ended
+		b, _ := os.ReadFile(f) // or the thread has ended
+		for _, p := range strings.Fields(string(b)) {
+			if n, err := strconv.Atoi(p); err == nil {
+				pids = append(pids, n)
+			}
 		}
-		argv := strings.Split(string(b), "\x00")
-		if len(argv) < 3 || argv[1] != blockdev.Command || call != "" && argv[2] != call {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
-		if err == nil {
+	}
+	return pids
+}
+
+// callOf reports whether a process makes a call for another one; "": any call.
+func callOf(pid int, call string) bool {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // or it has ended
+	argv := strings.Split(string(b), "\x00")
+	return len(argv) > 2 && argv[1] == blockdev.Command && (call == "" || argv[2] == call)
+}
+
+// calling are all processes that make a call for another one.
+func calling() []int {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		panic(err) // not with this pattern
+	}
+	var pids []int
+	for _, d := range dirs {
+		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil && callOf(pid, "") {
 			pids = append(pids, pid)
 		}
 	}
