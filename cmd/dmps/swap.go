@@ -59,6 +59,10 @@ func (s *swapFlags) start(ctx context.Context, dev kernelDevice, size int64, lab
 	if err == nil && on {
 		return nil
 	}
+	if ctx.Err() != nil {
+		log.Info("told to end before the kernel swaps to the device", "device", path)
+		return nil // as it was told: no failure, after which it would be started again
+	}
 	if errors.Is(err, swapctl.ErrNotEmpty) {
 		return &advised{fmt.Errorf("--swap %s: %w", path, err),
 			"Whatever it is would be destroyed. If nobody needs it: --force, or a new volume."}
@@ -67,6 +71,10 @@ func (s *swapFlags) start(ctx context.Context, dev kernelDevice, size int64, lab
 		return fmt.Errorf("making %s swap space: %w", path, err)
 	}
 	if err := s.swapon(ctx, path, p.Dead); err != nil {
+		if ctx.Err() != nil {
+			log.Info("told to end while the kernel begins to swap to the device", "device", path)
+			return nil
+		}
 		return err
 	}
 	log.Info("the kernel swaps to the device", "device", path, "made", p.Made, "discarded", p.Dead, "priority", s.priority)

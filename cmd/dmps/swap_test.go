@@ -109,6 +109,24 @@ func TestUntilUnused(t *testing.T) {
 	}
 }
 
+// A client that is told to end while its device does not answer has not failed.
+func TestToldToEndBeforeSwapping(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "silent")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &swapFlags{on: true}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	quiet := slog.New(slog.DiscardHandler)
+	if err := s.start(ctx, fileDevice{path: path}, 4<<20, "v", quiet); err != nil {
+		t.Error(err)
+	}
+	if err := s.start(t.Context(), fileDevice{path: path + "none"}, 4<<20, "v", quiet); err == nil {
+		t.Error("no device became swap space")
+	}
+}
+
 // untunable is a device whose queue cannot be set.
 type untunable struct{ fakeDevice }
 
