@@ -316,7 +316,7 @@ func (f *Front) Close(ctx context.Context) (kept bool, err error) {
 	if release != nil {
 		err = errors.Join(err, f.disconnect(), release())
 	}
-	return kept, errors.Join(err, f.driver.Close())
+	return kept, errors.Join(err, f.claimed.Release(), f.driver.Close())
 }
 
 // disconnect takes the claimed device away if it is this volume's: the driver

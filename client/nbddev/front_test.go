@@ -357,6 +357,28 @@ func TestStolenBeforeTheClaim(t *testing.T) {
 	dev.Close(t)
 }
 
+// A claim is given back when the device is another volume's by then.
+func TestStolenWithAClaim(t *testing.T) {
+	k, dev, f := served(t)
+	given := false
+	claim := f.on.claim
+	f.on.claim = func(ctx context.Context, path string) (func() error, error) {
+		release, err := claim(ctx, path)
+		return func() error { given = true; return release() }, err
+	}
+	if err := f.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	k.write(0, "backend", "dmps/c/v/2")
+	if kept, err := f.Close(t.Context()); kept || err != nil || !given {
+		t.Errorf("kept %v, %v, given back %v", kept, err, given)
+	}
+	if k.commands(cmdDisconnect) > 0 {
+		t.Error("another volume's device was taken away")
+	}
+	dev.Close(t)
+}
+
 // A driver that cannot just now is asked again, more and more seldom, and the log
 // says it once.
 func TestDriverThatCannot(t *testing.T) {

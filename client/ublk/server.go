@@ -239,7 +239,8 @@ func (s *Server) Stop(ctx context.Context) error {
 		s.mu.stopping = true
 		s.mu.Unlock()
 		<-s.ended
-		return errors.Join(s.file.Close(), s.k.remove(s.id), s.close())
+		err := errors.Join(s.file.Close(), s.claimed.Release())
+		return errors.Join(err, s.k.remove(s.id), s.close())
 	}
 	release, err := s.claimed.Take(func() (func() error, error) { return s.k.claim(ctx, s.id) })
 	if err != nil {

@@ -304,6 +304,9 @@ func TestStopWaits(t *testing.T) {
 func TestStoppedByOthers(t *testing.T) {
 	k := newFakeKernel(t)
 	s := up(t, k, Config{Device: devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)})
+	if err := s.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if err := k.stop(s.ID()); err != nil {
 		t.Fatal(err)
 	}
@@ -312,8 +315,8 @@ func TestStoppedByOthers(t *testing.T) {
 	if err := s.Err(); !errors.Is(err, errStopped) {
 		t.Error(err)
 	}
-	if err := s.Stop(t.Context()); err != nil || !s.Stopping() {
-		t.Errorf("%v, stopping %v", err, s.Stopping())
+	if err := s.Stop(t.Context()); err != nil || !s.Stopping() || k.claims.Load() != 0 {
+		t.Errorf("%v, stopping %v, %d claims", err, s.Stopping(), k.claims.Load())
 	}
 	if len(k.devs) != 0 {
 		t.Error("the rest of the device is left")

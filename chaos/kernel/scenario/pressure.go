@@ -40,6 +40,9 @@ func pressure(device string) func(context.Context, *Guest) error {
 		if w.hog, err = g.startHog(int(fit.Available>>20)+c.scheme.volumeMiB/2, 0); err != nil {
 			return err
 		}
+		// From the beginning, as whoever watches a client does: the answers take memory of a
+		// client that has none to spare.
+		asked := c.askAll(ctx)
 		if err := w.turn(ctx, 1); err != nil {
 			return err
 		}
@@ -48,7 +51,6 @@ func pressure(device string) func(context.Context, *Guest) error {
 			return err
 		}
 		most := first
-		asked := c.askAll(ctx) // takes memory of a client that has none to spare
 		for end := time.Now().Add(max(g.Duration, 30*time.Second)); time.Now().Before(end); {
 			if err := w.turn(ctx, 1); err != nil {
 				return err
