@@ -178,9 +178,22 @@ func (k *killing) up(ctx context.Context) error {
 	return k.swapping(ctx)
 }
 
+// swapping waits until the kernel swaps and the client is through with its start: the
+// kernel may do so already, because of a call of the client before.
 func (k *killing) swapping(ctx context.Context) error {
-	return until(ctx, backPatience, "swapping", func() error { return k.swapped(ctx) })
+	return until(ctx, backPatience, "swapping", func() error {
+		if err := k.swapped(ctx); err != nil {
+			return err
+		}
+		if !k.attach.said(serving) {
+			return errors.New("the client is not through with its start")
+		}
+		return nil
+	})
 }
+
+// serving is what a client logs at the end of its start.
+const serving = "msg=serving"
 
 // down ends the use of the device, empties the volume, and detaches it: the next
 // start has everything to do.
@@ -368,15 +381,13 @@ func (k *killing) recover(ctx context.Context, m moment, detaching *process) err
 // met waits until another process makes the call for a client, and reports whether
 // it did before the client got further or ended.
 func met(m moment, client *process) bool {
-	const further = "msg=serving"
-	before := strings.Count(client.tail(1<<20), further)
 	for end := time.Now().Add(backPatience); time.Now().Before(end) && client.alive() == nil; {
 		for range 20 { // a call may be over in milliseconds
 			if slices.ContainsFunc(children(client.cmd.Process.Pid), func(pid int) bool { return callOf(pid, m.call) }) {
 				return true
 			}
 		}
-		if !m.detach && strings.Count(client.tail(1<<20), further) > before {
+		if !m.detach && client.said(serving) {
 			return false
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,7 @@ type process struct {
 	name string
 	cmd  *exec.Cmd
 	log  string
+	from int64         // where its part of the log begins
 	over chan struct{} // closed when it has ended
 	err  error         // after over
 }
@@ -47,6 +49,9 @@ func (g *Guest) start(name, cgroup string, argv ...string) (*process, error) {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	defer out.Close() // the process has its own
+	if p.from, err = out.Seek(0, io.SeekEnd); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	if cgroup != "" {
@@ -102,6 +107,12 @@ func (p *process) alive() error {
 	default:
 		return nil
 	}
+}
+
+// said reports whether a process has logged something, since it was started.
+func (p *process) said(what string) bool {
+	b, err := os.ReadFile(p.log)
+	return err == nil && bytes.Contains(b[min(p.from, int64(len(b))):], []byte(what))
 }
 
 // tail is the end of what a process has logged.
