@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/mdlayher/genetlink"
@@ -14,8 +16,8 @@ import (
 
 // Errors that callers decide by.
 var (
-	// ErrNoDriver: the kernel's nbd driver is not loaded (modprobe nbd).
-	ErrNoDriver = errors.New("the kernel has no nbd driver loaded")
+	// ErrNoDriver: the kernel's nbd driver is not loaded, or does not hear this process.
+	ErrNoDriver = errors.New("no nbd driver answers")
 	// ErrBusy: the device is connected already, to something else.
 	ErrBusy = errors.New("the device is in use")
 )
@@ -84,12 +86,30 @@ func OpenDriver() (*Driver, error) {
 	}
 	f, err := c.GetFamily(familyName)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = ErrNoDriver
+		err = unanswered(sysfs)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("nbd driver: %w", err), c.Close())
 	}
 	return &Driver{conn: c, family: f.ID}, nil
+}
+
+// unanswered is why there is no driver to speak to.
+func unanswered(sysfs string) error {
+	if _, err := os.Stat(filepath.Join(sysfs, "module", "nbd")); err == nil {
+		return fmt.Errorf("%w: it is loaded, and hears the network namespace of the host alone (a container: --network=host)", ErrNoDriver)
+	}
+	return fmt.Errorf("%w: it is not loaded (modprobe nbd)", ErrNoDriver)
+}
+
+// Supported is nil when there is a driver that this process can speak to. Errors:
+// ErrNoDriver.
+func Supported() error {
+	d, err := OpenDriver()
+	if err != nil {
+		return err
+	}
+	return d.Close()
 }
 
 // Close ends the conversation; devices stay as they are.

@@ -3,6 +3,8 @@ package nbddev
 import (
 	"encoding/hex"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -144,4 +146,18 @@ func mustHex(t *testing.T, s string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// A driver that is loaded and does not answer is not asked to be loaded.
+func TestUnanswered(t *testing.T) {
+	root := t.TempDir()
+	if err := unanswered(root); !errors.Is(err, ErrNoDriver) || !strings.Contains(err.Error(), "modprobe") {
+		t.Errorf("not loaded: %v", err)
+	}
+	if err := os.MkdirAll(filepath.Join(root, "module", "nbd"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unanswered(root); !errors.Is(err, ErrNoDriver) || !strings.Contains(err.Error(), "--network=host") {
+		t.Errorf("in a container: %v", err)
+	}
 }

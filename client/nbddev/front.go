@@ -32,9 +32,10 @@ type Config struct {
 	// Connections is the number of sockets. Default 1. With more, a request
 	// that is sent again after its time-out may overtake its first copy.
 	Connections int
-	// Timeout is after how long the kernel sends a request again; it must be
-	// longer than any that the client lets one wait while it works. Default
-	// DefaultTimeout.
+	// Timeout is after how long the kernel gives up a connection with a request that
+	// was not answered. It sends all of them again on the next one, which is made when
+	// the old ones are over: one that waits for servers holds the device for as long
+	// as the client lets it. Default DefaultTimeout.
 	Timeout time.Duration
 	// DeadTimeout is how long the kernel waits for a client to come back before
 	// it fails requests. Default DefaultDeadTimeout.
@@ -58,6 +59,8 @@ type Front struct {
 	cancel context.CancelFunc
 	served sync.WaitGroup
 	on     machine
+
+	claimed blockdev.Reservation
 
 	placed chan struct{} // closed when conn.Index is the device's
 	failed chan struct{} // closed when the device is this front's no more
@@ -210,12 +213,13 @@ func (f *Front) takeOver(ctx context.Context) error {
 	if err := release(); err != nil || wrong == "" {
 		return err
 	}
-	if used, err := f.InUse(ctx); used || err != nil {
+	unused, err := f.on.claim(ctx, f.Path())
+	if err != nil {
 		f.log.Error("the queue is not as it should be, and the device is in use: requests may fail; end its use and attach again",
 			"device", f.Path(), "settings", wrong, "error", err)
 		return nil
 	}
-	return f.Tune(ctx)
+	return errors.Join(f.Tune(ctx), unused())
 }
 
 // Tune sets the queue where it is not as it should be. For a device that nobody
@@ -263,18 +267,12 @@ func (f *Front) connect(ctx context.Context) error {
 // Path is the device's.
 func (f *Front) Path() string { return pathOf(f.conn.Index) }
 
-// InUse reports whether somebody swaps to the device, has mounted it, builds on
-// it, or has it open. A device whose pages do not come within ctx answers with an
-// error.
-func (f *Front) InUse(ctx context.Context) (bool, error) {
-	release, err := f.on.claim(ctx, f.Path())
-	if errors.Is(err, blockdev.ErrInUse) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return false, release()
+// Claim takes the device from everybody else, until Close: nobody swaps to it,
+// mounts it, builds on it, or has it open, nor can begin to swap or mount. Otherwise
+// it fails with blockdev.ErrInUse. A device whose pages do not come within ctx is
+// not claimed.
+func (f *Front) Claim(ctx context.Context) error {
+	return f.claimed.Reserve(func() (func() error, error) { return f.on.claim(ctx, f.Path()) })
 }
 
 // Close ends the front end. A device that is in use is left connected, and the
@@ -289,7 +287,7 @@ func (f *Front) Close(ctx context.Context) (kept bool, err error) {
 	var release func() error
 	if ours {
 		// Held until the device is gone, so that nobody begins to use it meanwhile.
-		release, err = f.on.claim(ctx, f.Path())
+		release, err = f.claimed.Take(func() (func() error, error) { return f.on.claim(ctx, f.Path()) })
 	}
 	kept = err != nil // what may be in use must not be taken away
 	if errors.Is(err, blockdev.ErrInUse) {
@@ -318,7 +316,7 @@ func (f *Front) Close(ctx context.Context) (kept bool, err error) {
 	if release != nil {
 		err = errors.Join(err, f.disconnect(), release())
 	}
-	return kept, errors.Join(err, f.driver.Close())
+	return kept, errors.Join(err, f.claimed.Release(), f.driver.Close())
 }
 
 // disconnect takes the claimed device away if it is this volume's: the driver

@@ -96,9 +96,13 @@ func TestStart(t *testing.T) {
 	if err := errors.Join(k.io(0, write, 8*page, want), k.io(0, read, 8*page, got)); err != nil || !bytes.Equal(want, got) {
 		t.Errorf("what was written was not read: %v", err)
 	}
-	if used, err := f.InUse(t.Context()); used || err != nil {
-		t.Errorf("in use: %v, %v", used, err)
+	for range 2 {
+		if err := f.Claim(t.Context()); err != nil {
+			t.Errorf("claiming it: %v", err)
+		}
 	}
+	// From here on nobody else gets it, and Close does not ask.
+	f.on.claim = func(context.Context, string) (func() error, error) { return nil, blockdev.ErrInUse }
 	if kept, err := f.Close(t.Context()); kept || err != nil {
 		t.Errorf("kept %v, %v", kept, err)
 	}
@@ -229,8 +233,8 @@ func TestOldConnectionEndsFirst(t *testing.T) {
 func TestCloseOfAUsedDevice(t *testing.T) {
 	k, dev, f := served(t)
 	k.use(0, true)
-	if used, err := f.InUse(t.Context()); !used || err != nil {
-		t.Errorf("in use: %v, %v", used, err)
+	if err := f.Claim(t.Context()); !errors.Is(err, blockdev.ErrInUse) {
+		t.Errorf("claiming it: %v", err)
 	}
 	if kept, err := f.Close(t.Context()); !kept || err != nil {
 		t.Errorf("kept %v, %v", kept, err)
@@ -346,6 +350,28 @@ func TestStolenBeforeTheClaim(t *testing.T) {
 	}
 	if kept, err := f.Close(t.Context()); kept || err != nil {
 		t.Errorf("kept %v, %v", kept, err)
+	}
+	if k.commands(cmdDisconnect) > 0 {
+		t.Error("another volume's device was taken away")
+	}
+	dev.Close(t)
+}
+
+// A claim is given back when the device is another volume's by then.
+func TestStolenWithAClaim(t *testing.T) {
+	k, dev, f := served(t)
+	given := false
+	claim := f.on.claim
+	f.on.claim = func(ctx context.Context, path string) (func() error, error) {
+		release, err := claim(ctx, path)
+		return func() error { given = true; return release() }, err
+	}
+	if err := f.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	k.write(0, "backend", "dmps/c/v/2")
+	if kept, err := f.Close(t.Context()); kept || err != nil || !given {
+		t.Errorf("kept %v, %v, given back %v", kept, err, given)
 	}
 	if k.commands(cmdDisconnect) > 0 {
 		t.Error("another volume's device was taken away")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -20,13 +21,14 @@ type fakeKernel struct {
 	t    testing.TB
 	have uint64
 
-	mu   sync.Mutex
-	cond sync.Cond // anything changed
-	devs map[int]*fakeDev
-	pids map[int]bool // that are alive
-	used map[int]bool // devices that are in use
-	log  []string     // control commands
-	fail map[string]error
+	mu     sync.Mutex
+	cond   sync.Cond // anything changed
+	devs   map[int]*fakeDev
+	pids   map[int]bool // that are alive
+	used   map[int]bool // devices that are in use
+	claims atomic.Int32 // that were not given back
+	log    []string     // control commands
+	fail   map[string]error
 
 	plain   map[int]bool // threads that are untrusted
 	trusted map[int]int  // queues of a device whose last fetch was a trusted thread's
@@ -355,7 +357,8 @@ func (k *fakeKernel) claim(ctx context.Context, id int) (func() error, error) {
 	if k.used[id] {
 		return nil, blockdev.ErrInUse
 	}
-	return func() error { return nil }, nil
+	k.claims.Add(1)
+	return func() error { k.claims.Add(-1); return nil }, nil
 }
 
 func (k *fakeKernel) path(id int) string { return fmt.Sprintf("/dev/ublkb%d", id) }

@@ -255,6 +255,9 @@ func child(what string) error {
 	if what == silentStart {
 		return silentChild()
 	}
+	if identity, ok := strings.CutPrefix(what, orphanStart); ok {
+		return orphanChild(identity)
+	}
 	// A client: the volume is a file, which outlives it as servers do.
 	path, queues, ok := strings.Cut(what, ",")
 	n, err := strconv.Atoi(queues)

@@ -8,31 +8,42 @@ import (
 // list takes calls from any goroutine to the thread of their queue, without a
 // lock and without allocating: who puts never waits for anybody.
 type list struct {
-	head atomic.Pointer[call] // the latest first
-	// asleep is set while the thread is, or is about to be, in the kernel with
-	// nothing to do. Whoever clears it wakes it: one wake-up for everything that
-	// is put until it runs.
-	asleep atomic.Bool
+	// head is the latest call, or resting while the thread is, or is about to be,
+	// in the kernel with nothing to do. Both are in one word, so that no call can be
+	// put without its thread being awake or being woken. Whoever replaces resting
+	// wakes it: one wake-up for everything that is put until it runs.
+	head atomic.Pointer[call]
 	// wakers are the goroutines that may touch the port. The thread must not
 	// wait for them but at its end: woken on the processor of one of them, it
 	// runs first, and at a real-time priority for as long as it likes.
 	wakers atomic.Int32
 }
 
-// put adds k.
-func (l *list) put(k *call) {
+// resting is no call: it is in the place of one while the thread rests.
+var resting = new(call)
+
+// put adds k, and wakes the thread of q if it rests.
+func (l *list) put(q *queue, k *call) {
+	l.wakers.Add(1)
 	for {
-		k.next = l.head.Load()
-		if l.head.CompareAndSwap(k.next, k) {
-			return
+		head := l.head.Load()
+		if k.next = head; head == resting {
+			k.next = nil
+		}
+		if l.head.CompareAndSwap(head, k) {
+			if head == resting {
+				q.port.wake()
+			}
+			break
 		}
 	}
+	l.wakers.Add(-1)
 }
 
-// rouse calls wake if the thread sleeps and nobody else is waking it.
+// rouse wakes the thread of q if it rests.
 func (l *list) rouse(q *queue) {
 	l.wakers.Add(1)
-	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
+	if l.head.CompareAndSwap(resting, nil) {
 		q.port.wake()
 	}
 	l.wakers.Add(-1)
@@ -53,18 +64,12 @@ func (l *list) take() *call {
 	return first
 }
 
-// rest announces that the thread will sleep, and reports whether it may:
-// nothing was put before. Call rise afterwards. The thread's.
-func (l *list) rest() bool {
-	l.asleep.Store(true)
-	if l.head.Load() == nil {
-		return true
-	}
-	l.rise()
-	return false
-}
+// rest announces that the thread will sleep, and reports whether it may: nothing
+// was put before. Call rise afterwards. The thread's.
+func (l *list) rest() bool { return l.head.CompareAndSwap(nil, resting) }
 
-func (l *list) rise() { l.asleep.Store(false) }
+// rise takes the announcement back, if nobody has.
+func (l *list) rise() { l.head.CompareAndSwap(resting, nil) }
 
 // settled waits until nobody touches the port any more. The thread's, when it
 // will not rest again.

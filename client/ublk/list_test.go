@@ -14,22 +14,40 @@ func TestRestLooksAgain(t *testing.T) {
 	if q.done.rest() {
 		t.Error("the thread sleeps with an answer in its list")
 	}
-	if q.done.asleep.Load() {
-		t.Error("the thread is awake and said to sleep")
-	}
-	if q.done.take() == nil {
-		t.Error("the answer is not there")
+	if k := q.done.take(); k == nil || k.next != nil {
+		t.Error("the answer is not there, or not alone")
 	}
 	if !q.done.rest() {
 		t.Error("the thread does not sleep with nothing to do")
 	}
 	q.put(&call{q: q})
 	if len(p.bell) != 1 {
-		t.Error("a thread that sleeps was not woken")
+		t.Fatal("a thread that sleeps was not woken")
 	}
 	q.put(&call{q: q})
 	if len(p.bell) != 1 {
-		t.Error("it was woken twice")
+		t.Fatal("it was woken twice")
+	}
+	q.done.rise()
+	if k := q.done.take(); k == nil || k.next == nil || k.next.next != nil {
+		t.Error("there are not two answers")
+	}
+	<-p.bell
+	q.done.rouse(q)
+	if len(p.bell) != 0 {
+		t.Error("a thread that works was woken")
+	}
+	if !q.done.rest() {
+		t.Error("the thread does not sleep with nothing to do")
+	}
+	q.done.rise()
+	if q.done.take() != nil {
+		t.Error("an answer that nobody gave")
+	}
+	q.done.rest()
+	q.done.rouse(q)
+	if len(p.bell) != 1 {
+		t.Error("a thread that sleeps was not roused")
 	}
 }
 

@@ -85,7 +85,9 @@ func (p *queuePort) commit(tag uint16, res int32) { p.command(cmdCommit, tag, re
 func (p *queuePort) command(op uint32, tag uint16, res int32) {
 	s := p.ring.Next()
 	if s == nil {
-		panic(errRingFull) // a tag was committed twice
+		// A tag was committed twice: what the driver takes for an answer nobody knows
+		// any more. The process ends at once, and the requests wait for the next one.
+		panic(errRingFull)
 	}
 	p.fill(s, p.ring.Cmd(s), op, tag, res)
 }

@@ -71,8 +71,7 @@ func newQueue(no, depth int, dev client.Device, maxIO int64) *queue {
 
 // put hands a call to the thread. It never blocks.
 func (q *queue) put(k *call) {
-	q.done.put(k)
-	q.done.rouse(q)
+	q.done.put(q, k)
 	if q.dead.Load() {
 		q.reclaim()
 	}

@@ -23,6 +23,8 @@ type Server struct {
 	failed chan struct{} // closed when a queue ended with an error
 	ended  chan struct{} // closed when all queues ended
 
+	claimed blockdev.Reservation
+
 	mu struct {
 		sync.Mutex
 		err  error // the first of a queue
@@ -42,7 +44,7 @@ var errStopped = errors.New("the device was stopped by somebody else")
 // Errors: ErrUnsupported (use NBD), ErrTaken, ErrServed, ErrElsewhere,
 // ErrMismatch, and what the kernel says. A device that waits is never deleted.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
-	d, err := openDriver()
+	d, err := openUsable()
 	if err != nil {
 		return nil, err
 	}
@@ -213,18 +215,12 @@ func (s *Server) goodbye() {
 	s.mu.bye = true
 }
 
-// InUse reports whether somebody swaps to the block device, has mounted it,
-// builds on it, or has it open. A device whose pages do not come within ctx
-// answers with an error.
-func (s *Server) InUse(ctx context.Context) (bool, error) {
-	release, err := s.k.claim(ctx, s.id)
-	if errors.Is(err, blockdev.ErrInUse) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return false, release()
+// Claim takes the block device from everybody else, until Stop or Leave: nobody
+// swaps to it, mounts it, builds on it, or has it open, nor can begin to swap or
+// mount. Otherwise it fails with blockdev.ErrInUse. A device whose pages do not come
+// within ctx is not claimed.
+func (s *Server) Claim(ctx context.Context) error {
+	return s.claimed.Reserve(func() (func() error, error) { return s.k.claim(ctx, s.id) })
 }
 
 // Stopping reports whether Stop got as far as to take the device away.
@@ -243,9 +239,10 @@ func (s *Server) Stop(ctx context.Context) error {
 		s.mu.stopping = true
 		s.mu.Unlock()
 		<-s.ended
-		return errors.Join(s.file.Close(), s.k.remove(s.id), s.close())
+		err := errors.Join(s.file.Close(), s.claimed.Release())
+		return errors.Join(err, s.k.remove(s.id), s.close())
 	}
-	release, err := s.k.claim(ctx, s.id)
+	release, err := s.claimed.Take(func() (func() error, error) { return s.k.claim(ctx, s.id) })
 	if err != nil {
 		return err
 	}
@@ -281,9 +278,10 @@ func (s *Server) stop(release func() error) error {
 // then its requests wait. What the Device has is given the time of ctx to end
 // well; requests that end with an error, or not at all, the kernel keeps and
 // asks the next server. After an error close the Device and end the process.
-func (s *Server) Leave(ctx context.Context) error {
+func (s *Server) Leave(ctx context.Context) (err error) {
 	s.goodbye()
 	s.leaveAll()
+	defer func() { err = errors.Join(err, s.claimed.Release()) }()
 	select {
 	case <-s.ended:
 	case <-ctx.Done():

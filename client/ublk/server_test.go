@@ -210,6 +210,45 @@ func TestInUse(t *testing.T) {
 	}
 }
 
+// A claim that was taken holds until the device is gone, and is given back when it
+// is left.
+func TestClaim(t *testing.T) {
+	k := newFakeKernel(t)
+	d := devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)
+	s := up(t, k, Config{Device: d})
+	k.used[s.ID()] = true
+	if err := s.Claim(t.Context()); !errors.Is(err, blockdev.ErrInUse) {
+		t.Errorf("claimed a device in use: %v", err)
+	}
+	k.used[s.ID()] = false
+	for range 2 { // told twice
+		if err := s.Claim(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := k.claims.Load(); n != 1 {
+		t.Errorf("%d claims", n)
+	}
+	// Whoever comes now does not get it.
+	k.used[s.ID()] = true
+	if err := s.Stop(t.Context()); err != nil {
+		t.Errorf("stopping what is claimed: %v", err)
+	}
+	if n := k.claims.Load(); n != 0 {
+		t.Errorf("%d claims are left", n)
+	}
+	s = up(t, k, Config{Device: d, ID: 7})
+	if err := s.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := k.claims.Load(); n != 0 {
+		t.Errorf("%d claims are left", n)
+	}
+}
+
 // A device that could not be stopped is still there, is served, and can be left to
 // the next client.
 func TestStopFails(t *testing.T) {
@@ -265,6 +304,9 @@ func TestStopWaits(t *testing.T) {
 func TestStoppedByOthers(t *testing.T) {
 	k := newFakeKernel(t)
 	s := up(t, k, Config{Device: devicetest.New(t, devicetest.NewDisk(64*pageSize), 64, false)})
+	if err := s.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if err := k.stop(s.ID()); err != nil {
 		t.Fatal(err)
 	}
@@ -273,8 +315,8 @@ func TestStoppedByOthers(t *testing.T) {
 	if err := s.Err(); !errors.Is(err, errStopped) {
 		t.Error(err)
 	}
-	if err := s.Stop(t.Context()); err != nil || !s.Stopping() {
-		t.Errorf("%v, stopping %v", err, s.Stopping())
+	if err := s.Stop(t.Context()); err != nil || !s.Stopping() || k.claims.Load() != 0 {
+		t.Errorf("%v, stopping %v, %d claims", err, s.Stopping(), k.claims.Load())
 	}
 	if len(k.devs) != 0 {
 		t.Error("the rest of the device is left")

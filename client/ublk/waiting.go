@@ -1,6 +1,10 @@
 package ublk
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"os"
+)
 
 // Held is a device of the driver: it is served, or waits for the next server.
 type Held struct {
@@ -42,13 +46,38 @@ func listHeld(k kernel) ([]Held, error) {
 	return all, nil
 }
 
-// Supported is nil when this kernel can do it, or says what is missing. Errors:
-// ErrUnsupported, and what the driver says.
+// Supported is nil when this kernel can do it for this process, or says what is
+// missing. Errors: ErrUnsupported, and what the driver says.
 func Supported() error {
-	d, err := openDriver()
+	d, err := openUsable()
 	if err != nil {
 		return err
 	}
 	_, err = supported(d)
 	return errors.Join(err, d.Close())
+}
+
+// hostPIDs is the pid namespace of the host, PROC_PID_INIT_INO of
+// include/linux/proc_ns.h.
+const hostPIDs = "pid:[4026531836]"
+
+// openUsable opens the driver for a process that can serve a device.
+func openUsable() (*driver, error) {
+	in, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return nil, fmt.Errorf("the pid namespace of this process: %w", err)
+	}
+	if err := inHostPIDs(in); err != nil {
+		return nil, err
+	}
+	return openDriver()
+}
+
+// inHostPIDs: the driver compares the process that fetches with the number that it
+// is told, as the host counts (ublk_ctrl_start_dev of ublk_drv.c).
+func inHostPIDs(namespace string) error {
+	if namespace == hostPIDs {
+		return nil
+	}
+	return fmt.Errorf("%w: the driver knows processes by the numbers of the host, and this one is in another pid namespace (a container: --pid=host)", ErrUnsupported)
 }

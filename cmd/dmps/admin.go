@@ -33,7 +33,8 @@ type adminStatus struct {
 	Identity   string        `json:"identity,omitempty"`    // of the volume, as its device holds it
 	Holder     string        `json:"holder"`
 	PID        int           `json:"pid"`
-	Boot       string        `json:"boot_id"` // of the machine: detach works on the same one only
+	PIDSpace   string        `json:"pid_namespace,omitempty"` // in which PID counts
+	Boot       string        `json:"boot_id"`                 // of the machine: detach works on the same one only
 	Started    time.Time     `json:"started"`
 	Locked     bool          `json:"memory_locked"`
 	Version    string        `json:"version"`

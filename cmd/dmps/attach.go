@@ -190,7 +190,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	s.about = adminStatus{
 		Volume: volume, Epoch: layout.Epoch, Redundancy: layout.Geometry.String(), Layout: layout.Kind.String(),
 		SizeBytes: uint64(s.vol.Size()), Groups: len(layout.Groups), NBD: s.about.NBD,
-		Holder: f.holder, PID: os.Getpid(), Boot: bootID(), Started: time.Now(), Locked: locked, Version: version,
+		Holder: f.holder, PID: os.Getpid(), PIDSpace: pidSpace(), Boot: bootID(), Started: time.Now(), Locked: locked, Version: version,
 	}
 	return s.run(ctx)
 }
@@ -208,7 +208,7 @@ func (f *attachFlags) fitHost(volume string, log *slog.Logger) error {
 	if err := meets(host, doctor.Waivers{Unprotected: f.device.unprotected, Swappable: f.swappable}); err != nil {
 		return err
 	}
-	return protect("dmps-attach-"+volume, f.device.unprotected, log)
+	return protect(attachCgroup(volume), f.device.unprotected, log)
 }
 
 // open opens the volume. When that fails it gives the lease back, so that nobody need

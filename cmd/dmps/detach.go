@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"dmps/client/hostdev"
+	"dmps/internal/harden"
 	"dmps/internal/swapctl"
 )
 
@@ -58,13 +60,16 @@ used on.`,
 			if err := orderDetach(ctx, base); err != nil {
 				return err
 			}
-			if err := gone(ctx, about.PID); err != nil {
+			if err := gone(ctx, about, base); err != nil {
 				return err
 			}
 			if d.Device != "" {
 				// Somebody may have begun to use it when the client had just looked.
 				if err := lastly(ctx, func() error { return remains(about.Identity, d.Device, hostdev.List) }); err != nil {
 					return err
+				}
+				if err := harden.Forget(attachCgroup(d.Volume)); err != nil {
+					a.logger().Warn("something is left of the attach", "error", err)
 				}
 			}
 			if output.value == "json" {
@@ -205,17 +210,32 @@ func lastly(ctx context.Context, look func() error) error {
 	}
 }
 
-// gone waits for a process of this machine to end.
-func gone(ctx context.Context, pid int) error {
+// pidSpace is the pid namespace of this process; "": nobody can tell.
+func pidSpace() string {
+	in, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return ""
+	}
+	return in
+}
+
+// gone waits for a client of this machine to end. One in another pid namespace (a
+// container) has another number here: it is gone when nobody answers for it.
+func gone(ctx context.Context, about adminStatus, base string) error {
 	ctx, cancel := context.WithTimeout(ctx, detachPatience)
 	defer cancel()
+	here := about.PIDSpace == "" || about.PIDSpace == pidSpace()
 	for {
-		if err := unix.Kill(pid, 0); errors.Is(err, unix.ESRCH) {
+		if here {
+			if err := unix.Kill(about.PID, 0); errors.Is(err, unix.ESRCH) {
+				return nil
+			}
+		} else if now, err := fetchAdminStatus(ctx, base); ctx.Err() == nil && (err != nil || now.PID != about.PID || !now.Started.Equal(about.Started)) {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the client (process %d) was told to end and has not after %v", pid, detachPatience)
+			return fmt.Errorf("the client (process %d) was told to end and has not after %v", about.PID, detachPatience)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"strings"
+
+	"dmps/internal/blockdev"
 )
 
 // bootID tells this boot of this machine from all others.
@@ -17,17 +20,18 @@ func bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
-// takeDetach serves POST /detach: the client ends, and with it the device. While
-// the kernel uses the device that is refused with 409.
+// takeDetach serves POST /detach: the client ends, and with it the device, which
+// nobody can begin to use from here on. While somebody uses it, that is refused
+// with 409.
 func (a *admin) takeDetach(dev kernelDevice, end func()) {
 	a.mux.HandleFunc("POST /detach", fromPrograms(func(w http.ResponseWriter, r *http.Request) {
 		if dev != nil {
-			switch used, err := dev.InUse(r.Context()); {
+			switch err := dev.Claim(r.Context()); {
+			case errors.Is(err, blockdev.ErrInUse):
+				http.Error(w, err.Error(), http.StatusConflict)
+				return
 			case err != nil:
 				http.Error(w, err.Error(), http.StatusInternalServerError)
-				return
-			case used:
-				http.Error(w, dev.Path()+" is in use: swapped to, mounted, or part of another device", http.StatusConflict)
 				return
 			}
 		}

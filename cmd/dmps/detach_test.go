@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -15,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dmps/internal/blockdev"
 	"dmps/internal/swapctl"
 )
 
@@ -87,14 +91,11 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// fakeDevice is a device that may be in use.
-type fakeDevice struct {
-	used bool
-	err  error
-}
+// fakeDevice is a device that cannot be claimed, when err says so.
+type fakeDevice struct{ err error }
 
 func (d fakeDevice) Path() string                        { return "/dev/none" }
-func (d fakeDevice) InUse(context.Context) (bool, error) { return d.used, d.err }
+func (d fakeDevice) Claim(context.Context) error         { return d.err }
 func (d fakeDevice) Close(context.Context) (bool, error) { return false, nil }
 
 // The client ends when it is told to, but not under a kernel that uses its
@@ -105,7 +106,7 @@ func TestTakeDetach(t *testing.T) {
 		ended bool
 	}{
 		"no device": {nil, true}, "idle": {fakeDevice{}, true},
-		"in use": {fakeDevice{used: true}, false}, "unknown": {fakeDevice{err: errors.New("no answer")}, false},
+		"in use": {fakeDevice{fmt.Errorf("/dev/none: %w", blockdev.ErrInUse)}, false}, "unknown": {fakeDevice{err: errors.New("no answer")}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ended := false
@@ -120,7 +121,7 @@ func TestTakeDetach(t *testing.T) {
 			if w.Code != http.StatusForbidden || ended {
 				t.Fatalf("a browser: %d, ended: %v", w.Code, ended)
 			}
-			if err := orderDetach(t.Context(), s.URL); (err == nil) != c.ended {
+			if err := orderDetach(t.Context(), s.URL); (err == nil) != c.ended || name == "in use" && !strings.Contains(err.Error(), "409") {
 				t.Error(err)
 			}
 			if ended != c.ended {
@@ -163,6 +164,33 @@ func TestMetHere(t *testing.T) {
 		if err := takeBack(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A client of another pid namespace is gone when nobody answers for it, whatever
+// process has its number here.
+func TestGoneFromAContainer(t *testing.T) {
+	about := adminStatus{PID: os.Getpid(), PIDSpace: "pid:[1]", Started: time.Unix(1, 0)}
+	var asked atomic.Int32
+	now := about
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) > 2 {
+			now.Started = time.Unix(2, 0) // the next one, at the same address
+		}
+		_ = json.NewEncoder(w).Encode(now) // the test sees it
+	}))
+	if err := gone(t.Context(), about, s.URL); err != nil || asked.Load() != 3 {
+		t.Errorf("asked %d times: %v", asked.Load(), err)
+	}
+	s.Close()
+	if err := gone(t.Context(), about, s.URL); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	about.PIDSpace = pidSpace()
+	if err := gone(ctx, about, s.URL); err == nil {
+		t.Error("this process is there")
 	}
 }
 

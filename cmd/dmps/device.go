@@ -20,9 +20,10 @@ import (
 type kernelDevice interface {
 	// Path is /dev/something.
 	Path() string
-	// InUse reports whether the kernel uses the device, which may have to answer
-	// for that: not longer than ctx.
-	InUse(ctx context.Context) (bool, error)
+	// Claim takes the device from everybody else, until Close. It is
+	// blockdev.ErrInUse when somebody uses it. The device may have to answer for
+	// that: not longer than ctx.
+	Claim(ctx context.Context) error
 	// Close takes the device away, unless it is in use: then the kernel waits
 	// for the next client, and kept is true. Requests that are not answered when
 	// ctx ends are never answered: the kernel asks the next client again.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dmps/client/hostdev"
+	"dmps/client/nbddev"
 	"dmps/client/ublk"
 	"dmps/internal/capability"
 	"dmps/internal/doctor"
@@ -93,7 +94,7 @@ func thisHost(kind string) (*doctor.Host, error) {
 	}
 	return &doctor.Host{
 		Root: os.DirFS("/"), Release: unix.ByteSliceToString(name.Release[:]), Capable: capability.Has,
-		Memlock: limit.Max, RTPrio: priority.Cur, Program: program, Want: kind, Ublk: ublk.Supported, Devices: hostdev.List,
+		Memlock: limit.Max, RTPrio: priority.Cur, Program: program, Want: kind, Ublk: ublk.Supported, NBD: nbddev.Supported, Devices: hostdev.List,
 	}, nil
 }
 

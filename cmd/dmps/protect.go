@@ -11,6 +11,9 @@ import (
 
 const realtimePriority = doctor.Priority
 
+// attachCgroup is the cgroup that an attach of a volume makes, when it is in none.
+func attachCgroup(volume string) string { return "dmps-attach-" + volume }
+
 // meets is nil when a machine has what attach --device needs, by the list that
 // doctor goes by. What this process then does not get is protect's to say.
 func meets(h *doctor.Host, w doctor.Waivers) error {

@@ -59,6 +59,10 @@ func (s *swapFlags) start(ctx context.Context, dev kernelDevice, size int64, lab
 	if err == nil && on {
 		return nil
 	}
+	if ctx.Err() != nil {
+		log.Info("told to end before the kernel swaps to the device", "device", path)
+		return nil // as it was told: no failure, after which it would be started again
+	}
 	if errors.Is(err, swapctl.ErrNotEmpty) {
 		return &advised{fmt.Errorf("--swap %s: %w", path, err),
 			"Whatever it is would be destroyed. If nobody needs it: --force, or a new volume."}
@@ -67,44 +71,74 @@ func (s *swapFlags) start(ctx context.Context, dev kernelDevice, size int64, lab
 		return fmt.Errorf("making %s swap space: %w", path, err)
 	}
 	if err := s.swapon(ctx, path, p.Dead); err != nil {
+		if ctx.Err() != nil {
+			log.Info("told to end while the kernel begins to swap to the device", "device", path)
+			return nil
+		}
 		return err
 	}
 	log.Info("the kernel swaps to the device", "device", path, "made", p.Made, "discarded", p.Dead, "priority", s.priority)
 	return nil
 }
 
-// How often, and how long, the device is asked for while another process has it.
+// How often, and how long, the device is asked for while another process has it. A
+// process that an earlier client left in a call has it until its pages come. Anybody
+// else who does not just look at a new device uses it.
 const (
 	claimPoll     = 100 * time.Millisecond
-	claimPatience = time.Minute
+	claimPatience = time.Minute // for a call of an earlier client
+	lookPatience  = time.Second // for others
 )
 
 // prepare makes the device swap space, unless the kernel swaps to it already: then
-// on is true. A process that an earlier client left in such a call has the device until
-// its pages come: prepare waits for it.
+// on is true.
 func (s *swapFlags) prepare(ctx context.Context, dev kernelDevice, size int64, label string, log *slog.Logger) (p swapctl.Prepared, on bool, err error) {
 	path := dev.Path()
-	for began := time.Now(); ; {
+	err = untilUnused(ctx, func() ([]int, error) { return blockdev.CallsFor(path) }, func() error {
 		space, err := swapctl.Find(path)
 		if err != nil {
-			return swapctl.Prepared{}, false, err
+			return err
 		}
-		if space != nil {
+		if on = space != nil; on {
 			log.Info("the kernel swaps to the device already", "device", path, "used", human(uint64(space.Used)))
-			return swapctl.Prepared{}, true, nil
+			return nil
 		}
 		if t, ok := dev.(tuner); ok {
 			if err := t.Tune(ctx); err != nil {
-				return swapctl.Prepared{}, false, err
+				return err
 			}
 		}
-		p, err := s.format(ctx, path, size, label)
-		if !errors.Is(err, unix.EBUSY) || time.Since(began) > claimPatience {
-			return p, false, err
+		p, err = s.format(ctx, path, size, label)
+		return err
+	})
+	return p, on, err
+}
+
+// untilUnused tries until it is not for EBUSY that it fails. calls are those that
+// earlier clients left for the device.
+func untilUnused(ctx context.Context, calls func() ([]int, error), try func() error) error {
+	var used time.Time // since when somebody has it who makes no such call
+	for began := time.Now(); ; {
+		err := try() // it may wait for a call, and fail because that has just ended well
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		left, lerr := calls()
+		switch {
+		case lerr != nil:
+			return errors.Join(err, lerr)
+		case len(left) > 0 && time.Since(began) > claimPatience:
+			return fmt.Errorf("a call of an earlier client (process %d) waits for its pages still: %w", left[0], err)
+		case len(left) > 0:
+			used = time.Time{}
+		case used.IsZero():
+			used = time.Now()
+		case time.Since(used) > lookPatience:
+			return fmt.Errorf("somebody uses it, mounted, as a part of another device, or for himself alone: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			return swapctl.Prepared{}, false, err
+			return err
 		case <-time.After(claimPoll):
 		}
 	}

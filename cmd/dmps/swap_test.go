@@ -3,11 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"dmps/client/nbddev"
 	"dmps/client/ublk"
@@ -45,6 +50,79 @@ func TestFormatApart(t *testing.T) {
 		t.Errorf("by force: %+v, %v", p, err)
 	}
 	if _, _, err := s.prepare(t.Context(), fileDevice{path: path + "none"}, size, "x", quiet); err == nil {
+		t.Error("no device became swap space")
+	}
+}
+
+// A device that somebody uses is refused at once; one that an earlier client's call
+// has is waited for.
+func TestUntilUnused(t *testing.T) {
+	for name, c := range map[string]struct {
+		calls int
+		free  time.Duration // after this, it can be had
+		took  time.Duration // at most
+		ok    bool
+	}{
+		"free":               {0, 0, 0, true},
+		"looked at":          {0, lookPatience / 2, lookPatience, true},
+		"used":               {0, time.Hour, lookPatience + 2*claimPoll, false},
+		"in a call":          {1, claimPatience / 2, claimPatience, true},
+		"in a call for ever": {1, time.Hour, claimPatience + 2*claimPoll, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				err := untilUnused(t.Context(), func() ([]int, error) { return make([]int, c.calls), nil }, func() error {
+					if time.Since(began) < c.free {
+						return fmt.Errorf("opening: %w", unix.EBUSY)
+					}
+					return nil
+				})
+				if took := time.Since(began); (err == nil) != c.ok || took > c.took {
+					t.Errorf("after %v: %v", took, err)
+				}
+			})
+		})
+	}
+	// A try that waits for a call fails when the call has ended, and then finds
+	// what that has done.
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		if err := untilUnused(t.Context(), func() ([]int, error) { return nil, nil }, func() error {
+			if tries++; tries > 1 {
+				return nil
+			}
+			time.Sleep(claimPatience / 4)
+			return unix.EBUSY
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := untilUnused(ctx, func() ([]int, error) { return []int{1}, nil }, func() error { return unix.EBUSY }); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("told to end: %v", err)
+	}
+	broken := errors.New("broken")
+	if err := untilUnused(t.Context(), func() ([]int, error) { return nil, broken }, func() error { return unix.EBUSY }); !errors.Is(err, broken) {
+		t.Errorf("nobody can tell: %v", err)
+	}
+}
+
+// A client that is told to end while its device does not answer has not failed.
+func TestToldToEndBeforeSwapping(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "silent")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &swapFlags{on: true}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	quiet := slog.New(slog.DiscardHandler)
+	if err := s.start(ctx, fileDevice{path: path}, 4<<20, "v", quiet); err != nil {
+		t.Error(err)
+	}
+	if err := s.start(t.Context(), fileDevice{path: path + "none"}, 4<<20, "v", quiet); err == nil {
 		t.Error("no device became swap space")
 	}
 }

@@ -74,6 +74,17 @@ func TestUnitsCommands(t *testing.T) {
 	}
 }
 
+// The manager ends the client alone. Whoever makes a call for it may wait for pages that
+// only the next client brings: that one must not have to wait for it.
+func TestAttachUnitKillsTheClientAlone(t *testing.T) {
+	unit := units(t)["dmps-attach@.service"]
+	for _, want := range []string{"\nKillMode=process\n", "\nRestart=on-failure\n", "\nMemorySwapMax=0\n"} {
+		if !strings.Contains(unit, want) {
+			t.Errorf("no %s", strings.TrimSpace(want))
+		}
+	}
+}
+
 // units are the files and their texts.
 func units(t *testing.T) map[string]string {
 	t.Helper()

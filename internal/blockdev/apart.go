@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -141,6 +143,27 @@ func Apart(ctx context.Context, call string, args ...string) (answer string, rel
 		return "", nil, errors.Join(&farError{r}, release())
 	}
 	return r.Answer, release, nil
+}
+
+// CallsFor are the processes that make a call with arg, a device's path say, for
+// whatever process: one of an earlier server may be left.
+func CallsFor(arg string) ([]int, error) {
+	procs, err := names("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("looking for calls with %s: %w", arg, err)
+	}
+	var pids []int
+	for _, p := range procs {
+		pid, err := strconv.Atoi(p)
+		if err != nil {
+			continue
+		}
+		b, err := os.ReadFile("/proc/" + p + "/cmdline")
+		if argv := strings.Split(string(b), "\x00"); err == nil && len(argv) > 3 && argv[1] == Command && slices.Contains(argv[3:], arg) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 func end(call string, cmd *exec.Cmd, in io.Closer, ended <-chan error) error {

@@ -200,6 +200,11 @@ func TestServerDiesInACall(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // it was killed
+	for arg, want := range map[string]int{path: 1, "hang": 0, path + "x": 0} {
+		if pids, err := CallsFor(arg); len(pids) != want || err != nil {
+			t.Errorf("calls with %s: %v, %v", arg, pids, err)
+		}
+	}
 	next, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ type Host struct {
 	Program string                     // path of this program
 	Want    string                     // the front end that will be used: NBD, Ublk or Auto
 	Ublk    func() error               // ublk.Supported: nil, or what is missing
+	NBD     func() error               // nbddev.Supported, likewise
 
 	// Devices are those that the kernel has for volumes (hostdev.List).
 	Devices func() ([]blockdev.Device, error)

@@ -76,11 +76,13 @@ func frontEnd(h *Host) []Finding { return front(h, h.kind()) }
 func front(h *Host, kind string) []Finding {
 	all := kernel(h, kind)
 	all = append(all, driver(h, kind)...)
+	supported, other := h.NBD, Ublk
 	if kind == Ublk {
 		all = append(all, ioUring(h)...)
-		if err := h.Ublk(); err != nil && Worst(all) == OK {
-			all = append(all, Finding{"driver", Failure, err.Error(), "the kernel reaches the client through ublk", "a newer kernel, the rights that are missing, or --device nbd"})
-		}
+		supported, other = h.Ublk, NBD
+	}
+	if err := supported(); err != nil && Worst(all) == OK {
+		all = append(all, Finding{"driver", Failure, err.Error(), "the kernel reaches the client through " + kind, "what it says, or --device " + other})
 	}
 	return all
 }

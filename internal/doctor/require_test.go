@@ -40,6 +40,8 @@ func release(r string) func(*Host, fstest.MapFS) {
 
 func noUblk(h *Host, _ fstest.MapFS) { h.Ublk = func() error { return errors.New("no ublk here") } }
 
+func noNBD(h *Host, _ fstest.MapFS) { h.NBD = func() error { return errors.New("no nbd here") } }
+
 const session = "/user.slice/user-0.slice/session-1.scope"
 
 var arrangements = map[string]arrangement{
@@ -68,6 +70,8 @@ var arrangements = map[string]arrangement{
 	"io_uring disabled, auto":     {change: put("proc/sys/kernel/io_uring_disabled", "2\n"), want: Auto},
 	"ublk refuses":                {change: noUblk, want: Ublk, refused: "driver"},
 	"ublk refuses, auto":          {change: noUblk, want: Auto},
+	"nbd does not hear":           {change: noNBD, refused: "driver"},
+	"nbd does not hear, auto":     {change: noNBD, want: Auto},
 	"no ublk module":              {change: func(_ *Host, m fstest.MapFS) { delete(m, "sys/module/ublk_drv/version") }, want: Ublk, refused: "driver"},
 	"no nbd module":               {change: func(_ *Host, m fstest.MapFS) { delete(m, "sys/module/nbd/version") }, refused: "driver"},
 	"no nbd module, auto":         {change: func(_ *Host, m fstest.MapFS) { delete(m, "sys/module/nbd/version") }, want: Auto},

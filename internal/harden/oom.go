@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const oomFile = "/proc/self/oom_score_adj"
@@ -110,4 +112,16 @@ func own(root, name string) []error {
 		}
 	}
 	return nil
+}
+
+// Forget removes the cgroup that Self made below the root for a process that has
+// ended. One that was not made, or has processes still, stays as it is.
+func Forget(name string) error { return forget("/", name) }
+
+func forget(root, name string) error {
+	err := os.Remove(filepath.Join(root, cgroups, name))
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EBUSY) {
+		return nil
+	}
+	return fmt.Errorf("the cgroup of a process that has ended: %w", err)
 }

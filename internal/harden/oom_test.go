@@ -53,3 +53,26 @@ func TestOwn(t *testing.T) {
 		})
 	}
 }
+
+// What was made for a process goes after it, and nothing else.
+func TestForget(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, cgroups, "dmps-x")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := forget(root, "dmps-x"); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("it is there")
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "below"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := forget(root, "dmps-x"); err == nil {
+		t.Error("what is not empty was forgotten")
+	}
+}

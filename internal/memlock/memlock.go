@@ -110,10 +110,10 @@ type mapping struct {
 	path       string
 }
 
-// heapSpan is the size of the part of the address space that the Go heap grows
-// in, from an address that is a multiple of it: everything else that the
-// runtime maps lies far away, among the mappings of the kernel's choice.
-const heapSpan = 1 << 40
+// heapSpan is how far from an address in the Go heap its other parts lie at most.
+// It begins anywhere (Go 1.26) and grows upwards; everything else that the runtime
+// maps lies far away, among the mappings of the kernel's choice.
+const heapSpan = 1 << 39
 
 // hot reports whether the mapping is part of the program or of the heap. The
 // program's zero-initialised data has no path and follows its file's mappings;
@@ -125,7 +125,7 @@ func (m *mapping) hot(exe string, heap uintptr) bool {
 	case m.path != "":
 		return m.path == exe
 	}
-	return m.start/heapSpan == heap/heapSpan
+	return m.start < heap+heapSpan && heap < m.end+heapSpan
 }
 
 func (m *mapping) what() string {

@@ -170,7 +170,9 @@ func TestHot(t *testing.T) {
 		{mapping{1, 2, true, "[vvar]"}, false},
 		{mapping{5 << 40, 5<<40 + 1, true, ""}, true},
 		{mapping{5 << 40, 5<<40 + 1, false, ""}, false},
+		{mapping{5<<40 - 4<<20, 5 << 40, true, ""}, true}, // a heap may lie on both sides of any address
 		{mapping{4 << 40, 4<<40 + 1, true, ""}, false},
+		{mapping{6 << 40, 6<<40 + 1, true, ""}, false},
 	} {
 		if got := c.m.hot(exe, heap); got != c.want {
 			t.Errorf("%+v: %v", c.m, got)

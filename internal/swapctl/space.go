@@ -95,7 +95,7 @@ func unescape(s string) string {
 type Fit struct {
 	Used      int64 // bytes that must come back
 	Available int64 // bytes of memory that can take them (MemAvailable)
-	Elsewhere int64 // free bytes of other swap spaces
+	Elsewhere int64 // free bytes of other swap spaces that are not memory of this machine
 }
 
 // margin is what must be left of memory when all is back, of what is available.
@@ -126,9 +126,11 @@ func measure(all []Space, path string, available int64) (Fit, error) {
 	fit := Fit{Available: available}
 	found := false
 	for _, s := range all {
-		if s.Path == path {
+		switch {
+		case s.Path == path:
 			fit.Used, found = s.Used, true
-		} else {
+		case strings.HasPrefix(s.Path, "/dev/zram"): // what goes there takes memory
+		default:
 			fit.Elsewhere += s.Size - s.Used
 		}
 	}

@@ -53,6 +53,10 @@ func TestFit(t *testing.T) {
 			t.Errorf("%q: %+v, fits %v", c.meminfo, fit, fit.Fits())
 		}
 	}
+	zram := append(spaces, Space{Path: "/dev/zram0", Size: 1 << 30})
+	if fit, err := measure(zram, "/dev/nbd0", 1); fit.Elsewhere != 1<<20 || err != nil {
+		t.Errorf("with compressed memory: %+v, %v", fit, err)
+	}
 	if _, err := measure(spaces, "/dev/nbd1", 1); err == nil {
 		t.Error("a device that is no swap space fits")
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -91,12 +92,25 @@ func (r *Ring) Enter(wait int) error {
 	atomic.StoreUint32(r.sqTail, r.tail)
 	n, err := enter(r.fd, r.tail-r.sent, uint32(wait))
 	r.sent += n
+	return r.entered(err)
+}
+
+// pause is how long a kernel that is short of memory is left alone. A thread of
+// real-time priority that asked again at once would keep others from making some.
+const pause = 50 * time.Microsecond
+
+// entered is what Enter makes of the kernel's answer.
+func (r *Ring) entered(err error) error {
 	switch {
 	case err == nil, errors.Is(err, unix.EINTR):
 		return nil
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EAGAIN):
 		// Completions overflowed or the kernel is short of memory: what is
 		// there has to be taken first, then it can be tried again.
+		if *r.cqHead == atomic.LoadUint32(r.cqTail) {
+			ts := unix.NsecToTimespec(int64(pause))
+			_ = unix.Nanosleep(&ts, nil) // a signal may end it
+		}
 		return nil
 	}
 	return fmt.Errorf("io_uring_enter: %w", err)

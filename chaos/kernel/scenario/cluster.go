@@ -82,12 +82,21 @@ func (c *cluster) startServer(i int) (err error) {
 	return err
 }
 
-// startAttach attaches the volume as a device, and waits until it is there.
-func (c *cluster) startAttach(ctx context.Context, device string, more ...string) (err error) {
+// launchAttach starts a client that attaches the volume as a device.
+func (c *cluster) launchAttach(device string, more ...string) (err error) {
 	c.device = device
-	argv := append([]string{dmps, "--meta", metaURL, "attach", volume, "--device", device,
+	c.attach, err = c.g.start("attach", "", attachArgs(volume, device, more...)...)
+	return err
+}
+
+func attachArgs(volume, device string, more ...string) []string {
+	return append([]string{dmps, "--meta", metaURL, "attach", volume, "--device", device,
 		"--admin", "127.0.0.1:9810", "--arena", "16MiB", "--heap-limit", "96MiB", "--scrub-every", "0"}, more...)
-	if c.attach, err = c.g.start("attach", "", argv...); err != nil {
+}
+
+// startAttach attaches the volume as a device, and waits until it is there.
+func (c *cluster) startAttach(ctx context.Context, device string, more ...string) error {
+	if err := c.launchAttach(device, more...); err != nil {
 		return err
 	}
 	return until(ctx, time.Minute, "attaching the volume", func() error {

@@ -97,6 +97,28 @@ func blockSize64(f *os.File) (int64, error) {
 	return int64(size), nil
 }
 
+// discardFile discards all of a device, BLKDISCARD of linux/fs.h.
+func discardFile(f *os.File, size int64) error {
+	what := [2]uint64{0, uint64(size)}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKDISCARD, uintptr(unsafe.Pointer(&what))); errno != 0 {
+		return fmt.Errorf("discarding %s: %w", f.Name(), errno)
+	}
+	return nil
+}
+
+// discardAll discards a device that nobody uses.
+func discardAll(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL, 0)
+	if err != nil {
+		return fmt.Errorf("discarding %s: %w", path, err)
+	}
+	size, err := blockSize64(f)
+	if err == nil {
+		err = discardFile(f, size)
+	}
+	return errors.Join(err, f.Close())
+}
+
 func fill(b []byte, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 3))
 	for at := 0; at < len(b); at += 256 {
@@ -163,9 +185,8 @@ func (d *direct) discard(ctx context.Context, c *cluster) error {
 	if before.Report.LivePages == 0 {
 		return errors.New("the client reports no live page of a device that was written")
 	}
-	what := [2]uint64{0, uint64(d.size)}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), unix.BLKDISCARD, uintptr(unsafe.Pointer(&what))); errno != 0 {
-		return fmt.Errorf("discarding: %w", errno)
+	if err := discardFile(d.f, d.size); err != nil {
+		return err
 	}
 	clear(d.want)
 	if err := d.verifyAll(); err != nil {

@@ -20,8 +20,16 @@ var bad = []string{
 
 // kmsg follows the kernel's log from now on.
 type kmsg struct {
-	mu    sync.Mutex
-	lines []string // that say something bad
+	mu       sync.Mutex
+	lines    []string // that say something bad
+	expected []string // of bad
+}
+
+// expect takes words that are not bad this time.
+func (k *kmsg) expect(words ...string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.expected = words
 }
 
 func followKmsg() (*kmsg, error) {
@@ -51,9 +59,18 @@ func (k *kmsg) read(f *os.File) {
 		}
 		_, text, _ := strings.Cut(string(buf[:n]), ";")
 		text, _, _ = strings.Cut(text, "\n")
-		if slices.ContainsFunc(bad, func(b string) bool { return strings.Contains(text, b) }) {
-			k.add(text)
-		}
+		k.take(text)
+	}
+}
+
+// take keeps a line that says something bad.
+func (k *kmsg) take(text string) {
+	says := func(b string) bool { return strings.Contains(text, b) }
+	k.mu.Lock()
+	expected := slices.ContainsFunc(k.expected, says)
+	k.mu.Unlock()
+	if !expected && slices.ContainsFunc(bad, says) {
+		k.add(text)
 	}
 }
 

@@ -43,4 +43,14 @@ func TestKmsg(t *testing.T) {
 	if err := k.err(); err == nil {
 		t.Error("nothing is bad")
 	}
+	k = new(kmsg)
+	k.expect("I/O error")
+	k.take("I/O error, dev nbd0, sector 8")
+	if err := k.err(); err != nil {
+		t.Errorf("what is expected: %v", err)
+	}
+	k.take("INFO: task hog blocked for more than 60 seconds")
+	if err := k.err(); err == nil {
+		t.Error("what is not expected is not bad")
+	}
 }

@@ -11,7 +11,7 @@ import (
 
 // pressure has the whole machine run out of memory, not only a cgroup: a hog
 // that takes all that is available and half of the swap space. The client must
-// not grow meanwhile.
+// not grow meanwhile, though all that it answers is asked for.
 func pressure(device string) func(context.Context, *Guest) error {
 	return func(ctx context.Context, g *Guest) error {
 		c, err := newCluster(ctx, g, mirror2)
@@ -40,6 +40,9 @@ func pressure(device string) func(context.Context, *Guest) error {
 		if w.hog, err = g.startHog(int(fit.Available>>20)+c.scheme.volumeMiB/2, 0); err != nil {
 			return err
 		}
+		// From the beginning, as whoever watches a client does: the answers take memory of a
+		// client that has none to spare.
+		asked := c.askAll(ctx)
 		if err := w.turn(ctx, 1); err != nil {
 			return err
 		}
@@ -57,6 +60,9 @@ func pressure(device string) func(context.Context, *Guest) error {
 				return err
 			}
 			most = most.max(now)
+		}
+		if err := asked.end(); err != nil {
+			return err
 		}
 		fmt.Printf("the client after the first turn: %v; at most: %v\n", first, most)
 		if most.grewFrom(first) {

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,6 +33,7 @@ type process struct {
 	name string
 	cmd  *exec.Cmd
 	log  string
+	from int64         // where its part of the log begins
 	over chan struct{} // closed when it has ended
 	err  error         // after over
 }
@@ -46,6 +49,9 @@ func (g *Guest) start(name, cgroup string, argv ...string) (*process, error) {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	defer out.Close() // the process has its own
+	if p.from, err = out.Seek(0, io.SeekEnd); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	if cgroup != "" {
@@ -103,6 +109,12 @@ func (p *process) alive() error {
 	}
 }
 
+// said reports whether a process has logged something, since it was started.
+func (p *process) said(what string) bool {
+	b, err := os.ReadFile(p.log)
+	return err == nil && bytes.Contains(b[min(p.from, int64(len(b))):], []byte(what))
+}
+
 // tail is the end of what a process has logged.
 func (p *process) tail(n int) string {
 	b, err := os.ReadFile(p.log)
@@ -123,7 +135,12 @@ func (g *Guest) Dump() {
 		b, err := os.ReadFile(file)
 		fmt.Printf("--- %s (%v)\n%s\n", file, err, b)
 	}
-	for _, p := range g.all {
+	shown := make(map[string]bool) // logs: a program that was started again goes on with its own
+	for _, p := range slices.Backward(g.all) {
+		if shown[p.log] {
+			continue
+		}
+		shown[p.log] = true
 		tail := 2500
 		if p.name == "attach" && p.alive() == nil {
 			tail = 40000

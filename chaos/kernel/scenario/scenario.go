@@ -19,7 +19,9 @@ type Scenario struct {
 	Tests bool
 	// MustFail: it shows what happens without dmps, and fails if nothing does.
 	MustFail bool
-	Run      func(context.Context, *Guest) error
+	// Loses: pages are gone, and the kernel's log may say that they cannot be read.
+	Loses bool
+	Run   func(context.Context, *Guest) error
 }
 
 // All are the scenarios, by name.
@@ -42,6 +44,11 @@ func All() []Scenario {
 			Scenario{Name: "restart-" + kind, Run: restart(kind)},
 			Scenario{Name: "freeze-" + kind, Run: freeze(kind)},
 			Scenario{Name: "meta-gone-" + kind, Run: metaGone(kind)},
+			Scenario{Name: "start-killed-" + kind, Timeout: 20 * time.Minute, Run: killedAt(kind, startKilled)},
+			Scenario{Name: "start-silent-" + kind, Timeout: 20 * time.Minute, Run: killedAt(kind, startSilent)},
+			Scenario{Name: "detach-killed-" + kind, Timeout: 20 * time.Minute, Run: killedAt(kind, detachKilled(kind))},
+			Scenario{Name: "second-" + kind, MemoryMiB: 1280, Timeout: 10 * time.Minute, Run: second(kind)},
+			Scenario{Name: "cycled-" + kind, MemoryMiB: 1024, Timeout: 10 * time.Minute, Loses: true, Run: cycled(kind)},
 			Scenario{Name: "pressure-" + kind, Timeout: 10 * time.Minute, Run: pressure(kind)},
 			Scenario{Name: "discard-" + kind, Run: discard(kind)},
 			Scenario{Name: "ext4-" + kind, MemoryMiB: 1024, Timeout: 5 * time.Minute, Run: filesystem(kind),
@@ -73,6 +80,9 @@ func (s Scenario) Do(ctx context.Context, g *Guest) error {
 		return err
 	}
 	g.kmsg = k
+	if s.Loses {
+		k.expect("I/O error", "Read-error on swap-device", "Write-error on swap-device")
+	}
 	if err := s.Run(ctx, g); err != nil || s.MustFail {
 		return err
 	}
