@@ -103,6 +103,7 @@ type RowHeaders struct {
 	ok      uint32 // of them, those with a sound header that is not empty
 	broken  uint32 // those whose header is damaged, lost, or of another place
 	erased  Seq    // highest up to which an erased slot says that all is dead
+	said    uint32 // whose slots say so
 	denied  Seq    // likewise, of any member, believed or not
 	torn    Seq    // erased, when not all slots are known to say as much, and none that was read holds what is newer
 	have    uint32 // those whose header is of the newest Seq, and others that have that row
@@ -143,7 +144,6 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, w Witnesses)
 	*h = RowHeaders{}
 	var (
 		all    [MaxData + MaxParity]Header
-		said   uint32 // members whose slot says that all is dead up to erased
 		thin   uint32
 		others uint32
 	)
@@ -179,12 +179,7 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, w Witnesses)
 			h.foreign = h.foreign || errors.Is(err, ErrHeaderFormat)
 			continue
 		case p.Kind == KindErased && p.Site == site:
-			if p.Seq > h.erased {
-				h.erased, said = p.Seq, 0
-			}
-			if p.Seq == h.erased {
-				said |= 1 << c
-			}
+			h.saysDead(c, p.Seq)
 			continue
 		case p.Site != site || p.Kind != KindPage && p.Kind != KindNotes && p.Kind != KindParity:
 			h.broken |= 1 << c
@@ -213,7 +208,7 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, w Witnesses)
 		}
 	}
 	h.stale = h.ok &^ h.have & thin
-	if h.newest.Seq <= h.erased && h.avail&^said|h.unread != 0 {
+	if h.newest.Seq <= h.erased && h.avail&^h.said|h.unread != 0 {
 		h.torn = h.erased
 	}
 	h.setApart(others, site, &all)
@@ -221,6 +216,16 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, w Witnesses)
 		if h.newest.Filled&(1<<c) != 0 {
 			h.column(g, c, headers)
 		}
+	}
+}
+
+// saysDead notes that the slot of member c, which is believed, says that all is dead up to seq.
+func (h *RowHeaders) saysDead(c int, seq Seq) {
+	if seq > h.erased {
+		h.erased, h.said = seq, 0
+	}
+	if seq == h.erased {
+		h.said |= 1 << c
 	}
 }
 
