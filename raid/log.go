@@ -60,6 +60,7 @@ type Log struct {
 	voids    uint64            // rows that were given up and may still come back
 	unsure   uint64            // rows in use that are moved or filled before Begin
 	sentTo   map[uint32]uint32 // of these: whom they were sent to, where they may be filled
+	spared   map[uint32]bool   // rows that were among them, and are neither moved nor filled for lack of room
 
 	notes    []noteState
 	noteFree NoteID // head of the list of free notes + 1
@@ -106,9 +107,12 @@ type logGroup struct {
 	nstale  [MaxData + MaxParity]uint32
 	moved   uint32 // counts members that were replaced: what was under way did not meet the new one
 
-	placed  Seq // last batch
-	mark    Seq // up to where the recovery found the group settled
+	placed  Seq    // last batch
+	mark    Seq    // up to where the recovery found the group settled
+	outside uint32 // who did not belong to the view that it found,
+	trust   Seq    // and up to where those keep nothing that was given up
 	window  window
+	torn    []uint64 // rows that were given up before Begin: who comes back is to say that they are dead
 	void    []uint64 // rows that were given up and are not erased yet: doomed, or being erased
 	nvoid   uint32
 	unsure  []uint64 // rows in use that are moved before Begin
@@ -193,6 +197,7 @@ func NewLog(c LogConfig) (*Log, error) {
 		}
 		g.partial, g.doomed = make([]uint64, words), make([]uint64, words)
 		g.void, g.unsure = make([]uint64, words), make([]uint64, words)
+		g.torn = make([]uint64, words)
 	}
 	for i := len(l.notes) - 1; i >= 0; i-- {
 		l.notes[i].next = l.noteFree

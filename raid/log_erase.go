@@ -117,12 +117,13 @@ func (l *Log) Erased(e *Erasure, done, second uint32) {
 		done, second = 0, 0 // of one column it was another chunk that was erased: once more
 	}
 	in := g.view.members &^ g.lost
+	failed := g.up&^g.lost&^done != 0 // some failed and are back: those who were erased stay stale until they are too
 	for _, i := range e.Index[:e.Rows] {
 		again := l.opened && hasBit(g.void, uint32(i)) && in&^done != 0
 		for c := range l.g.Members() {
 			switch bit := uint32(1) << c; {
 			case (done|g.lost)&bit != 0:
-				l.setStale(g, Col(c), i, false)
+				l.setStale(g, Col(c), i, failed && hasBit(g.stale[c], uint32(i)))
 			case g.up&bit != 0:
 				again = true
 			default:
@@ -266,24 +267,36 @@ func (l *Log) all() uint32 { return uint32(1)<<l.g.Members() - 1 }
 // was damaged, or lost (KindEmpty). A pending member counts as empty: all of it is erased.
 //
 // What belongs to a row that the recovery has not seen, above what was settled then, nobody
-// else knows to be given up. So it is erased at the others too, when that member is up and
-// what lies there is dead (stale): they contradict whoever shows it again. Until then the
-// member, which did, is out of the view. What lies there may be dead only when the log has
-// begun.
+// else knows to be given up, nor what was erased there. So it is erased at the others too, when
+// that member is up and what lies there is dead (stale): they contradict whoever shows it again.
+// Until then the member, which did, is out of the view. What lies there may be dead only when the
+// log has begun. And what the recovery gave up without that member is erased there too (torn).
 func (l *Log) Leftover(g GroupID, i Index, c Col, h Header, sound, pending bool) (dead Seq, erase bool) {
-	erased := sound && h.Kind == KindErased
-	if erase = !l.keeps(g, i, c, h, sound) || pending && !erased; !erase || sound && !erased && !h.Holds() {
+	erased, torn := sound && h.Kind == KindErased, hasBit(l.groups[g].torn, uint32(i))
+	erase = !l.keeps(g, i, c, h, sound) || pending && !erased || torn && erased && h.Seq < l.deadUpTo(g, i)
+	if sound && !erased && (!erase || !h.Holds()) {
 		return 0, false
 	}
-	if gr := &l.groups[g]; h.Holds() && h.Seq > gr.mark && l.recovered {
+	if gr := &l.groups[g]; sound && h.Seq > gr.toldBy(c) && l.recovered {
 		if pending {
 			gr.mustPending(c).setStale(i, true)
 		} else {
 			l.setStale(gr, c, i, true)
 			l.setMask(g, func(gr *logGroup) { gr.leaveView(c) })
 		}
+	} else if sound && erase && !erased && !torn {
+		return min(gr.mark, l.deadUpTo(g, i)), true
 	}
-	return l.deadUpTo(g, i), true
+	return l.deadUpTo(g, i), erase
+}
+
+// toldBy is the number up to which whatever member c may hold that was given up is erased
+// at others: of the view that the recovery found, or since that was made.
+func (g *logGroup) toldBy(c Col) Seq {
+	if g.outside&(1<<c) != 0 {
+		return g.trust
+	}
+	return g.mark
 }
 
 // keeps reports whether h, the header of member c's slot of row i in group g,

@@ -285,3 +285,22 @@ func TestHighestErasedCounts(t *testing.T) {
 		}
 	}
 }
+
+// A dead row that one member says to be dead up to a number above what is settled is erased
+// at all before the log begins, not some time after.
+func TestDeadRowThatOneSaysIsDead(t *testing.T) {
+	g := Geometry{K: 2, M: 2}
+	l, r := recovering(t, g, 15, 15)
+	dead := headersOf(g, l.Site(0, viewRows+1), Header{Filled: 3, Members: 15, Seq: 4, Settled: 3}, 0b0001)
+	PutErased(dead[1], l.Site(0, viewRows+1), 9)
+	settled := headersOf(g, l.Site(0, viewRows), Header{Filled: 3, Members: 15, Seq: 6, Settled: 5}, 15)
+	for i, h := range [][][]byte{settled, dead} {
+		if err := r.Row(0, viewRows+Index(i), h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Finish()
+	if l.voids != 1 {
+		t.Errorf("%d rows are erased before the log begins", l.voids)
+	}
+}

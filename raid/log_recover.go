@@ -41,6 +41,7 @@ type Recovery struct {
 	mark   []Seq       // group -> up to where it is settled, as far as is known
 	late   [][]lateRow // group -> rows above that
 	damage []damagedRow
+	torn   []tornRow
 	notes  []recoveredNote
 
 	judged bool
@@ -73,6 +74,13 @@ type damagedRow struct {
 	lacks uint32
 }
 
+// tornRow is a row that some members only say to be dead up to a number.
+type tornRow struct {
+	group GroupID
+	index Index
+	seq   Seq
+}
+
 // lateRows is how many rows above the mark are kept before it is tried again
 // whether they still are.
 const lateRows = 4 * windowBatches * MaxBatchPages
@@ -95,6 +103,9 @@ type RowHeaders struct {
 	ok      uint32 // of them, those with a sound header that is not empty
 	broken  uint32 // those whose header is damaged, lost, or of another place
 	erased  Seq    // highest up to which an erased slot says that all is dead
+	said    uint32 // whose slots say so
+	denied  Seq    // likewise, of any member, believed or not
+	torn    Seq    // erased, when not all slots are known to say as much, and none that was read holds what is newer
 	have    uint32 // those whose header is of the newest Seq, and others that have that row
 	lent    uint32 // of these, those that are not believed by themselves
 	outside uint32 // members with a sound header that do not belong to the view, and are not being rebuilt
@@ -146,6 +157,9 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, w Witnesses)
 		if !in && w.Filling&(1<<c) == 0 && err == nil && p.Site == site {
 			h.outside |= 1 << c
 		}
+		if err == nil && p.Kind == KindErased && p.Site == site {
+			h.denied = max(h.denied, p.Seq)
+		}
 		switch {
 		case in && w.Filling&(1<<c) == 0:
 			h.avail |= 1 << c
@@ -165,7 +179,7 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, w Witnesses)
 			h.foreign = h.foreign || errors.Is(err, ErrHeaderFormat)
 			continue
 		case p.Kind == KindErased && p.Site == site:
-			h.erased = max(h.erased, p.Seq)
+			h.saysDead(c, p.Seq)
 			continue
 		case p.Site != site || p.Kind != KindPage && p.Kind != KindNotes && p.Kind != KindParity:
 			h.broken |= 1 << c
@@ -194,11 +208,24 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, w Witnesses)
 		}
 	}
 	h.stale = h.ok &^ h.have & thin
+	if h.newest.Seq <= h.erased && h.avail&^h.said|h.unread != 0 {
+		h.torn = h.erased
+	}
 	h.setApart(others, site, &all)
 	for c := range g.K {
 		if h.newest.Filled&(1<<c) != 0 {
 			h.column(g, c, headers)
 		}
+	}
+}
+
+// saysDead notes that the slot of member c, which is believed, says that all is dead up to seq.
+func (h *RowHeaders) saysDead(c int, seq Seq) {
+	if seq > h.erased {
+		h.erased, h.said = seq, 0
+	}
+	if seq == h.erased {
+		h.said |= 1 << c
 	}
 }
 
@@ -254,6 +281,12 @@ func (r *Recovery) Parsed(g GroupID, i Index, h *RowHeaders) {
 	r.l.seq = max(r.l.seq, h.erased)
 	if h.apart.Seq != 0 && !r.neverAnswered(&r.l.groups[g], h) {
 		r.state.Doubtful++
+	}
+	if h.torn > r.mark[g] {
+		r.torn = append(r.torn, tornRow{g, i, h.torn})
+		if n := len(r.torn); n >= lateRows && n&(n-1) == 0 {
+			r.torn = slices.DeleteFunc(r.torn, func(t tornRow) bool { return t.seq <= r.mark[t.group] })
+		}
 	}
 	if h.ok == 0 {
 		r.nothing(g, i, h)
@@ -361,7 +394,8 @@ func (r *Recovery) judge() {
 	r.judged = true
 	for g := range r.late {
 		r.retry(GroupID(g))
-		r.l.groups[g].mark = r.mark[g]
+		gr := &r.l.groups[g]
+		gr.mark, gr.trust, gr.outside = r.mark[g], min(r.mark[g], gr.view.trust), r.l.all()&^gr.view.members
 		r.late[g] = slices.DeleteFunc(r.late[g], func(o lateRow) bool {
 			void := o.h.newest.Seq <= o.h.erased
 			if void {
@@ -375,7 +409,7 @@ func (r *Recovery) judge() {
 	for g := range r.late {
 		r.late[g] = slices.DeleteFunc(r.late[g], func(o lateRow) bool {
 			have := o.h.have &^ o.h.lent
-			whole := o.h.unread&^r.l.groups[g].lost == 0 && r.sent(&o.h)&^have == 0 && r.l.durable(&r.l.groups[g], have&r.l.groups[g].view.members)
+			whole := o.h.unread&^r.l.groups[g].lost == 0 && o.h.newest.Seq > o.h.denied && r.sent(&o.h)&^have == 0 && r.l.durable(&r.l.groups[g], have&r.l.groups[g].view.members)
 			if whole {
 				r.adopt(GroupID(g), o.index, &o.h) // as if it had been answered
 			}
@@ -383,6 +417,7 @@ func (r *Recovery) judge() {
 		})
 	}
 	r.makeRoom()
+	r.eraseTorn()
 	r.l.holding = true
 	for g := range r.late {
 		void := 0
@@ -396,6 +431,26 @@ func (r *Recovery) judge() {
 		r.state.Overrun += max(0, void-windowBatches*MaxBatchPages)
 	}
 	r.late = nil
+}
+
+// eraseTorn has rows erased everywhere that were being erased, above what is settled: who
+// has forgotten that, and shows again what lay there, must be contradicted by the others.
+func (r *Recovery) eraseTorn() {
+	for _, t := range r.torn {
+		gr := &r.l.groups[t.group]
+		switch {
+		case t.seq <= r.mark[t.group]:
+		case hasBit(gr.free, uint32(t.index)):
+			r.l.unfree(gr, t.index)
+			r.l.giveUp(gr, t.index)
+		case hasBit(gr.doomed, uint32(t.index)) && !hasBit(gr.void, uint32(t.index)):
+			setBit(gr.torn, uint32(t.index))
+			setBit(gr.void, uint32(t.index))
+			gr.nvoid++
+			r.l.voids++
+		}
+	}
+	r.torn = nil
 }
 
 // makeRoom frees the rows that are dead by what was taken in so far, which lasts.
@@ -425,7 +480,7 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 		setBit(gr.unsure, uint32(i))
 		gr.nunsure++
 		l.unsure++
-		if r.sent(h)&h.lent == 0 {
+		if r.sent(h)&h.lent == 0 && h.newest.Seq > h.denied {
 			l.sendTo(gr, i, r.sent(h)|h.unread&^gr.lost)
 		}
 	}

@@ -89,6 +89,9 @@ func (l *Log) giveUp(g *logGroup, i Index) {
 	g.nvoid++
 	l.voids++
 	l.viewDue = true
+	if !l.opened {
+		setBit(g.torn, uint32(i))
+	}
 	l.doom(g, i)
 }
 
