@@ -60,6 +60,7 @@ type Log struct {
 	voids    uint64            // rows that were given up and may still come back
 	unsure   uint64            // rows in use that are moved or filled before Begin
 	sentTo   map[uint32]uint32 // of these: whom they were sent to, where they may be filled
+	spared   map[uint32]bool   // rows that were among them, and are neither moved nor filled for lack of room
 
 	notes    []noteState
 	noteFree NoteID // head of the list of free notes + 1

@@ -180,6 +180,30 @@ func TestHeldRowsAreLetGo(t *testing.T) {
 	if !hasBit(l.groups[0].free, uint32(put.Index[0])) {
 		t.Error("a row is not free that died before")
 	}
+	later := putTwice(t, l)
+	l.Advance()
+	l.Advance()
+	if !hasBit(l.groups[0].free, uint32(later)) {
+		t.Error("a row is not free that died since")
+	}
+}
+
+// putTwice writes pages twice, and gives the row that is dead then.
+func putTwice(t *testing.T, l *Log) Index {
+	t.Helper()
+	p := put(t, l, 10, 2)
+	put(t, l, 10, 2)
+	return p.Index[0]
+}
+
+// Rows that stay held after a look at them are no reason to look again.
+func TestHeldRowsAreLookedAtOnce(t *testing.T) {
+	l := begun(t, Geometry{K: 2, M: 1}, 7)
+	l.held, l.sweepDue = []uint32{l.row(0, viewRows)}, true
+	l.rev[l.held[0]*2] = backDead
+	if l.sweep(); l.Limbo() || len(l.held) != 1 {
+		t.Errorf("%d rows are held, and wait: %v", len(l.held), l.Limbo())
+	}
 }
 
 // Before a log begins a row that died because its pages were moved is free when there is no

@@ -95,6 +95,7 @@ type RowHeaders struct {
 	ok      uint32 // of them, those with a sound header that is not empty
 	broken  uint32 // those whose header is damaged, lost, or of another place
 	erased  Seq    // highest up to which an erased slot says that all is dead
+	denied  Seq    // likewise, of any member, believed or not
 	have    uint32 // those whose header is of the newest Seq, and others that have that row
 	lent    uint32 // of these, those that are not believed by themselves
 	outside uint32 // members with a sound header that do not belong to the view, and are not being rebuilt
@@ -145,6 +146,9 @@ func (h *RowHeaders) Parse(g Geometry, site Site, headers [][]byte, w Witnesses)
 		in := w.View&(1<<c) != 0
 		if !in && w.Filling&(1<<c) == 0 && err == nil && p.Site == site {
 			h.outside |= 1 << c
+		}
+		if err == nil && p.Kind == KindErased && p.Site == site {
+			h.denied = max(h.denied, p.Seq)
 		}
 		switch {
 		case in && w.Filling&(1<<c) == 0:
@@ -375,7 +379,7 @@ func (r *Recovery) judge() {
 	for g := range r.late {
 		r.late[g] = slices.DeleteFunc(r.late[g], func(o lateRow) bool {
 			have := o.h.have &^ o.h.lent
-			whole := o.h.unread&^r.l.groups[g].lost == 0 && r.sent(&o.h)&^have == 0 && r.l.durable(&r.l.groups[g], have&r.l.groups[g].view.members)
+			whole := o.h.unread&^r.l.groups[g].lost == 0 && o.h.newest.Seq > o.h.denied && r.sent(&o.h)&^have == 0 && r.l.durable(&r.l.groups[g], have&r.l.groups[g].view.members)
 			if whole {
 				r.adopt(GroupID(g), o.index, &o.h) // as if it had been answered
 			}
@@ -425,7 +429,7 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 		setBit(gr.unsure, uint32(i))
 		gr.nunsure++
 		l.unsure++
-		if r.sent(h)&h.lent == 0 {
+		if r.sent(h)&h.lent == 0 && h.newest.Seq > h.denied {
 			l.sendTo(gr, i, r.sent(h)|h.unread&^gr.lost)
 		}
 	}

@@ -297,7 +297,7 @@ func (l *Log) lasts(e entry) bool {
 	}
 	row := uint32(s) / uint32(l.g.K)
 	g, i := &l.groups[row/l.nrows], Index(row%l.nrows)
-	return !hasBit(g.unsure, uint32(i)) && l.CanDecode(l.Survivors(g.id, i), l.FilledCols(g.id, i))
+	return !hasBit(g.unsure, uint32(i)) && !l.spared[row] && l.CanDecode(l.Survivors(g.id, i), l.FilledCols(g.id, i))
 }
 
 // letGo has what is held wait for read epochs, as what dies from now on.

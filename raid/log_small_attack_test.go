@@ -87,3 +87,81 @@ func TestLeftoverOfAPendingMember(t *testing.T) {
 		t.Error("it is not vouched for")
 	}
 }
+
+// A member has a row that was given up. It is erased there, and the client ends before it is
+// erased at the others, or before that member is compared at all. However that goes on, the
+// member brings nothing back when it shows the row again.
+func TestSmallGivenUpAndErasedAtOne(t *testing.T) {
+	t.Skip("not mended: docs/failure.md, known faults")
+	for name, schedule := range map[string]string{
+		"compared by a client that does not begin":     "begin 0; takeover 3/0/0/0; back 2/1; takeover 7; settle 0; turn 18; crash 0; open 7/0/0; settle 0",
+		"compared by a client that has begun":          "begin 0; crash 0; open 3/0; settle 0; back 2/1; crash 0; open 7; back 2; tidy 0; turn 18; crash 0; open 7; settle 0",
+		"away while a client lives":                    "begin 0; crash 0; open 3/0; settle 0; crash 0; open 7/1; back 2; tidy 0; turn 18; crash 0; open 7; settle 0",
+		"an erasure that one member only has received": "begin 0; cut 2/0; back 2/1; finish 0; erase 0; cut 2/1; takeover 7; settle 0; turn 18; crash 0; open 7; settle 0",
+	} {
+		if _, err := playSmall(newSmallScope(Geometry{2, 1}, 1, 6, smallKinds), schedule); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The erasure that is to let that member into the view fails at the others, which are back
+// at once: it stays out until they say that the row is dead.
+func TestErasedAtTheReturningMemberOnly(t *testing.T) {
+	t.Skip("not mended: docs/failure.md, known faults")
+	l := begun(t, Geometry{K: 2, M: 1}, 7)
+	g := &l.groups[0]
+	l.setStale(g, 2, viewRows, true)
+	l.setMask(0, func(g *logGroup) { g.leaveView(2) })
+	l.doomStale(g, 2)
+	var e Erasure
+	for _, done := range []uint32{0b100, 0b110, 0b111} {
+		if !l.TakeDoomed(&e) {
+			t.Fatal("nothing is erased")
+		}
+		l.Erased(&e, done, 0)
+		if in := l.wanted(g)&0b100 != 0; in != (done == 0b111) {
+			t.Errorf("erased at %b: in the view: %v", done, in)
+		}
+	}
+}
+
+// What a recovery gives up, or finds that some have given up, a member says too that was
+// not read then, when it comes back: the others may be gone later.
+func TestGivenUpIsSaidByAll(t *testing.T) {
+	t.Skip("not mended: docs/failure.md, known faults")
+	g := Geometry{K: 2, M: 2}
+	l, r := recovering(t, g, 0b0111, 0b1111)
+	at := l.Site(0, viewRows)
+	torn := only(headersOf(g, at, Header{}, 0), 0b0111)
+	PutErased(torn[0], at, 9)
+	later := only(headersOf(g, l.Site(0, viewRows+1), Header{Filled: 3, Members: 0b0111, Seq: 6, Settled: 5}, 0b0111), 0b0111)
+	for i, h := range [][][]byte{torn, later} {
+		if err := r.Row(0, viewRows+Index(i), h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Finish()
+	for name, h := range map[string]Header{
+		"nothing":      {Kind: KindErased, Site: at},
+		"an older row": {Kind: KindParity, Filled: 3, Members: 0b1111, Seq: 4, Settled: 3, Site: at},
+	} {
+		if dead, erase := l.Leftover(0, viewRows, 3, h, true, false); !erase || dead < 9 {
+			t.Errorf("it came back with %s: erased: %v, up to %d", name, erase, dead)
+		}
+	}
+}
+
+// A row that was given up is erased at the one member that has it. Another one, that says
+// nothing of it, comes back: it has to say so too before it is in the view.
+func TestSmallGivenUpWhileSomebodyIsAway(t *testing.T) {
+	t.Skip("not mended: docs/failure.md, known faults")
+	for _, schedule := range []string{
+		"begintrim 0; crash 0; open 1/1; crash 0; open 2/0; back 0; crash 0; open 1; back 1; settle 0; turn 2; crash 0; open 3; tidy 0",
+		"begin 0; crash 0; open 2/0; back 0/1; crash 0; open 1; back 1/0; settle 0; turn 2; crash 0; open 3; tidy 0",
+	} {
+		if _, err := playSmall(newSmallScope(Geometry{1, 1}, 1, 6, smallKinds), schedule); err != nil {
+			t.Errorf("%s: %v", schedule, err)
+		}
+	}
+}

@@ -517,7 +517,9 @@ func (w *smallWorld) fill(k int) (some bool) {
 
 // tidy has the eraser do all that it finds to do.
 func (w *smallWorld) tidy(cl *smallClient) (some bool) {
+	free := cl.log.free
 	w.advance(cl) // as package client, when it has begun
+	some = cl.log.free != free
 	for range 100 {
 		switch {
 		case cl.era != nil:

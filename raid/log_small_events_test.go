@@ -87,6 +87,9 @@ func (w *smallWorld) next(f func(smallEvent)) {
 			f(smallEvent{"owrite", p})
 			f(smallEvent{"obegin", p})
 		}
+		if cl.log.g.K > 1 {
+			f(smallEvent{"obeginboth", 0})
+		}
 		for i := range cl.ops {
 			f(smallEvent{"ofinish", uint32(i)})
 		}
@@ -167,6 +170,9 @@ func (w *smallWorld) nextWork(f func(smallEvent)) {
 	if l.opened && w.walks("w") && l.g.K > 1 {
 		f(smallEvent{"writeboth", 0})
 	}
+	if l.opened && w.walks("f") && l.g.K > 1 {
+		f(smallEvent{"beginboth", 0})
+	}
 	for i := range w.cur.ops {
 		f(smallEvent{"finish", uint32(i)})
 	}
@@ -187,6 +193,7 @@ func (w *smallWorld) nextWork(f func(smallEvent)) {
 		}
 		if !l.opened {
 			f(smallEvent{"beginsettle", 0})
+			f(smallEvent{"spare", 0})
 		}
 	}
 	f(smallEvent{"tidy", 0})
@@ -231,6 +238,8 @@ func (w *smallWorld) happen(e smallEvent) bool {
 		return w.trim(cl, p) && w.end(cl)
 	case "begin":
 		return w.write(cl, p)
+	case "beginboth":
+		return w.write(cl, 0, 1)
 	case "begintrim":
 		return w.trim(cl, p)
 	case "finish":
@@ -254,6 +263,12 @@ func (w *smallWorld) happen(e smallEvent) bool {
 		return w.note()
 	case "beginsettle":
 		return w.move(cl, w.unsure(cl))
+	case "spare":
+		unsure := cl.log.unsure
+		if !cl.log.Room() {
+			cl.log.SpareUnsure()
+		}
+		return cl.log.unsure != unsure
 	case "tidy":
 		return w.tidy(cl) && w.able()
 	case "settle":
@@ -265,6 +280,8 @@ func (w *smallWorld) happen(e smallEvent) bool {
 		return w.write(w.old, p) && w.end(w.old)
 	case "obegin":
 		return w.write(w.old, p)
+	case "obeginboth":
+		return w.write(w.old, 0, 1)
 	case "ofinish":
 		w.finish(w.old, k)
 		return true

@@ -260,6 +260,8 @@ func (h *smallHasher) log(w *smallWorld, l *Log) {
 			h.u32(uint32(l.rev[row*l.g.K+c]))
 		}
 		h.tag(w, l, row)
+		h.u8(uint8(l.sentTo[uint32(row)]))
+		h.flag(l.spared[uint32(row)])
 	}
 	for _, q := range l.limbo {
 		for r := q.head; r != 0; r = uint32(l.rev[(r-1)*uint32(l.g.K)]) {

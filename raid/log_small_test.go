@@ -2,6 +2,7 @@ package raid
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -170,10 +171,10 @@ func (l *Log) cloneForTest() *Log {
 	n.fwd, n.rev, n.held = slices.Clone(l.fwd), slices.Clone(l.rev), slices.Clone(l.held)
 	n.tag, n.live = slices.Clone(l.tag), slices.Clone(l.live)
 	n.notes = slices.Clone(l.notes)
-	n.groups = slices.Clone(l.groups)
+	n.groups, n.sentTo, n.spared = slices.Clone(l.groups), maps.Clone(l.sentTo), maps.Clone(l.spared)
 	for i := range n.groups {
 		g := &n.groups[i]
-		words := make([]uint64, 0, 16)
+		words := make([]uint64, 0, 18)
 		dup := func(b *[]uint64) {
 			if *b != nil {
 				k := len(words)

@@ -72,6 +72,33 @@ func TestLentRowsAreNotFilled(t *testing.T) {
 	}
 }
 
+// Nor is a row that a member says to be dead which is not believed: it might be believed by
+// the next recovery. The row is moved.
+func TestDeniedRowsAreNotFilled(t *testing.T) {
+	g := Geometry{K: 2, M: 2}
+	for name, c := range map[string]struct {
+		erased Seq
+		fills  bool
+	}{
+		"it is erased":           {erased: 9},
+		"an older one is erased": {erased: 8, fills: true},
+	} {
+		l, r := recovering(t, g, 15, 0b0111)
+		h := headersOf(g, l.Site(0, viewRows), Header{Filled: 3, Members: 0b0111, Seq: 9}, 0b0011)
+		PutErased(h[3], l.Site(0, viewRows), c.erased)
+		if err := r.Row(0, viewRows, h); err != nil {
+			t.Fatal(err)
+		}
+		r.Finish()
+		if l.unsure != 1 {
+			t.Fatalf("%s: %d rows are unsure", name, l.unsure)
+		}
+		if fills := fillRow(l, 2); fills != c.fills {
+			t.Errorf("%s: the row is filled: %v", name, fills)
+		}
+	}
+}
+
 // A row that all have which it was sent to is unsure while these are too few, or do not
 // belong to the view.
 func TestCompletedByTooFew(t *testing.T) {

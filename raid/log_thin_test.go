@@ -64,3 +64,28 @@ func TestThinRows(t *testing.T) {
 		}
 	}
 }
+
+// A member that came back with rows that were given up is noted before the log begins only
+// where what lies there at others is dead and can be erased only then.
+func TestStaysOutTillBegin(t *testing.T) {
+	row := Index(viewRows)
+	for name, c := range map[string]struct {
+		change func(l *Log, g *logGroup)
+		out    uint32
+	}{
+		"dead":         {func(*Log, *logGroup) {}, 0b10},
+		"to be erased": {func(l *Log, g *logGroup) { setBit(g.doomed, uint32(row)) }, 0},
+		"being erased": {func(l *Log, g *logGroup) { g.erasing = 1 }, 0},
+		"in use":       {func(l *Log, g *logGroup) { l.live[l.row(0, row)] = 1 }, 0},
+		"begun":        {func(l *Log, g *logGroup) { l.opened = true }, 0},
+		"lost":         {func(l *Log, g *logGroup) { g.lost = 0b10 }, 0},
+		"in the view":  {func(l *Log, g *logGroup) { g.view.members = 0b11 }, 0},
+	} {
+		l, _ := recovering(t, Geometry{K: 1, M: 1}, 0b11, 0b01)
+		g := &l.groups[0]
+		l.setStale(g, 1, row, true)
+		if c.change(l, g); l.tillBegin(g) != c.out {
+			t.Errorf("%s: %b", name, l.tillBegin(g))
+		}
+	}
+}

@@ -77,7 +77,8 @@ func (l *Log) UnsureVictims(dst []Slot) []Slot {
 
 // SpareUnsure gives up moving rows, for lack of room, that a later recovery finds all
 // the same, since more than M members are known to have them. Who was sent nothing of a
-// row does not know of it.
+// row does not know of it. What such rows replace stays until the log begins: a client that
+// was replaced may erase them where this one does not see it.
 func (l *Log) SpareUnsure() {
 	for i := range l.groups {
 		g := &l.groups[i]
@@ -88,6 +89,10 @@ func (l *Log) SpareUnsure() {
 			know := l.Survivors(g.id, r) &^ l.unfilledIn(l.FilledCols(g.id, r))
 			if l.durable(g, know&g.view.members) {
 				l.unsureDied(g, r)
+				if l.spared == nil {
+					l.spared = make(map[uint32]bool)
+				}
+				l.spared[l.row(g.id, r)] = true
 			}
 		}
 	}

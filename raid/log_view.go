@@ -35,7 +35,7 @@ type groupView struct {
 	slot    Index  // where it lies
 	trust   Seq    // members that do not belong to it keep nothing up to here that was given up
 	taken   bool   // between TakeView and Installed
-	coming  uint32 // whole in the record that is on its way
+	coming  uint32 // whole in all records that were begun since
 	own     bool   // it was made in this life
 	renew   bool   // it is to be written anew, because more is settled
 }
@@ -169,7 +169,10 @@ func (l *Log) nextView(g *logGroup, v *View) bool {
 		return false // it says that all is settled, moves too that are on their way
 	}
 	*v = View{Seq: l.NextSeq(), Settled: l.settled(g), Members: want, Whole: whole, To: want & g.up, Second: g.second()}
-	r.tried, r.coming = v.Seq, whole
+	if r.coming &= whole; r.tried <= r.seq {
+		r.coming = whole
+	}
+	r.tried = v.Seq
 	barred := r.members &^ want
 	if r.seq != 0 {
 		v.Index = r.slot ^ 1
@@ -232,8 +235,8 @@ func (l *Log) RenewViews() {
 // record that says so, above which there is no other.
 func (l *Log) InView(g GroupID, c Col) bool { return l.groups[g].attested()&(1<<c) != 0 }
 
-// attested is the mask of members that a recovery would take for whole, whether or not
-// it finds a record that is on its way.
+// attested is the mask of members that a recovery would take for whole, whichever it finds
+// of the records that were begun since the one in force.
 func (g *logGroup) attested() uint32 {
 	r := &g.view
 	whole := r.members & r.copies & r.whole
@@ -376,7 +379,7 @@ func (l *Log) BeginAnyway() {
 		g.nunsure = 0
 	}
 	l.letGo()
-	l.opened, l.free, l.unsure, l.sentTo, l.viewDue = true, 0, 0, nil, true
+	l.opened, l.free, l.unsure, l.sentTo, l.spared, l.viewDue = true, 0, 0, nil, nil, true
 	for i := range l.groups {
 		if g := &l.groups[i]; l.writable(g) {
 			l.free += uint64(g.nfree)

@@ -232,3 +232,11 @@ func TestViewIsCompletedFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Who does not hold the record in force is not in sync by one that is on its way.
+func TestInSyncHoldsTheRecord(t *testing.T) {
+	g := logGroup{view: groupView{own: true, taken: true, seq: 5, tried: 6, members: 0b111, copies: 0b011, whole: 0b111, coming: 0b110}}
+	if in := g.attested(); in != 0b010 {
+		t.Errorf("in sync: %b", in)
+	}
+}
