@@ -95,11 +95,11 @@ func (d *deviceFlags) abandon(vol *client.Volume) error {
 	return leaveVolume(vol)
 }
 
-// start makes the device, and writes it into about. identity tells the volume
+// start makes the device that settle has chosen, and writes it into about. identity tells the volume
 // from all others. Without --device it returns nil.
 func (d *deviceFlags) start(ctx context.Context, about *adminStatus, identity string, vol *client.Volume, log *slog.Logger) (kernelDevice, error) {
-	if err := d.settle(identity, kernelDrivers, log); err != nil || d.path == "" {
-		return nil, err
+	if d.path == "" {
+		return nil, nil
 	}
 	if isUblk(d.path) {
 		u, err := startUblk(ctx, d.path, identity, d.queues, vol, log)
