@@ -314,7 +314,9 @@ func (f *Front) Close(ctx context.Context) (kept bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if release != nil {
-		err = errors.Join(err, f.disconnect(), release())
+		gone := f.disconnect()
+		kept = gone != nil
+		err = errors.Join(err, gone, release())
 	}
 	return kept, errors.Join(err, f.claimed.Release(), f.driver.Close())
 }
