@@ -15,6 +15,7 @@ import (
 	"dmps/internal/capability"
 	"dmps/internal/doctor"
 	"dmps/internal/exitcode"
+	"dmps/internal/harden"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -95,6 +96,7 @@ func thisHost(kind string) (*doctor.Host, error) {
 	return &doctor.Host{
 		Root: os.DirFS("/"), Release: unix.ByteSliceToString(name.Release[:]), Capable: capability.Has,
 		Memlock: limit.Max, RTPrio: priority.Cur, Program: program, Want: kind, Ublk: ublk.Supported, NBD: nbddev.Supported, Devices: hostdev.List,
+		Protect: func() error { return harden.Try(doctor.Priority) },
 	}, nil
 }
 
