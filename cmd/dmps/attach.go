@@ -419,7 +419,7 @@ func (s *attachment) run(ctx context.Context) (err error) {
 
 // settle chooses the device, and refuses one whose pages the volume holds no more.
 func (s *attachment) settle(ctx context.Context) error {
-	if err := s.device.settle(s.identity, kernelDrivers, s.log); err != nil || !s.swap.on {
+	if err := s.device.settle(s.identity, kernelDrivers, s.log); err != nil || !s.swap.on || !s.device.waits {
 		return err
 	}
 	return stillOurs(ctx, s.device.path, s.about.Boot, s.vol, swapctl.Find)

@@ -41,6 +41,8 @@ type deviceFlags struct {
 	dead        time.Duration
 	unprotected bool
 	queues      int // of ublk
+
+	waits bool // settle has found that the kernel has the device for the volume
 }
 
 func (d *deviceFlags) add(cmd *cobra.Command) {
@@ -65,6 +67,13 @@ func (d *deviceFlags) check() error {
 		return err
 	case d.path != autoDevice && d.path != "nbd" && !strings.HasPrefix(d.path, "/dev/nbd"):
 		return usageError("--device %s: name a device such as /dev/nbd0 or /dev/ublkb0, nbd or ublk for the first that is free, or auto", d.path)
+	}
+	if d.path != autoDevice {
+		if _, err := nbddev.ParsePath(d.path); err != nil {
+			return usageError("--device: %v", err)
+		}
+	}
+	switch {
 	case d.connections < 1 || d.connections > 16:
 		return usageError("--device-connections %d: 1 to 16", d.connections)
 	case d.timeout < time.Second || d.dead < time.Second:

@@ -37,7 +37,7 @@ Run it as the user, and with the rights, under which attach will run. The exit
 code is 0 when nothing was found, and 1 when something was found without which
 attach refuses or the machine may hang.`,
 		Example: `  dmps doctor
-  dmps doctor --device ublk
+  dmps doctor --device nbd
   dmps doctor --output json | jq '.[] | select(.verdict != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -61,7 +61,7 @@ attach refuses or the machine may hang.`,
 		},
 	}
 	outputFlag(cmd, &output)
-	cmd.Flags().StringVar(&device, "device", "nbd", "the front end that will be used: `nbd, ublk or auto`")
+	cmd.Flags().StringVar(&device, "device", autoDevice, "the front end that will be used: `nbd, ublk or auto`")
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "show what is well, too")
 	return cmd
 }
