@@ -9,11 +9,10 @@ import (
 	"dmps/raid"
 )
 
-// A session is made while the recovery ends: a chunk that was opened before is not
-// compared with the map. Nothing is placed there in that session, since the next one
-// erases what the map does not know.
-func TestMemberIsNotUpBeforeItWasCompared(t *testing.T) {
-	f := newFakeNet(2)
+// writtenMirror writes a mirror on the two servers of f and closes it. It gives the layout for
+// the next client, and what was written.
+func writtenMirror(t *testing.T, f *fakeNet) (*raid.Layout, []byte) {
+	t.Helper()
 	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 2, 100)
 	v := openTest(t, f, l)
 	want := randomBytes(rand.New(rand.NewPCG(1, 1)), 64*raid.PageSize)
@@ -21,10 +20,18 @@ func TestMemberIsNotUpBeforeItWasCompared(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeTest(t, v)
+	l.Epoch, l.FirstEpoch = 2, false
+	return l, want
+}
+
+// A session is made while the recovery ends: a chunk that was opened before is not
+// compared with the map. Nothing is placed there in that session, since the next one
+// erases what the map does not know.
+func TestMemberIsNotUpBeforeItWasCompared(t *testing.T) {
+	f := newFakeNet(2)
+	l, want := writtenMirror(t, f)
 	f.down("s1", true)
-	l2 := *l
-	l2.Epoch, l2.FirstEpoch = 2, false
-	v = openTest(t, f, &l2)
+	v := openTest(t, f, l)
 	defer closeTest(t, v)
 	p := peerOf(v, "s1")
 	p.stop() // its sessions are made by hand
@@ -54,16 +61,8 @@ func TestMemberIsNotUpBeforeItWasCompared(t *testing.T) {
 // nobody's.
 func TestComparedAfterItLeft(t *testing.T) {
 	f := newFakeNet(2)
-	l := f.layout(raid.LayoutLog, raid.Geometry{K: 1, M: 1}, 64, 1, 100)
+	l, want := writtenMirror(t, f)
 	v := openTest(t, f, l)
-	want := randomBytes(rand.New(rand.NewPCG(1, 1)), 64*raid.PageSize)
-	if _, err := v.WriteAt(want, 0); err != nil {
-		t.Fatal(err)
-	}
-	closeTest(t, v)
-	l2 := *l
-	l2.Epoch, l2.FirstEpoch = 2, false
-	v = openTest(t, f, &l2)
 	defer closeTest(t, v)
 	for _, pending := range []bool{false, true} {
 		left := &memberRef{chunk: 9, group: 0, col: 1, pending: pending}

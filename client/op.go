@@ -17,6 +17,7 @@ type opState struct {
 
 	wait  waiter    // for buffers of an OpRead, or of the edges of an OpZero
 	clean *cleaning // the cleaner's own page-ins
+	wrong []uint32  // recovery: members that gave something else, by unit
 }
 
 // covers reports whether the whole pages of the range include p.

@@ -114,7 +114,7 @@ func (v *Volume) recoverBy(ctx context.Context, rec *raid.Recovery) error {
 	case state.Foreign > 0:
 		return fmt.Errorf("%d rows were written by another version of dmps: attach with that version, and move the data", state.Foreign)
 	case state.Loss() && !v.cfg.AcceptLoss:
-		return fmt.Errorf("%d pages are gone and it is not known which, %d rows may or may not have been answered: older versions of their pages would be served: bring back a memory server, or accept the loss (attach --accept-data-loss)",
+		return fmt.Errorf("%d pages cannot be read and it is not known which, %d rows may or may not have been answered: older versions of their pages would be served: bring back a memory server, or accept the loss (attach --accept-data-loss)",
 			state.Unnamed, state.Doubtful+state.Overrun)
 	case state.Loss():
 		v.log.Error("the loss of pages was accepted of which it is not known which they are: older versions of them are served, or zeros", "pages", state.Unnamed, "rows", state.Doubtful+state.Overrun)
@@ -348,29 +348,29 @@ func (v *Volume) recoverNotes(rec *raid.Recovery) (some bool, err error) {
 	a := v.lock()
 	slots := rec.Notes()
 	v.unlock(a)
-	unread := make(map[int]bool) // a note counts only if it was read both times
+	unread := make(map[int]uint32) // a note counts only if it was read both times
 	for _, step := range []func(raid.Slot, []byte) error{rec.Note, rec.Bind} {
 		for from := 0; from < len(slots); from += 32 {
 			these, err := v.replayNotes(slots[from:min(from+32, len(slots))], step)
 			if err != nil {
 				return false, err
 			}
-			for _, i := range these {
-				unread[from+i] = true
+			for i, wrong := range these {
+				unread[from+i] |= wrong
 			}
 		}
 	}
 	a = v.lock()
 	defer v.unlock(a)
-	for i := range unread {
-		rec.Unreadable(i)
+	for i, wrong := range unread {
+		rec.Unreadable(i, wrong)
 	}
 	return len(unread) > 0, nil
 }
 
 // replayNotes hands the notes in slots that can be read to step. It gives the indices
-// of those that cannot.
-func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) error) (unread []int, err error) {
+// of those that cannot, each with the members that gave something else.
+func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) error) (unread map[int]uint32, err error) {
 	bufs, ok := v.moves.tryGet(len(slots), nil)
 	if !ok {
 		return nil, errTooMany
@@ -379,7 +379,7 @@ func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) err
 	op := &Op{Kind: opClean, Bufs: bufs, Done: func(*Op) { close(done) }}
 	a := v.lock()
 	v.mu.ops++
-	op.st = opState{left: len(slots), start: nanotime()}
+	op.st = opState{left: len(slots), start: nanotime(), wrong: make([]uint32, len(slots))}
 	r := router{v: v, a: a}
 	now := v.clock()
 	for i, s := range slots {
@@ -402,9 +402,10 @@ func (v *Volume) replayNotes(slots []raid.Slot, step func(raid.Slot, []byte) err
 	if op.Err != nil && !errors.Is(op.Err, ErrLost) {
 		return nil, fmt.Errorf("reading notes: %w", op.Err)
 	}
+	unread = make(map[int]uint32)
 	for i, s := range slots {
 		if op.Bufs[i] == nil {
-			unread = append(unread, i)
+			unread[i] = op.st.wrong[i]
 			continue
 		}
 		if err := step(s, op.Bufs[i].Page); err != nil {

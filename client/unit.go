@@ -82,6 +82,9 @@ func (v *Volume) failUnitLocked(u *unit, err error, a *after) {
 		v.failPageLocked(u.merge, err, a)
 	} else {
 		u.op.Bufs[u.i] = nil
+		if u.raw {
+			u.op.st.wrong[u.i] = u.avoid
+		}
 		v.partDoneLocked(u.op, err, a)
 	}
 	v.settleLocked(u)

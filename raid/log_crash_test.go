@@ -378,7 +378,7 @@ func (s *sim) recover(accept bool) bool {
 	}
 	for i, slot := range slots {
 		if page, ok := notes[slot]; !ok {
-			r.Unreadable(i)
+			r.Unreadable(i, ^uint32(0)) // nobody falls silent meanwhile
 		} else {
 			if err := r.Bind(slot, page); err != nil {
 				s.t.Fatal(err)

@@ -139,7 +139,7 @@ func TestUnreadableNotes(t *testing.T) {
 		if n := len(rec.Notes()); n != 1 {
 			t.Fatalf("%d notes", n)
 		}
-		rec.Unreadable(0)
+		rec.Unreadable(0, 0b11)
 		if n := rec.Incomplete().Unnamed; (n == 1) == dead {
 			t.Errorf("its row is dead: %v, and %d pages are unnamed", dead, n)
 		}

@@ -526,7 +526,7 @@ func (r *Recovery) adopt(g GroupID, i Index, h *RowHeaders) {
 			// Its records are read later; until Finish the slot counts as live.
 			l.rev[s] = backDead
 			l.enliven(row)
-			r.notes = append(r.notes, recoveredNote{slot: s, seq: h.newest.Seq, dead: h.newest.Seq <= r.mark[g] && r.dead(gr, h)})
+			r.notes = append(r.notes, recoveredNote{slot: s, seq: h.newest.Seq, have: h.have, dead: h.newest.Seq <= r.mark[g] && r.dead(gr, h)})
 			continue
 		}
 		if uint64(e.Page) >= l.pages {

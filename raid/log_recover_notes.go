@@ -10,7 +10,8 @@ import (
 type recoveredNote struct {
 	slot Slot
 	seq  Seq
-	dead bool // its row is dead, by all that can be told
+	have uint32 // who has its row
+	dead bool   // unless that can be decoded, it is dead, by all that can be told
 }
 
 // Notes gives the slots of the note pages that were found, newest first. Read
@@ -27,9 +28,13 @@ func (r *Recovery) Notes() []Slot {
 }
 
 // Unreadable says that the content of a note cannot be had, by its place in what Notes
-// gave, once. The pages that it named may be anything, unless it is dead.
-func (r *Recovery) Unreadable(note int) {
-	if !r.notes[note].dead {
+// gave, once: the members in wrong gave something else. The pages that it named may be
+// anything, unless it is dead. It is not when the others who have it are enough: they do not
+// answer now, and may later.
+func (r *Recovery) Unreadable(note int, wrong uint32) {
+	n := &r.notes[note]
+	filled := r.l.FilledCols(r.l.Place(n.slot).Group, r.l.Place(n.slot).Index)
+	if !n.dead || r.l.CanDecode(n.have&^wrong, filled) {
 		r.state.Unnamed++
 	}
 }

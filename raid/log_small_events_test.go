@@ -24,9 +24,12 @@ func (e smallEvent) String() string { return fmt.Sprintf("%s %d", e.what, e.on) 
 //	c  members away and back       z  a member's memory turns to zeros under its server
 //	o  a slot turns back to what it held one write ago
 //	l  members lost and replaced   k  takeovers
+//	q  members fall silent between their headers and the notes
 //
 // Crashes, recoveries and filling, before the log begins and later, are always there.
 const smallKinds = "wtfmeczolk"
+
+const smallHushed = smallKinds + "q" // what is walked at random
 
 func (w *smallWorld) walks(kind string) bool { return strings.Contains(w.x.events, kind) }
 
@@ -313,7 +316,7 @@ func (w *smallWorld) another(e smallEvent) bool {
 			w.forget(op)
 		}
 		if e.what == "takeover" {
-			w.old = w.cur
+			w.old, w.before = w.cur, w.ver
 			for p := range w.pages {
 				w.pages[p].since = false
 			}
@@ -484,6 +487,7 @@ func (w *smallWorld) judge() {
 		case got != pg.want && !slices.Contains(pg.maybe, got):
 			w.fail("page %d reads as version %d, not %d or one of %v", p, got, pg.want, pg.maybe)
 		}
+		pg.since = pg.since || got > w.before // what was not answered too
 		pg.want = got
 		if fresh || l.Sure() {
 			pg.maybe = nil

@@ -159,3 +159,18 @@ func TestSmallRowsThatMayNotLast(t *testing.T) {
 		}
 	}
 }
+
+// Members fall silent when their headers were read, so that notes cannot be read, and the
+// one that goes on shows an old slot. That it lacks the note proves nothing while the others
+// may answer again.
+func TestSmallHushedNotes(t *testing.T) {
+	for g, schedule := range map[Geometry]string{
+		{K: 1, M: 1}: "trim 0; takeover 3/1/2; settle 0; turn 10; takeover 3/1/3",
+		{K: 1, M: 2}: "trim 0; turn 18; write 1; crash 0; open 5/1/1/1",
+		{K: 2, M: 1}: "begintrim 0; finish 0; begin 0; begintrim 1; turn 18; cut 2/1/1; turn 19; finish 1; crash 0; open 7/0/1/1",
+	} {
+		if w, err := playSmall(newSmallScope(g, 1, 6, smallHushed), schedule); err != nil || !w.refused {
+			t.Errorf("%v: it opens: %v", g, err)
+		}
+	}
+}

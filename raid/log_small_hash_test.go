@@ -61,8 +61,9 @@ func (h *smallHasher) hash(w *smallWorld) uint64 {
 		h.u8(uint8(len(pg.maybe)))
 		for _, v := range pg.maybe {
 			h.version(v)
+			h.flag(v > w.before && w.old != nil)
 		}
-		h.flag(pg.since && w.old != nil)
+		h.flag((pg.since || pg.want > w.before) && w.old != nil)
 	}
 	for k := range w.m {
 		m := &w.m[k]

@@ -97,7 +97,7 @@ func (m *smallMember) put(i Index, c *smallCell) {
 type smallPage struct {
 	want  uint8   // version of the last answered write, or of what was read since
 	maybe []uint8 // unanswered since, ascending
-	since bool    // written since the old client was replaced
+	since bool    // written, or read as it was, since the old client was replaced
 }
 
 func (p *smallPage) add(v uint8) {
@@ -199,11 +199,13 @@ type smallWorld struct {
 	cur, old *smallClient
 	pages    [smallPages]smallPage
 	ver      uint8
+	before   uint8 // the last version when the old client was replaced
 	epoch    uint8
 	away     uint32 // members that the client does not reach, of all groups
 	dirty    uint32 // members that were out and are not whole again since
 	over     bool   // more than M of a group were: it may refuse, and answer EIO
 	refused  bool   // the last client refused to open
+	hushed   uint32 // members that fell silent while it read the notes
 	pick     *smallChoice
 }
 

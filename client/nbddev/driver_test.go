@@ -132,7 +132,7 @@ func FuzzDecodeStatus(f *testing.F) {
 
 func TestParsePath(t *testing.T) {
 	for path, want := range map[string]int{"nbd": AnyIndex, "/dev/nbd0": 0, "/dev/nbd15": 15, "/dev/nbd": -9, "/dev/sda": -9, "0": -9, "/dev/nbd0p1": -9} {
-		got, err := parsePath(path)
+		got, err := ParsePath(path)
 		if (err != nil) != (want == -9) || err == nil && got != want {
 			t.Errorf("%s: %d, %v", path, got, err)
 		}

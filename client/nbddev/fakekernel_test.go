@@ -114,7 +114,7 @@ func (k *fakeKernel) pair() (*os.File, net.Conn, error) {
 }
 
 func (k *fakeKernel) claim(_ context.Context, path string) (func() error, error) {
-	n, err := parsePath(path)
+	n, err := ParsePath(path)
 	if err != nil {
 		return nil, err
 	}

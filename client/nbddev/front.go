@@ -99,7 +99,7 @@ func Start(ctx context.Context, cfg Config) (*Front, error) {
 }
 
 func start(ctx context.Context, cfg Config, d *Driver, on machine) (*Front, error) {
-	index, err := parsePath(cfg.Path)
+	index, err := ParsePath(cfg.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -132,8 +132,8 @@ func start(ctx context.Context, cfg Config, d *Driver, on machine) (*Front, erro
 	return f, nil
 }
 
-// parsePath is the index in /dev/nbdN.
-func parsePath(path string) (int, error) {
+// ParsePath is the N in /dev/nbdN, or AnyIndex of nbd.
+func ParsePath(path string) (int, error) {
 	if path == "nbd" {
 		return AnyIndex, nil
 	}
@@ -314,7 +314,9 @@ func (f *Front) Close(ctx context.Context) (kept bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if release != nil {
-		err = errors.Join(err, f.disconnect(), release())
+		gone := f.disconnect()
+		kept = gone != nil
+		err = errors.Join(err, gone, release())
 	}
 	return kept, errors.Join(err, f.claimed.Release(), f.driver.Close())
 }

@@ -537,3 +537,33 @@ func TestCloseTellsNoErrors(t *testing.T) {
 	}
 	dev.Close(t)
 }
+
+// A device that could not be taken away is one that was kept: its volume is not given
+// to others.
+func TestDisconnectFails(t *testing.T) {
+	k, dev, f := served(t)
+	k.mu.Lock()
+	k.fail[cmdDisconnect] = unix.ENOMEM
+	k.mu.Unlock()
+	if kept, err := f.Close(t.Context()); !kept || !errors.Is(err, unix.ENOMEM) {
+		t.Errorf("kept %v, %v", kept, err)
+	}
+	if !k.devs[0].configured || k.devs[0].opens != 0 {
+		t.Errorf("connected %v, open %d times", k.devs[0].configured, k.devs[0].opens)
+	}
+	dev.Close(t)
+}
+
+// A device whose queue cannot be set is not left behind.
+func TestUntunedIsTakenAway(t *testing.T) {
+	k := newFakeKernel(t)
+	dev := devicetest.New(t, devicetest.NewDisk(size), 64, false)
+	k.devs[0] = &fakeDev{} // without settings
+	if _, err := k.up(Config{Path: "/dev/nbd0"}, dev); err == nil {
+		t.Error("it is served")
+	}
+	if k.devs[0].configured || k.commands(cmdConnect) != 1 {
+		t.Errorf("connected %v, after %d commands", k.devs[0].configured, k.commands(cmdConnect))
+	}
+	dev.Close(t)
+}

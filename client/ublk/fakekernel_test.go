@@ -29,6 +29,7 @@ type fakeKernel struct {
 	claims atomic.Int32 // that were not given back
 	log    []string     // control commands
 	fail   map[string]error
+	users  chan struct{} // of a device that is being removed: closed when they have closed it
 
 	plain   map[int]bool // threads that are untrusted
 	trusted map[int]int  // queues of a device whose last fetch was a trusted thread's
@@ -216,6 +217,9 @@ func (d *fakeDev) owned() int {
 }
 
 func (k *fakeKernel) remove(id int) error {
+	if k.users != nil {
+		<-k.users
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	d, err := k.command("remove", id)

@@ -24,6 +24,7 @@ const (
 	gonePatience  = 70 * time.Second // for a server whose process is gone
 	alivePatience = 5 * time.Second  // for one that may be ending
 	statePoll     = 10 * time.Millisecond
+	openPatience  = 5 * time.Second // for whoever has a device open that was stopped
 )
 
 // find looks for the device of the volume. It returns nil when there is none
@@ -55,7 +56,7 @@ func find(ctx context.Context, k kernel, cfg *Config) (*devInfo, error) {
 	for _, i := range mine {
 		if i.state != stateDead {
 			waits = append(waits, i)
-		} else if err := k.remove(int(i.id)); err != nil {
+		} else if err := removeDead(ctx, k, int(i.id)); err != nil {
 			return nil, err
 		}
 	}
@@ -79,7 +80,7 @@ func untilQuiesced(ctx context.Context, k kernel, cfg *Config, i devInfo) (*devI
 		case stateQuiesced:
 			return &i, nil
 		case stateDead: // it was being stopped
-			return nil, k.remove(id)
+			return nil, removeDead(ctx, k, id)
 		case stateFailIO:
 			return nil, fmt.Errorf("%s: %w: it fails its requests", k.path(id), ErrMismatch)
 		}
@@ -103,6 +104,21 @@ func untilQuiesced(ctx context.Context, k kernel, cfg *Config, i devInfo) (*devI
 		} else if err != nil {
 			return nil, err
 		}
+	}
+}
+
+// removeDead deletes a device that was stopped. The driver waits for whoever has it open
+// still, to swap say: not for longer than udev may.
+func removeDead(ctx context.Context, k kernel, id int) error {
+	ctx, cancel := context.WithTimeout(ctx, openPatience)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- k.remove(id) }() // it ends with the process, or with the use of the device
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%s was stopped, and somebody has it open still, whose requests fail: end that use: %w", k.path(id), ctx.Err())
 	}
 }
 

@@ -233,24 +233,19 @@ func (s *Server) Stopping() bool {
 // Stop answers what is in flight, and removes the block device. It fails with
 // blockdev.ErrInUse, and changes nothing, when the device is swapped to, mounted or open.
 // When ctx ends first the removal goes on without a witness.
-func (s *Server) Stop(ctx context.Context) error {
-	if errors.Is(s.Err(), errStopped) { // there is nothing to claim any more
-		s.mu.Lock()
-		s.mu.stopping = true
-		s.mu.Unlock()
-		<-s.ended
-		err := errors.Join(s.file.Close(), s.claimed.Release())
-		return errors.Join(err, s.k.remove(s.id), s.close())
-	}
-	release, err := s.claimed.Take(func() (func() error, error) { return s.k.claim(ctx, s.id) })
-	if err != nil {
-		return err
+func (s *Server) Stop(ctx context.Context) (err error) {
+	// Of a device that somebody else has stopped there is nothing to claim any more.
+	stopped, release := errors.Is(s.Err(), errStopped), s.claimed.Release
+	if !stopped {
+		if release, err = s.claimed.Take(func() (func() error, error) { return s.k.claim(ctx, s.id) }); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	s.mu.bye, s.mu.stopping = true, true
 	s.mu.Unlock()
 	done := make(chan error, 1)
-	go func() { done <- s.stop(release) }()
+	go func() { done <- s.stop(stopped, release) }()
 	select {
 	case err = <-done:
 	case <-ctx.Done():
@@ -262,12 +257,16 @@ func (s *Server) Stop(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) stop(release func() error) error {
-	if err := s.k.stop(s.id); err != nil {
-		s.mu.Lock()
-		s.mu.bye, s.mu.stopping = false, false // it is there as before, and is served
-		s.mu.Unlock()
-		return errors.Join(err, release())
+// stop stops the device, unless it is stopped already, and deletes it. The driver deletes it
+// when the last of those who have it open has closed it.
+func (s *Server) stop(stopped bool, release func() error) error {
+	if !stopped {
+		if err := s.k.stop(s.id); err != nil {
+			s.mu.Lock()
+			s.mu.bye, s.mu.stopping = false, false // it is there as before, and is served
+			s.mu.Unlock()
+			return errors.Join(err, release())
+		}
 	}
 	<-s.ended
 	err := errors.Join(s.file.Close(), release())

@@ -18,6 +18,7 @@ import (
 	"dmps/internal/bytesize"
 	"dmps/internal/doctor"
 	"dmps/internal/nbdclient"
+	"dmps/internal/swapctl"
 	"dmps/meta/metaclient"
 	"dmps/raid"
 	"dmps/transport/media"
@@ -361,6 +362,9 @@ func scrubbedBefore(ctx context.Context, meta *metaclient.Client, volume string)
 // clients finish what is in flight, and gives the lease back, unless the kernel
 // still uses the device.
 func (s *attachment) run(ctx context.Context) (err error) {
+	if err := s.settle(ctx); err != nil {
+		return errors.Join(err, s.device.abandon(s.vol))
+	}
 	dev, err := s.device.start(ctx, &s.about, s.identity, s.vol, s.log)
 	if err != nil {
 		return errors.Join(err, s.device.abandon(s.vol))
@@ -411,6 +415,14 @@ func (s *attachment) run(ctx context.Context) (err error) {
 		}
 	}
 	return errors.Join(err, s.leave(dev))
+}
+
+// settle chooses the device, and refuses one whose pages the volume holds no more.
+func (s *attachment) settle(ctx context.Context) error {
+	if err := s.device.settle(s.identity, kernelDrivers, s.log); err != nil || !s.swap.on || !s.device.waits {
+		return err
+	}
+	return stillOurs(ctx, s.device.path, s.about.Boot, s.vol, swapctl.Find)
 }
 
 // administer is what the admin address answers.

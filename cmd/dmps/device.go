@@ -41,6 +41,8 @@ type deviceFlags struct {
 	dead        time.Duration
 	unprotected bool
 	queues      int // of ublk
+
+	waits bool // settle has found that the kernel has the device for the volume
 }
 
 func (d *deviceFlags) add(cmd *cobra.Command) {
@@ -65,6 +67,13 @@ func (d *deviceFlags) check() error {
 		return err
 	case d.path != autoDevice && d.path != "nbd" && !strings.HasPrefix(d.path, "/dev/nbd"):
 		return usageError("--device %s: name a device such as /dev/nbd0 or /dev/ublkb0, nbd or ublk for the first that is free, or auto", d.path)
+	}
+	if d.path != autoDevice {
+		if _, err := nbddev.ParsePath(d.path); err != nil {
+			return usageError("--device: %v", err)
+		}
+	}
+	switch {
 	case d.connections < 1 || d.connections > 16:
 		return usageError("--device-connections %d: 1 to 16", d.connections)
 	case d.timeout < time.Second || d.dead < time.Second:
@@ -95,11 +104,11 @@ func (d *deviceFlags) abandon(vol *client.Volume) error {
 	return leaveVolume(vol)
 }
 
-// start makes the device, and writes it into about. identity tells the volume
+// start makes the device that settle has chosen, and writes it into about. identity tells the volume
 // from all others. Without --device it returns nil.
 func (d *deviceFlags) start(ctx context.Context, about *adminStatus, identity string, vol *client.Volume, log *slog.Logger) (kernelDevice, error) {
-	if err := d.settle(identity, kernelDrivers, log); err != nil || d.path == "" {
-		return nil, err
+	if d.path == "" {
+		return nil, nil
 	}
 	if isUblk(d.path) {
 		u, err := startUblk(ctx, d.path, identity, d.queues, vol, log)

@@ -41,7 +41,7 @@ func (d *deviceFlags) settle(identity string, k drivers, log *slog.Logger) error
 		if d.path != autoDevice && d.path != has.Kind && d.path != has.Path {
 			return waitsElsewhere(d.path, has.Path)
 		}
-		d.path = has.Path
+		d.path, d.waits = has.Path, true
 		return nil
 	case d.path == autoDevice:
 		d.path = "ublk"

@@ -65,8 +65,8 @@ func TestSettleDevice(t *testing.T) {
 				of: func(string) ([]hostdev.Device, error) { return c.there, nil },
 			}, (&app{err: new(strings.Builder)}).logger())
 			switch {
-			case c.wrong == "" && (err != nil || d.path != c.want):
-				t.Errorf("%q, %v", d.path, err)
+			case c.wrong == "" && (err != nil || d.path != c.want || d.waits != (len(c.there) == 1)):
+				t.Errorf("%q, waits %v, %v", d.path, d.waits, err)
 			case c.wrong != "" && (err == nil || !strings.Contains(err.Error(), c.wrong)):
 				t.Errorf("%q, %v", d.path, err)
 			}

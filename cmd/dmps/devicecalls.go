@@ -51,11 +51,24 @@ func callFormat(args []string) (answer string, release func() error, err error) 
 	return fmt.Sprint(p.Made, p.Dead), nil, nil
 }
 
+// swaponArgs are those of the call, which swaponOf reads.
+func swaponArgs(path string, priority int, dead bool) []string {
+	return []string{path, strconv.Itoa(priority), strconv.FormatBool(dead)}
+}
+
+func swaponOf(args []string) (path string, priority int, dead bool, err error) {
+	priority, err = strconv.Atoi(args[1])
+	if err != nil {
+		return "", 0, false, fmt.Errorf("the priority of %s: %w", args[0], err)
+	}
+	return args[0], priority, args[2] == strconv.FormatBool(true), nil
+}
+
 // callSwapon takes PATH PRIORITY DEAD.
 func callSwapon(args []string) (answer string, release func() error, err error) {
-	priority, err := strconv.Atoi(args[1])
+	path, priority, dead, err := swaponOf(args)
 	if err != nil {
-		return "", nil, fmt.Errorf("the priority of %s: %w", args[0], err)
+		return "", nil, err
 	}
-	return "", nil, swapctl.On(args[0], priority, args[2] == "true")
+	return "", nil, swapctl.On(path, priority, dead)
 }

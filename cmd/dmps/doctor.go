@@ -15,6 +15,7 @@ import (
 	"dmps/internal/capability"
 	"dmps/internal/doctor"
 	"dmps/internal/exitcode"
+	"dmps/internal/harden"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -36,7 +37,7 @@ Run it as the user, and with the rights, under which attach will run. The exit
 code is 0 when nothing was found, and 1 when something was found without which
 attach refuses or the machine may hang.`,
 		Example: `  dmps doctor
-  dmps doctor --device ublk
+  dmps doctor --device nbd
   dmps doctor --output json | jq '.[] | select(.verdict != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -60,7 +61,7 @@ attach refuses or the machine may hang.`,
 		},
 	}
 	outputFlag(cmd, &output)
-	cmd.Flags().StringVar(&device, "device", "nbd", "the front end that will be used: `nbd, ublk or auto`")
+	cmd.Flags().StringVar(&device, "device", autoDevice, "the front end that will be used: `nbd, ublk or auto`")
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "show what is well, too")
 	return cmd
 }
@@ -95,6 +96,7 @@ func thisHost(kind string) (*doctor.Host, error) {
 	return &doctor.Host{
 		Root: os.DirFS("/"), Release: unix.ByteSliceToString(name.Release[:]), Capable: capability.Has,
 		Memlock: limit.Max, RTPrio: priority.Cur, Program: program, Want: kind, Ublk: ublk.Supported, NBD: nbddev.Supported, Devices: hostdev.List,
+		Protect: func() error { return harden.Try(doctor.Priority) },
 	}, nil
 }
 

@@ -231,7 +231,7 @@ func TestStakes(t *testing.T) {
 	}{
 		{servers, []string{
 			"4 of 4 groups cannot be read in full: fewer than 2 of their 3 members are on servers that are up. At stake is about 88 % of what is stored, at most 11.7 MiB of 11.7 MiB.",
-			"2 of them have lost more than they can bear for good, whoever comes back; nothing is left of 1.",
+			"2 of them have lost more than they can bear for good, whoever comes back. Nothing is left of 1.",
 			"Away: s1 (down for 3 min 20 s, members of 2 groups), s2 (suspect, members of 3 groups). When they come back with what they hold, 2 groups can be read in full again.",
 			"given up for good", "dmps volume accept-loss v",
 		}, "s4"},

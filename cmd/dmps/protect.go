@@ -17,15 +17,19 @@ func attachCgroup(volume string) string { return "dmps-attach-" + volume }
 // meets is nil when a machine has what attach --device needs, by the list that
 // doctor goes by. What this process then does not get is protect's to say.
 func meets(h *doctor.Host, w doctor.Waivers) error {
+	refused := doctor.Refused(h, w)
 	var all []error
-	for _, f := range doctor.Refused(h, w) {
+	for _, f := range refused {
 		all = append(all, fmt.Errorf("%s: %s: %s; %s", f.Check, f.Found, f.Why, f.Fix))
 	}
 	if len(all) == 0 {
 		return nil
 	}
-	return &advised{fmt.Errorf("this machine lacks what a device needs: %w", errors.Join(all...)),
-		"'dmps doctor' looks at more. --allow-unprotected and --allow-swappable go on without protection, for what this machine does not swap to."}
+	advice := "'dmps doctor' looks at more."
+	if least := doctor.Refused(h, doctor.Waivers{Unprotected: true, Swappable: true}); len(least) < len(refused) {
+		advice += " --allow-unprotected and --allow-swappable go on without protection, for what this machine does not swap to."
+	}
+	return &advised{fmt.Errorf("this machine lacks what a device needs: %w", errors.Join(all...)), advice}
 }
 
 // protect makes this process one that the kernel can wait for (package harden).

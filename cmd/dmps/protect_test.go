@@ -19,7 +19,7 @@ func TestMeets(t *testing.T) {
 			"sys/module/nbd/version": text(""), "proc/sys/kernel/sched_rt_runtime_us": text("950000\n"),
 		},
 		Release: "6.12.0", Capable: func(uint) bool { return true }, Want: kindOf("/dev/nbd0"),
-		Ublk: func() error { return errors.New("none") }, NBD: func() error { return nil }, Devices: func() ([]blockdev.Device, error) { return nil, nil },
+		Ublk: func() error { return errors.New("none") }, NBD: func() error { return nil }, Protect: func() error { return nil }, Devices: func() ([]blockdev.Device, error) { return nil, nil },
 	}
 	if err := meets(h, doctor.Waivers{}); err == nil || !strings.Contains(err.Error(), "MemorySwapMax=0") {
 		t.Error(err)
@@ -27,7 +27,9 @@ func TestMeets(t *testing.T) {
 	if err := meets(h, doctor.Waivers{Unprotected: true}); err != nil {
 		t.Error(err)
 	}
-	if h.Want = kindOf("ublk"); meets(h, doctor.Waivers{Unprotected: true}) == nil {
-		t.Error("a front end that is not there")
+	h.Want = kindOf("ublk")
+	var a *advised
+	if err := meets(h, doctor.Waivers{Unprotected: true}); !errors.As(err, &a) || strings.Contains(a.text, "--allow") {
+		t.Errorf("a front end that is not there: %+v", a)
 	}
 }

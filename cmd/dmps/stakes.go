@@ -89,7 +89,7 @@ func (s *stakes) lines(now time.Time) (lines []string) {
 	if s.bereft > 0 {
 		line := fmt.Sprintf("%d of them have lost more than they can bear for good, whoever comes back", s.bereft)
 		if s.empty > 0 {
-			line += fmt.Sprintf("; nothing is left of %d", s.empty)
+			line += fmt.Sprintf(". Nothing is left of %d", s.empty)
 		}
 		lines = append(lines, line+".")
 	}

@@ -55,29 +55,19 @@ func (s *swapFlags) start(ctx context.Context, dev kernelDevice, size int64, lab
 		return nil
 	}
 	path := dev.Path()
-	p, on, err := s.prepare(ctx, dev, size, label, log)
-	if err == nil && on {
-		return nil
-	}
-	if ctx.Err() != nil {
+	p, on, err := s.begin(ctx, dev, size, label, log, func(dead bool) error { return s.swapon(ctx, path, dead) })
+	switch {
+	case err != nil && ctx.Err() != nil:
 		log.Info("told to end before the kernel swaps to the device", "device", path)
 		return nil // as it was told: no failure, after which it would be started again
-	}
-	if errors.Is(err, swapctl.ErrNotEmpty) {
+	case errors.Is(err, swapctl.ErrNotEmpty):
 		return &advised{fmt.Errorf("--swap %s: %w", path, err),
 			"Whatever it is would be destroyed. If nobody needs it: --force, or a new volume."}
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("making %s swap space: %w", path, err)
+	case !on:
+		log.Info("the kernel swaps to the device", "device", path, "made", p.Made, "discarded", p.Dead, "priority", s.priority)
 	}
-	if err := s.swapon(ctx, path, p.Dead); err != nil {
-		if ctx.Err() != nil {
-			log.Info("told to end while the kernel begins to swap to the device", "device", path)
-			return nil
-		}
-		return err
-	}
-	log.Info("the kernel swaps to the device", "device", path, "made", p.Made, "discarded", p.Dead, "priority", s.priority)
 	return nil
 }
 
@@ -90,28 +80,37 @@ const (
 	lookPatience  = time.Second // for others
 )
 
+// begin makes the device swap space and calls swapon, unless the kernel swaps to it
+// already: then on is true. A call of an earlier client may come before either.
+func (s *swapFlags) begin(ctx context.Context, dev kernelDevice, size int64, label string, log *slog.Logger, swapon func(dead bool) error) (p swapctl.Prepared, on bool, err error) {
+	path := dev.Path()
+	err = untilUnused(ctx, func() ([]int, error) { return blockdev.CallsFor(path) }, func() error {
+		if p, on, err = s.prepare(ctx, dev, size, label, log); err != nil || on {
+			return err
+		}
+		return swapon(p.Dead)
+	})
+	return p, on, err
+}
+
 // prepare makes the device swap space, unless the kernel swaps to it already: then
 // on is true.
 func (s *swapFlags) prepare(ctx context.Context, dev kernelDevice, size int64, label string, log *slog.Logger) (p swapctl.Prepared, on bool, err error) {
-	path := dev.Path()
-	err = untilUnused(ctx, func() ([]int, error) { return blockdev.CallsFor(path) }, func() error {
-		space, err := swapctl.Find(path)
-		if err != nil {
-			return err
+	space, err := swapctl.Find(dev.Path())
+	if err != nil {
+		return p, false, err
+	}
+	if space != nil {
+		log.Info("the kernel swaps to the device already", "device", dev.Path(), "used", human(uint64(space.Used)))
+		return p, true, nil
+	}
+	if t, ok := dev.(tuner); ok {
+		if err := t.Tune(ctx); err != nil {
+			return p, false, err
 		}
-		if on = space != nil; on {
-			log.Info("the kernel swaps to the device already", "device", path, "used", human(uint64(space.Used)))
-			return nil
-		}
-		if t, ok := dev.(tuner); ok {
-			if err := t.Tune(ctx); err != nil {
-				return err
-			}
-		}
-		p, err = s.format(ctx, path, size, label)
-		return err
-	})
-	return p, on, err
+	}
+	p, err = s.format(ctx, dev.Path(), size, label)
+	return p, false, err
 }
 
 // untilUnused tries until it is not for EBUSY that it fails. calls are those that
@@ -158,7 +157,7 @@ func (s *swapFlags) format(ctx context.Context, path string, size int64, label s
 
 // swapon has the kernel swap to the device, and discard what is there if it is dead.
 func (s *swapFlags) swapon(ctx context.Context, path string, dead bool) error {
-	_, release, err := blockdev.Apart(ctx, "swapon", path, strconv.Itoa(s.priority), strconv.FormatBool(dead))
+	_, release, err := blockdev.Apart(ctx, "swapon", swaponArgs(path, s.priority, dead)...)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,10 @@ import (
 // Command is the first argument of the program that makes a call apart.
 const Command = "device-call"
 
+// image is the program of whoever executes it. By its path it may be another one since
+// an upgrade, which speaks otherwise, or none.
+const image = "/proc/self/exe"
+
 // inCall is set in the environment of a process that makes a call.
 const inCall = "DMPS_DEVICE_CALL"
 
@@ -106,11 +110,8 @@ func Apart(ctx context.Context, call string, args ...string) (answer string, rel
 	if os.Getenv(inCall) != "" {
 		return "", nil, fmt.Errorf("%s: a process that makes a call starts no other", call)
 	}
-	path, err := os.Executable()
-	if err != nil {
-		return "", nil, fmt.Errorf("%s: %w", call, err)
-	}
-	cmd := exec.Command(path, append([]string{Command, call}, args...)...)
+	cmd := exec.Command(image, append([]string{Command, call}, args...)...)
+	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), inCall+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is for the one that serves
 	in, err := cmd.StdinPipe()

@@ -21,6 +21,9 @@ import (
 // with a lock on a file.
 const serverVariable = "BLOCKDEV_TEST_SERVER"
 
+// upgradedVariable makes that server one whose program's file is gone.
+const upgradedVariable = "BLOCKDEV_TEST_UPGRADED"
+
 var errSpecial = errors.New("special")
 
 var testCalls = map[string]Call{
@@ -47,6 +50,7 @@ var testCalls = map[string]Call{
 		}
 		return "", f.Close, os.WriteFile(args[0]+".over", nil, 0o600)
 	},
+	"group": func([]string) (string, func() error, error) { return fmt.Sprint(unix.Getpgrp()), nil, nil },
 	"apart": func([]string) (string, func() error, error) { return Apart(context.Background(), "answer") },
 }
 
@@ -69,6 +73,9 @@ func TestMain(m *testing.M) {
 	}
 	if pipe := os.Getenv(serverVariable); pipe != "" {
 		f, err := os.Open(filepath.Dir(pipe))
+		if err == nil && os.Getenv(upgradedVariable) != "" {
+			err = os.Remove(os.Args[0])
+		}
 		if err == nil {
 			err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		}
@@ -184,6 +191,16 @@ func TestApartDoesNotAnswer(t *testing.T) {
 	if _, _, err := Apart(ctx, "hang", path); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	// The other process ends as soon as it can, and keeps nothing.
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		pids, err := CallsFor(path)
+		if len(pids) == 0 || err != nil || time.Since(began) > releasePatience {
+			if len(pids) > 0 || err != nil {
+				t.Errorf("processes %v go on, %v", pids, err)
+			}
+			break
+		}
+	}
 }
 
 // A server that is killed in a call ends at once and gives up its locks, although
@@ -261,5 +278,55 @@ func TestClaimApart(t *testing.T) {
 	}
 	if err := Unthrottle(t.Context(), t.TempDir(), "nbd0"); err != nil {
 		t.Errorf("a kernel that does not throttle: %v", err)
+	}
+}
+
+// A server whose program was upgraded since makes its calls as it was.
+func TestUpgraded(t *testing.T) {
+	path := pipe(t)
+	program, err := os.ReadFile(os.Args[0])
+	copied := filepath.Join(t.TempDir(), "program")
+	if err == nil {
+		err = os.WriteFile(copied, program, 0o700)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(copied)
+	cmd.Env = append(os.Environ(), serverVariable+"="+path, upgradedVariable+"=1")
+	var said strings.Builder
+	cmd.Stdout = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		if _, err := os.Stat(path + ".begun"); err == nil {
+			break
+		}
+		select {
+		case <-ended:
+			t.Fatalf("no call: %s", said.String())
+		case <-time.After(time.Millisecond):
+		}
+	}
+	w, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	until(t, path+".over")
+	<-ended
+}
+
+// An interrupt at the terminal is for the one that serves.
+func TestApartInItsOwnGroup(t *testing.T) {
+	answer, release, err := Apart(t.Context(), "group")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := release(); err != nil || answer == fmt.Sprint(unix.Getpgrp()) {
+		t.Errorf("group %s, %v", answer, err)
 	}
 }

@@ -56,7 +56,7 @@ func well() (*Host, fstest.MapFS) {
 		files[name] = &fstest.MapFile{Data: []byte(text)}
 	}
 	return &Host{Root: files, Release: "6.12.117+deb12-cloud-amd64", Capable: func(uint) bool { return true },
-		Memlock: 8 << 20, Want: NBD, Ublk: func() error { return nil }, NBD: func() error { return nil }, Program: "/usr/bin/dmps", Devices: holding("/dev/nbd0", 1, "/dev/ublkb0", 2)}, files
+		Memlock: 8 << 20, Want: NBD, Ublk: func() error { return nil }, NBD: func() error { return nil }, Protect: func() error { return nil }, Program: "/usr/bin/dmps", Devices: holding("/dev/nbd0", 1, "/dev/ublkb0", 2)}, files
 }
 
 // holding are devices and whose they are.

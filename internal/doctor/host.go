@@ -21,6 +21,8 @@ type Host struct {
 	Ublk    func() error               // ublk.Supported: nil, or what is missing
 	NBD     func() error               // nbddev.Supported, likewise
 
+	Protect func() error // harden.Try, likewise
+
 	// Devices are those that the kernel has for volumes (hostdev.List).
 	Devices func() ([]blockdev.Device, error)
 }

@@ -32,6 +32,10 @@ func driver(h *Host, kind string) []Finding {
 	if h.exists("/sys/module/" + module) {
 		return ok("driver", "%s is loaded", module)
 	}
+	if h.Want == Auto { // ublk lacks something, perhaps just that
+		return []Finding{{"driver", Failure, "neither ublk_drv can be used nor nbd, which is not loaded", "the kernel reaches the client through one of them",
+			"modprobe ublk_drv (Linux 6.5), or modprobe nbd; a line with its name in /etc/modules-load.d/dmps.conf; --device ublk says what that lacks"}}
+	}
 	return []Finding{{"driver", Failure, module + " is not loaded", "the kernel reaches the client through " + kind, "modprobe " + module + "; a line " + module + " in /etc/modules-load.d/dmps.conf"}}
 }
 

@@ -135,5 +135,11 @@ func protects(h *Host) []Finding {
 	if h.RTPrio < Priority {
 		want = append(want, right{"CAP_SYS_NICE", unix.CAP_SYS_NICE, "sets SCHED_RR (LimitRTPRIO does as well): without, one run in two hung under pressure"})
 	}
-	return rights(h, want)
+	all := rights(h, want)
+	if Worst(all) == OK {
+		if err := h.Protect(); err != nil {
+			all = append(all, Finding{"rights", Failure, err.Error(), "the rights are there, and something takes them away", "look for a seccomp filter, or a kernel that gives cgroups real-time shares (rt_group_sched=0 on its command line)"})
+		}
+	}
+	return all
 }

@@ -42,6 +42,18 @@ func noUblk(h *Host, _ fstest.MapFS) { h.Ublk = func() error { return errors.New
 
 func noNBD(h *Host, _ fstest.MapFS) { h.NBD = func() error { return errors.New("no nbd here") } }
 
+func denied(h *Host, _ fstest.MapFS) {
+	h.Protect = func() error { return errors.New("denied") }
+}
+
+// container is a cgroup namespace: what it shows as the root is a cgroup like others.
+func container(swap string) func(*Host, fstest.MapFS) {
+	return func(h *Host, m fstest.MapFS) {
+		put("sys/fs/cgroup/cgroup.type", "domain\n")(h, m)
+		put("sys/fs/cgroup/memory.swap.max", swap+"\n")(h, m)
+	}
+}
+
 const session = "/user.slice/user-0.slice/session-1.scope"
 
 var arrangements = map[string]arrangement{
@@ -91,7 +103,11 @@ var arrangements = map[string]arrangement{
 		without(unix.CAP_IPC_LOCK)(h, m)
 		h.Memlock = ^uint64(0)
 	}},
-	"no realtime": {change: put("proc/sys/kernel/sched_rt_runtime_us", "0\n"), refused: "realtime"},
+	"a filter denies it":         {change: denied, refused: "rights"},
+	"a filter denies it, waived": {change: denied, waivers: Waivers{Unprotected: true}},
+	"a container that swaps":     {change: container("max"), refused: "cgroup"},
+	"a container that does not":  {change: container("0")},
+	"no realtime":                {change: put("proc/sys/kernel/sched_rt_runtime_us", "0\n"), refused: "realtime"},
 }
 
 // Attach refuses what doctor finds a failure in, for the same reason, and nothing

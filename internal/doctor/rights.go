@@ -13,7 +13,7 @@ func rights(h *Host, want []right) []Finding {
 			all = append(all, ok("rights", "%s", c.name)...)
 			continue
 		}
-		all = append(all, Finding{"rights", Failure, "no " + c.name, "it " + c.why, "run as root, or AmbientCapabilities=" + c.name + " in the unit; in a container, add the capability"})
+		all = append(all, Finding{"rights", Failure, "no " + c.name, "it " + c.why, "run as root, or AmbientCapabilities=" + c.name + " in the unit; in a container, add the capability; one in a user namespace does not count"})
 	}
 	return all
 }

@@ -40,7 +40,8 @@ func Placement(root fs.FS, name string) (make string, err error) {
 	if keptOut(root, own) {
 		return "", nil
 	}
-	if own != "/" {
+	// The root of the machine has no such file.
+	if _, err := fs.Stat(root, cgroups+"/cgroup.type"); own != "/" || err == nil {
 		// Somebody put it there, systemd above all, and it is theirs to say.
 		return "", fmt.Errorf("cgroup %s may swap: MemorySwapMax=0 in the unit, or 0 in its memory.swap.max", own)
 	}

@@ -37,6 +37,7 @@ func TestOwn(t *testing.T) {
 		"swaps":          {map[string]string{v2: "memory\n", "proc/self/cgroup": "0::/a/b.service\n", unit: "max\n"}, false, "/a/b.service may swap"},
 		"has no limit":   {map[string]string{v2: "memory\n", "proc/self/cgroup": "0::/a/b.service\n"}, false, "/a/b.service may swap"},
 		"its parent":     {map[string]string{v2: "memory\n", "proc/self/cgroup": "0::/a/b.service/c\n", unit: "0\n"}, false, ""},
+		"a container":    {map[string]string{v2: "memory\n", "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cgroup.type": "domain\n", "sys/fs/cgroup/memory.swap.max": "max\n"}, false, "/ may swap"},
 		"version 1":      {map[string]string{"proc/self/cgroup": "3:memory:/\n"}, false, "no cgroup v2"},
 		"not controlled": {map[string]string{v2: "cpu\n", "proc/self/cgroup": "0::/\n"}, false, "no memory controller"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +45,25 @@ func tasks() ([]procstat.Task, error) {
 		all = append(all, t)
 	}
 	return all, nil
+}
+
+// Try does for a thread of its own, which then ends, what Self does for all of them. A
+// right that a process has may not count: a seccomp filter, or a group that has no
+// real-time share (CONFIG_RT_GROUP_SCHED), denies it all the same.
+func Try(priority int) error {
+	tried := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: it ends with the goroutine
+		err := unix.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0)
+		if err != nil {
+			err = fmt.Errorf("becoming an I/O flusher: %w", err)
+		}
+		if rerr := setRoundRobin(priority); rerr != nil {
+			err = errors.Join(err, fmt.Errorf("being scheduled before others (SCHED_RR): %w", rerr))
+		}
+		tried <- err
+	}()
+	return <-tried
 }
 
 // setRoundRobin changes the calling thread, sched_setscheduler(2).

@@ -23,6 +23,15 @@ var opens = map[string]bool{
 	"unix.Open": true, "unix.Openat": true, "unix.Openat2": true, "unix.Creat": true,
 }
 
+// elsewhere are functions that only a process of its own may call: they are named in
+// maps of calls (blockdev.Call), and in each other, and nowhere else.
+var elsewhere = map[string]bool{
+	"callFormat": true, "callSwapon": true, // cmd/dmps
+	"callTune": true, "callUntuned": true, "tune": true, "untuned": true, // client/nbddev
+	"callStop": true,                     // client/ublk
+	"claim":    true, "unthrottle": true, // internal/blockdev
+}
+
 // apart are the functions that make such calls nevertheless, and why they may.
 var apart = exceptions{
 	"cmd/dmps/devicecalls.go callFormat": "it is called in a process of its own",
@@ -60,6 +69,53 @@ func TestServerWaitsForNoDevice(t *testing.T) {
 	apart.needed(t, used)
 }
 
+// What another process does for the one that serves is not called by that one itself.
+func TestCallsAreMadeElsewhere(t *testing.T) {
+	for _, f := range sources(t) {
+		if !under(f.name, "client/ublk") && !under(f.name, "client/nbddev") && !under(f.name, "internal/blockdev") && !under(f.name, "cmd/dmps") {
+			continue
+		}
+		for _, w := range madeHere(f.File) {
+			t.Errorf("%s: %s calls %s, which can wait for the device that this process serves: use blockdev.Apart", f.set.Position(w.at), w.function, w.name)
+		}
+	}
+}
+
+// madeHere finds calls of functions of elsewhere, but for those within a function of
+// elsewhere or within a map of calls.
+func madeHere(f *ast.File) []wait {
+	var found []wait
+	for _, d := range f.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		if !ok || fn.Recv == nil && elsewhere[fn.Name.Name] {
+			continue // a variable of a package is a map of calls
+		}
+		ast.Inspect(fn, func(n ast.Node) bool {
+			c, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if id, ok := c.Fun.(*ast.Ident); ok && elsewhere[id.Name] && !parameter(fn, id.Name) {
+				found = append(found, wait{fn.Name.Name, id.Name, id.Pos()})
+			}
+			return true
+		})
+	}
+	return found
+}
+
+// parameter reports whether a function has a parameter of that name.
+func parameter(fn *ast.FuncDecl, name string) bool {
+	for _, field := range fn.Type.Params.List {
+		for _, id := range field.Names {
+			if id.Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 type wait struct {
 	function, name string
 	at             token.Pos
@@ -90,6 +146,22 @@ func waiting(f *ast.File, strict bool) []wait {
 		})
 	}
 	return found
+}
+
+// TestMadeHere shows that the rule bites.
+func TestMadeHere(t *testing.T) {
+	for body, want := range map[string]int{
+		"callSwapon(nil)": 1,
+		"tune(root, 3)":   1,
+		"if err := unthrottle(a, b); err != nil { }":  1,
+		"calls := map[string]Call{\"a\": callFormat}": 0,
+		"f.on.claim(ctx, path)":                       0,
+		"blockdev.Apart(ctx, \"tune\", root)":         0,
+	} {
+		if got := len(madeHere(parsed(t, body))); got != want {
+			t.Errorf("%s: %d calls, want %d", body, got, want)
+		}
+	}
 }
 
 // TestWaiting shows that the rule bites.

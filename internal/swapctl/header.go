@@ -13,8 +13,11 @@ import (
 // ErrNotEmpty says that a device holds something that mkswap would destroy.
 var ErrNotEmpty = errors.New("the device is not empty")
 
+// HeaderBytes is how much of a device its header takes, from the beginning on.
+const HeaderBytes = 4096
+
 const (
-	pageSize   = 4096
+	pageSize   = HeaderBytes
 	signature  = "SWAPSPACE2" // the last bytes of the first page
 	infoAt     = 1024         // union swap_header of include/linux/swap.h: bootbits before it
 	labelLen   = 16
@@ -64,8 +67,8 @@ func (h *Header) encode() []byte {
 	return b
 }
 
-// decode reads a page; false: it is no header.
-func decode(b []byte) (Header, bool) {
+// Decode reads a page; false: it is no header.
+func Decode(b []byte) (Header, bool) {
 	if len(b) < pageSize || string(b[pageSize-len(signature):pageSize]) != signature ||
 		binary.LittleEndian.Uint32(b[infoAt:]) != 1 {
 		return Header{}, false
@@ -114,7 +117,7 @@ func Format(dev Device, size int64, label, boot string, force bool) (Prepared, e
 			return Prepared{}, fmt.Errorf("looking for what the device holds: %w", err)
 		}
 		if at == 0 {
-			if old, ok := decode(probe); ok && old.Pages == h.Pages && old.Label == h.Label {
+			if old, ok := Decode(probe); ok && old.Pages == h.Pages && old.Label == h.Label {
 				return reuse(dev, probe[:pageSize], old.Boot, h.Boot)
 			}
 		}

@@ -131,7 +131,7 @@ func TestHeaderIsKept(t *testing.T) {
 	if _, err := f.ReadAt(got, 0); err != nil {
 		t.Fatal(err)
 	}
-	if h, ok := decode(got); !ok || h.Boot != bootA {
+	if h, ok := Decode(got); !ok || h.Boot != bootA {
 		t.Errorf("the boot is %q", h.Boot)
 	}
 	clear(got[bootAt : bootAt+bootLen])
@@ -162,11 +162,11 @@ func FuzzDecode(f *testing.F) {
 	h.Boot = bootA
 	f.Add(h.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, ok := decode(b)
+		h, ok := Decode(b)
 		if !ok {
 			return
 		}
-		if again, ok := decode(h.encode()); !ok || again != h {
+		if again, ok := Decode(h.encode()); !ok || again != h {
 			t.Errorf("%+v becomes %+v", h, again)
 		}
 	})

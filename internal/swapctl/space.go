@@ -7,6 +7,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Space is swap space that the kernel uses.
@@ -14,6 +16,7 @@ type Space struct {
 	Path       string
 	Size, Used int64 // bytes
 	Priority   int
+	Device     bool // a block device, no file
 }
 
 // Spaces reads /proc/swaps.
@@ -29,18 +32,39 @@ func Spaces() ([]Space, error) {
 	return parseSpaces(f)
 }
 
-// Find is the space at path, nil when the kernel does not swap to it.
+// Find is the space at path, nil when the kernel does not swap to it. The kernel names
+// the file that swapon was given, which may be another node of the same device.
 func Find(path string) (*Space, error) {
 	all, err := Spaces()
 	if err != nil {
 		return nil, err
 	}
+	return find(all, path, number), nil
+}
+
+func find(all []Space, path string, number func(path string) (uint64, bool)) *Space {
+	own, device := number(path)
 	for _, s := range all {
 		if s.Path == path {
-			return &s, nil
+			return &s
+		}
+		if !device || !s.Device {
+			continue
+		}
+		if n, ok := number(s.Path); ok && n == own {
+			return &s
 		}
 	}
-	return nil, nil
+	return nil
+}
+
+// number is that of a block device; false: there is none at path.
+func number(path string) (uint64, bool) {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return 0, false
+	}
+	return st.Rdev, true
 }
 
 // parseSpaces reads a header line and then lines of
@@ -67,7 +91,7 @@ func parseSpaces(r io.Reader) ([]Space, error) {
 			}
 			n[i] = v
 		}
-		all = append(all, Space{Path: unescape(f[0]), Size: n[0] << 10, Used: n[1] << 10, Priority: int(n[2])})
+		all = append(all, Space{Path: unescape(f[0]), Size: n[0] << 10, Used: n[1] << 10, Priority: int(n[2]), Device: f[1] == "partition"})
 	}
 	if err := s.Err(); err != nil {
 		return nil, fmt.Errorf("listing swap space: %w", err)
@@ -118,6 +142,9 @@ func Measure(path string) (Fit, error) {
 	available, err := parseAvailable(f)
 	if err != nil {
 		return Fit{}, err
+	}
+	if s := find(all, path, number); s != nil {
+		path = s.Path
 	}
 	return measure(all, path, available)
 }

@@ -16,7 +16,7 @@ func TestParseSpaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Space{{"/dev/nbd0", 131068 << 10, 4 << 20, 5}, {"/swap file", 1 << 20, 0, -2}}
+	want := []Space{{"/dev/nbd0", 131068 << 10, 4 << 20, 5, true}, {"/swap file", 1 << 20, 0, -2, false}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
@@ -62,5 +62,17 @@ func TestFit(t *testing.T) {
 	}
 	if _, err := parseAvailable(strings.NewReader("MemTotal: 1 kB\n")); err == nil {
 		t.Error("memory without MemAvailable")
+	}
+}
+
+// The kernel names a space as swapon was told, which may be another node of the device.
+func TestFind(t *testing.T) {
+	spaces := []Space{{Path: "/file"}, {Path: "/gone", Device: true}, {Path: "/jail/dev/nbd0", Used: 7, Device: true}}
+	numbers := map[string]uint64{"/dev/nbd0": 43, "/jail/dev/nbd0": 43, "/dev/nbd1": 44, "/file": 44}
+	number := func(path string) (uint64, bool) { n, ok := numbers[path]; return n, ok }
+	for path, found := range map[string]bool{"/dev/nbd0": true, "/jail/dev/nbd0": true, "/dev/nbd1": false, "/dev/nbd2": false} {
+		if s := find(spaces, path, number); (s != nil) != found || s != nil && s.Used != 7 {
+			t.Errorf("%s: %+v", path, s)
+		}
 	}
 }
