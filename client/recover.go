@@ -85,6 +85,9 @@ func (v *Volume) recoverBy(ctx context.Context, rec *raid.Recovery) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("recovering the page map: %w", context.Cause(ctx))
 	}
+	if err := v.prove(ctx, rec); err != nil {
+		return fmt.Errorf("recovering the page map: %w", err)
+	}
 	unread, err := v.recoverNotes(rec)
 	if err != nil {
 		return fmt.Errorf("recovering the page map: %w", err)
@@ -276,21 +279,29 @@ func (v *Volume) tooFewLocked(g raid.GroupID, up int) error {
 // readHeaders fetches n headers of every member of g that is up, and tells which could
 // be read.
 func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have []bool) {
-	w := v.geo.Members()
-	wait := make([]chan error, w)
+	answered := v.ask(g, 1<<v.geo.Members()-1, func(x *xfer, c raid.Col) {
+		x.req.Op, x.req.Count = opReadHeaders, int(n)
+		x.add(raid.Index(from), bufs[int(c)*transport.MaxHeadersBytes:][:int(n)*v.layout.HeaderBytes(c)], nil)
+	})
+	for c := range have {
+		have[c] = answered&(1<<c) != 0
+	}
+}
+
+// ask has each of the members in who that are up asked by a transfer, which fill
+// completes, and waits for all. It gives those that answered.
+func (v *Volume) ask(g raid.GroupID, who uint32, fill func(*xfer, raid.Col)) (answered uint32) {
+	var wait [raid.MaxData + raid.MaxParity]chan error
 	asked := v.membersToRead(g)
-	for c := range raid.Col(w) {
+	for c := range raid.Col(v.geo.Members()) {
 		m := asked[c]
-		have[c] = false
-		if m.peer == nil {
+		if m.peer == nil || who&(1<<c) == 0 {
 			continue
 		}
 		x := v.xfers.get()
 		x.wait = make(chan error, 1)
-		x.req.Op = opReadHeaders
 		x.req.Chunk = uint64(m.chunk)
-		x.req.Count = int(n)
-		x.add(raid.Index(from), bufs[int(c)*transport.MaxHeadersBytes:][:int(n)*v.layout.HeaderBytes(c)], nil)
+		fill(x, c)
 		wait[c] = x.wait
 		m.peer.send(x)
 		m.peer.kick()
@@ -305,8 +316,9 @@ func (v *Volume) readHeaders(g raid.GroupID, from, n uint32, bufs []byte, have [
 			v.log.Warn("a member dropped out of the recovery", "group", g, "member", c, "err", err)
 			continue
 		}
-		have[c] = true
+		answered |= 1 << c
 	}
+	return answered
 }
 
 // membersToRead is whom of group g a recovery asks, as they are now: a chunk that

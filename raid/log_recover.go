@@ -25,7 +25,8 @@ import (
 // that the next recovery finds it too, and so that who lacks a settled row shows damage. One that cannot be decoded was never
 // answered when a member that it was sent to can be read and does not have it: it
 // is dropped, and erased before the log begins. What remains cannot be decided
-// without members that are away (Incomplete).
+// without members that are away (Incomplete). Pages of rows that some lack are read
+// first: a damaged one may be one too few (Unproved).
 //
 // The decision lasts: the view that the log begins with says that everything up
 // to now is settled. Until then no page is served, and no row is written over that
@@ -459,15 +460,19 @@ func (r *Recovery) makeRoom() {
 	r.l.advance()
 }
 
+// lacks is the mask of members that say that the row was never answered: they were sent
+// it, and do not have it. Who is out of the view had to have it too. Who holds no record
+// of a view has forgotten that, and then it may have forgotten the row too.
+func (r *Recovery) lacks(gr *logGroup, h *RowHeaders) uint32 {
+	return (h.avail | h.outside) & r.sent(h) &^ h.broken &^ h.have &^ gr.view.blank
+}
+
 // unsettled decides about a row that some lack; false: it was never answered.
 func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 	l := r.l
 	gr := &l.groups[g]
 	decodable := l.CanDecode(h.have, h.newest.Filled)
-	// Who is out of the view had to have it too, if it was sent to it. Who holds no record
-	// of a view has forgotten that, and then it may have forgotten the row too.
-	lacks := (h.avail | h.outside) & r.sent(h) &^ h.broken &^ h.have &^ gr.view.blank
-	if lacks != 0 && !decodable {
+	if r.lacks(gr, h) != 0 && !decodable {
 		l.unfree(gr, i)
 		l.giveUp(gr, i)
 		return false

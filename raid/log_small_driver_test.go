@@ -401,6 +401,7 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 			}
 		}
 	}
+	w.prove(r, reached)
 	w.recoverNotes(r, reached)
 	state := r.Incomplete()
 	r.Finish()
@@ -414,36 +415,6 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 		return "it would lose something", false
 	}
 	return "", true
-}
-
-// recoverNotes reads the notes. Members may have fallen silent since their headers were
-// read, and answer when the notes are read for the second time.
-func (w *smallWorld) recoverNotes(r *Recovery, reached uint32) {
-	slots := r.Notes()
-	unread := make(map[int]uint32)
-	w.hushed = 0
-	if len(slots) > 0 && w.walks("q") && w.pick.of(2) == 1 {
-		w.hushed = uint32(w.pick.of(1<<len(w.m))) & reached
-	}
-	for pass, step := range []func(Slot, []byte) error{r.Note, r.Bind} {
-		for i, s := range slots {
-			at := w.cur.log.Place(s)
-			have, cell := w.have(w.cur.log, at.Group, at.Index)
-			wrong := w.of(at.Group, reached) &^ have
-			if pass == 0 {
-				wrong &^= w.of(at.Group, w.hushed)
-				have &^= w.of(at.Group, w.hushed)
-			}
-			if have&(1<<at.Col) == 0 && !w.cur.log.CanDecode(have, w.cur.log.FilledCols(at.Group, at.Index)) {
-				unread[i] |= wrong
-			} else if err := step(s, cell.note); err != nil {
-				panic(err)
-			}
-		}
-	}
-	for i, wrong := range unread {
-		r.Unreadable(i, wrong)
-	}
 }
 
 // headers reads row i of group g at members.

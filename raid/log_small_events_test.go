@@ -25,11 +25,12 @@ func (e smallEvent) String() string { return fmt.Sprintf("%s %d", e.what, e.on) 
 //	o  a slot turns back to what it held one write ago
 //	l  members lost and replaced   k  takeovers
 //	q  members fall silent between their headers and the notes
+//	d  a page is damaged, and its header is not
 //
 // Crashes, recoveries and filling, before the log begins and later, are always there.
 const smallKinds = "wtfmeczolk"
 
-const smallHushed = smallKinds + "q" // what is walked at random
+const smallAll = smallKinds + "qd" // what is walked at random
 
 func (w *smallWorld) walks(kind string) bool { return strings.Contains(w.x.events, kind) }
 
@@ -138,6 +139,11 @@ func (w *smallWorld) next(f func(smallEvent)) {
 		}
 		for i := uint32(viewRows); w.walks("o") && i < w.x.cfg.Rows; i++ {
 			f(smallEvent{"turn", k*smallRows + i})
+		}
+		for i := uint32(viewRows); w.walks("d") && i < w.x.cfg.Rows; i++ {
+			if now := m.slots[i].now; now != nil && now.h.Holds() && !now.bad {
+				f(smallEvent{"damage", k*smallRows + i})
+			}
 		}
 	}
 	f(smallEvent{"crash", 0})
@@ -332,7 +338,7 @@ func (w *smallWorld) another(e smallEvent) bool {
 // happenTo is happen for what happens to a member.
 func (w *smallWorld) happenTo(e smallEvent) bool {
 	k, i := int(e.on), 0
-	if e.what == "turn" {
+	if e.what == "turn" || e.what == "damage" {
 		k, i = k/smallRows, k%smallRows
 	}
 	m, bit := &w.m[k], uint32(1)<<k
@@ -386,6 +392,12 @@ func (w *smallWorld) happenTo(e smallEvent) bool {
 		s.now = s.old
 		m.lied |= 1 << i
 		m.hollow |= 1 << i
+	case "damage":
+		bad := *m.slots[i].now
+		bad.bad = true
+		m.slots[i].now = &bad
+		m.lied |= 1 << i
+		m.hollow |= 1 << i
 	default:
 		panic("small: no such event: " + e.what)
 	}
@@ -417,10 +429,11 @@ func (w *smallWorld) scrub(k int) (some bool) {
 	g, c, l := GroupID(k/w.width()), Col(k%w.width()), w.cur.log
 	for i := Index(viewRows); i < Index(w.x.cfg.Rows); i++ {
 		var h Header
-		if now := w.m[k].slots[i].now; now != nil {
+		now := w.m[k].slots[i].now
+		if now != nil {
 			h = now.h
 		}
-		if !l.Expects(g, i, c, h, true) {
+		if !l.Expects(g, i, c, h, true) || now != nil && now.bad && l.isOf(h, g, i) {
 			l.SetMissed(g, i, c)
 			some = true
 		}

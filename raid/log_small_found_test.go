@@ -169,8 +169,23 @@ func TestSmallHushedNotes(t *testing.T) {
 		{K: 1, M: 2}: "trim 0; turn 18; write 1; crash 0; open 5/1/1/1",
 		{K: 2, M: 1}: "begintrim 0; finish 0; begin 0; begintrim 1; turn 18; cut 2/1/1; turn 19; finish 1; crash 0; open 7/0/1/1",
 	} {
-		if w, err := playSmall(newSmallScope(g, 1, 6, smallHushed), schedule); err != nil || !w.refused {
+		if w, err := playSmall(newSmallScope(g, 1, 6, smallAll), schedule); err != nil || !w.refused {
 			t.Errorf("%v: it opens: %v", g, err)
+		}
+	}
+}
+
+// A row was never answered, and reached as many members as it needs. One of them has damaged
+// its page: the row does not count, and what was answered before does.
+func TestSmallDamagedAndUnanswered(t *testing.T) {
+	for g, schedule := range map[Geometry]string{
+		{K: 1, M: 1}: "write 0; begintrim 1; cut 0/1; damage 3; crash 0; open 3/2/1/0",
+		{K: 1, M: 2}: "begintrim 0; cut 1/1; damage 10; takeover 3/0/0",
+		{K: 2, M: 1}: "begintrim 0; cut 2/1; damage 18; begin 1; takeover 7/0/1/0/1/0/2/1/5; open 7/0",
+		{K: 2, M: 2}: "begintrim 0; cut 2/0; back 2/1; begintrim 1; damage 18; crash 0; open 13/2/2/2/2/2/0",
+	} {
+		if _, err := playSmall(newSmallScope(g, 1, 6, smallAll), schedule); err != nil {
+			t.Errorf("%v: %v", g, err)
 		}
 	}
 }

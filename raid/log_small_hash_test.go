@@ -164,6 +164,7 @@ func (h *smallHasher) cell(c *smallCell) {
 		return
 	}
 	h.u8(uint8(c.h.Filled))
+	h.flag(c.bad)
 	h.u8(uint8(c.h.Members))
 	h.u8(uint8(c.h.Page))
 	h.seq(c.h.Seq)

@@ -43,7 +43,7 @@ func TestSmallRandom(t *testing.T) {
 		if share > 0 {
 			walks = 0
 		}
-		r := &randomWalks{x: newSmallScope(g, 1, uint32(*smallRowsFlag), smallHushed), rng: rand.New(rand.NewPCG(seed, 7))}
+		r := &randomWalks{x: newSmallScope(g, 1, uint32(*smallRowsFlag), smallAll), rng: rand.New(rand.NewPCG(seed, 7))}
 		n := 0
 		for end := time.Now().Add(share); n < walks || time.Now().Before(end); n++ {
 			if path, fault := r.walk(); fault != "" {

@@ -63,6 +63,7 @@ type smallCell struct {
 	row  []*smallCell     // of all columns, nil where nothing was sent
 	vals [MaxParity]uint8 // version in each data column
 	note []byte           // content of the note page in column 0, if any
+	bad  bool             // its page is damaged
 }
 
 type smallSlot struct {
@@ -370,7 +371,7 @@ func (w *smallWorld) encode(l *Log, op *smallOp) {
 // that its client reaches.
 func (w *smallWorld) have(l *Log, g GroupID, i Index) (mask uint32, cell *smallCell) {
 	for m, c := l.Survivors(g, i), 0; c < w.width(); c++ {
-		if s := w.at(g, c).slots[i].now; m&(1<<c) != 0 && s != nil && l.isOf(s.h, g, i) {
+		if s := w.at(g, c).slots[i].now; m&(1<<c) != 0 && s != nil && !s.bad && l.isOf(s.h, g, i) {
 			mask |= 1 << c
 			cell = s
 		}
