@@ -57,6 +57,7 @@ type peer struct {
 	parted    bool  // no member is there any more: the session was ended
 	probation probation
 	answers   bool // it was heard lately, where the lease is over
+	comparing bool // its session was ended for a comparison, and no other was tried yet
 
 	mu struct {
 		sync.Mutex
@@ -311,6 +312,7 @@ func (p *peer) run(ctx context.Context, o *opening) {
 			if p.v.recovered.Load() && !p.compared(conn) {
 				p.drop(conn, errNotCompared) // the recovery ended while this session was made
 			}
+			p.v.compareTried(p)
 			report(nil)
 			select {
 			case <-conn.Done():
@@ -325,6 +327,7 @@ func (p *peer) run(ctx context.Context, o *opening) {
 			p.v.pump()
 			continue
 		}
+		p.v.compareTried(p)
 		switch {
 		case errors.Is(err, transport.ErrIncarnation):
 			p.v.peerLost(p, err)

@@ -441,7 +441,24 @@ func (v *Volume) settleMembers() {
 	v.recovered.Store(true)
 	for _, p := range v.allPeers() {
 		if c := p.conn(); c != nil && !p.compared(nil) {
+			v.mu.Lock()
+			p.comparing = true
+			v.mu.Unlock()
 			v.peerDown(p, c, errNotCompared)
 		}
 	}
+}
+
+// compareTried notes that p was compared with the map, or cannot be now.
+func (v *Volume) compareTried(p *peer) {
+	v.mu.Lock()
+	p.comparing = false
+	v.mu.Unlock()
+}
+
+// comparingLocked reports whether a server that answered the recovery is being compared
+// with the map. The views that a volume begins with wait for it: without its members, which
+// were read, in all groups, groups may begin with as few as can be.
+func (v *Volume) comparingLocked() bool {
+	return slices.ContainsFunc(v.allPeers(), func(p *peer) bool { return p.comparing })
 }

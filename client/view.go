@@ -149,6 +149,7 @@ func (v *Volume) settleRecovery(ctx context.Context) error {
 			v.mu.settling = false
 		}
 		ask := !done && v.mustAskLocked()
+		comparing := v.comparingLocked()
 		v.unlock(a)
 		switch {
 		case err != nil:
@@ -157,7 +158,7 @@ func (v *Volume) settleRecovery(ctx context.Context) error {
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case l != before:
+		case l != before || comparing:
 			before, since = l, time.Now()
 		case time.Since(since) > v.cfg.Patience:
 			if v.cfg.AcceptLoss {
@@ -178,7 +179,10 @@ func (v *Volume) settleRecovery(ctx context.Context) error {
 		filled := (l.unsure > 0 || stuck) && v.fillUnsure(ctx, stuck) // members that are back, too
 		v.pump()                                                      // moves
 		erased, ok := v.erase(ctx, v.erasings)
-		wrote, ok2 := v.writeViews(ctx, v.viewings)
+		wrote, ok2 := false, true
+		if !comparing {
+			wrote, ok2 = v.writeViews(ctx, v.viewings)
+		}
 		if !erased && !wrote && !filled || !ok || !ok2 {
 			rest(ctx, time.Millisecond)
 		}
