@@ -3,8 +3,11 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -274,6 +277,25 @@ func TestStartFailures(t *testing.T) {
 				t.Errorf("still running: %v", left)
 			}
 		})
+	}
+}
+
+// Who answers at the client's admin address is asked for its process: another one says nothing
+// about this volume.
+func TestClientSpeaksForItself(t *testing.T) {
+	for answer, want := range map[string]string{
+		`{"pid":1,"nbd":"nbd://x"}`: "process 1, which is not the client",
+		`{"pid":7}`:                 "serves \"\"",
+		`{"pid":7,"nbd":"nbd://x"}`: "",
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, answer) }))
+		c := &Cluster{}
+		c.mu.file.Client = Role{Admin: s.URL, PID: 7}
+		err := c.clientServes(t.Context())
+		s.Close()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", answer, err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -58,6 +59,13 @@ func fakeRole(args []string) int {
 		if err != nil {
 			return exitcode.CannotListen
 		}
+		admin, err := net.Listen("tcp", argOf(args, "--admin"))
+		if err != nil {
+			return exitcode.CannotListen
+		}
+		go http.Serve(admin, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"pid":%d,"nbd":"nbd://somewhere"}`, os.Getpid())
+		}))
 		go func() {
 			for {
 				c, err := l.Accept()

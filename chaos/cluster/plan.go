@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"dmps/internal/nbdclient"
 	"dmps/internal/port"
@@ -160,10 +161,10 @@ func (c *Config) nbdAddr(p *ports) (nbdclient.Addr, error) {
 			return a, fmt.Errorf("cluster: NBD socket: %w", err)
 		}
 		a.Address = path
-		return a, nil
+		return a, unused(a)
 	}
 	if !c.anyNBDPort() {
-		return a, nil
+		return a, unused(a)
 	}
 	host, _, err := net.SplitHostPort(a.Address)
 	if err != nil {
@@ -171,6 +172,16 @@ func (c *Config) nbdAddr(p *ports) (nbdclient.Addr, error) {
 	}
 	a.Address, err = p.take(host)
 	return a, err
+}
+
+// unused refuses an address at which somebody listens, before anything is started. The
+// socket of a program that is gone is no hindrance.
+func unused(a nbdclient.Addr) error {
+	conn, err := net.Dial(a.Network, a.Address)
+	if err != nil {
+		return nil // the client says what is wrong with it, if anything
+	}
+	return errors.Join(fmt.Errorf("cluster: NBD address %s: another program serves there: take another address: %w", a.Address, syscall.EADDRINUSE), conn.Close())
 }
 
 // anyNBDPort reports whether the NBD port is ours to choose.

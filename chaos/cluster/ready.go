@@ -2,8 +2,11 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"time"
 
 	"dmps/internal/bytesize"
@@ -60,11 +63,15 @@ func (c *Cluster) createVolume(ctx context.Context, f *File) error {
 	return nil
 }
 
-// waitNBD waits until the client answers a handshake with the volume's size.
+// waitNBD waits until the client says that it serves NBD, and a handshake there gives the
+// volume's size. The handshake alone proves nothing: anybody may listen there.
 func (c *Cluster) waitNBD(ctx context.Context) error {
 	return c.poll(ctx, c.nbd.String()+" answers", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, nbdAttempt)
 		defer cancel()
+		if err := c.clientServes(ctx); err != nil {
+			return err
+		}
 		conn, err := nbdclient.Dial(ctx, c.nbd)
 		if err != nil {
 			return err
@@ -73,11 +80,37 @@ func (c *Cluster) waitNBD(ctx context.Context) error {
 		if err := conn.Close(); err != nil {
 			return err
 		}
-		if size < c.cfg.Size {
+		if size != c.cfg.Size {
 			return fmt.Errorf("the export has %v, not %v: another server listens there", size, c.cfg.Size)
 		}
 		return nil
 	})
+}
+
+// clientServes reports whether the process that was started as the client serves NBD.
+func (c *Cluster) clientServes(ctx context.Context) error {
+	r := &c.mu.file.Client // no watcher runs yet
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.Admin+"/status", nil)
+	if err != nil {
+		return fmt.Errorf("asking the client: %w", err)
+	}
+	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := hc.Do(req)
+	if err != nil {
+		return fmt.Errorf("asking the client: %w", err)
+	}
+	defer res.Body.Close()
+	var about struct {
+		PID int    `json:"pid"`
+		NBD string `json:"nbd"`
+	}
+	if err := json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(&about); err != nil {
+		return fmt.Errorf("asking the client: %w", err)
+	}
+	if about.PID != r.PID || about.NBD == "" {
+		return fmt.Errorf("process %d, which is not the client, answers at %s, and serves %q", about.PID, r.Admin, about.NBD)
+	}
+	return nil
 }
 
 // poll tries ready until it succeeds. It ends early when a role ends, which

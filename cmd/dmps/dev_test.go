@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -400,6 +401,48 @@ func (d *devProcess) trySecondAttach(t *testing.T) {
 	}
 	if code, s := d.status(); code != exitcode.OK || !s.Volumes[0].Live {
 		t.Errorf("the first client suffered: %d, %+v", code, s)
+	}
+}
+
+// timeout(1) signals its child, and then the process group: the second signal comes at once,
+// and is the same request. It must not keep dmps dev from ending its roles.
+func TestDevIsSignalledTwice(t *testing.T) {
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	d := startDevTo(t, log, "--meta", "1", "--servers", "1", "--redundancy", "none", "--server-memory", "32MiB", "--size", "16MiB")
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	d.eventually("it has taken the signal", func() bool {
+		b, err := os.ReadFile(log.Name())
+		return err == nil && bytes.Contains(b, []byte("ending all roles"))
+	})
+	// The end of the test sends another one.
+}
+
+// Where another program serves NBD nothing is started, and its disk is not handed out.
+func TestDevRefusesTheAddressOfAnother(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv(roleVariable, "1")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	out, err := exec.Command(self, "dev", "--dir", dir, "--nbd", l.Addr().String()).CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitcode.CannotListen || !strings.Contains(string(out), "another program serves there") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if logs, _ := filepath.Glob(filepath.Join(dir, "logs", "*.log")); len(logs) > 0 {
+		t.Errorf("roles were started: %v", logs)
 	}
 }
 

@@ -35,6 +35,10 @@ type app struct {
 	started bool // a command began to run: from here on errors are not about usage
 }
 
+// sameSignal is how long further signals count as the first: timeout(1) signals its child,
+// and then the whole process group.
+const sameSignal = time.Second
+
 // run executes one command line and returns the exit code.
 func (a *app) run(args []string) int {
 	root := a.root()
@@ -43,10 +47,10 @@ func (a *app) run(args []string) int {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 
-	// The first signal asks, the second one ends at once.
+	// The first signal asks, one more ends at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(sameSignal, stop) })
 
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {

@@ -116,7 +116,7 @@ func TestParseStat(t *testing.T) {
 	if want := (procStat{state: 'S', parent: 5, ticks: 100}); err != nil || st != want {
 		t.Errorf("got %+v, %v, want %+v", st, err, want)
 	}
-	for _, bad := range []string{"", "77 (x", "77 (x) S 5", "77 (x) S y 77 77 0 -1 4194560 1 2 3 4 10 20 30 40", "77 (x) S 5 77 77 0 -1 4194560 1 2 3 4 10 20 -30 40"} {
+	for _, bad := range []string{"", "77 (x", "77 (x) S 5", "77 (x) S y 77 77 0 -1 4194560 1 2 3 4 10 20 30 40", "77 (x) S 5 77 77 0 -1 4194560 1 2 3 4 10 20 -30 40", ")\x00 0 0 0 0 0 0 0 0 0 0 0 0 0 0"} {
 		if _, err := parseStat([]byte(bad)); err == nil {
 			t.Errorf("%q was read", bad)
 		}

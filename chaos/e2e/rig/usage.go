@@ -112,6 +112,9 @@ func parseStat(b []byte) (procStat, error) {
 		return procStat{}, fmt.Errorf("%d fields behind the name, want %d", len(f), cstimeTo)
 	}
 	st := procStat{state: f[state][0]}
+	if len(f[state]) != 1 || st.state < 'A' || st.state > 'z' {
+		return procStat{}, fmt.Errorf("%q is no state of a process", f[state])
+	}
 	var err error
 	if st.parent, err = strconv.Atoi(string(f[parent])); err != nil {
 		return procStat{}, fmt.Errorf("parent: %w", err)
