@@ -391,12 +391,7 @@ func (r *Recovery) judge() {
 		gr := &r.l.groups[g]
 		gr.mark, gr.trust, gr.outside = r.mark[g], min(r.mark[g], gr.view.trust), r.l.all()&^gr.view.members
 		r.late[g] = slices.DeleteFunc(r.late[g], func(o lateRow) bool {
-			void := o.h.newest.Seq <= o.h.erased
-			if void {
-				r.l.unfree(&r.l.groups[g], o.index)
-				r.l.giveUp(&r.l.groups[g], o.index)
-			}
-			return void
+			return o.h.newest.Seq <= o.h.erased // it is dead, and may be torn
 		})
 	}
 	r.makeRoom()
