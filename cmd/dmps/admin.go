@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"dmps/client"
+	"dmps/internal/hostcheck"
 	"dmps/raid"
 )
 
@@ -43,15 +44,17 @@ type adminStatus struct {
 
 // admin answers questions about a role over HTTP: status and metrics, whether
 // it lives, and profiles when that was asked for. A client's takes two orders:
-// to rebuild (attach_admin.go) and to scrub (scrub_admin.go).
+// to rebuild (attach_admin.go) and to scrub (scrub_admin.go). Web pages are kept away
+// (package hostcheck).
 type admin struct {
-	mux *http.ServeMux
-	reg *prometheus.Registry
-	srv *http.Server
+	mux   *http.ServeMux
+	hosts []string // names by which it may be asked, besides addresses and those of this machine
+	reg   *prometheus.Registry
+	srv   *http.Server
 }
 
-func newAdmin(profiles bool, log *slog.Logger) *admin {
-	a := &admin{mux: http.NewServeMux(), reg: prometheus.NewRegistry()}
+func newAdmin(profiles bool, log *slog.Logger, hosts ...string) *admin {
+	a := &admin{hosts: hosts, mux: http.NewServeMux(), reg: prometheus.NewRegistry()}
 	a.reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -65,11 +68,15 @@ func newAdmin(profiles bool, log *slog.Logger) *admin {
 		a.mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	}
 	a.srv = &http.Server{
-		Handler:           a.mux,
 		ReadHeaderTimeout: 5 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	return a
+}
+
+// handler is all that it answers, to programs.
+func (a *admin) handler() http.Handler {
+	return hostcheck.Handler(a.mux, a.hosts, "/metrics", "/healthz")
 }
 
 // answer serves v as JSON under a path.
@@ -100,6 +107,7 @@ func (a *admin) health(check func() error) {
 // serve answers on l until stop.
 func (a *admin) serve(l net.Listener, log *slog.Logger) (stop func()) {
 	done := make(chan struct{})
+	a.srv.Handler = a.handler()
 	go func() {
 		defer close(done)
 		if err := a.srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {

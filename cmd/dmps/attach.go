@@ -165,7 +165,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 
 	// The listeners come before the lease: a second attach by mistake must
 	// fail here, not take the volume from the first.
-	s := &attachment{log: log, device: f.device, swap: f.swap, pprof: f.pprof, patience: f.patience, scrubRate: int64(f.scrubRate)}
+	s := &attachment{log: log, device: f.device, swap: f.swap, pprof: f.pprof, hosts: f.role.hosts, patience: f.patience, scrubRate: int64(f.scrubRate)}
 	defer s.closeListeners()
 	if err := s.listen(ctx, volume, &f); err != nil {
 		return err
@@ -313,6 +313,7 @@ type attachment struct {
 	swap     swapFlags
 	identity string // of the volume, in all clusters
 	pprof    bool
+	hosts    []string // names by which the admin address may be asked
 	about    adminStatus
 
 	patience  time.Duration
@@ -427,7 +428,7 @@ func (s *attachment) settle(ctx context.Context) error {
 
 // administer is what the admin address answers.
 func (s *attachment) administer(dev kernelDevice, end func()) *admin {
-	adm := newAdmin(s.pprof, s.log)
+	adm := newAdmin(s.pprof, s.log, s.hosts...)
 	adm.reg.MustRegister(&volumeMetrics{s.about.Volume, s.vol.Report})
 	adm.answer("/status", func() any {
 		about := s.about

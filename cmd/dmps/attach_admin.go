@@ -26,7 +26,7 @@ type healing interface {
 // members to fill at once. rate=SIZE sets what they may take together in a
 // second; 0 is no limit. It is until the client ends.
 func takeRebuild(mux *http.ServeMux, v healing) {
-	mux.HandleFunc("POST /rebuild", fromPrograms(func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST /rebuild", func(w http.ResponseWriter, r *http.Request) {
 		if q := r.URL.Query(); q.Has("rate") {
 			rate, err := bytesize.Parse(q.Get("rate"))
 			if err != nil {
@@ -37,7 +37,7 @@ func takeRebuild(mux *http.ServeMux, v healing) {
 		}
 		v.WakeRebuild()
 		w.WriteHeader(http.StatusNoContent)
-	}))
+	})
 }
 
 // orderRebuild has the client at an admin address rebuild now, with a rate

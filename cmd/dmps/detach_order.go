@@ -24,7 +24,7 @@ func bootID() string {
 // nobody can begin to use from here on. While somebody uses it, that is refused
 // with 409.
 func (a *admin) takeDetach(dev kernelDevice, end func()) {
-	a.mux.HandleFunc("POST /detach", fromPrograms(func(w http.ResponseWriter, r *http.Request) {
+	a.mux.HandleFunc("POST /detach", func(w http.ResponseWriter, r *http.Request) {
 		if dev != nil {
 			switch err := dev.Claim(r.Context()); {
 			case errors.Is(err, blockdev.ErrInUse):
@@ -37,7 +37,7 @@ func (a *admin) takeDetach(dev kernelDevice, end func()) {
 		}
 		w.WriteHeader(http.StatusAccepted)
 		end()
-	}))
+	})
 }
 
 // orderDetach has the client at an admin address end.

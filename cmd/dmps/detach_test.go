@@ -112,12 +112,12 @@ func TestTakeDetach(t *testing.T) {
 			ended := false
 			adm := newAdmin(false, (&app{err: new(strings.Builder)}).logger())
 			adm.takeDetach(c.dev, func() { ended = true })
-			s := httptest.NewServer(adm.mux)
+			s := httptest.NewServer(adm.handler())
 			defer s.Close()
 			req := httptest.NewRequest(http.MethodPost, "/detach", nil)
 			req.Header.Set("Origin", "http://example.com")
 			w := httptest.NewRecorder()
-			adm.mux.ServeHTTP(w, req)
+			adm.handler().ServeHTTP(w, req)
 			if w.Code != http.StatusForbidden || ended {
 				t.Fatalf("a browser: %d, ended: %v", w.Code, ended)
 			}
@@ -232,7 +232,7 @@ func TestAttachedHere(t *testing.T) {
 			c.change(&st)
 			adm := newAdmin(false, (&app{err: new(strings.Builder)}).logger())
 			adm.answer("/status", func() any { return st })
-			s := httptest.NewServer(adm.mux)
+			s := httptest.NewServer(adm.handler())
 			defer s.Close()
 			_, _, err := new(app).attachedHere(t.Context(), "v1", s.URL)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {

@@ -13,18 +13,6 @@ import (
 // Orders are what a client's admin address takes by POST: rebuild, scrub,
 // detach.
 
-// fromPrograms refuses pages in somebody's browser, which must not reach what
-// listens on loopback: their requests name an origin.
-func fromPrograms(take http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Origin") != "" {
-			http.Error(w, "not from a browser", http.StatusForbidden)
-			return
-		}
-		take(w, r)
-	}
-}
-
 // reply is a client's answer to an order.
 type reply struct {
 	code   int

@@ -19,12 +19,15 @@ import (
 type roleFlags struct {
 	pidFile  string
 	insecure bool
+	hosts    []string
 }
 
 func (r *roleFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&r.pidFile, "pidfile", "", "write the process id to this `file`, and keep it locked while running")
 	f.BoolVar(&r.insecure, "insecure-network", false, "allow addresses other than loopback: whoever can reach them can read and write everything, there is no authentication yet")
+	f.StringSliceVar(&r.hosts, "allow-host", nil, "host `NAMES` by which HTTP requests may reach this process, besides addresses, localhost and the machine's name")
+	noCompletion(cmd, "allow-host")
 }
 
 // checkAddr refuses an address that others can reach, unless that was asked for.

@@ -27,7 +27,7 @@ const scrubOrderPatience = 40 * time.Second
 // answer with the status of the scrub. Pages of browsers cannot: their
 // requests name an origin.
 func (a *admin) takeScrubs(vol *client.Volume, rate int64) {
-	a.mux.HandleFunc("POST /scrub", fromPrograms(func(w http.ResponseWriter, r *http.Request) {
+	a.mux.HandleFunc("POST /scrub", func(w http.ResponseWriter, r *http.Request) {
 		var o scrubOrder
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<12))
 		if err == nil && len(bytes.TrimSpace(body)) > 0 {
@@ -54,11 +54,11 @@ func (a *admin) takeScrubs(vol *client.Volume, rate int64) {
 			return
 		}
 		writeScrub(w, vol, code)
-	}))
-	a.mux.HandleFunc("POST /scrub/stop", fromPrograms(func(w http.ResponseWriter, _ *http.Request) {
+	})
+	a.mux.HandleFunc("POST /scrub/stop", func(w http.ResponseWriter, _ *http.Request) {
 		vol.StopScrub()
 		writeScrub(w, vol, http.StatusOK)
-	}))
+	})
 }
 
 func writeScrub(w http.ResponseWriter, vol *client.Volume, code int) {

@@ -128,7 +128,7 @@ func TestScrubOrders(t *testing.T) {
 	adm := newAdmin(false, slog.New(slog.DiscardHandler))
 	adm.takeScrubs(vol, 256<<10) // some seconds
 	adm.answer("/status", func() any { return adminStatus{Report: vol.Report()} })
-	srv := httptest.NewServer(adm.mux)
+	srv := httptest.NewServer(adm.handler())
 	defer srv.Close()
 	ctx := t.Context()
 

@@ -138,7 +138,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	adm := newAdmin(f.pprof, log)
+	adm := newAdmin(f.pprof, log, f.role.hosts...)
 	keeper := f.keeper(registrar, log)
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -354,9 +355,9 @@ func (o *rebuildOrders) WakeRebuild()           { o.wakes++ }
 
 func TestOrderRebuild(t *testing.T) {
 	var got rebuildOrders
-	mux := http.NewServeMux()
-	takeRebuild(mux, &got)
-	srv := httptest.NewServer(mux)
+	adm := newAdmin(false, slog.New(slog.DiscardHandler))
+	takeRebuild(adm.mux, &got)
+	srv := httptest.NewServer(adm.handler())
 	defer srv.Close()
 	defer http.DefaultClient.CloseIdleConnections()
 	rate, none := 5*bytesize.MiB, bytesize.Size(0)
