@@ -60,12 +60,21 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 			res.Unknown = true
 			return nil
 		}
-		r.mu.beats[id] = beat{incarnation: inc, at: time.Now(), used: m.MemoryUsed}
+		now := time.Now()
+		b := beat{incarnation: inc, at: now, used: m.MemoryUsed}
+		heard := state.ServerUp
+		if m.NotAccepting {
+			heard, b.deaf = sv.State, now
+			if old := r.mu.beats[id]; old.incarnation == inc && !old.deaf.IsZero() {
+				b.deaf = old.deaf
+			}
+		}
+		r.mu.beats[id] = b
 		r.mu.care.sessions(m.Owned, time.Now())
 		if sv.State == state.ServerUp && !sv.Draining {
 			res.Care = r.careOffersLocked(s, time.Now(), a.n.cfg)
 		}
-		if sv.State == state.ServerDown {
+		if sv.State == state.ServerDown && heard == state.ServerUp {
 			r.returnsLocked(a.n.cfg)
 		}
 		if sv.Unverified {
@@ -75,9 +84,9 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 			}
 			changes = append(changes, state.Command{Inventory: inv})
 		}
-		if sv.State != state.ServerUp || resized(sv.MemoryTotal, m.MemoryTotal) {
+		if sv.State != heard || resized(sv.MemoryTotal, m.MemoryTotal) {
 			changes = append(changes, state.Command{SetServer: &state.SetServer{
-				ID: id, Incarnation: inc, State: state.ServerUp, MemoryTotal: m.MemoryTotal,
+				ID: id, Incarnation: inc, State: heard, MemoryTotal: m.MemoryTotal,
 			}})
 		}
 		if m.Short != sv.Short || m.Short && resized(sv.Wanted+1, m.WantedFreeBytes+1) {

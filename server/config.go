@@ -72,6 +72,10 @@ type Config struct {
 // of its sessions touches the Backend's memory any more.
 type Front interface {
 	Serve(l net.Listener) error
+	// Full says why no connection is taken at the moment; nil: there is room.
+	// TurnedAway counts those that were refused for that, or for another limit.
+	Full() error
+	TurnedAway() uint64
 	Close() error
 }
 

@@ -62,7 +62,7 @@ func (s *Server) reportOnce(ctx context.Context, registered *bool) error {
 	r, err := s.c.Registrar.Heartbeat(ctx, Heartbeat{
 		ID: s.c.ID, Incarnation: s.incarnation,
 		MemoryTotal: st.MemoryTotal, MemoryUsed: st.MemoryUsed, Chunks: s.chunkIDs(), Owned: s.owned(),
-		Short: st.Short, WantedFree: st.WantedFree,
+		Short: st.Short, WantedFree: st.WantedFree, NotAccepting: s.accepting() != nil,
 	})
 	if err != nil {
 		return fmt.Errorf("heartbeat: %w", err)

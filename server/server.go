@@ -6,11 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 
+	"dmps/internal/accept"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -25,6 +25,7 @@ type Server struct {
 	m           *metrics
 	n           counters
 	net         Front // nil: it does not listen
+	doors       []*accept.Listener
 	addr        string
 
 	cancel     context.CancelFunc
@@ -110,7 +111,7 @@ func New(c Config) (*Server, error) {
 
 // listen starts to serve c.Listen, and sets the address that clients are told.
 func (s *Server) listen() error {
-	var open []net.Listener
+	var open []*accept.Listener
 	var at []string
 	fail := func(err error) error {
 		for _, l := range open {
@@ -120,11 +121,11 @@ func (s *Server) listen() error {
 	}
 	if s.c.Listen != "" {
 		for _, a := range strings.Split(s.c.Listen, ",") {
-			l, err := net.Listen("tcp", a)
+			l, err := accept.Listen(context.Background(), "tcp", a, s.c.Log)
 			if err != nil {
 				return fail(err)
 			}
-			open, at = append(open, l), append(at, l.Addr().String())
+			open, at = append(open, accept.Keep(l, nil)), append(at, l.Addr().String())
 		}
 	}
 	if s.c.Advertise != "" {
@@ -140,6 +141,7 @@ func (s *Server) listen() error {
 	if len(open) > 0 {
 		s.net = s.c.Front(s)
 	}
+	s.doors = open
 	for _, l := range open {
 		s.wg.Go(func() {
 			if err := s.net.Serve(l); err != nil {
@@ -148,6 +150,20 @@ func (s *Server) listen() error {
 		})
 	}
 	return nil
+}
+
+// accepting says why nobody gets a new session at the moment; nil: they do. One
+// address that is deaf is enough, for a client may have no other.
+func (s *Server) accepting() error {
+	for _, l := range s.doors {
+		if err := l.Err(); err != nil {
+			return fmt.Errorf("accepting at %s: %w", l.Addr(), err)
+		}
+	}
+	if s.net == nil {
+		return nil
+	}
+	return s.net.Full()
 }
 
 // Addr is the transport address that clients dial, such as tcp://host:port; with

@@ -265,7 +265,7 @@ func TestMetrics(t *testing.T) {
 		t.Error("two servers in one registry")
 	}
 	got, err := reg.Gather()
-	if err != nil || len(got) != 17 {
+	if err != nil || len(got) != 20 {
 		t.Errorf("%d metrics, %v", len(got), err)
 	}
 }
