@@ -28,6 +28,8 @@ type Server struct {
 	doors       []*accept.Listener
 	addr        string
 
+	sweeps     chan struct{} // wakes the sweeper
+	zero       func([]byte)  // what it clears with; tests stop it there
 	cancel     context.CancelFunc
 	wg         sync.WaitGroup
 	rebuilding sync.WaitGroup // one a rebuild; begun under mu, and not once closing is set
@@ -38,7 +40,10 @@ type Server struct {
 		cluster string
 		volumes map[raid.VolumeID]*volume
 		chunks  map[raid.ChunkID]*chunk
-		free    extents // of what no chunk has
+		making  map[raid.ChunkID]chan struct{} // chunks; closed when they are there
+		free    extents                        // of what no chunk has
+		dirty   []extent                       // of dropped chunks: not cleared yet, neither lent nor free
+		swept   chan struct{}                  // closed and replaced when one of them is
 		closing bool
 
 		short    bool     // the host is short of memory
@@ -72,11 +77,12 @@ func New(c Config) (*Server, error) {
 			return nil, fmt.Errorf("drawing an incarnation: %w", err)
 		}
 	}
-	s := &Server{c: c, incarnation: raid.Incarnation(binary.LittleEndian.Uint64(inc[:]))}
+	s := &Server{c: c, incarnation: raid.Incarnation(binary.LittleEndian.Uint64(inc[:])), sweeps: make(chan struct{}, 1)}
 	s.mu.cluster = c.Cluster
 	s.mu.volumes = make(map[raid.VolumeID]*volume)
 	s.mu.chunks = make(map[raid.ChunkID]*chunk)
-	s.mu.free = newExtents(c.Memory)
+	s.mu.making = make(map[raid.ChunkID]chan struct{})
+	s.mu.free, s.mu.swept = newExtents(c.Memory), make(chan struct{})
 	if s.m, err = newMetrics(s, c.Metrics); err != nil {
 		return nil, err
 	}
@@ -99,6 +105,8 @@ func New(c Config) (*Server, error) {
 		cancel()
 		return nil, errors.Join(fmt.Errorf("listening for clients: %w", err), s.closeMemory(), s.m.unregister(c.Metrics))
 	}
+	s.zero = func(b []byte) { clear(b) }
+	s.wg.Go(func() { s.sweep(ctx) })
 	if c.Registrar != nil {
 		s.wg.Go(func() { s.report(ctx) })
 	}
