@@ -26,6 +26,7 @@ type Server struct {
 	n           counters
 	net         Front // nil: it does not listen
 	doors       []*accept.Listener
+	retired     atomic.Bool
 	addr        string
 
 	sweeps     chan struct{} // wakes the sweeper
@@ -163,6 +164,9 @@ func (s *Server) listen() error {
 // accepting says why nobody gets a new session at the moment; nil: they do. One
 // address that is deaf is enough, for a client may have no other.
 func (s *Server) accepting() error {
+	if s.retired.Load() {
+		return errors.New("it is about to end")
+	}
 	for _, l := range s.doors {
 		if err := l.Err(); err != nil {
 			return fmt.Errorf("accepting at %s: %w", l.Addr(), err)
@@ -173,6 +177,10 @@ func (s *Server) accepting() error {
 	}
 	return s.net.Full()
 }
+
+// Retire has heartbeats say that the server accepts nobody: it is given no chunks any
+// more. Sessions go on, and new ones are let in all the same.
+func (s *Server) Retire() { s.retired.Store(true) }
 
 // Addr is the transport address that clients dial, such as tcp://host:port; with
 // several interfaces all of them, as rails.Join makes it.
