@@ -3,10 +3,13 @@ package meta
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"dmps/internal/reach"
 	"dmps/meta/metapb"
 	"dmps/meta/state"
 	"dmps/raid"
@@ -19,6 +22,11 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 	c := &state.Register{
 		ID: raid.ServerID(m.Id), Incarnation: raid.Incarnation(m.Incarnation), Addr: m.Addr,
 		Labels: m.Labels, MemoryTotal: m.MemoryTotal, Cluster: m.Cluster,
+	}
+	for addr := range strings.SplitSeq(m.Addr, ",") {
+		if _, at, _ := strings.Cut(addr, "://"); reach.Unspecified(at) {
+			return nil, apiError(&state.Refusal{Code: state.Invalid, Message: fmt.Sprintf("server %s: nobody can dial %s: start it with --advertise", c.ID, addr)})
+		}
 	}
 	err := a.n.ask(ctx, func(r *reign, _ *state.State) error {
 		b, ok := r.mu.beats[c.ID]

@@ -27,6 +27,8 @@ func TestConfigRefused(t *testing.T) {
 		"reachable":     {ID: "a", Memory: 4096, Listen: "192.0.2.1:1"},
 		"a name":        {ID: "a", Memory: 4096, Listen: "example.org:1"},
 		"no port":       {ID: "a", Memory: 4096, Listen: "127.0.0.1"},
+		"told of any":   {ID: "a", Memory: 4096, Listen: "0.0.0.0:0", InsecureNetwork: true},
+		"told of all":   {ID: "a", Memory: 4096, Listen: "127.0.0.1:0", Advertise: "10.0.0.1:1,[::]:1"},
 		"window":        {ID: "a", Memory: 4096, Window: 5000},
 		"too much":      {ID: "a", Memory: 1 << 60},
 	} {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dmps/internal/bytesize"
+	"dmps/internal/reach"
 	"dmps/raid"
 	"dmps/server"
 	"dmps/transport/media"
@@ -214,6 +215,9 @@ func (f *serverFlags) complete() error {
 		if err := f.role.checkAddr("listen", addr); err != nil {
 			return err
 		}
+	}
+	if err := reach.Told(strings.Split(medium.listen, ","), f.advertise, "--advertise"); err != nil {
+		return usageError("--listen: %w", err)
 	}
 	if f.metrics != "" {
 		if err := f.role.checkAddr("metrics", f.metrics); err != nil {
