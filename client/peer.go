@@ -3,13 +3,13 @@ package client
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"dmps/internal/jitter"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -344,7 +344,7 @@ func (p *peer) run(ctx context.Context, o *opening) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(wait/2 + rand.N(wait)):
+		case <-time.After(jitter.Around(wait)):
 		}
 		wait = min(2*wait, redialMost)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"dmps/internal/exitcode"
+	"dmps/internal/jitter"
 	"dmps/meta/metaclient"
 	"dmps/raid"
 	"dmps/server"
@@ -123,7 +124,7 @@ func (l *leaver) again(ctx context.Context, err error) error {
 		l.trouble("the metadata service does not decide: waiting for it: " + err.Error())
 		l.status("STATUS=waits for the metadata service, to be drained")
 	}
-	return pause(ctx, followEvery)
+	return pause(ctx, jitter.Around(followEvery))
 }
 
 // trouble says what holds it up, once until another thing does.

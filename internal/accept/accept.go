@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dmps/internal/jitter"
 )
 
 // The pause after a failed accept(2), as in net/http: it doubles.
@@ -87,7 +88,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			l.log.Error("a connection could not be accepted: nobody new can reach this address until that passes", "addr", l.Addr().String(), "err", err)
 		}
 		select {
-		case <-time.After(pause/2 + rand.N(pause)):
+		case <-time.After(jitter.Around(pause)):
 		case <-l.closed:
 			return nil, net.ErrClosed
 		}

@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"dmps/internal/jitter"
 	"dmps/meta/metapb"
 	"dmps/raid"
 	"dmps/server"
@@ -32,7 +33,7 @@ func (c *Client) Register(ctx context.Context, info server.Info) error {
 		if !errors.Is(err, ErrIDInUse) {
 			return err
 		}
-		wait := time.NewTimer(idRetry)
+		wait := time.NewTimer(jitter.Around(idRetry))
 		select {
 		case <-wait.C:
 		case <-patience.C:
