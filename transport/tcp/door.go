@@ -131,8 +131,6 @@ func (s *Server) TurnedAway() uint64 {
 // refuse tells a peer and the log that a limit is reached. The peer gets a moment to
 // read that: a close with unread input would reset the connection and lose it.
 func (s *Server) refuse(c net.Conn, why error) {
-	_ = c.SetDeadline(time.Now().Add(linger))
-	_, _ = c.Write(encodeRefusal(why)) // fits into the socket's buffer: it does not wait
 	s.mu.Lock()
 	s.mu.turnedAway++
 	s.mu.unsaid++
@@ -150,6 +148,8 @@ func (s *Server) refuse(c net.Conn, why error) {
 	if say {
 		s.log().Warn("connection refused", "peer", c.RemoteAddr().String(), "err", why, "refused", unsaid)
 	}
+	_ = c.SetDeadline(time.Now().Add(linger))
+	_, _ = c.Write(encodeRefusal(why)) // fits into the socket's buffer: it does not wait
 	if !stays {
 		c.Close()
 		return
