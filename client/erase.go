@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"dmps/internal/jitter"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -91,7 +92,7 @@ func (v *Volume) eraseAll(ctx context.Context) {
 func rest(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(d):
+	case <-time.After(jitter.Around(d)):
 	}
 }
 

@@ -19,6 +19,7 @@ type fakeNet struct {
 	mu      sync.Mutex
 	servers map[string]*fakeServer
 	lag     time.Duration // of each batch
+	opens   time.Duration // how long an answer to an open takes
 }
 
 type fakeServer struct {
@@ -228,6 +229,7 @@ func (c *fakeConn) Kick() {
 }
 
 func (c *fakeConn) OpenChunk(ctx context.Context, chunk uint64, spec transport.ChunkSpec) error {
+	time.Sleep(c.net.opens)
 	c.net.mu.Lock()
 	defer c.net.mu.Unlock()
 	if spec.Release {

@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"dmps/internal/jitter"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -348,126 +347,11 @@ func (p *peer) run(ctx context.Context, o *opening) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(wait/2 + rand.N(wait)):
+		case <-time.After(jitter.Around(wait)):
 		}
 		wait = min(2*wait, redialMost)
 	}
 	report(ctx.Err())
-}
-
-// errChunkGone: the right incarnation of a server does not have a chunk that
-// it had; treat that chunk as lost.
-var errChunkGone = errors.New("server no longer holds its chunk")
-
-// connect makes a session in which all chunks are open, but for those of
-// newcomers that the server has no memory for. It takes as long as limit.
-func (p *peer) connect(run context.Context, limit time.Duration) (transport.Conn, error) {
-	v := p.v
-	ctx, cancel := context.WithTimeout(run, limit)
-	defer cancel()
-	conn, _, err := v.cfg.Dialer.Dial(ctx, p.addr, transport.Hello{
-		Cluster:     v.layout.Cluster,
-		Volume:      uint64(v.layout.Volume),
-		Epoch:       uint64(v.layout.Epoch),
-		Incarnation: uint64(p.inc),
-		Mode:        transport.ModeOwner,
-		Client:      v.cfg.Holder,
-	}, v.idle)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to server %s at %s: %w", p.id, p.addr, err)
-	}
-	for _, m := range p.refs() {
-		err := p.open(ctx, run, conn, m)
-		if errors.Is(err, errChunkGone) {
-			v.chunkGone(m, err)
-			continue
-		}
-		if errors.Is(err, transport.ErrNoMemory) && v.isNewcomer(m) {
-			continue // openLate goes on with it: what else is there is needed now
-		}
-		if err != nil {
-			conn.Close()
-			return nil, err
-		}
-	}
-	return conn, nil
-}
-
-// refs is the list of members as it is now.
-func (p *peer) refs() []*memberRef {
-	p.v.mu.Lock()
-	defer p.v.mu.Unlock()
-	return slices.Clone(p.members)
-}
-
-// compared reports whether it is known what all its members hold, or those of
-// them that were opened in a session.
-func (p *peer) compared(in transport.Conn) bool {
-	p.v.mu.Lock()
-	defer p.v.mu.Unlock()
-	for _, m := range p.members {
-		if !m.compared && (in == nil || m.conn == in) {
-			return false
-		}
-	}
-	return true
-}
-
-// isNewcomer reports whether m is on its way into its group, and has no chunk yet.
-func (v *Volume) isNewcomer(m *memberRef) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return !m.opened && (m.pending || m.rebuilding)
-}
-
-// open opens a member's chunk in a session and makes sure that what it holds
-// is known, which may take longer than ctx: until run ends.
-func (p *peer) open(ctx, run context.Context, conn transport.Conn, m *memberRef) error {
-	v := p.v
-	v.mu.Lock()
-	opened, compared := m.opened, m.compared
-	v.mu.Unlock()
-	spec := transport.ChunkSpec{
-		Slots:       v.layout.ChunkSlots,
-		HeaderBytes: uint32(v.layout.HeaderBytes(m.col)),
-		Group:       uint32(m.group),
-		InPlace:     v.layout.Kind != raid.LayoutLog,
-		MustExist:   opened || v.shouldExist(m),
-	}
-	err := conn.OpenChunk(ctx, uint64(m.chunk), spec)
-	if errors.Is(err, transport.ErrNoChunk) && !opened && spec.MustExist {
-		// The layout is older than what the server was told, or no earlier client
-		// ever reached it. It is made anew, and must not testify that what it
-		// lacks was never answered.
-		v.log.Warn("a server does not hold a chunk of the layout: it counts as empty", "server", p.id, "group", m.group, "column", m.col, "chunk", m.chunk)
-		m.empty.Store(true)
-		spec.MustExist = false
-		err = conn.OpenChunk(ctx, uint64(m.chunk), spec)
-	}
-	switch {
-	case errors.Is(err, transport.ErrNoChunk) && opened:
-		return fmt.Errorf("%w: chunk %d on %s: %v", errChunkGone, m.chunk, p.id, err)
-	case err != nil:
-		return fmt.Errorf("opening chunk %d on server %s: %w", m.chunk, p.id, err)
-	}
-	if v.recovered.Load() && !compared {
-		if err := v.compare(run, conn, m); err != nil {
-			return fmt.Errorf("comparing server %s with the map: %w", p.id, err)
-		}
-		compared = true
-	}
-	v.mu.Lock()
-	m.opened, m.conn, m.compared = true, conn, compared
-	v.mu.Unlock()
-	return nil
-}
-
-// shouldExist reports whether earlier clients of the volume must have made the
-// chunk of m: it is a member that counts as in sync.
-func (v *Volume) shouldExist(m *memberRef) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.mu.log != nil && !v.layout.FirstEpoch && !m.rebuilding && !m.pending
 }
 
 // refusedBy reports whether err says that the address refuses connections. The

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
+	"dmps/internal/jitter"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -67,7 +67,7 @@ func (p *peer) sitOut(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(redialRefused/2 + rand.N(redialRefused)):
+		case <-time.After(jitter.Around(redialRefused)):
 		}
 	}
 }

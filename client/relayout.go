@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"dmps/internal/jitter"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -206,7 +207,7 @@ func (p *peer) openLate(ctx context.Context, m *memberRef) {
 		case <-ctx.Done():
 		case <-conn.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(jitter.Around(wait)):
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"dmps/internal/jitter"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -188,7 +189,7 @@ func (v *Volume) tellOpened(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(redialMost):
+		case <-time.After(jitter.Around(redialMost)):
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"dmps/internal/jitter"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -451,7 +452,7 @@ func (s *scrub) renew(ctx context.Context, g raid.GroupID, p *scrubPart) bool {
 		select {
 		case <-ctx.Done():
 			return false
-		case <-time.After(scrubRetry / 20):
+		case <-time.After(jitter.Around(scrubRetry / 20)):
 		}
 		v.mu.Lock()
 		m := v.member(g, p.col)

@@ -3,10 +3,13 @@ package meta
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"dmps/internal/reach"
 	"dmps/meta/metapb"
 	"dmps/meta/state"
 	"dmps/raid"
@@ -19,6 +22,11 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 	c := &state.Register{
 		ID: raid.ServerID(m.Id), Incarnation: raid.Incarnation(m.Incarnation), Addr: m.Addr,
 		Labels: m.Labels, MemoryTotal: m.MemoryTotal, Cluster: m.Cluster,
+	}
+	for addr := range strings.SplitSeq(m.Addr, ",") {
+		if _, at, _ := strings.Cut(addr, "://"); reach.Unspecified(at) {
+			return nil, apiError(&state.Refusal{Code: state.Invalid, Message: fmt.Sprintf("server %s: nobody can dial %s: start it with --advertise", c.ID, addr)})
+		}
 	}
 	err := a.n.ask(ctx, func(r *reign, _ *state.State) error {
 		b, ok := r.mu.beats[c.ID]
@@ -60,12 +68,21 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 			res.Unknown = true
 			return nil
 		}
-		r.mu.beats[id] = beat{incarnation: inc, at: time.Now(), used: m.MemoryUsed}
+		now := time.Now()
+		b := beat{incarnation: inc, at: now, used: m.MemoryUsed}
+		heard := state.ServerUp
+		if m.NotAccepting {
+			heard, b.deaf = sv.State, now
+			if old := r.mu.beats[id]; old.incarnation == inc && !old.deaf.IsZero() {
+				b.deaf = old.deaf
+			}
+		}
+		r.mu.beats[id] = b
 		r.mu.care.sessions(m.Owned, time.Now())
 		if sv.State == state.ServerUp && !sv.Draining {
 			res.Care = r.careOffersLocked(s, time.Now(), a.n.cfg)
 		}
-		if sv.State == state.ServerDown {
+		if sv.State == state.ServerDown && heard == state.ServerUp {
 			r.returnsLocked(a.n.cfg)
 		}
 		if sv.Unverified {
@@ -75,9 +92,9 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 			}
 			changes = append(changes, state.Command{Inventory: inv})
 		}
-		if sv.State != state.ServerUp || resized(sv.MemoryTotal, m.MemoryTotal) {
+		if sv.State != heard || resized(sv.MemoryTotal, m.MemoryTotal) {
 			changes = append(changes, state.Command{SetServer: &state.SetServer{
-				ID: id, Incarnation: inc, State: state.ServerUp, MemoryTotal: m.MemoryTotal,
+				ID: id, Incarnation: inc, State: heard, MemoryTotal: m.MemoryTotal,
 			}})
 		}
 		if m.Short != sv.Short || m.Short && resized(sv.Wanted+1, m.WantedFreeBytes+1) {

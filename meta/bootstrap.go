@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/hashicorp/raft"
 
+	"dmps/internal/jitter"
 	"dmps/meta/metapb"
 	"dmps/meta/metapb/metapbconnect"
 )
@@ -73,7 +74,7 @@ func (n *Node) form(ctx context.Context) error {
 			n.log.Info("not part of a cluster yet", "waiting", waiting)
 			last = waiting
 		}
-		if !sleep(ctx, formEvery) {
+		if !sleep(ctx, jitter.Around(formEvery)) {
 			return ctx.Err()
 		}
 	}
@@ -248,7 +249,7 @@ func (n *Node) greetPeers(ctx context.Context) {
 				return
 			}
 		}
-		if !sleep(ctx, 2*time.Second) {
+		if !sleep(ctx, jitter.Around(2*time.Second)) {
 			return
 		}
 	}

@@ -1,12 +1,14 @@
 package meta
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"time"
 
+	"dmps/internal/reach"
 	"dmps/meta/metaclient"
 	"dmps/meta/state"
 )
@@ -78,7 +80,10 @@ func (c Config) withDefaults() (Config, error) {
 		c.Join[i] = parsed
 	}
 	if c.InsecureNetwork {
-		return c, nil
+		return c, errors.Join(
+			reach.Told([]string{cmp.Or(c.APIAdvertise, c.APIListen)}, nil, "--api-advertise"),
+			reach.Told([]string{cmp.Or(c.RaftAdvertise, c.RaftListen)}, nil, "--raft-advertise"),
+		)
 	}
 	for _, addr := range []string{c.APIListen, c.RaftListen} {
 		if err := loopbackOnly(addr); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"dmps/internal/accept"
 	"dmps/meta/state"
 	"dmps/meta/store"
 )
@@ -125,14 +126,13 @@ func (n *Node) recognize() error {
 
 // listen opens both listeners and serves the API.
 func (n *Node) listen(ctx context.Context) error {
-	var lc net.ListenConfig
-	api, err := lc.Listen(ctx, "tcp", n.cfg.APIListen)
+	api, err := accept.Listen(ctx, "tcp", n.cfg.APIListen, n.log)
 	if err != nil {
 		return fmt.Errorf("listen for the API: %w", err)
 	}
 	n.apiAddr = n.cfg.APIAdvertise
 	setDefault(&n.apiAddr, api.Addr().String())
-	if n.raftL, err = lc.Listen(ctx, "tcp", n.cfg.RaftListen); err != nil {
+	if n.raftL, err = accept.Listen(ctx, "tcp", n.cfg.RaftListen, n.log); err != nil {
 		return errors.Join(fmt.Errorf("listen for other nodes: %w", err), api.Close())
 	}
 	n.raftAddr = n.cfg.RaftAdvertise

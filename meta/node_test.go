@@ -232,6 +232,37 @@ func TestOnlyLoopback(t *testing.T) {
 	}
 }
 
+// What others would be told must lead here.
+func TestNobodyIsToldOfAnyAddress(t *testing.T) {
+	for what, change := range map[string]func(*Config){
+		"api":          func(c *Config) { c.APIListen = "0.0.0.0:0" },
+		"raft":         func(c *Config) { c.RaftListen = ":0" },
+		"raft, as set": func(c *Config) { c.RaftAdvertise = "[::]:7201" },
+	} {
+		cfg := testConfig(t, "meta1")
+		cfg.InsecureNetwork = true
+		change(&cfg)
+		if n, err := Start(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "-advertise") {
+			t.Errorf("%s: %v", what, err)
+			if err == nil {
+				stop(t, n)
+			}
+		}
+	}
+}
+
+// Nor does a server become one that clients would seek on their own hosts.
+func TestServerThatNobodyCanDialIsRefused(t *testing.T) {
+	n := start(t, testConfig(t, "meta1"))
+	waitReady(t, n)
+	c := newClient(t, time.Second, n)
+	i := serverInfo(0, 1)
+	i.Addr = "tcp://10.0.0.1:7301,fabric+tcp://[::]:7301"
+	if err := c.Register(t.Context(), i); !errors.Is(err, metaclient.ErrInvalid) || !strings.Contains(err.Error(), "--advertise") {
+		t.Error(err)
+	}
+}
+
 // TestCurl makes the calls of docs/meta.md as curl makes them.
 func TestCurl(t *testing.T) {
 	t.Parallel()

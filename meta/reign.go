@@ -36,8 +36,18 @@ type reign struct {
 type beat struct {
 	incarnation raid.Incarnation
 	at          time.Time
-	used        uint64 // bytes
-	silent      bool   // it registered in this reign, and no heartbeat came since
+	used        uint64    // bytes
+	silent      bool      // it registered in this reign, and no heartbeat came since
+	deaf        time.Time // since when it says that it accepts nobody; zero: it does
+}
+
+// away is for how long nobody could rely on the server: it said nothing, or that
+// it accepts no sessions.
+func (b beat) away(now time.Time) time.Duration {
+	if !b.deaf.IsZero() && b.deaf.Before(b.at) {
+		return now.Sub(b.deaf)
+	}
+	return now.Sub(b.at)
 }
 
 // leaseEnd is when a lease runs out.
@@ -166,6 +176,9 @@ func (r *reign) excuse(gap time.Duration) {
 	defer r.mu.Unlock()
 	for id, b := range r.mu.beats {
 		b.at = b.at.Add(gap)
+		if !b.deaf.IsZero() {
+			b.deaf = b.deaf.Add(gap)
+		}
 		r.mu.beats[id] = b
 	}
 	for id, l := range r.mu.leases {
@@ -176,7 +189,11 @@ func (r *reign) excuse(gap time.Duration) {
 
 // judge turns silence into suspicion, and suspicion into down.
 func (n *Node) judge(ctx context.Context, r *reign) {
-	var verdicts []state.SetServer
+	type verdict struct {
+		state.SetServer
+		why string
+	}
+	var verdicts []verdict
 	now := time.Now()
 	r.mu.Lock()
 	err := n.disks.state.View(func(s *state.State) {
@@ -187,16 +204,20 @@ func (n *Node) judge(ctx context.Context, r *reign) {
 				b = beat{incarnation: sv.Incarnation, at: now}
 				r.mu.beats[sv.ID] = b
 			}
-			silent := now.Sub(b.at)
-			verdict := sv.State // only a heartbeat makes a server up again
+			away := b.away(now)
+			is := sv.State // only a heartbeat makes a server up again
 			switch {
-			case silent > n.cfg.Grace:
-				verdict = state.ServerDown
-			case silent > n.cfg.SuspectAfter && sv.State == state.ServerUp:
-				verdict = state.ServerSuspect
+			case away > n.cfg.Grace:
+				is = state.ServerDown
+			case away > n.cfg.SuspectAfter && sv.State == state.ServerUp:
+				is = state.ServerSuspect
 			}
-			if verdict != sv.State {
-				verdicts = append(verdicts, state.SetServer{ID: sv.ID, Incarnation: sv.Incarnation, State: verdict})
+			if is != sv.State {
+				why := "memory server misses its heartbeats"
+				if !b.deaf.IsZero() {
+					why = "memory server says that it accepts no sessions"
+				}
+				verdicts = append(verdicts, verdict{state.SetServer{ID: sv.ID, Incarnation: sv.Incarnation, State: is}, why})
 			}
 		}
 	})
@@ -207,11 +228,11 @@ func (n *Node) judge(ctx context.Context, r *reign) {
 	}
 	for i := range verdicts {
 		v := &verdicts[i]
-		_, err := n.propose(ctx, &state.Command{SetServer: v})
+		_, err := n.propose(ctx, &state.Command{SetServer: &v.SetServer})
 		var refusal *state.Refusal
 		switch {
 		case err == nil:
-			n.log.Warn("memory server misses its heartbeats", "server", v.ID, "state", v.State.String())
+			n.log.Warn(v.why, "server", v.ID, "state", v.State.String())
 		case errors.As(err, &refusal): // a newer life registered meanwhile
 		default:
 			return // no quorum: the next round, or the next leader, will see it

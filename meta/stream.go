@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"dmps/internal/accept"
 )
 
 // Raft's connections begin with a handshake, so that a node of another
@@ -58,7 +60,7 @@ type streamLayer struct {
 }
 
 func newStreamLayer(l net.Listener, self raft.ServerAddress, cluster string) *streamLayer {
-	s := &streamLayer{listener: l, self: self, cluster: cluster, ready: make(chan net.Conn), done: make(chan struct{})}
+	s := &streamLayer{listener: accept.Keep(l, nil), self: self, cluster: cluster, ready: make(chan net.Conn), done: make(chan struct{})}
 	s.mu.conns = map[net.Conn]struct{}{}
 	s.wg.Add(1)
 	go s.listen()
@@ -70,12 +72,7 @@ func (s *streamLayer) listen() {
 	for {
 		c, err := s.listener.Accept()
 		if err != nil {
-			select {
-			case <-s.done:
-				return
-			case <-time.After(50 * time.Millisecond): // out of file descriptors, perhaps
-				continue
-			}
+			return // closed
 		}
 		s.wg.Add(1)
 		go func() {

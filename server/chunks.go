@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"dmps/raid"
 	"dmps/transport"
@@ -14,7 +15,9 @@ func (s *Server) lookup(id raid.ChunkID) *chunk {
 	return s.mu.chunks[id]
 }
 
-// openChunk finds or makes a chunk.
+// openChunk finds or makes a chunk. A new one is made outside of the lock: its
+// headers take some 10 ms a GiB and more. Memory that is being cleared is waited for,
+// up to sweepPatience.
 func (s *Server) openChunk(id raid.ChunkID, volume raid.VolumeID, spec transport.ChunkSpec) (*chunk, error) {
 	if spec.Slots == 0 || spec.HeaderBytes < raid.HeaderSize || spec.HeaderBytes > raid.MaxHeaderSize ||
 		(spec.HeaderBytes-raid.HeaderSize)%raid.RowEntrySize != 0 {
@@ -22,33 +25,76 @@ func (s *Server) openChunk(id raid.ChunkID, volume raid.VolumeID, spec transport
 	}
 	must := spec.MustExist
 	spec.MustExist = false
+	var late <-chan time.Time
+	for {
+		c, x, wait, err := s.claim(id, volume, spec, must)
+		switch {
+		case c != nil || err != nil && wait == nil:
+			return c, err
+		case wait == nil:
+			return s.makeChunk(id, volume, spec, x), nil
+		case late == nil:
+			t := time.NewTimer(sweepPatience)
+			defer t.Stop()
+			late = t.C
+		}
+		select {
+		case <-wait:
+		case <-late:
+			if err == nil {
+				err = fmt.Errorf("%w: another session makes it, and is not done", transport.ErrNoChunk)
+			}
+			return nil, err
+		}
+	}
+}
+
+// claim finds a chunk, or takes the memory of a new one, which is to be made then. It
+// may have to be asked again when wait is closed; with err, that is why.
+func (s *Server) claim(id raid.ChunkID, volume raid.VolumeID, spec transport.ChunkSpec, must bool) (c *chunk, x extent, wait <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.mu.chunks[id]; c != nil {
 		if c.volume != volume || c.spec != spec {
-			return nil, fmt.Errorf("%w: it exists with another shape or owner", transport.ErrNoChunk)
+			return nil, x, nil, fmt.Errorf("%w: it exists with another shape or owner", transport.ErrNoChunk)
 		}
-		return c, nil
+		return c, x, nil, nil
+	}
+	if made := s.mu.making[id]; made != nil {
+		return nil, x, made, nil
 	}
 	if must {
-		return nil, transport.ErrNoChunk
+		return nil, x, nil, transport.ErrNoChunk
 	}
 	size := chunkSize(spec)
 	x, ok := s.mu.free.take(size)
-	if !ok {
-		return nil, fmt.Errorf("%w: chunk of %d bytes, %d of %d are free", transport.ErrNoMemory, size, s.mu.free.left, len(s.arena.mem))
+	if ok {
+		s.mu.making[id] = make(chan struct{})
+		return nil, x, nil, nil
 	}
-	// What another volume left must not be seen by this one. Fresh memory is
-	// zero; the rest takes some 10 ms for 64 MiB, at the volume's creation.
-	clear(s.arena.mem[x.off : x.off+s.mu.free.used(x)])
+	err = fmt.Errorf("%w: chunk of %d bytes, %d of %d are free", transport.ErrNoMemory, size, s.mu.free.left, len(s.arena.mem))
+	if len(s.mu.dirty) > 0 {
+		wait = s.mu.swept
+	}
+	return nil, x, wait, err
+}
+
+// makeChunk makes the chunk that claim has taken x for. Free memory is zero: what
+// another volume left is not seen by this one.
+func (s *Server) makeChunk(id raid.ChunkID, volume raid.VolumeID, spec transport.ChunkSpec, x extent) *chunk {
 	c := newChunk(id, volume, spec, x, s.arena.mem)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.mu.chunks[id] = c
-	return c, nil
+	close(s.mu.making[id])
+	delete(s.mu.making, id)
+	return c
 }
 
 // Drop gives chunks back that no session has open and nothing refers to. It
 // returns those that it dropped; the others are to be asked for again. Readers
 // that alone keep a chunk by their one-sided reads lose their session for it.
+// Their memory is free, or the system's, when it has been cleared.
 func (s *Server) Drop(ids []raid.ChunkID) []raid.ChunkID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,7 +109,7 @@ func (s *Server) Drop(ids []raid.ChunkID) []raid.ChunkID {
 			continue
 		}
 		delete(s.mu.chunks, id)
-		s.giveBackLocked(c.ext)
+		s.discardLocked(c.ext)
 		done = append(done, id)
 	}
 	return done

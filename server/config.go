@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"dmps/internal/reach"
 	"dmps/raid"
 	"dmps/transport"
 	"dmps/transport/rails"
@@ -72,6 +73,10 @@ type Config struct {
 // of its sessions touches the Backend's memory any more.
 type Front interface {
 	Serve(l net.Listener) error
+	// Full says why no connection is taken at the moment; nil: there is room.
+	// TurnedAway counts those that were refused for that, or for another limit.
+	Full() error
+	TurnedAway() uint64
 	Close() error
 }
 
@@ -120,10 +125,13 @@ func (c Config) withDefaults() (Config, error) {
 			errs = append(errs, checkListen(a, c.InsecureNetwork))
 		}
 	}
+	var told []string
 	if c.Advertise != "" {
-		_, err := c.address(strings.Split(c.Advertise, ","))
+		told = strings.Split(c.Advertise, ",")
+		_, err := c.address(told)
 		errs = append(errs, err)
 	}
+	errs = append(errs, reach.Told(strings.Split(c.Listen, ","), told, "--advertise"))
 	return c, errors.Join(errs...)
 }
 

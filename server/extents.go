@@ -9,11 +9,10 @@ import (
 // extent is a run of bytes of the arena.
 type extent struct{ off, size int64 }
 
-// extents is the free memory of an arena: first fit, neighbours joined.
+// extents is the free memory of an arena, all of it zero: first fit, neighbours joined.
 type extents struct {
-	free   []extent // by offset; no two touch, none is empty
-	left   int64    // sum of free
-	virgin int64    // memory from here on was never given out: it is zero
+	free []extent // by offset; no two touch, none is empty
+	left int64    // sum of free
 }
 
 func newExtents(size int64) extents {
@@ -37,14 +36,6 @@ func (e *extents) take(size int64) (extent, bool) {
 		return x, true
 	}
 	return extent{}, false
-}
-
-// used is how many of x's first bytes may have been written before; it notes
-// that all of them may be from now on.
-func (e *extents) used(x extent) int64 {
-	n := min(max(e.virgin-x.off, 0), x.size)
-	e.virgin = max(e.virgin, x.off+x.size)
-	return n
 }
 
 // give gives an extent back that take gave. Giving what is free panics.

@@ -42,6 +42,18 @@ func newMetrics(s *Server, reg prometheus.Registerer) (*metrics, error) {
 		{"dmps_server_rebuild_pulled_bytes_total", "Bytes that were read from other servers to rebuild or verify.", func() float64 { return float64(s.n.pulled.Load()) }},
 		{"dmps_server_verified_slots_total", "Slots that were verified.", func() float64 { return float64(s.n.verified.Load()) }},
 		{"dmps_server_verified_bytes_total", "Bytes of lent memory that were verified.", func() float64 { return float64(s.n.checked.Load()) }},
+		{"dmps_server_accept_errors_total", "Failed attempts to accept a connection.", func() (n float64) {
+			for _, l := range s.doors {
+				n += float64(l.Failures())
+			}
+			return n
+		}},
+		{"dmps_server_connections_refused_total", "Connections that were refused for a limit, before they said who they are.", func() float64 {
+			if s.net == nil {
+				return 0
+			}
+			return float64(s.net.TurnedAway())
+		}},
 		{"dmps_server_bad_slots_total", "Slots that were verified and found wrong.", func() float64 { return float64(s.n.verifyBad.Load()) }},
 	} {
 		keep(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: f.name, Help: f.help}, f.get))
@@ -52,6 +64,13 @@ func newMetrics(s *Server, reg prometheus.Registerer) (*metrics, error) {
 		func() float64 { return float64(s.Stats().MemoryUsed) }))
 	keep(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dmps_server_rebuild_memory_bytes", Help: "Buffers for rebuilds, beside the memory to lend."},
 		func() float64 { return float64(s.Stats().RebuildMemory) }))
+	keep(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dmps_server_accepting", Help: "1 while new sessions are accepted; the metadata service suspects a server that accepts none."},
+		func() float64 {
+			if s.accepting() != nil {
+				return 0
+			}
+			return 1
+		}))
 	if reg == nil {
 		return m, nil
 	}

@@ -37,6 +37,9 @@ type Heartbeat struct {
 	Owned       []raid.VolumeID // whose owner has a session: somebody pages, whether or not meta hears of him
 	Short       bool            // the host is short of memory: move chunks away, and lend none of this server's any more
 	WantedFree  uint64          // bytes of chunks that would help; 0 unless Short
+	// NotAccepting says that nobody gets a new session here. For all but those who
+	// have one the server is as good as silent.
+	NotAccepting bool
 }
 
 // HeartbeatReply is meta's answer.

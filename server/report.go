@@ -11,8 +11,10 @@ import (
 	"dmps/transport"
 )
 
-// maxBackoff bounds the time between attempts to reach meta.
-const maxBackoff = 10 * time.Second
+// maxBackoff bounds the time between attempts to reach meta, jitter included: when
+// meta is back it waits for the servers as long as it takes to suspect them (2 s), and
+// replaces what those hold that come later.
+const maxBackoff = 2 * time.Second
 
 // report keeps meta informed until ctx ends. The page path does not need it.
 func (s *Server) report(ctx context.Context) {
@@ -29,7 +31,7 @@ func (s *Server) report(ctx context.Context) {
 				s.c.Log.Warn("meta does not hear of this server; memory stays lent", "err", err)
 			}
 			fails++
-			wait = min(s.c.Heartbeat<<min(fails, 6), max(maxBackoff, s.c.Heartbeat))
+			wait = min(s.c.Heartbeat<<min(fails, 6), max(maxBackoff*4/5, s.c.Heartbeat))
 		} else if fails > 0 {
 			s.c.Log.Info("meta hears of this server again", "attempts", fails)
 			fails = 0
@@ -62,7 +64,7 @@ func (s *Server) reportOnce(ctx context.Context, registered *bool) error {
 	r, err := s.c.Registrar.Heartbeat(ctx, Heartbeat{
 		ID: s.c.ID, Incarnation: s.incarnation,
 		MemoryTotal: st.MemoryTotal, MemoryUsed: st.MemoryUsed, Chunks: s.chunkIDs(), Owned: s.owned(),
-		Short: st.Short, WantedFree: st.WantedFree,
+		Short: st.Short, WantedFree: st.WantedFree, NotAccepting: s.accepting() != nil,
 	})
 	if err != nil {
 		return fmt.Errorf("heartbeat: %w", err)

@@ -19,6 +19,7 @@ type fakeMeta struct {
 	mu        sync.Mutex
 	registers []Info
 	beats     []Heartbeat
+	at        []time.Time // of each of these
 	reply     HeartbeatReply
 	err       error
 }
@@ -33,7 +34,7 @@ func (f *fakeMeta) Register(_ context.Context, i Info) error {
 func (f *fakeMeta) Heartbeat(_ context.Context, hb Heartbeat) (HeartbeatReply, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.beats = append(f.beats, hb)
+	f.beats, f.at = append(f.beats, hb), append(f.at, time.Now())
 	return f.reply, f.err
 }
 
@@ -87,7 +88,7 @@ func TestReport(t *testing.T) {
 		r, _ = meta.counts()
 		time.Sleep(time.Minute)
 		r2, b2 := meta.counts()
-		if n := r2 + b2 - r - b; n < 4 || n > 12 {
+		if n := r2 + b2 - r - b; n < 30 || n > 50 {
 			t.Errorf("%d attempts a minute", n)
 		}
 		// A foreign meta is not obeyed.
@@ -100,6 +101,32 @@ func TestReport(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		if s.lookup(5) != nil || s.Stats().MemoryUsed != 0 {
 			t.Error("the chunk was not given back")
+		}
+	})
+}
+
+// However long meta was away, it hears of every server within two seconds, and not of
+// all at once.
+func TestSoonHeardAfterAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meta := &fakeMeta{reply: HeartbeatReply{Cluster: "c"}}
+		s, err := New(Config{ID: "a", Memory: 1 << 20, AllowSwappable: true, Registrar: meta, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		meta.set(HeartbeatReply{}, errors.New("away"))
+		time.Sleep(10 * time.Minute)
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		least, most := time.Hour, time.Duration(0)
+		for i := len(meta.at) - 100; i < len(meta.at); i++ {
+			gap := meta.at[i].Sub(meta.at[i-1])
+			least, most = min(least, gap), max(most, gap)
+		}
+		if most > 2*time.Second || least < time.Second || most-least < 500*time.Millisecond {
+			t.Errorf("it tries again after %v to %v", least, most)
 		}
 	})
 }

@@ -6,11 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
 
+	"dmps/internal/accept"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -25,8 +25,12 @@ type Server struct {
 	m           *metrics
 	n           counters
 	net         Front // nil: it does not listen
+	doors       []*accept.Listener
+	retired     atomic.Bool
 	addr        string
 
+	sweeps     chan struct{} // wakes the sweeper
+	zero       func([]byte)  // what it clears with; tests stop it there
 	cancel     context.CancelFunc
 	wg         sync.WaitGroup
 	rebuilding sync.WaitGroup // one a rebuild; begun under mu, and not once closing is set
@@ -37,7 +41,10 @@ type Server struct {
 		cluster string
 		volumes map[raid.VolumeID]*volume
 		chunks  map[raid.ChunkID]*chunk
-		free    extents // of what no chunk has
+		making  map[raid.ChunkID]chan struct{} // chunks; closed when they are there
+		free    extents                        // of what no chunk has
+		dirty   []extent                       // of dropped chunks: not cleared yet, neither lent nor free
+		swept   chan struct{}                  // closed and replaced when one of them is
 		closing bool
 
 		short    bool     // the host is short of memory
@@ -71,11 +78,12 @@ func New(c Config) (*Server, error) {
 			return nil, fmt.Errorf("drawing an incarnation: %w", err)
 		}
 	}
-	s := &Server{c: c, incarnation: raid.Incarnation(binary.LittleEndian.Uint64(inc[:]))}
+	s := &Server{c: c, incarnation: raid.Incarnation(binary.LittleEndian.Uint64(inc[:])), sweeps: make(chan struct{}, 1)}
 	s.mu.cluster = c.Cluster
 	s.mu.volumes = make(map[raid.VolumeID]*volume)
 	s.mu.chunks = make(map[raid.ChunkID]*chunk)
-	s.mu.free = newExtents(c.Memory)
+	s.mu.making = make(map[raid.ChunkID]chan struct{})
+	s.mu.free, s.mu.swept = newExtents(c.Memory), make(chan struct{})
 	if s.m, err = newMetrics(s, c.Metrics); err != nil {
 		return nil, err
 	}
@@ -98,6 +106,8 @@ func New(c Config) (*Server, error) {
 		cancel()
 		return nil, errors.Join(fmt.Errorf("listening for clients: %w", err), s.closeMemory(), s.m.unregister(c.Metrics))
 	}
+	s.zero = func(b []byte) { clear(b) }
+	s.wg.Go(func() { s.sweep(ctx) })
 	if c.Registrar != nil {
 		s.wg.Go(func() { s.report(ctx) })
 	}
@@ -110,7 +120,7 @@ func New(c Config) (*Server, error) {
 
 // listen starts to serve c.Listen, and sets the address that clients are told.
 func (s *Server) listen() error {
-	var open []net.Listener
+	var open []*accept.Listener
 	var at []string
 	fail := func(err error) error {
 		for _, l := range open {
@@ -120,11 +130,11 @@ func (s *Server) listen() error {
 	}
 	if s.c.Listen != "" {
 		for _, a := range strings.Split(s.c.Listen, ",") {
-			l, err := net.Listen("tcp", a)
+			l, err := accept.Listen(context.Background(), "tcp", a, s.c.Log)
 			if err != nil {
 				return fail(err)
 			}
-			open, at = append(open, l), append(at, l.Addr().String())
+			open, at = append(open, accept.Keep(l, nil)), append(at, l.Addr().String())
 		}
 	}
 	if s.c.Advertise != "" {
@@ -140,6 +150,7 @@ func (s *Server) listen() error {
 	if len(open) > 0 {
 		s.net = s.c.Front(s)
 	}
+	s.doors = open
 	for _, l := range open {
 		s.wg.Go(func() {
 			if err := s.net.Serve(l); err != nil {
@@ -149,6 +160,27 @@ func (s *Server) listen() error {
 	}
 	return nil
 }
+
+// accepting says why nobody gets a new session at the moment; nil: they do. One
+// address that is deaf is enough, for a client may have no other.
+func (s *Server) accepting() error {
+	if s.retired.Load() {
+		return errors.New("it is about to end")
+	}
+	for _, l := range s.doors {
+		if err := l.Err(); err != nil {
+			return fmt.Errorf("accepting at %s: %w", l.Addr(), err)
+		}
+	}
+	if s.net == nil {
+		return nil
+	}
+	return s.net.Full()
+}
+
+// Retire has heartbeats say that the server accepts nobody: it is given no chunks any
+// more. Sessions go on, and new ones are let in all the same.
+func (s *Server) Retire() { s.retired.Store(true) }
 
 // Addr is the transport address that clients dial, such as tcp://host:port; with
 // several interfaces all of them, as rails.Join makes it.

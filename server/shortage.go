@@ -160,15 +160,16 @@ func (s *Server) lookedAt(g *gauge, m HostMemory) {
 // that leaves the host well above its mark.
 func (s *Server) lendAgain(available, low uint64) {
 	s.mu.Lock()
+	if len(s.mu.withheld) == 0 || available < 2*low+uint64(s.mu.withheld[0].size) {
+		s.mu.Unlock()
+		return
+	}
+	x := s.mu.withheld[0] // of this goroutine alone; the sweeper appends
+	s.mu.Unlock()
+	err := s.arena.populate(x) // takes a second a GiB, and may wait for memory: without the lock
+	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.mu.withheld) == 0 {
-		return
-	}
-	x := s.mu.withheld[0]
-	if available < 2*low+uint64(x.size) {
-		return
-	}
-	if err := s.arena.populate(x); err != nil {
+	if err != nil {
 		if !s.mu.stuck {
 			s.c.Log.Error("memory that was given back cannot be had again: it is not lent", "bytes", x.size, "err", err)
 		}
@@ -179,21 +180,6 @@ func (s *Server) lendAgain(available, low uint64) {
 	s.mu.withheld = s.mu.withheld[1:]
 	s.mu.free.give(x)
 	s.c.Log.Info("memory that was given back is lent again", "bytes", x.size)
-}
-
-// giveBackLocked lets go of a dropped chunk's memory: to the system while the
-// host is short of it, else to the free memory.
-func (s *Server) giveBackLocked(x extent) {
-	if s.mu.short {
-		err := s.arena.vacate(x)
-		if err == nil {
-			s.mu.withheld = append(s.mu.withheld, x)
-			s.mu.wanted -= min(s.mu.wanted, uint64(x.size))
-			return
-		}
-		s.c.Log.Error("a chunk's memory cannot be given back to the system: it stays here", "bytes", x.size, "err", err)
-	}
-	s.mu.free.give(x)
 }
 
 func (s *Server) withheldLocked() (n int64) {

@@ -147,6 +147,7 @@ func TestShortage(t *testing.T) {
 	if got := s.Drop([]raid.ChunkID{2, 3}); len(got) != 1 {
 		t.Fatalf("dropped %v, and chunk 2 was released", got)
 	}
+	swept(t, s)
 	if st := s.Stats(); st.MemoryTotal != 8<<20-size || st.MemoryUsed != 3*size || st.WantedFree != 60<<20-size {
 		t.Fatalf("%+v", st)
 	}

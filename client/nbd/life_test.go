@@ -13,6 +13,7 @@ import (
 	"dmps/client/devicetest"
 	"dmps/client/nbd"
 	"dmps/client/nbd/nbdtest"
+	"dmps/internal/accept"
 )
 
 // TestVanishInsideAWrite: what arrived of the payload never reaches the
@@ -350,7 +351,7 @@ func TestListen(t *testing.T) {
 	if _, err := nbd.Listen("unix:" + path); err == nil {
 		t.Error("took over a socket that is in use")
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.(*accept.Listener).Listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"dmps/internal/accept"
 )
 
 // Listen opens addr, which is "HOST:PORT" for TCP or "unix:PATH". A socket file
@@ -16,18 +19,18 @@ import (
 func Listen(addr string) (net.Listener, error) {
 	path, unix := strings.CutPrefix(addr, "unix:")
 	if !unix {
-		l, err := net.Listen("tcp", addr)
+		l, err := accept.Listen(context.Background(), "tcp", addr, nil)
 		if err != nil {
 			return nil, fmt.Errorf("nbd: listen: %w", err)
 		}
 		return l, nil
 	}
-	l, err := net.Listen("unix", path)
+	l, err := accept.Listen(context.Background(), "unix", path, nil)
 	if errors.Is(err, syscall.EADDRINUSE) && stale(path) {
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("nbd: replace stale socket: %w", err)
 		}
-		l, err = net.Listen("unix", path)
+		l, err = accept.Listen(context.Background(), "unix", path, nil)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("nbd: listen: %w", err)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dmps/internal/accept"
 )
 
 // ErrServerClosed is what Serve returns after Shutdown or Close.
@@ -66,9 +68,11 @@ func NewServer(cfg Config) (*Server, error) {
 }
 
 // Serve accepts connections from l, which gives TCP or unix sockets, until
-// Shutdown or Close; it closes l and returns ErrServerClosed then. It returns
-// another error when l is broken.
+// Shutdown or Close, whatever fails meanwhile (package accept); it closes l and
+// returns ErrServerClosed then. It returns another error when somebody else has
+// closed l.
 func (s *Server) Serve(l net.Listener) error {
+	l = accept.Keep(l, s.cfg.Log)
 	defer func() { _ = l.Close() }() // closed already, or given up
 	s.mu.Lock()
 	if s.mu.closing {
@@ -89,16 +93,8 @@ func (s *Server) Serve(l net.Listener) error {
 			s.start(nc)
 		case s.closing.Load():
 			return ErrServerClosed
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("nbd: accept: %w", err)
 		default:
-			// Out of descriptors, or a client that was gone before we came:
-			// it passes, and the connections that exist go on.
-			s.cfg.Log.Warn("nbd: accept failed", "err", err)
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-s.ctx.Done():
-			}
+			return fmt.Errorf("nbd: accept: %w", err)
 		}
 	}
 }

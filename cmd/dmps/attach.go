@@ -17,6 +17,7 @@ import (
 	"dmps/client/nbddev"
 	"dmps/internal/bytesize"
 	"dmps/internal/doctor"
+	"dmps/internal/jitter"
 	"dmps/internal/nbdclient"
 	"dmps/internal/swapctl"
 	"dmps/meta/metaclient"
@@ -297,7 +298,7 @@ func takeLease(ctx context.Context, meta *metaclient.Client, log *slog.Logger, r
 		select {
 		case <-ctx.Done():
 			return nil, client.Lease{}, err
-		case <-time.After(askEvery):
+		case <-time.After(jitter.Around(askEvery)):
 		}
 	}
 }

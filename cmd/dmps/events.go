@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dmps/client"
+	"dmps/internal/jitter"
 	"dmps/meta/metaclient"
 	"dmps/raid"
 )
@@ -207,7 +208,7 @@ func (r *eventsRun) follow(ctx context.Context, seq uint64, age time.Duration) e
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-time.After(eventsRest):
+			case <-time.After(jitter.Around(eventsRest)):
 			}
 			continue
 		case err != nil:

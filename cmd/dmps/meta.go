@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"dmps/internal/reach"
 	"dmps/meta"
 )
 
@@ -81,9 +83,12 @@ is its identity: started again with the same folder, it is the same node.`,
 func (a *app) runMeta(ctx context.Context, f metaFlags) (err error) {
 	outlivePipes()
 	log := a.logger()
-	for _, addr := range []struct{ flag, value string }{{"api", f.api}, {"raft", f.raft}} {
+	for _, addr := range []struct{ flag, value, told string }{{"api", f.api, f.apiPublic}, {"raft", f.raft, f.raftPublic}} {
 		if err := f.role.checkAddr(addr.flag, addr.value); err != nil {
 			return err
+		}
+		if err := reach.Told([]string{cmp.Or(addr.told, addr.value)}, nil, "--"+addr.flag+"-advertise"); err != nil {
+			return usageError("--%s: %w", addr.flag, err)
 		}
 	}
 	if f.protect {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dmps/internal/reach"
 	"dmps/meta"
 )
 
@@ -24,6 +25,14 @@ func (f *againFlags) add(cmd *cobra.Command, dir string) {
 		panic(err) // the flag is defined above
 	}
 	noCompletion(cmd, "raft")
+}
+
+// check refuses an address that leads other nodes to themselves.
+func (f *againFlags) check() error {
+	if err := reach.Told([]string{f.raft}, nil, "--raft"); err != nil {
+		return usageError("%w", err)
+	}
+	return nil
 }
 
 // begunAgain is the folder that a cluster begins again with.
@@ -87,6 +96,9 @@ started again: while a majority of them is left, do not restore but start them.`
   dmps meta restore /backup/dmps-meta --dir /var/lib/dmps/meta --id meta1 --raft 10.0.0.1:7201 --yes`,
 		Args: exactArgs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
 			deed := fmt.Sprintf("begin a cluster again in %s, from backup %s", f.dir, args[0])
 			if err := yes.ask(a, deed, "What was decided after the backup is forgotten, and all leases are over.",
 				"No node of the old cluster may ever be started again."); err != nil {
@@ -136,6 +148,9 @@ clusters that know nothing of each other.`,
   dmps meta recover --dir /var/lib/dmps/meta --raft 10.0.0.2:7201`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
 			c, err := meta.Examine(f.dir)
 			if err != nil {
 				return err

@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"dmps/internal/accept"
 )
 
 // roleFlags are the flags of every role that runs until it is told to end.
@@ -92,7 +94,7 @@ func (p *pidFile) release() error {
 
 // listen binds a TCP address.
 func listen(ctx context.Context, flag, addr string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	l, err := accept.Listen(ctx, "tcp", addr, nil)
 	if err != nil {
 		return nil, listenError(flag, addr, err)
 	}

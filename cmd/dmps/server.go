@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dmps/internal/bytesize"
+	"dmps/internal/reach"
 	"dmps/raid"
 	"dmps/server"
 	"dmps/transport/media"
@@ -35,6 +36,7 @@ type serverFlags struct {
 	low       string
 	pressure  float64
 	pprof     bool
+	drain     time.Duration
 }
 
 func (a *app) serverCommand() *cobra.Command {
@@ -45,7 +47,9 @@ func (a *app) serverCommand() *cobra.Command {
 		GroupID: groupRoles,
 		Long: `Lends memory of this machine. All of it is mapped and locked at the start; what
 it holds is gone when the process ends, and the volumes that used it are
-degraded from then on.
+degraded from then on. With --drain-on-stop a server that is told to end moves
+what it holds to others first; what it cannot move in that time is lost, and it
+exits with 1.
 
 Labels say where the server is, so that members of a group do not share what can
 fail at once: host (by default this host's name), rack, zone.
@@ -84,11 +88,12 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 	fl.Float64Var(&f.pressure, "pressure", 20, "ask for the same when some tasks wait for memory for that many `percent` of the time (/proc/pressure/memory); 0: never")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")
 	fl.BoolVar(&f.protect, "protect", false, "this host swaps to a volume itself: keep the server from waiting for that, as attach --device does for the client")
+	fl.DurationVar(&f.drain, "drain-on-stop", 0, "when it is told to end, have everything moved to other servers first, for up to this `time`; a second signal ends it at once; 0: end at once")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the metrics address")
 	if err := cmd.MarkFlagRequired("memory"); err != nil {
 		panic(err) // the flag is defined above
 	}
-	noCompletion(cmd, "id", "listen", "advertise", "memory", "label", "metrics", "heap-limit", "low-memory", "pressure")
+	noCompletion(cmd, "id", "listen", "advertise", "memory", "label", "metrics", "heap-limit", "low-memory", "pressure", "drain-on-stop")
 	cmd.AddCommand(a.serverListCommand(), a.serverDrainCommand(), a.serverUndrainCommand(), a.serverRemoveCommand())
 	return cmd
 }
@@ -174,8 +179,8 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	ready(log)
 	<-ctx.Done()
 	leaving(log)
-	log.Info("ending: what this server holds is gone")
-	return nil
+	l := leaver{meta: registrar, srv: srv, id: raid.ServerID(f.id), patience: f.drain, log: log}
+	return l.leave()
 }
 
 // shortage is when the host counts as short of memory.
@@ -211,10 +216,16 @@ func (f *serverFlags) complete() error {
 			return err
 		}
 	}
+	if err := reach.Told(strings.Split(medium.listen, ","), f.advertise, "--advertise"); err != nil {
+		return usageError("--listen: %w", err)
+	}
 	if f.metrics != "" {
 		if err := f.role.checkAddr("metrics", f.metrics); err != nil {
 			return err
 		}
+	}
+	if f.drain < 0 {
+		return usageError("--drain-on-stop: a time such as 15m, or 0")
 	}
 	if f.memory <= 0 {
 		return usageError("say how much memory to lend: --memory 8GiB")

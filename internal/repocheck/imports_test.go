@@ -31,6 +31,7 @@ var rules = []rule{
 	},
 	{
 		dir:    "transport",
+		may:    []string{"=internal/accept"},
 		reason: "transport is a leaf: it moves slots and knows neither volumes nor redundancy, so that an RDMA implementation has only the wire to care for",
 	},
 	{

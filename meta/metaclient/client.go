@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"dmps/client"
+	"dmps/internal/jitter"
 	"dmps/meta/metapb"
 	"dmps/meta/metapb/metapbconnect"
 	"dmps/server"
@@ -159,7 +160,7 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 		if undecided == nil {
 			return nil, refused
 		}
-		wait := time.NewTimer(backoff)
+		wait := time.NewTimer(jitter.Around(backoff))
 		select {
 		case <-wait.C:
 		case <-patience.C:

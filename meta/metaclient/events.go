@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	"dmps/client"
+	"dmps/internal/jitter"
 	"dmps/meta/metapb"
 	"dmps/raid"
 )
@@ -47,7 +48,7 @@ func (c *Client) FollowEvents(ctx context.Context, since uint64, f func(EventPag
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-time.After(followRest):
+			case <-time.After(jitter.Around(followRest)):
 			}
 			continue
 		case err != nil:

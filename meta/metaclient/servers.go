@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"dmps/internal/jitter"
 	"dmps/meta/metapb"
 	"dmps/raid"
 	"dmps/server"
@@ -32,7 +33,7 @@ func (c *Client) Register(ctx context.Context, info server.Info) error {
 		if !errors.Is(err, ErrIDInUse) {
 			return err
 		}
-		wait := time.NewTimer(idRetry)
+		wait := time.NewTimer(jitter.Around(idRetry))
 		select {
 		case <-wait.C:
 		case <-patience.C:
@@ -50,7 +51,8 @@ func (c *Client) Heartbeat(ctx context.Context, hb server.Heartbeat) (server.Hea
 	res, err := call(ctx, c, beatTimeout, "heartbeat of server "+string(hb.ID), &metapb.HeartbeatRequest{
 		Id: string(hb.ID), Incarnation: uint64(hb.Incarnation), MemoryTotal: hb.MemoryTotal, MemoryUsed: hb.MemoryUsed,
 		Chunks: each(hb.Chunks, func(c raid.ChunkID) uint64 { return uint64(c) }), Short: hb.Short, WantedFreeBytes: hb.WantedFree,
-		Owned: each(hb.Owned, func(v raid.VolumeID) uint64 { return uint64(v) }),
+		Owned:        each(hb.Owned, func(v raid.VolumeID) uint64 { return uint64(v) }),
+		NotAccepting: hb.NotAccepting,
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.HeartbeatRequest]) (*connect.Response[metapb.HeartbeatResponse], error) {
 		return n.servers.Heartbeat(ctx, meant(c, r))
 	})

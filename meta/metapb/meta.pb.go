@@ -1051,6 +1051,7 @@ type HeartbeatRequest struct {
 	Short           bool                   `protobuf:"varint,6,opt,name=short,proto3" json:"short,omitempty"`                                              // its host runs short of memory: move chunks away, and give it no more
 	WantedFreeBytes uint64                 `protobuf:"varint,7,opt,name=wanted_free_bytes,json=wantedFreeBytes,proto3" json:"wanted_free_bytes,omitempty"` // how much of what it holds would help; 0: nothing more for now
 	Owned           []uint64               `protobuf:"varint,20,rep,packed,name=owned,proto3" json:"owned,omitempty"`                                      // volumes whose client has a session with the server
+	NotAccepting    bool                   `protobuf:"varint,21,opt,name=not_accepting,json=notAccepting,proto3" json:"not_accepting,omitempty"`           // nobody gets a new session: to the others it is as good as silent
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1139,6 +1140,13 @@ func (x *HeartbeatRequest) GetOwned() []uint64 {
 		return x.Owned
 	}
 	return nil
+}
+
+func (x *HeartbeatRequest) GetNotAccepting() bool {
+	if x != nil {
+		return x.NotAccepting
+	}
+	return false
 }
 
 type HeartbeatResponse struct {
@@ -4733,7 +4741,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\",\n" +
 	"\x10RegisterResponse\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"\xf8\x01\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\x9d\x02\n" +
 	"\x10HeartbeatRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12!\n" +
@@ -4743,7 +4751,8 @@ const file_meta_proto_rawDesc = "" +
 	"\x06chunks\x18\x05 \x03(\x04R\x06chunks\x12\x14\n" +
 	"\x05short\x18\x06 \x01(\bR\x05short\x12*\n" +
 	"\x11wanted_free_bytes\x18\a \x01(\x04R\x0fwantedFreeBytes\x12\x14\n" +
-	"\x05owned\x18\x14 \x03(\x04R\x05owned\"\x88\x01\n" +
+	"\x05owned\x18\x14 \x03(\x04R\x05owned\x12#\n" +
+	"\rnot_accepting\x18\x15 \x01(\bR\fnotAccepting\"\x88\x01\n" +
 	"\x11HeartbeatResponse\x12\x18\n" +
 	"\aunknown\x18\x01 \x01(\bR\aunknown\x12\x12\n" +
 	"\x04drop\x18\x02 \x03(\x04R\x04drop\x12\x18\n" +

@@ -252,8 +252,8 @@ func (c *conn) attach(ctx context.Context, provider string) error {
 			return err
 		}
 		c.ep.ring(b, false)
-		defer b.unname()
-		a.bell = b.name
+		defer b.handedOver()
+		a.bell = b.name()
 	}
 	if a.addr, err = c.ep.address(); err != nil {
 		return err

@@ -31,7 +31,7 @@ var (
 type attach struct {
 	provider string // short name
 	host     string // the server's address, as the link has it
-	bell     string // name of the shared memory of a bell, or empty
+	bell     string // where a bell is (bell.name), or empty
 	addr     []byte // of the client's endpoint
 }
 

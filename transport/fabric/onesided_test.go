@@ -67,6 +67,9 @@ func release(t *testing.T, provider string) {
 	if got := r.mem.Drop([]raid.ChunkID{chunk}); len(got) != 1 {
 		t.Fatalf("dropped %v", got)
 	}
+	for r.mem.Stats().MemoryUsed != 0 {
+		time.Sleep(time.Millisecond)
+	}
 	// The same memory, for another volume.
 	h := hello(1)
 	h.Volume++

@@ -63,6 +63,12 @@ func (s *Server) Close() error {
 	return s.link.Close()
 }
 
+// Full says why no connection is taken at the moment; nil: there is room.
+func (s *Server) Full() error { return s.link.Full() }
+
+// TurnedAway counts the connections that were refused for a limit.
+func (s *Server) TurnedAway() uint64 { return s.link.TurnedAway() }
+
 func (s *Server) log() *slog.Logger {
 	if s.Log != nil {
 		return s.Log

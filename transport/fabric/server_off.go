@@ -27,5 +27,11 @@ func (s *Server) Serve(l net.Listener) error {
 	return errNotBuilt
 }
 
+// Full does nothing.
+func (s *Server) Full() error { return nil }
+
+// TurnedAway does nothing.
+func (s *Server) TurnedAway() uint64 { return 0 }
+
 // Close does nothing.
 func (s *Server) Close() error { return nil }

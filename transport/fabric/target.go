@@ -72,6 +72,11 @@ func (t *target) open(a *attach) (err error) {
 	} else if !t.ep.sleeps() {
 		return errors.New("the provider cannot sleep, and the client has no bell for it")
 	}
+	if a.provider == "shm" {
+		if err := checkRegion(a.addr); err != nil {
+			return err
+		}
+	}
 	if err := t.ep.connect(a.addr); err != nil {
 		return err
 	}

@@ -36,6 +36,9 @@ func (c *conn) call(ra *rail, in transport.Conn, f func() error) error {
 	if ra.conn == in {
 		ra.inFlight--
 		ra.calls--
+		if !errors.Is(err, transport.ErrClosed) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+			ra.heardLocked(time.Now())
+		}
 	}
 	return err
 }

@@ -199,18 +199,17 @@ func (c *conn) join(ra *rail, addr string, limit time.Duration) (transport.Conn,
 // takeUp opens in a new Conn what is open in the others, and takes it into use. A
 // Conn that it does not take is closed.
 func (c *conn) takeUp(ra *rail, in transport.Conn) error {
-	ctx, cancel := context.WithTimeout(c.ctx, tryFor)
-	defer cancel()
 	done := make(map[uint64]bool)
 	for {
 		c.mu.Lock()
-		todo := make(map[uint64]transport.ChunkSpec)
+		var ids []uint64
+		var specs []transport.ChunkSpec
 		for id, spec := range c.mu.chunks {
 			if !done[id] {
-				todo[id] = spec
+				ids, specs, done[id] = append(ids, id), append(specs, spec), true
 			}
 		}
-		if len(todo) == 0 && c.mu.cause == nil {
+		if len(ids) == 0 && c.mu.cause == nil {
 			ra.upLocked(in)
 			again := c.resubmitLocked()
 			c.mu.Unlock()
@@ -222,13 +221,14 @@ func (c *conn) takeUp(ra *rail, in transport.Conn) error {
 		}
 		err := c.mu.cause
 		c.mu.Unlock()
-		for id, spec := range todo {
-			if err == nil {
-				if err = in.OpenChunk(ctx, id, spec); errors.Is(err, transport.ErrNoChunk) {
-					err = nil // released meanwhile, or a request will tell
+		if err == nil {
+			err = errors.Join(transport.OpenAll(c.ctx, tryFor, len(ids), func(ctx context.Context, i int) error {
+				err := in.OpenChunk(ctx, ids[i], specs[i])
+				if errors.Is(err, transport.ErrNoChunk) {
+					return nil // released meanwhile, or a request will tell
 				}
-				done[id] = true
-			}
+				return err
+			})...)
 		}
 		if err != nil {
 			_ = in.Close()

@@ -11,7 +11,7 @@ import (
 // opens is the number of OpenChunk calls that may be on the wire at once,
 // beside the window; extends that of Extend calls.
 const (
-	opens   = 4
+	opens   = transport.OpensInFlight
 	extends = 4
 )
 

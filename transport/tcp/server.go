@@ -3,12 +3,12 @@ package tcp
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
 
+	"dmps/internal/accept"
 	"dmps/transport"
 )
 
@@ -18,21 +18,25 @@ type Server struct {
 	Log     *slog.Logger // nil: slog.Default
 
 	life
+	most int // of connections; 0: by the limits of the process
 
 	mu struct {
 		sync.Mutex
-		closed bool
-		conns  map[net.Conn]struct{}
-		wg     sync.WaitGroup // one a connection
+		closed  bool
+		most    int
+		conns   map[net.Conn]source
+		early   map[source]int        // connections without a hello
+		leaving map[net.Conn]struct{} // refused, and not closed yet
+		wg      sync.WaitGroup        // one a connection
+
+		turnedAway uint64    // connections refused
+		unsaid     int       // of these not in the log
+		said       time.Time // when the log was told last
 	}
 }
 
 // helloTimeout bounds how long a connection may be without a session.
 const helloTimeout = 10 * time.Second
-
-// maxConns bounds the connections of a server. A client has one a volume, a
-// rebuild a few more.
-const maxConns = 4096
 
 // socketBuffer is the size of a socket's send buffer in bytes: a few transfers
 // of 128 KiB, so that a flush rarely has to leave its rest to another
@@ -42,29 +46,21 @@ const maxConns = 4096
 // It bounds the bandwidth-delay product; 512 KiB fill 25 Gbit/s at 160 us.
 const socketBuffer = 512 << 10
 
-// Serve accepts connections until l is closed or Close is called, and returns
-// nil then. It owns l.
+// Serve accepts connections until l is closed or Close is called, and returns nil
+// then, whatever fails meanwhile (package accept). It owns l.
 func (s *Server) Serve(l net.Listener) error {
+	l = accept.Keep(l, s.Log)
 	defer l.Close()
 	stop := context.AfterFunc(s.context(), func() { l.Close() })
 	defer stop()
 	for {
 		c, err := l.Accept()
 		if err != nil {
-			if s.isClosed() || errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			var ne net.Error
-			if errors.As(err, &ne) && ne.Timeout() {
-				continue
-			}
-			return fmt.Errorf("accepting a connection: %w", err)
+			return nil // closed
 		}
-		if !s.add(c) {
-			c.Close()
-			continue
+		if s.admit(c) {
+			go s.serve(c)
 		}
-		go s.serve(c)
 	}
 }
 
@@ -96,6 +92,7 @@ func (s *Server) session(c net.Conn) error {
 	}
 	_ = c.SetDeadline(time.Now().Add(helloTimeout))
 	h, err := decodeHello(c)
+	s.greeted(sourceOf(c))
 	if err != nil {
 		if errors.Is(err, transport.ErrRefused) {
 			_, _ = c.Write(encodeRefusal(err)) // the connection ends either way
@@ -117,20 +114,6 @@ func (s *Server) session(c net.Conn) error {
 	}
 	w.Window = min(w.Window, maxWindow)
 	return ss.run(b, w, versionOf(h))
-}
-
-func (s *Server) add(c net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.mu.closed || len(s.mu.conns) >= maxConns {
-		return false
-	}
-	if s.mu.conns == nil {
-		s.mu.conns = make(map[net.Conn]struct{})
-	}
-	s.mu.conns[c] = struct{}{}
-	s.mu.wg.Add(1)
-	return true
 }
 
 func (s *Server) remove(c net.Conn) {

@@ -29,6 +29,9 @@ func (s *Server) Close() error {
 	for c := range s.mu.conns {
 		c.Close()
 	}
+	for c := range s.mu.leaving {
+		c.Close()
+	}
 	s.mu.Unlock()
 	s.mu.wg.Wait()
 	return nil

@@ -111,7 +111,11 @@ func (b *Bed) dmps(ctx context.Context, name string, size int64, v volume) (d de
 		}
 		return p, err
 	}
-	p, err := launch("meta", b.Dmps, "meta", "--dir", state, "--api", v.meta, "--insecure-network")
+	argv := []string{b.Dmps, "meta", "--dir", state, "--api", v.meta, "--insecure-network"}
+	if len(v.metas) > 0 {
+		argv = append(argv, "--api-advertise", v.metas[0])
+	}
+	p, err := launch("meta", argv...)
 	if err != nil {
 		return d, err
 	}
