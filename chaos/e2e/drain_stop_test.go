@@ -20,17 +20,12 @@ func drainer(t *testing.T, c *cluster, m *metaclient.Client, patience string) (r
 	t.Helper()
 	r = &c.Servers[0]
 	ctx := testCtx(t)
-	life := func() raid.Incarnation {
-		all, err := m.Servers(ctx)
-		must(t, err)
-		return all[slices.IndexFunc(all, func(s metaclient.Server) bool { return s.ID == raid.ServerID(r.ID) })].Incarnation
-	}
-	was := life()
+	was := lifeOf(t, m, r.ID)
 	must(t, c.Kill(*r))
 	r.Argv = append(r.Argv, "--drain-on-stop", patience)
 	p, err := c.Restart(r)
 	must(t, err)
-	for life() == was {
+	for lifeOf(t, m, r.ID) == was {
 		time.Sleep(20 * time.Millisecond)
 	}
 	if len(c.Servers) > 6 {
@@ -61,6 +56,14 @@ func drainer(t *testing.T, c *cluster, m *metaclient.Client, patience string) (r
 	return r, p
 }
 
+// lifeOf is the incarnation of a server as the metadata knows it.
+func lifeOf(t *testing.T, m *metaclient.Client, id string) raid.Incarnation {
+	t.Helper()
+	all, err := m.Servers(t.Context())
+	must(t, err)
+	return all[slices.IndexFunc(all, func(s metaclient.Server) bool { return s.ID == raid.ServerID(id) })].Incarnation
+}
+
 func ended(t *testing.T, p *rig.Process, limit time.Duration) (code int, log string) {
 	t.Helper()
 	select {
@@ -73,8 +76,8 @@ func ended(t *testing.T, p *rig.Process, limit time.Duration) (code int, log str
 	return p.ExitCode(), string(b)
 }
 
-// A server that is told to end moves what it holds first: no volume is ever degraded.
-// Its next life is used like any other.
+// A server that is told to end moves what it holds first: no member is lost with it. Its
+// next life is used like any other.
 func TestDrainOnStop(t *testing.T) {
 	c := start(t, small, func(d *rig.DevConfig) { d.Servers, d.Grace = 7, "3s" })
 	m, err := metaclient.New([]string{c.Meta[0].API})
@@ -83,24 +86,15 @@ func TestDrainOnStop(t *testing.T) {
 	r, p := drainer(t, c, m, "1m")
 	ld := c.startLoad()
 	ld.more(1000)
-	must(t, p.Signal(syscall.SIGTERM))
 	ctx := testCtx(t)
-	for over := false; !over; time.Sleep(30 * time.Millisecond) {
-		select {
-		case <-p.Done():
-			over = true
-		default:
-		}
-		st, err := m.Status(ctx)
-		must(t, err)
-		if v := st.Volumes[0]; v.State != "healthy" || v.DegradedGroups != 0 {
-			t.Fatalf("degraded by an orderly end: %+v", v)
-		}
-	}
+	before, err := m.Events(ctx, 0, 0)
+	must(t, err)
+	must(t, p.Signal(syscall.SIGTERM))
 	code, log := ended(t, p, time.Minute)
 	if code != 0 || !strings.Contains(log, "drained: this server holds nothing") {
 		t.Fatalf("exit code %d:\n%s", code, log)
 	}
+	was := lifeOf(t, m, r.ID)
 	_, err = c.Restart(r)
 	must(t, err)
 	for {
@@ -110,9 +104,19 @@ func TestDrainOnStop(t *testing.T) {
 			if s.Draining {
 				t.Error("its next life is marked as drained")
 			}
-			break
+			if s.Incarnation != was {
+				break
+			}
 		}
 		time.Sleep(30 * time.Millisecond)
+	}
+	// It came back empty, and nothing was lost with what it was.
+	after, err := m.Events(ctx, before.Last, 0)
+	must(t, err)
+	for _, e := range after.Events {
+		if e.Kind == "members-lost" {
+			t.Errorf("an orderly end: %s", e.Text)
+		}
 	}
 	ld.more(1000)
 	ld.flawless()
