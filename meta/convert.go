@@ -14,6 +14,14 @@ func nodeMessage(n *state.Node) *metapb.Node {
 	return &metapb.Node{Name: n.Name, Id: n.ID, ApiUrl: n.API, RaftAddr: n.Raft}
 }
 
+// selfMessage is this node as it describes itself to others.
+func (n *Node) selfMessage() *metapb.Node {
+	self := n.self()
+	m := nodeMessage(&self)
+	m.Process = n.process
+	return m
+}
+
 func layoutMessage(l *raid.Layout) *metapb.Layout {
 	p := &metapb.Layout{
 		Volume: uint64(l.Volume), Name: l.Name, Layout: l.Kind.String(), Redundancy: l.Geometry.String(),

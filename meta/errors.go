@@ -39,6 +39,7 @@ var connectCodes = map[metapb.Reason_Code]connect.Code{
 	metapb.Reason_CODE_ID_IN_USE:       connect.CodeFailedPrecondition,
 	metapb.Reason_CODE_HOLDS_CHUNKS:    connect.CodeFailedPrecondition,
 	metapb.Reason_CODE_UNKNOWN_OUTCOME: connect.CodeDeadlineExceeded,
+	metapb.Reason_CODE_NO_MAJORITY:     connect.CodeFailedPrecondition,
 }
 
 var refusalCodes = map[state.Code]metapb.Reason_Code{

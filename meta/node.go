@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,12 +31,14 @@ type Node struct {
 	disks   *disks
 	metrics *metrics
 
+	process  string       // random, of this start: a copy of the folder that runs elsewhere has another
 	apiAddr  string       // advertised host:port; "": no API (tests)
 	raftAddr string       // advertised host:port
 	raftL    net.Listener // nil after Raft took it
 	http     *http.Server
 	proxies  *http.Transport // to the leader
 	peersTo  *http.Client    // to other nodes' API
+	joins    *http.Client    // the same for Join, in which the leader asks others itself
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -81,11 +84,12 @@ func open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger.With("node", cfg.Name), done: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger.With("node", cfg.Name), done: make(chan struct{}), process: rand.Text(),
 		proxies: &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second,
 			DialContext: (&net.Dialer{Timeout: time.Second}).DialContext},
 	}
 	n.peersTo = &http.Client{Transport: n.proxies, Timeout: 2 * time.Second}
+	n.joins = &http.Client{Transport: n.proxies, Timeout: 10 * time.Second}
 	n.raftLog = raftLogger(n.log)
 	var err error
 	if n.disks, err = openDisks(cfg.Dir, n.raftLog); err != nil {
@@ -161,6 +165,9 @@ func (n *Node) begin() error {
 		return fmt.Errorf("look for Raft state: %w", err)
 	}
 	if id.Member || begun {
+		if err := n.notACopy(); err != nil {
+			return err
+		}
 		if err := n.startRaft(nil); err != nil {
 			return err
 		}
@@ -183,7 +190,7 @@ func (n *Node) startRaft(transport raft.Transport) error {
 	id := n.identity()
 	var layer *streamLayer
 	if transport == nil {
-		layer = newStreamLayer(n.raftL, peerAddress(n.raftAddr, id.ID), id.Cluster)
+		layer = newStreamLayer(n.raftL, peerAddress(n.raftAddr, id.ID), id.Cluster, n.process)
 		n.raftL = nil
 		transport = networkTransport(layer, n.raftLog)
 	}

@@ -96,6 +96,7 @@ func (n *Node) rule(ctx context.Context, p *peer, r *reign) {
 		}
 	}
 	n.log.Info("leading the metadata service", "node", n.identity().ID)
+	n.wg.Go(func() { n.promote(ctx, p) })
 	t := time.NewTicker(ruleEvery)
 	defer t.Stop()
 	var h healer

@@ -22,6 +22,10 @@ type RestoreConfig struct {
 	Dir           string // folder of the node: empty for Restore, a survivor's for RecoverSurvivor
 	Name          string // of the node. Default: meta1; RecoverSurvivor keeps the folder's
 	RaftAdvertise string // host:port under which other nodes will reach it. Default: 127.0.0.1:7201
+
+	// MembershipOnly is for RecoverSurvivor: the folder lacks nothing that was ever
+	// decided, only the other nodes are gone. Leases and all else stay (state.State.Alone).
+	MembershipOnly bool
 }
 
 // restoreTerm is the term of the snapshot that a restored cluster begins with.
@@ -119,7 +123,7 @@ func (d *disks) begin(id, raftAddr string) error {
 // RecoverSurvivor makes the folder of one node the whole cluster, when the
 // majority is lost for good. What its log holds counts as decided, whether the
 // majority had confirmed it or not; what it never got is forgotten, as with a
-// backup (state.State.Recover). The other nodes must never be started again; new ones
+// backup (state.State.Recover), unless MembershipOnly says that there is no such thing. The other nodes must never be started again; new ones
 // join with empty folders. It may be repeated after a failure.
 func RecoverSurvivor(ctx context.Context, cfg RestoreConfig) (err error) {
 	setDefault(&cfg.RaftAdvertise, "127.0.0.1:7201")
@@ -145,7 +149,7 @@ func RecoverSurvivor(ctx context.Context, cfg RestoreConfig) (err error) {
 	}
 	_, trans := raft.NewInmemTransport(peerAddress(cfg.RaftAdvertise, id.ID))
 	c := raftConfig(id.ID, logger, nil)
-	f := &recovery{fsm: fsm{store: d.state, busy: &busy{}}}
+	f := &recovery{fsm{store: d.state, busy: &busy{}}, cfg.MembershipOnly}
 	if err := raft.RecoverCluster(c, f, d.log, d.log, d.snaps, trans, alone(id.ID, cfg.RaftAdvertise)); err != nil {
 		return fmt.Errorf("recover %s: %w", cfg.Dir, err)
 	}
@@ -155,7 +159,10 @@ func RecoverSurvivor(ctx context.Context, cfg RestoreConfig) (err error) {
 
 // recovery is the fsm whose snapshot is that of a recovered state: it is what
 // the cluster begins again with.
-type recovery struct{ fsm }
+type recovery struct {
+	fsm
+	membershipOnly bool
+}
 
 // Snapshot implements raft.FSM.
 func (r *recovery) Snapshot() (raft.FSMSnapshot, error) {
@@ -163,7 +170,14 @@ func (r *recovery) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, err
 	}
 	now := time.Now().UnixMilli()
-	if err := r.store.Rewrite(func(s *state.State) { s.Recover(now, "from the disk of one node") }); err != nil {
+	err := r.store.Rewrite(func(s *state.State) {
+		if r.membershipOnly {
+			s.Alone(now)
+		} else {
+			s.Recover(now, "from the disk of one node")
+		}
+	})
+	if err != nil {
 		return nil, err
 	}
 	s, err := r.store.Snapshot()

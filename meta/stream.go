@@ -19,10 +19,10 @@ import (
 // instead of taking part:
 //
 //	caller:  "DMPR", u8 version 1, text cluster, text id of the node meant, text auth
-//	callee:  u8 0 to go on, 1 to refuse; text why
+//	callee:  u8 0 to go on, 1 to refuse; text its process, or why
 //
 // A text is a u8 length and that many bytes. auth is the place of
-// authentication and must be empty.
+// authentication and must be empty. A process is Node.process.
 const (
 	handshakeMagic   = "DMPR"
 	handshakeVersion = 1
@@ -45,6 +45,7 @@ type streamLayer struct {
 	listener net.Listener
 	self     raft.ServerAddress
 	cluster  string
+	process  string
 	ready    chan net.Conn // after the handshake
 	done     chan struct{}
 	wg       sync.WaitGroup
@@ -57,8 +58,8 @@ type streamLayer struct {
 	}
 }
 
-func newStreamLayer(l net.Listener, self raft.ServerAddress, cluster string) *streamLayer {
-	s := &streamLayer{listener: l, self: self, cluster: cluster, ready: make(chan net.Conn), done: make(chan struct{})}
+func newStreamLayer(l net.Listener, self raft.ServerAddress, cluster, process string) *streamLayer {
+	s := &streamLayer{listener: l, self: self, cluster: cluster, process: process, ready: make(chan net.Conn), done: make(chan struct{})}
 	s.mu.conns = map[net.Conn]struct{}{}
 	s.wg.Add(1)
 	go s.listen()
@@ -91,7 +92,7 @@ func (s *streamLayer) greet(c net.Conn) {
 	if t == nil {
 		return
 	}
-	if err := answerHandshake(t, s.cluster, string(s.self)); err != nil {
+	if err := answerHandshake(t, s.cluster, string(s.self), s.process); err != nil {
 		_ = t.Close() // the caller was told why, or is not there any more
 		return
 	}
@@ -102,12 +103,12 @@ func (s *streamLayer) greet(c net.Conn) {
 	}
 }
 
-func answerHandshake(c net.Conn, cluster, self string) error {
+func answerHandshake(c net.Conn, cluster, self, process string) error {
 	if err := c.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return err
 	}
 	why := checkHandshake(c, cluster, self)
-	reply := []byte{0, 0}
+	reply := appendText([]byte{0}, process)
 	if why != nil {
 		reply = appendText([]byte{1}, why.Error())
 	}
@@ -190,32 +191,46 @@ func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	if c == nil {
 		return nil, net.ErrClosed
 	}
-	if err := s.introduce(c, id); err != nil {
+	if _, err := introduce(c, s.cluster, id, handshakeTimeout); err != nil {
 		return nil, errors.Join(fmt.Errorf("node %s at %s: %w", id, hostPort, err), c.Close())
 	}
 	return c, nil
 }
 
-func (s *streamLayer) introduce(c net.Conn, id string) error {
-	if err := c.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return err
+// ask opens a connection only to see whether the node that is meant answers, and
+// which process of it.
+func (s *streamLayer) ask(address raft.ServerAddress, timeout time.Duration) (process string, err error) {
+	hostPort, id := splitPeerAddress(address)
+	c, err := net.DialTimeout("tcp", hostPort, timeout)
+	if err != nil {
+		return "", err
 	}
-	if _, err := c.Write(handshake{cluster: s.cluster, target: id}.encode()); err != nil {
-		return err
+	process, err = introduce(c, s.cluster, id, timeout)
+	_ = c.Close() // it has served
+	return process, err
+}
+
+// introduce is the caller's half of the handshake, and gives the callee's process.
+func introduce(c net.Conn, cluster, id string, timeout time.Duration) (process string, err error) {
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return "", err
+	}
+	if _, err := c.Write(handshake{cluster: cluster, target: id}.encode()); err != nil {
+		return "", err
 	}
 	r := bufio.NewReaderSize(io.LimitReader(c, 257), 257) // the callee says no more before Raft asks
 	status, err := r.ReadByte()
 	if err != nil {
-		return err
+		return "", err
 	}
-	why, err := readText(r)
+	text, err := readText(r)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if status != 0 {
-		return fmt.Errorf("refused: %s", why)
+		return "", fmt.Errorf("refused: %s", text)
 	}
-	return c.SetDeadline(time.Time{})
+	return text, c.SetDeadline(time.Time{})
 }
 
 // mute closes all connections and opens none until it is called with false.

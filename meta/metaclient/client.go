@@ -120,6 +120,7 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 	defer patience.Stop()
 	backoff := backoffFirst
 	start := c.last.Load()
+	var doubt error // an attempt may have been carried out: no later answer says that nothing was changed
 	for {
 		var undecided error // what the most telling node of this round said
 		var refused error   // by a node of another cluster
@@ -137,6 +138,9 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 				return nil, fmt.Errorf("%s: %w", what, err)
 			}
 			r := reasonOf(err)
+			if mayHaveBeen(req, r, err) {
+				doubt = fmt.Errorf("%s: %s: %w (%w): %v", what, n.url, ErrUnknownOutcome, client.ErrNoQuorum, err)
+			}
 			switch {
 			case r == nil && !unanswered(err):
 				// Not the service, or a version of it that speaks otherwise.
@@ -153,8 +157,15 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 				refused = fmt.Errorf("%s: %s: %w", what, n.url, decode(err, r))
 			default:
 				c.last.Store(uint32(at))
-				return nil, fmt.Errorf("%s: %w", what, decode(err, r))
+				err = fmt.Errorf("%s: %w", what, decode(err, r))
+				if doubt != nil {
+					err = fmt.Errorf("%w (an earlier attempt of this call may have been carried out)", err)
+				}
+				return nil, err
 			}
+		}
+		if doubt != nil {
+			undecided = doubt
 		}
 		if undecided == nil {
 			return nil, refused
@@ -171,6 +182,22 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 		}
 		backoff = min(2*backoff, backoffMax)
 	}
+}
+
+// mayHaveBeen reports whether an attempt that failed may have changed something
+// all the same. What its caller repeats for ever anyway, or only asks, is not counted.
+func mayHaveBeen(req any, r *metapb.Reason, err error) bool {
+	switch q := req.(type) {
+	case *metapb.GetStatusRequest, *metapb.ListMembersRequest, *metapb.ListServersRequest, *metapb.ListVolumesRequest,
+		*metapb.GetVolumeRequest, *metapb.GetLayoutRequest, *metapb.ListEventsRequest, *metapb.BackupRequest,
+		*metapb.HeartbeatRequest, *metapb.RegisterRequest, *metapb.RenewRequest:
+		return false
+	case *metapb.RemoveServerRequest:
+		if q.DryRun {
+			return false
+		}
+	}
+	return r.GetCode() == metapb.Reason_CODE_UNKNOWN_OUTCOME || r == nil && unanswered(err) && !neverSent(err)
 }
 
 // unanswered reports whether a node gave no answer: refused connection,

@@ -207,6 +207,7 @@ const (
 	Reason_CODE_HOLDS_CHUNKS    Reason_Code = 11 // the server holds chunks of volumes
 	Reason_CODE_UNKNOWN_OUTCOME Reason_Code = 12 // the command may or may not be carried out
 	Reason_CODE_NO_VOLUME       Reason_Code = 13 // no such volume
+	Reason_CODE_NO_MAJORITY     Reason_Code = 14 // after the change fewer than a majority of the metadata nodes would answer
 )
 
 // Enum value maps for Reason_Code.
@@ -226,6 +227,7 @@ var (
 		11: "CODE_HOLDS_CHUNKS",
 		12: "CODE_UNKNOWN_OUTCOME",
 		13: "CODE_NO_VOLUME",
+		14: "CODE_NO_MAJORITY",
 	}
 	Reason_Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":     0,
@@ -242,6 +244,7 @@ var (
 		"CODE_HOLDS_CHUNKS":    11,
 		"CODE_UNKNOWN_OUTCOME": 12,
 		"CODE_NO_VOLUME":       13,
+		"CODE_NO_MAJORITY":     14,
 	}
 )
 
@@ -356,7 +359,8 @@ type Node struct {
 	ApiUrl        string                 `protobuf:"bytes,3,opt,name=api_url,json=apiUrl,proto3" json:"api_url,omitempty"`
 	RaftAddr      string                 `protobuf:"bytes,4,opt,name=raft_addr,json=raftAddr,proto3" json:"raft_addr,omitempty"` // host:port
 	Leader        bool                   `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
-	Voter         bool                   `protobuf:"varint,6,opt,name=voter,proto3" json:"voter,omitempty"`
+	Voter         bool                   `protobuf:"varint,6,opt,name=voter,proto3" json:"voter,omitempty"`    // false: it was let in and does not vote yet
+	Process       string                 `protobuf:"bytes,7,opt,name=process,proto3" json:"process,omitempty"` // random, new with every start: tells a node from a copy of its folder
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -431,6 +435,13 @@ func (x *Node) GetVoter() bool {
 		return x.Voter
 	}
 	return false
+}
+
+func (x *Node) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
 }
 
 type GetNodeRequest struct {
@@ -4667,13 +4678,13 @@ var File_meta_proto protoreflect.FileDescriptor
 const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"meta.proto\x12\fdmps.meta.v1\"\xe0\x03\n" +
+	"meta.proto\x12\fdmps.meta.v1\"\xf6\x03\n" +
 	"\x06Reason\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.dmps.meta.v1.Reason.CodeR\x04code\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12!\n" +
 	"\fremaining_ms\x18\x03 \x01(\x03R\vremainingMs\x12\x1b\n" +
 	"\tadmin_url\x18\x04 \x01(\tR\badminUrl\x12#\n" +
-	"\rmissing_bytes\x18\x05 \x01(\x04R\fmissingBytes\"\xa9\x02\n" +
+	"\rmissing_bytes\x18\x05 \x01(\x04R\fmissingBytes\"\xbf\x02\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eCODE_NO_QUORUM\x10\x01\x12\x12\n" +
@@ -4689,14 +4700,16 @@ const file_meta_proto_rawDesc = "" +
 	"\x12\x15\n" +
 	"\x11CODE_HOLDS_CHUNKS\x10\v\x12\x18\n" +
 	"\x14CODE_UNKNOWN_OUTCOME\x10\f\x12\x12\n" +
-	"\x0eCODE_NO_VOLUME\x10\r\"\x8e\x01\n" +
+	"\x0eCODE_NO_VOLUME\x10\r\x12\x14\n" +
+	"\x10CODE_NO_MAJORITY\x10\x0e\"\xa8\x01\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x17\n" +
 	"\aapi_url\x18\x03 \x01(\tR\x06apiUrl\x12\x1b\n" +
 	"\traft_addr\x18\x04 \x01(\tR\braftAddr\x12\x16\n" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x14\n" +
-	"\x05voter\x18\x06 \x01(\bR\x05voter\"\x10\n" +
+	"\x05voter\x18\x06 \x01(\bR\x05voter\x12\x18\n" +
+	"\aprocess\x18\a \x01(\tR\aprocess\"\x10\n" +
 	"\x0eGetNodeRequest\"\xbd\x01\n" +
 	"\x0fGetNodeResponse\x12&\n" +
 	"\x04node\x18\x01 \x01(\v2\x12.dmps.meta.v1.NodeR\x04node\x12\x18\n" +

@@ -45,15 +45,30 @@ func (s *State) Recover(now int64, why string) {
 		sv.State = ServerSuspect
 		s.touchServer(sv.ID)
 	}
-	for id := range s.Nodes {
-		delete(s.Nodes, id)
-		s.touchNode(id)
-	}
+	s.forgetNodes()
 	s.note(Event{Kind: EventRestored}, "the metadata was restored %s: leases are over, and what was decided later is forgotten", why)
 	e := &s.Events[len(s.Events)-1]
 	delete(s.touched.Events, e.Seq)
 	e.Seq += recoverEvents
 	s.touched.Events[e.Seq] = struct{}{}
+}
+
+// Alone is all that changes in a state that lacks no decision when one node goes on
+// with it and without the others: leases, epochs and members stay as they are. It is
+// no command either.
+func (s *State) Alone(now int64) {
+	s.now = max(now, 1)
+	defer func() { s.now = 0 }()
+	s.forgetNodes()
+	s.note(Event{Kind: EventRestored}, "the metadata goes on with one of its nodes, without the others: leases and all that was decided stay")
+}
+
+// forgetNodes forgets who the metadata nodes were: who is there says so anew.
+func (s *State) forgetNodes() {
+	for id := range s.Nodes {
+		delete(s.Nodes, id)
+		s.touchNode(id)
+	}
 }
 
 // Unverified lists the servers of a volume that have yet to say what they

@@ -115,12 +115,14 @@ type ClusterServiceClient interface {
 	// Adopt makes a node without state a part of a cluster that is about to be
 	// bootstrapped. A node adopts one cluster in its life. Never forwarded.
 	Adopt(context.Context, *connect.Request[metapb.AdoptRequest]) (*connect.Response[metapb.AdoptResponse], error)
-	// Join adds a node as a voter. A node that comes again under its name with
-	// an empty disk takes the place of its older self, once that is dead.
+	// Join adds a node, or notes where it is now. It votes once it has answered for
+	// a while and holds what was decided. A node that comes again under its name with
+	// an empty disk takes the place of its older self, once that is dead. A node whose
+	// older process still answers is refused.
 	Join(context.Context, *connect.Request[metapb.JoinRequest]) (*connect.Response[metapb.JoinResponse], error)
-	// Leave removes a node from the voters.
+	// Leave removes a node, unless too few of the others answer to decide without it.
 	Leave(context.Context, *connect.Request[metapb.LeaveRequest]) (*connect.Response[metapb.LeaveResponse], error)
-	// ListMembers lists the voters and says who leads.
+	// ListMembers lists the nodes, and says who votes and who leads.
 	ListMembers(context.Context, *connect.Request[metapb.ListMembersRequest]) (*connect.Response[metapb.ListMembersResponse], error)
 	// Backup gives a consistent copy of all decisions.
 	Backup(context.Context, *connect.Request[metapb.BackupRequest]) (*connect.ServerStreamForClient[metapb.BackupResponse], error)
@@ -224,12 +226,14 @@ type ClusterServiceHandler interface {
 	// Adopt makes a node without state a part of a cluster that is about to be
 	// bootstrapped. A node adopts one cluster in its life. Never forwarded.
 	Adopt(context.Context, *connect.Request[metapb.AdoptRequest]) (*connect.Response[metapb.AdoptResponse], error)
-	// Join adds a node as a voter. A node that comes again under its name with
-	// an empty disk takes the place of its older self, once that is dead.
+	// Join adds a node, or notes where it is now. It votes once it has answered for
+	// a while and holds what was decided. A node that comes again under its name with
+	// an empty disk takes the place of its older self, once that is dead. A node whose
+	// older process still answers is refused.
 	Join(context.Context, *connect.Request[metapb.JoinRequest]) (*connect.Response[metapb.JoinResponse], error)
-	// Leave removes a node from the voters.
+	// Leave removes a node, unless too few of the others answer to decide without it.
 	Leave(context.Context, *connect.Request[metapb.LeaveRequest]) (*connect.Response[metapb.LeaveResponse], error)
-	// ListMembers lists the voters and says who leads.
+	// ListMembers lists the nodes, and says who votes and who leads.
 	ListMembers(context.Context, *connect.Request[metapb.ListMembersRequest]) (*connect.Response[metapb.ListMembersResponse], error)
 	// Backup gives a consistent copy of all decisions.
 	Backup(context.Context, *connect.Request[metapb.BackupRequest], *connect.ServerStream[metapb.BackupResponse]) error
