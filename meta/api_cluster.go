@@ -18,7 +18,7 @@ type clusterAPI struct{ n *Node }
 func (a clusterAPI) GetNode(context.Context, *connect.Request[metapb.GetNodeRequest]) (*connect.Response[metapb.GetNodeResponse], error) {
 	id := a.n.identity()
 	res := &metapb.GetNodeResponse{
-		Node: a.n.selfMessage(), Cluster: id.Cluster, Bootstrapped: id.Member, Applied: a.n.disks.state.Applied(),
+		Node: a.n.selfMessage(), Cluster: id.Cluster, Bootstrapped: id.Member, Applied: a.n.disks.state.Applied(), Generation: id.generation(),
 	}
 	if p := a.n.peer(); p != nil {
 		_, leader := p.raft.LeaderWithID()
@@ -52,6 +52,12 @@ func (a clusterAPI) Join(ctx context.Context, req *connect.Request[metapb.JoinRe
 	id := a.n.identity()
 	if req.Msg.Cluster != "" && req.Msg.Cluster != id.Cluster {
 		return nil, refused(metapb.Reason_CODE_FOREIGN_CLUSTER, "node %s belongs to cluster %s, this is cluster %s: check its --join, or start it with an empty folder", m.GetId(), req.Msg.Cluster, id.Cluster)
+	}
+	if g := max(req.Msg.Generation, 1); req.Msg.Cluster != "" && g != id.generation() {
+		if g > id.generation() {
+			a.n.superseded(g)
+		}
+		return nil, refused(metapb.Reason_CODE_FOREIGN_CLUSTER, "node %s is of generation %d of cluster %s, this is generation %d: the cluster was restored or recovered in between. Start the older one with an empty folder", m.GetId(), g, id.Cluster, id.generation())
 	}
 	node := state.Node{ID: m.GetId(), Name: m.GetName(), API: m.GetApiUrl(), Raft: m.GetRaftAddr()}
 	if err := validNode(node); err != nil {

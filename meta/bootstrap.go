@@ -197,7 +197,7 @@ func (n *Node) adopt(req *metapb.AdoptRequest) error {
 // runs before the node is added, idle without a configuration: the leader asks it
 // at its Raft address before.
 func (n *Node) join(ctx context.Context, o seen) (waiting string, err error) {
-	err = n.setIdentity(func(id *identity) error { id.Cluster = o.Cluster; return nil })
+	err = n.setIdentity(func(id *identity) error { id.Cluster, id.Generation = o.Cluster, o.Generation; return nil })
 	if err != nil {
 		return "", err
 	}
@@ -206,7 +206,7 @@ func (n *Node) join(ctx context.Context, o seen) (waiting string, err error) {
 			return "", err
 		}
 	}
-	_, err = n.joinAt(o.url).Join(ctx, connect.NewRequest(&metapb.JoinRequest{Node: n.selfMessage(), Cluster: o.Cluster}))
+	_, err = n.joinAt(o.url).Join(ctx, connect.NewRequest(&metapb.JoinRequest{Node: n.selfMessage(), Cluster: o.Cluster, Generation: o.Generation}))
 	if err != nil {
 		return fmt.Sprintf("cluster %s to let it in: %v", o.Cluster, err), nil
 	}
@@ -237,7 +237,7 @@ func (n *Node) greetPeers(ctx context.Context) {
 	for len(n.cfg.Join) > 0 {
 		for _, u := range n.cfg.Join {
 			_, err := n.joinAt(u).Join(ctx, connect.NewRequest(&metapb.JoinRequest{
-				Node: n.selfMessage(), Cluster: n.identity().Cluster, Known: true,
+				Node: n.selfMessage(), Cluster: n.identity().Cluster, Generation: n.identity().generation(), Known: true,
 			}))
 			if err == nil {
 				return

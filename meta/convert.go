@@ -165,7 +165,7 @@ func (r *reign) serverMessageLocked(sv *state.Server) *metapb.Server {
 	p := &metapb.Server{
 		Id: string(sv.ID), Incarnation: uint64(sv.Incarnation), Addr: sv.Addr, Labels: make(map[string]string, len(sv.Labels)),
 		State: serverStates[sv.State], MemoryTotal: sv.MemoryTotal, MemoryReserved: sv.Reserved, Chunks: sv.Chunks,
-		Draining: sv.Draining, AwayUnixMs: noted(sv.Away),
+		Draining: sv.Draining, AwayUnixMs: noted(sv.Away), UnknownChunks: sv.Unknown, UnknownBytes: sv.UnknownBytes,
 	}
 	switch {
 	case sv.State != state.ServerUp:

@@ -23,6 +23,9 @@ import (
 // ErrRemoved is the end of a node that was removed from its cluster.
 var ErrRemoved = errors.New("this node was removed from the cluster") // stop it; a new one needs an empty folder
 
+// ErrSuperseded is the end of a node whose cluster was restored or recovered without it.
+var ErrSuperseded = errors.New("the cluster was restored or recovered without this node") // remove its folder; a new one joins
+
 // Node is one process's part in the metadata service.
 type Node struct {
 	cfg     Config
@@ -114,10 +117,15 @@ func (n *Node) recognize() error {
 		return fmt.Errorf("look for Raft state: %w", err)
 	}
 	var cluster string
-	if err := n.disks.state.View(func(s *state.State) { cluster = s.Cluster }); err != nil {
+	if err := n.disks.state.View(func(s *state.State) {
+		cluster = s.Cluster
+		id.Generation = max(id.Generation, s.Generation)
+	}); err != nil {
 		return err
 	}
 	switch {
+	case id.Superseded > id.generation():
+		return supersededError(id)
 	case begun && id.Cluster == "":
 		return fmt.Errorf("folder %s holds Raft state, but %s does not name its cluster: it was copied or damaged; start with an empty folder to replace the node", n.cfg.Dir, identityFile)
 	case cluster != "" && cluster != id.Cluster:
@@ -190,7 +198,7 @@ func (n *Node) startRaft(transport raft.Transport) error {
 	id := n.identity()
 	var layer *streamLayer
 	if transport == nil {
-		layer = newStreamLayer(n.raftL, peerAddress(n.raftAddr, id.ID), id.Cluster, n.process)
+		layer = newStreamLayer(n.raftL, peerAddress(n.raftAddr, id.ID), id, n.process, n.superseded)
 		n.raftL = nil
 		transport = networkTransport(layer, n.raftLog)
 	}
@@ -206,6 +214,28 @@ func (n *Node) startRaft(transport raft.Transport) error {
 	n.wg.Go(func() { n.watch(n.ctx, p) })
 	n.wg.Go(func() { n.guard(n.ctx, p) })
 	return nil
+}
+
+// maxAhead bounds how far in the future of this node's clock a generation may lie
+// (state.State.Generation): what lies beyond was made up, or is of a clock that is wrong.
+const maxAhead = 7 * 24 * time.Hour
+
+// superseded ends the node for good: its cluster was restored or recovered without it,
+// and is of a higher generation. What this one would decide contradicts it.
+func (n *Node) superseded(generation uint64) {
+	if generation > uint64(time.Now().Add(maxAhead).UnixMilli()) {
+		n.log.Error("somebody speaks of a generation of the cluster that cannot be", "generation", generation)
+		return
+	}
+	err := n.setIdentity(func(id *identity) error {
+		id.Superseded = max(id.Superseded, generation)
+		return nil
+	})
+	n.fail(errors.Join(supersededError(n.identity()), err))
+}
+
+func supersededError(id identity) error {
+	return fmt.Errorf("%w: cluster %s is of generation %d by now, this node of generation %d. Remove its folder, and let it join with an empty one", ErrSuperseded, id.Cluster, id.Superseded, id.generation())
 }
 
 // guard ends the node when its Raft ended or its state cannot be written.

@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dmps/chaos/e2e/rig"
 )
@@ -78,4 +80,87 @@ func TestMembershipMistakes(t *testing.T) {
 	c.awaitStatus(healthy, noticeLimit)
 	ld.more(1000)
 	ld.flawless()
+}
+
+// TestRestoreAfterMoves restores a backup that is older than where members are. It is
+// refused while the cluster lives. Afterwards servers keep what the restored metadata
+// does not know, until somebody says that nobody needs it.
+func TestRestoreAfterMoves(t *testing.T) {
+	c := start(t, small, func(c *rig.DevConfig) { c.Redundancy = "mirror:2" })
+	ld := c.startLoad()
+	file := filepath.Join(c.Config.Dir, "backup")
+	c.works("meta", "backup", file)
+	c.works("server", "drain", "server1", "--wait")
+	dir := filepath.Join(c.Config.Dir, "restored")
+	restore := []string{"meta", "restore", file, "--dir", dir, "--id", "meta1", "--raft", flagOf(t, c.Meta[0], "--raft"), "--yes"}
+	refused(t, c.dmps(restore...), "metadata nodes of this cluster live")
+	dry := c.works("meta", "restore", file, "--dir", dir, "--dry-run").stdout
+	for _, w := range []string{"it would be refused", "volume swap0", ": no data would be lost"} {
+		if !strings.Contains(dry, w) {
+			t.Errorf("a dry run does not say %q: %s", w, dry)
+		}
+	}
+	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		var said struct {
+			Prospect []struct{ Members, Held, Gone, Unanswered int }
+		}
+		must(t, json.Unmarshal([]byte(c.works("meta", "restore", file, "--dir", dir, "--dry-run", "--output", "json").stdout), &said))
+		if len(said.Prospect) != 1 || said.Prospect[0].Unanswered != 0 || said.Prospect[0].Held+said.Prospect[0].Gone != said.Prospect[0].Members {
+			t.Fatalf("a dry run finds %+v", said)
+		}
+		if said.Prospect[0].Gone > 0 { // server1 has given back what was moved off it
+			break
+		}
+		if time.Since(begin) > commandLimit {
+			t.Fatalf("a dry run misses what was moved: %+v", said)
+		}
+	}
+	old := flagOf(t, c.Meta[0], "--dir")
+	c.killMeta(false, c.Meta...)
+	c.works(restore...)
+	must(t, os.Rename(old, old+".old"))
+	must(t, os.Rename(dir, old))
+	c.startMeta(&c.Meta[0])
+	c.awaitEnd(c.Client)
+	if r := ld.Stop(); len(r.Violations) > 0 {
+		t.Errorf("wrong data before the end: %v", r.Err())
+	}
+	conn := c.reconnect()
+	ld.check(conn)
+	unknown := func() (n uint64, at string) {
+		t.Helper()
+		var servers []struct {
+			ID            string
+			UnknownChunks uint64 `json:"unknown_chunks"`
+		}
+		must(t, json.Unmarshal([]byte(c.works("server", "list", "--output", "json").stdout), &servers))
+		for _, s := range servers {
+			if s.UnknownChunks > 0 {
+				n, at = n+s.UnknownChunks, s.ID
+			}
+		}
+		return n, at
+	}
+	if n, _ := unknown(); n == 0 {
+		t.Error("what was moved after the backup is not shown, or was given back")
+	}
+	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		n, at := unknown()
+		if n == 0 {
+			break
+		}
+		c.works("server", "purge", at, "--yes")
+		if time.Since(begin) > commandLimit {
+			t.Fatalf("%d unknown chunks are still there", n)
+		}
+	}
+	c.awaitStatus(healthy, rebuildLimit)
+	ld.check(conn)
+
+	// The node of before ends when it hears of the new generation.
+	p := c.strayMeta("before", "--id", "meta1", "--dir", old+".old")
+	<-p.Done()
+	if end := rig.Tail(p.Log, 50); !strings.Contains(end, "generation") {
+		t.Errorf("a node of before the restore ended with: %s", end)
+	}
 }

@@ -73,6 +73,7 @@ func (a *app) metaRestoreCommand() *cobra.Command {
 	var (
 		f      againFlags
 		id     string
+		dry    bool
 		output choice
 		yes    consent
 	)
@@ -87,19 +88,31 @@ The state is as old as the backup and is treated so: leases are over, what was
 decided later is forgotten, and a volume can be attached once its servers have
 said what they hold. Volumes that were created after the backup are gone.
 
-A folder that is not empty is refused. No node of the old cluster may ever be
-started again: while a majority of them is left, do not restore but start them.`,
-		Example: `  dmps meta restore /backup/dmps-meta --dir /var/lib/dmps/meta --id meta1
+A folder that is not empty is refused, and so is the restore while a node answers
+that the backup names. No node of the old cluster may ever be started again: it
+would end as soon as it hears of the new one. While a majority of them is left, do not
+restore but start them.
+
+Memory servers keep chunks that were given out after the backup: 'dmps server list'
+shows how many the metadata does not know, 'dmps server purge' has them given back.
+
+--dry-run makes nothing. It asks the memory servers that the backup names which of
+the members that it knows they still hold, and says what would be lost.`,
+		Example: `  dmps meta restore /backup/dmps-meta --dir /var/lib/dmps/meta --dry-run
+  dmps meta restore /backup/dmps-meta --dir /var/lib/dmps/meta --id meta1
   dmps meta restore /backup/dmps-meta --dir /var/lib/dmps/meta --id meta1 --raft 10.0.0.1:7201 --yes`,
 		Args: exactArgs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if dry {
+				return a.prospect(cmd.Context(), args[0], output.value)
+			}
 			deed := fmt.Sprintf("begin a cluster again in %s, from backup %s", f.dir, args[0])
 			if err := yes.ask(a, deed, "What was decided after the backup is forgotten, and all leases are over.",
 				"No node of the old cluster may ever be started again."); err != nil {
 				return err
 			}
 			err := a.readBackup(args[0], func(in io.Reader) error {
-				return meta.Restore(in, meta.RestoreConfig{Dir: f.dir, Name: id, RaftAdvertise: f.raft})
+				return meta.Restore(cmd.Context(), in, meta.RestoreConfig{Dir: f.dir, Name: id, RaftAdvertise: f.raft})
 			})
 			if err != nil {
 				return err
@@ -110,6 +123,7 @@ started again: while a majority of them is left, do not restore but start them.`
 	f.add(cmd, "`folder` of the node: empty, made when missing (required)")
 	cmd.Flags().StringVar(&id, "id", "meta1", "`name` of the node")
 	noCompletion(cmd, "id")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only ask the memory servers what of the backup they still hold")
 	nameMeansID(cmd, &id)
 	outputFlag(cmd, &output)
 	yes.flag(cmd)

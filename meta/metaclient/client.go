@@ -37,6 +37,7 @@ type Client struct {
 	last     atomic.Uint32 // index of the node that answered last: asked first
 	patience time.Duration
 	http     *http.Client
+	heard    *generations
 	cluster  atomic.Pointer[string] // nil: not known yet (learn)
 }
 
@@ -67,14 +68,12 @@ func New(urls []string, opts ...Option) (*Client, error) {
 	if len(urls) == 0 {
 		return nil, errors.New("no metadata node given: use --meta http://HOST:PORT,... or the variable DMPS_META")
 	}
-	c := &Client{
-		patience: defaultPatience,
-		http: &http.Client{Transport: &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			MaxIdleConnsPerHost: 4, // a client renews, reports and asks; rarely more at a time
-			IdleConnTimeout:     30 * time.Second,
-		}},
-	}
+	heard := &generations{seen: map[string]uint64{}, next: &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		MaxIdleConnsPerHost: 4, // a client renews, reports and asks; rarely more at a time
+		IdleConnTimeout:     30 * time.Second,
+	}}
+	c := &Client{patience: defaultPatience, heard: heard, http: &http.Client{Transport: heard}}
 	for _, opt := range opts {
 		opt(c)
 	}
@@ -109,7 +108,11 @@ func ParseURL(s string) (string, error) {
 }
 
 // Close ends idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	if t, ok := c.heard.next.(*http.Transport); ok {
+		t.CloseIdleConnections()
+	}
+}
 
 // call asks the nodes in turn, the one that answered last first, until one
 // decides. Every call may be made twice: an answer that got lost is no answer.

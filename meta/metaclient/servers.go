@@ -27,7 +27,7 @@ func (c *Client) Register(ctx context.Context, info server.Info) error {
 			Id: string(info.ID), Incarnation: uint64(info.Incarnation), Addr: info.Addr,
 			Labels: info.Labels, MemoryTotal: info.MemoryTotal, Cluster: info.Cluster,
 		}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RegisterRequest]) (*connect.Response[metapb.RegisterResponse], error) {
-			return n.servers.Register(ctx, r)
+			return n.servers.Register(ctx, meant(c, r))
 		})
 		if !errors.Is(err, ErrIDInUse) {
 			return err
@@ -155,6 +155,20 @@ func (c *Client) RemoveServer(ctx context.Context, id raid.ServerID, force bool)
 	return res.LostMembers, nil
 }
 
+// PurgeUnknown has a server give back the chunks that it holds and that the metadata
+// did not give out (Server.UnknownChunks), with its next heartbeats, and tells how many.
+// Errors: ErrNotFound.
+func (c *Client) PurgeUnknown(ctx context.Context, id raid.ServerID) (chunks uint64, err error) {
+	res, err := call(ctx, c, attemptTimeout, "purge server "+string(id), &metapb.PurgeUnknownRequest{Id: string(id)},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error) {
+			return n.servers.PurgeUnknown(ctx, r)
+		})
+	if err != nil {
+		return 0, err
+	}
+	return res.Chunks, nil
+}
+
 var serverStates = map[metapb.ServerState]string{
 	metapb.ServerState_SERVER_STATE_UP:       ServerUp,
 	metapb.ServerState_SERVER_STATE_SUSPECT:  ServerSuspect,
@@ -168,6 +182,6 @@ func serverFrom(p *metapb.Server) Server {
 		ID: raid.ServerID(p.GetId()), Incarnation: raid.Incarnation(p.GetIncarnation()), Addr: p.GetAddr(),
 		Labels: p.GetLabels(), State: serverStates[p.GetState()], MemoryTotal: p.GetMemoryTotal(),
 		MemoryUsed: p.GetMemoryUsed(), MemoryReserved: p.GetMemoryReserved(), Chunks: p.GetChunks(),
-		Draining: p.GetDraining(), AwaySince: instant(p.GetAwayUnixMs()),
+		Draining: p.GetDraining(), AwaySince: instant(p.GetAwayUnixMs()), UnknownChunks: p.GetUnknownChunks(), UnknownBytes: p.GetUnknownBytes(),
 	}
 }

@@ -149,6 +149,8 @@ type Server struct {
 	MemoryUsed     uint64            `json:"memory_used"`         // bytes, as of the last heartbeat
 	MemoryReserved uint64            `json:"memory_reserved"`     // bytes promised to volumes
 	Chunks         uint64            `json:"chunks"`              // promised to volumes
+	UnknownChunks  uint64            `json:"unknown_chunks"`      // that it holds and the metadata did not give out; they are kept
+	UnknownBytes   uint64            `json:"unknown_bytes"`       // memory that these take
 	Draining       bool              `json:"draining"`            // whatever its state
 	AwaySince      time.Time         `json:"away_since,omitzero"` // since when it is not up; zero: it is, or nobody noted it
 }

@@ -44,6 +44,7 @@ func (s *State) register(c *Register) *Refusal {
 		}
 		sv.Incarnation, sv.Unverified = c.Incarnation, false
 		sv.Short, sv.Wanted = false, 0
+		sv.Unknown, sv.UnknownBytes = 0, 0
 	}
 	sv.Addr = c.Addr
 	sv.Labels = maps.Clone(c.Labels)

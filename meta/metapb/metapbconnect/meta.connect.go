@@ -77,6 +77,9 @@ const (
 	// ServerServiceRemoveServerProcedure is the fully-qualified name of the ServerService's
 	// RemoveServer RPC.
 	ServerServiceRemoveServerProcedure = "/dmps.meta.v1.ServerService/RemoveServer"
+	// ServerServicePurgeUnknownProcedure is the fully-qualified name of the ServerService's
+	// PurgeUnknown RPC.
+	ServerServicePurgeUnknownProcedure = "/dmps.meta.v1.ServerService/PurgeUnknown"
 	// VolumeServiceCreateVolumeProcedure is the fully-qualified name of the VolumeService's
 	// CreateVolume RPC.
 	VolumeServiceCreateVolumeProcedure = "/dmps.meta.v1.VolumeService/CreateVolume"
@@ -345,6 +348,9 @@ type ServerServiceClient interface {
 	// RemoveServer forgets a server. One that holds chunks is refused unless
 	// forced; forced, its members of groups are lost.
 	RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error)
+	// PurgeUnknown has a server give back the chunks that it holds and the metadata
+	// does not know (Server.unknown_chunks).
+	PurgeUnknown(context.Context, *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error)
 }
 
 // NewServerServiceClient constructs a client for the dmps.meta.v1.ServerService service. By
@@ -400,6 +406,12 @@ func NewServerServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(serverServiceMethods.ByName("RemoveServer")),
 			connect.WithClientOptions(opts...),
 		),
+		purgeUnknown: connect.NewClient[metapb.PurgeUnknownRequest, metapb.PurgeUnknownResponse](
+			httpClient,
+			baseURL+ServerServicePurgeUnknownProcedure,
+			connect.WithSchema(serverServiceMethods.ByName("PurgeUnknown")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -412,6 +424,7 @@ type serverServiceClient struct {
 	undrainServer *connect.Client[metapb.UndrainServerRequest, metapb.UndrainServerResponse]
 	rebalance     *connect.Client[metapb.RebalanceRequest, metapb.RebalanceResponse]
 	removeServer  *connect.Client[metapb.RemoveServerRequest, metapb.RemoveServerResponse]
+	purgeUnknown  *connect.Client[metapb.PurgeUnknownRequest, metapb.PurgeUnknownResponse]
 }
 
 // Register calls dmps.meta.v1.ServerService.Register.
@@ -449,6 +462,11 @@ func (c *serverServiceClient) RemoveServer(ctx context.Context, req *connect.Req
 	return c.removeServer.CallUnary(ctx, req)
 }
 
+// PurgeUnknown calls dmps.meta.v1.ServerService.PurgeUnknown.
+func (c *serverServiceClient) PurgeUnknown(ctx context.Context, req *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error) {
+	return c.purgeUnknown.CallUnary(ctx, req)
+}
+
 // ServerServiceHandler is an implementation of the dmps.meta.v1.ServerService service.
 type ServerServiceHandler interface {
 	Register(context.Context, *connect.Request[metapb.RegisterRequest]) (*connect.Response[metapb.RegisterResponse], error)
@@ -464,6 +482,9 @@ type ServerServiceHandler interface {
 	// RemoveServer forgets a server. One that holds chunks is refused unless
 	// forced; forced, its members of groups are lost.
 	RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error)
+	// PurgeUnknown has a server give back the chunks that it holds and the metadata
+	// does not know (Server.unknown_chunks).
+	PurgeUnknown(context.Context, *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error)
 }
 
 // NewServerServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -515,6 +536,12 @@ func NewServerServiceHandler(svc ServerServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(serverServiceMethods.ByName("RemoveServer")),
 		connect.WithHandlerOptions(opts...),
 	)
+	serverServicePurgeUnknownHandler := connect.NewUnaryHandler(
+		ServerServicePurgeUnknownProcedure,
+		svc.PurgeUnknown,
+		connect.WithSchema(serverServiceMethods.ByName("PurgeUnknown")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/dmps.meta.v1.ServerService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ServerServiceRegisterProcedure:
@@ -531,6 +558,8 @@ func NewServerServiceHandler(svc ServerServiceHandler, opts ...connect.HandlerOp
 			serverServiceRebalanceHandler.ServeHTTP(w, r)
 		case ServerServiceRemoveServerProcedure:
 			serverServiceRemoveServerHandler.ServeHTTP(w, r)
+		case ServerServicePurgeUnknownProcedure:
+			serverServicePurgeUnknownHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -566,6 +595,10 @@ func (UnimplementedServerServiceHandler) Rebalance(context.Context, *connect.Req
 
 func (UnimplementedServerServiceHandler) RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.RemoveServer is not implemented"))
+}
+
+func (UnimplementedServerServiceHandler) PurgeUnknown(context.Context, *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.PurgeUnknown is not implemented"))
 }
 
 // VolumeServiceClient is a client for the dmps.meta.v1.VolumeService service.
