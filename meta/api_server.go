@@ -20,6 +20,7 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 	c := &state.Register{
 		ID: raid.ServerID(m.Id), Incarnation: raid.Incarnation(m.Incarnation), Addr: m.Addr,
 		Labels: m.Labels, MemoryTotal: m.MemoryTotal, Cluster: m.Cluster,
+		Host: state.Host{Machine: m.Machine, Boot: m.Boot}, Folder: m.Folder,
 	}
 	err := a.n.ask(ctx, func(r *reign, _ *state.State) error {
 		b, ok := r.mu.beats[c.ID]

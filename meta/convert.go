@@ -153,7 +153,7 @@ func (r *reign) volumeMessageLocked(s *state.State, v *state.Volume, now time.Ti
 		p.StuckMembers, p.StuckReason = st.Members, st.Reason
 	}
 	if l := v.Lease; l != nil {
-		p.Lease = &metapb.Lease{Holder: l.Holder, Epoch: uint64(l.Epoch), AdminUrl: l.Admin, Care: l.Care}
+		p.Lease = &metapb.Lease{Holder: l.Holder, Epoch: uint64(l.Epoch), AdminUrl: l.Admin, Care: l.Care, Machine: l.Host.Machine, Boot: l.Host.Boot}
 		if end, ok := r.mu.leases[v.ID]; ok && end.epoch == l.Epoch {
 			p.Lease.RemainingMs = max(end.at.Sub(now), 0).Milliseconds()
 		}
@@ -166,6 +166,7 @@ func (r *reign) serverMessageLocked(sv *state.Server) *metapb.Server {
 		Id: string(sv.ID), Incarnation: uint64(sv.Incarnation), Addr: sv.Addr, Labels: make(map[string]string, len(sv.Labels)),
 		State: serverStates[sv.State], MemoryTotal: sv.MemoryTotal, MemoryReserved: sv.Reserved, Chunks: sv.Chunks,
 		Draining: sv.Draining, AwayUnixMs: noted(sv.Away), UnknownChunks: sv.Unknown, UnknownBytes: sv.UnknownBytes,
+		Machine: sv.Host.Machine, Boot: sv.Host.Boot,
 	}
 	switch {
 	case sv.State != state.ServerUp:

@@ -39,6 +39,7 @@ var connectCodes = map[metapb.Reason_Code]connect.Code{
 	metapb.Reason_CODE_ID_IN_USE:       connect.CodeFailedPrecondition,
 	metapb.Reason_CODE_HOLDS_CHUNKS:    connect.CodeFailedPrecondition,
 	metapb.Reason_CODE_UNKNOWN_OUTCOME: connect.CodeDeadlineExceeded,
+	metapb.Reason_CODE_ID_AWAITED:      connect.CodeFailedPrecondition,
 	metapb.Reason_CODE_NO_MAJORITY:     connect.CodeFailedPrecondition,
 }
 
@@ -53,6 +54,7 @@ var refusalCodes = map[state.Code]metapb.Reason_Code{
 	state.TooFewDomains:  metapb.Reason_CODE_TOO_FEW_DOMAINS,
 	state.ForeignCluster: metapb.Reason_CODE_FOREIGN_CLUSTER,
 	state.IDInUse:        metapb.Reason_CODE_ID_IN_USE,
+	state.IDAwaited:      metapb.Reason_CODE_ID_AWAITED,
 	state.HoldsChunks:    metapb.Reason_CODE_HOLDS_CHUNKS,
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dmps/internal/bytesize"
+	"dmps/meta/metaclient"
 	"dmps/raid"
 	"dmps/server"
 	"dmps/transport/media"
@@ -26,6 +27,7 @@ type serverFlags struct {
 	memory    bytesize.Size
 	labels    map[string]string
 	metrics   string
+	stateDir  string
 	heap      bytesize.Size
 	swappable bool
 	protect   bool
@@ -83,6 +85,7 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 	fl.StringVar(&f.low, "low-memory", "5%", "ask for chunks to be moved away when the host has less `memory` available, in percent or bytes; 0: never")
 	fl.Float64Var(&f.pressure, "pressure", 20, "ask for the same when some tasks wait for memory for that many `percent` of the time (/proc/pressure/memory); 0: never")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")
+	fl.StringVar(&f.stateDir, "state-dir", "", "`folder` of this server, made when missing: started again with it on the same machine it gets its --id back at once, also at another address")
 	fl.BoolVar(&f.protect, "protect", false, "this host swaps to a volume itself: keep the server from waiting for that, as attach --device does for the client")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the metrics address")
 	if err := cmd.MarkFlagRequired("memory"); err != nil {
@@ -107,20 +110,14 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		return err
 	}
 	log := a.logger()
-	if f.protect {
-		if err := protectRole("dmps-server-"+f.id, realtimePriority); err != nil {
-			return err
-		}
-		// A cgroup without swap is not enough: what the process had before it
-		// went there is still charged to the one that it came from.
-		if err := mustLockMemory(); err != nil {
-			return err
-		}
+	if err := f.protectServer(); err != nil {
+		return err
 	}
-	registrar, err := a.meta()
+	registrar, lone, folder, err := a.serverMeta(f.stateDir)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, folder.release()) }()
 	defer registrar.Close()
 	pid, err := takePIDFile(f.role.pidFile)
 	if err != nil {
@@ -143,7 +140,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
 		Listen: medium.listen, Scheme: medium.scheme, Front: medium.front, Peers: &media.Dialer{Log: log}, InsecureNetwork: f.role.insecure, Advertise: strings.Join(f.advertise, ","),
-		Labels: f.labels, RebuildRate: int64(f.rebuild), Shortage: short, Registrar: registrar, Metrics: adm.reg, Log: log,
+		Labels: f.labels, RebuildRate: int64(f.rebuild), Shortage: short, Registrar: lone, Metrics: adm.reg, Log: log,
 		Care: keeper.offer,
 	})
 	if err != nil {
@@ -172,10 +169,43 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		log.Info("metrics", "url", "http://"+l.Addr().String()+"/metrics")
 	}
 	ready(log)
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case err := <-lone.twin:
+		return err
+	}
 	leaving(log)
 	log.Info("ending: what this server holds is gone")
 	return nil
+}
+
+// protectServer keeps the server from waiting for swap space that it lends itself.
+func (f *serverFlags) protectServer() error {
+	if !f.protect {
+		return nil
+	}
+	if err := protectRole("dmps-server-"+f.id, realtimePriority); err != nil {
+		return err
+	}
+	// A cgroup without swap is not enough: what the process had before it
+	// went there is still charged to the one that it came from.
+	return mustLockMemory()
+}
+
+// serverMeta is the metadata service for a memory server with this state folder: as a
+// client, and as the registrar that notices another server of its id.
+func (a *app) serverMeta(stateDir string) (*metaclient.Client, *loneID, *stateFolder, error) {
+	folder, err := takeStateFolder(stateDir)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	host := hostIdentity()
+	host.Folder = folder.key
+	m, err := a.metaAs(host)
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, folder.release())
+	}
+	return m, newLoneID(m), folder, nil
 }
 
 // shortage is when the host counts as short of memory.

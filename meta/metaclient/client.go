@@ -37,6 +37,7 @@ type Client struct {
 	last     atomic.Uint32 // index of the node that answered last: asked first
 	patience time.Duration
 	http     *http.Client
+	host     Host
 	heard    *generations
 	cluster  atomic.Pointer[string] // nil: not known yet (learn)
 }

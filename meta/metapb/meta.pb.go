@@ -207,6 +207,7 @@ const (
 	Reason_CODE_HOLDS_CHUNKS    Reason_Code = 11 // the server holds chunks of volumes
 	Reason_CODE_UNKNOWN_OUTCOME Reason_Code = 12 // the command may or may not be carried out
 	Reason_CODE_NO_VOLUME       Reason_Code = 13 // no such volume
+	Reason_CODE_ID_AWAITED      Reason_Code = 15 // another server had this id, is not heard, and is not given up yet: ask again
 	Reason_CODE_NO_MAJORITY     Reason_Code = 14 // after the change fewer than a majority of the metadata nodes would answer
 )
 
@@ -227,6 +228,7 @@ var (
 		11: "CODE_HOLDS_CHUNKS",
 		12: "CODE_UNKNOWN_OUTCOME",
 		13: "CODE_NO_VOLUME",
+		15: "CODE_ID_AWAITED",
 		14: "CODE_NO_MAJORITY",
 	}
 	Reason_Code_value = map[string]int32{
@@ -244,6 +246,7 @@ var (
 		"CODE_HOLDS_CHUNKS":    11,
 		"CODE_UNKNOWN_OUTCOME": 12,
 		"CODE_NO_VOLUME":       13,
+		"CODE_ID_AWAITED":      15,
 		"CODE_NO_MAJORITY":     14,
 	}
 )
@@ -948,6 +951,9 @@ type RegisterRequest struct {
 	Labels        map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // host, rack, zone
 	MemoryTotal   uint64                 `protobuf:"varint,5,opt,name=memory_total,json=memoryTotal,proto3" json:"memory_total,omitempty"`                                             // bytes of the arena
 	Cluster       string                 `protobuf:"bytes,6,opt,name=cluster,proto3" json:"cluster,omitempty"`                                                                         // empty at the very first start
+	Machine       string                 `protobuf:"bytes,7,opt,name=machine,proto3" json:"machine,omitempty"`                                                                         // where it runs; empty: unknown
+	Boot          string                 `protobuf:"bytes,8,opt,name=boot,proto3" json:"boot,omitempty"`                                                                               // of the machine; empty: unknown
+	Folder        string                 `protobuf:"bytes,9,opt,name=folder,proto3" json:"folder,omitempty"`                                                                           // key of its state folder, that no two living servers have; empty: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1020,6 +1026,27 @@ func (x *RegisterRequest) GetMemoryTotal() uint64 {
 func (x *RegisterRequest) GetCluster() string {
 	if x != nil {
 		return x.Cluster
+	}
+	return ""
+}
+
+func (x *RegisterRequest) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *RegisterRequest) GetBoot() string {
+	if x != nil {
+		return x.Boot
+	}
+	return ""
+}
+
+func (x *RegisterRequest) GetFolder() string {
+	if x != nil {
+		return x.Folder
 	}
 	return ""
 }
@@ -1306,6 +1333,8 @@ type Server struct {
 	// decisions that a restored cluster forgot. They are kept.
 	UnknownChunks uint64 `protobuf:"varint,12,opt,name=unknown_chunks,json=unknownChunks,proto3" json:"unknown_chunks,omitempty"`
 	UnknownBytes  uint64 `protobuf:"varint,13,opt,name=unknown_bytes,json=unknownBytes,proto3" json:"unknown_bytes,omitempty"` // memory that they take
+	Machine       string `protobuf:"bytes,14,opt,name=machine,proto3" json:"machine,omitempty"`                                // where it runs; empty: unknown
+	Boot          string `protobuf:"bytes,15,opt,name=boot,proto3" json:"boot,omitempty"`                                      // of the machine
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1429,6 +1458,20 @@ func (x *Server) GetUnknownBytes() uint64 {
 		return x.UnknownBytes
 	}
 	return 0
+}
+
+func (x *Server) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *Server) GetBoot() string {
+	if x != nil {
+		return x.Boot
+	}
+	return ""
 }
 
 type ListServersRequest struct {
@@ -2532,6 +2575,8 @@ type Lease struct {
 	AdminUrl      string                 `protobuf:"bytes,3,opt,name=admin_url,json=adminUrl,proto3" json:"admin_url,omitempty"`
 	RemainingMs   int64                  `protobuf:"varint,4,opt,name=remaining_ms,json=remainingMs,proto3" json:"remaining_ms,omitempty"` // 0: it has run out, anybody may take it
 	Care          bool                   `protobuf:"varint,5,opt,name=care,proto3" json:"care,omitempty"`                                  // a memory server rebuilds the volume, which nobody has attached: any attach gets it at once
+	Machine       string                 `protobuf:"bytes,6,opt,name=machine,proto3" json:"machine,omitempty"`                             // of the holder; empty: unknown
+	Boot          string                 `protobuf:"bytes,7,opt,name=boot,proto3" json:"boot,omitempty"`                                   // of the machine
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2599,6 +2644,20 @@ func (x *Lease) GetCare() bool {
 		return x.Care
 	}
 	return false
+}
+
+func (x *Lease) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *Lease) GetBoot() string {
+	if x != nil {
+		return x.Boot
+	}
+	return ""
 }
 
 // Report is what the client that holds the lease knows of its volume.
@@ -3696,7 +3755,9 @@ type AttachRequest struct {
 	Holder        string                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
 	AdminUrl      string                 `protobuf:"bytes,3,opt,name=admin_url,json=adminUrl,proto3" json:"admin_url,omitempty"`
 	Takeover      bool                   `protobuf:"varint,4,opt,name=takeover,proto3" json:"takeover,omitempty"`
-	Care          bool                   `protobuf:"varint,5,opt,name=care,proto3" json:"care,omitempty"` // of a memory server, to rebuild a volume that nobody has attached
+	Care          bool                   `protobuf:"varint,5,opt,name=care,proto3" json:"care,omitempty"`      // of a memory server, to rebuild a volume that nobody has attached
+	Machine       string                 `protobuf:"bytes,6,opt,name=machine,proto3" json:"machine,omitempty"` // of the holder; empty: unknown
+	Boot          string                 `protobuf:"bytes,7,opt,name=boot,proto3" json:"boot,omitempty"`       // of the machine; empty: unknown
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3764,6 +3825,20 @@ func (x *AttachRequest) GetCare() bool {
 		return x.Care
 	}
 	return false
+}
+
+func (x *AttachRequest) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetBoot() string {
+	if x != nil {
+		return x.Boot
+	}
+	return ""
 }
 
 type AttachResponse struct {
@@ -4800,13 +4875,13 @@ var File_meta_proto protoreflect.FileDescriptor
 const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"meta.proto\x12\fdmps.meta.v1\"\xf6\x03\n" +
+	"meta.proto\x12\fdmps.meta.v1\"\x8b\x04\n" +
 	"\x06Reason\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.dmps.meta.v1.Reason.CodeR\x04code\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12!\n" +
 	"\fremaining_ms\x18\x03 \x01(\x03R\vremainingMs\x12\x1b\n" +
 	"\tadmin_url\x18\x04 \x01(\tR\badminUrl\x12#\n" +
-	"\rmissing_bytes\x18\x05 \x01(\x04R\fmissingBytes\"\xbf\x02\n" +
+	"\rmissing_bytes\x18\x05 \x01(\x04R\fmissingBytes\"\xd4\x02\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eCODE_NO_QUORUM\x10\x01\x12\x12\n" +
@@ -4822,7 +4897,8 @@ const file_meta_proto_rawDesc = "" +
 	"\x12\x15\n" +
 	"\x11CODE_HOLDS_CHUNKS\x10\v\x12\x18\n" +
 	"\x14CODE_UNKNOWN_OUTCOME\x10\f\x12\x12\n" +
-	"\x0eCODE_NO_VOLUME\x10\r\x12\x14\n" +
+	"\x0eCODE_NO_VOLUME\x10\r\x12\x13\n" +
+	"\x0fCODE_ID_AWAITED\x10\x0f\x12\x14\n" +
 	"\x10CODE_NO_MAJORITY\x10\x0e\"\xa8\x01\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
@@ -4862,14 +4938,17 @@ const file_meta_proto_rawDesc = "" +
 	"\x12ListMembersRequest\"]\n" +
 	"\x13ListMembersResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12,\n" +
-	"\amembers\x18\x02 \x03(\v2\x12.dmps.meta.v1.NodeR\amembers\"\x92\x02\n" +
+	"\amembers\x18\x02 \x03(\v2\x12.dmps.meta.v1.NodeR\amembers\"\xd8\x02\n" +
 	"\x0fRegisterRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
 	"\x04addr\x18\x03 \x01(\tR\x04addr\x12A\n" +
 	"\x06labels\x18\x04 \x03(\v2).dmps.meta.v1.RegisterRequest.LabelsEntryR\x06labels\x12!\n" +
 	"\fmemory_total\x18\x05 \x01(\x04R\vmemoryTotal\x12\x18\n" +
-	"\acluster\x18\x06 \x01(\tR\acluster\x1a9\n" +
+	"\acluster\x18\x06 \x01(\tR\acluster\x12\x18\n" +
+	"\amachine\x18\a \x01(\tR\amachine\x12\x12\n" +
+	"\x04boot\x18\b \x01(\tR\x04boot\x12\x16\n" +
+	"\x06folder\x18\t \x01(\tR\x06folder\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\",\n" +
@@ -4892,7 +4971,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x04care\x18\x06 \x03(\v2\x17.dmps.meta.v1.CareOfferR\x04care\"9\n" +
 	"\tCareOffer\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x14\n" +
-	"\x05pages\x18\x02 \x01(\x04R\x05pages\"\x83\x04\n" +
+	"\x05pages\x18\x02 \x01(\x04R\x05pages\"\xb1\x04\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -4909,7 +4988,9 @@ const file_meta_proto_rawDesc = "" +
 	"\faway_unix_ms\x18\v \x01(\x03R\n" +
 	"awayUnixMs\x12%\n" +
 	"\x0eunknown_chunks\x18\f \x01(\x04R\runknownChunks\x12#\n" +
-	"\runknown_bytes\x18\r \x01(\x04R\funknownBytes\x1a9\n" +
+	"\runknown_bytes\x18\r \x01(\x04R\funknownBytes\x12\x18\n" +
+	"\amachine\x18\x0e \x01(\tR\amachine\x12\x12\n" +
+	"\x04boot\x18\x0f \x01(\tR\x04boot\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x14\n" +
@@ -4996,13 +5077,15 @@ const file_meta_proto_rawDesc = "" +
 	"\vtarget_fill\x18\f \x01(\rR\n" +
 	"targetFill\x12\x18\n" +
 	"\aversion\x18\r \x01(\x04R\aversion\x12#\n" +
-	"\runknown_pages\x18\x0e \x01(\x04R\funknownPages\"\x89\x01\n" +
+	"\runknown_pages\x18\x0e \x01(\x04R\funknownPages\"\xb7\x01\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tadmin_url\x18\x03 \x01(\tR\badminUrl\x12!\n" +
 	"\fremaining_ms\x18\x04 \x01(\x03R\vremainingMs\x12\x12\n" +
-	"\x04care\x18\x05 \x01(\bR\x04care\"\xc1\x06\n" +
+	"\x04care\x18\x05 \x01(\bR\x04care\x12\x18\n" +
+	"\amachine\x18\x06 \x01(\tR\amachine\x12\x12\n" +
+	"\x04boot\x18\a \x01(\tR\x04boot\"\xc1\x06\n" +
 	"\x06Report\x12/\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x19.dmps.meta.v1.VolumeStateR\x05state\x12'\n" +
 	"\x0fdegraded_groups\x18\x02 \x01(\x04R\x0edegradedGroups\x12#\n" +
@@ -5122,13 +5205,15 @@ const file_meta_proto_rawDesc = "" +
 	"\x13DeleteVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x16\n" +
-	"\x14DeleteVolumeResponse\"\x8c\x01\n" +
+	"\x14DeleteVolumeResponse\"\xba\x01\n" +
 	"\rAttachRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x1b\n" +
 	"\tadmin_url\x18\x03 \x01(\tR\badminUrl\x12\x1a\n" +
 	"\btakeover\x18\x04 \x01(\bR\btakeover\x12\x12\n" +
-	"\x04care\x18\x05 \x01(\bR\x04care\"p\n" +
+	"\x04care\x18\x05 \x01(\bR\x04care\x12\x18\n" +
+	"\amachine\x18\x06 \x01(\tR\amachine\x12\x12\n" +
+	"\x04boot\x18\a \x01(\tR\x04boot\"p\n" +
 	"\x0eAttachResponse\x12,\n" +
 	"\x06layout\x18\x01 \x01(\v2\x14.dmps.meta.v1.LayoutR\x06layout\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x12\x19\n" +

@@ -56,6 +56,8 @@ type Register struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	MemoryTotal uint64            `json:"memory_total"`
 	Cluster     string            `json:"cluster,omitempty"`
+	Host        Host              `json:"host,omitzero"`
+	Folder      string            `json:"folder,omitempty"`
 	Heard       bool              `json:"heard,omitempty"` // the leader heard the older life a moment ago
 	Ghost       bool              `json:"ghost,omitempty"` // the present life registered, and was never heard of again
 }
@@ -110,6 +112,7 @@ type Attach struct {
 	Name     string `json:"name"`
 	Holder   string `json:"holder"`
 	Admin    string `json:"admin,omitempty"`
+	Host     Host   `json:"host,omitzero"`
 	Takeover bool   `json:"takeover,omitempty"`
 	// Expired is the epoch of a lease that the leader saw run out; 0: none.
 	Expired raid.Epoch `json:"expired,omitempty"`

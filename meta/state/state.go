@@ -39,6 +39,8 @@ type Server struct {
 	Incarnation raid.Incarnation        `json:"incarnation"`
 	Past        []raid.Incarnation      `json:"past,omitempty"` // newest last
 	Addr        string                  `json:"addr"`
+	Host        Host                    `json:"host,omitzero"`    // where it runs
+	Folder      string                  `json:"folder,omitempty"` // key of its state folder, that no two living servers have; empty: it has none
 	Labels      map[string]string       `json:"labels,omitempty"` // host, rack, zone
 	MemoryTotal uint64                  `json:"memory_total"`     // bytes of the arena
 	State       ServerState             `json:"state"`
@@ -101,6 +103,7 @@ type Lease struct {
 	Holder string     `json:"holder"`
 	Epoch  raid.Epoch `json:"epoch"`
 	Admin  string     `json:"admin,omitempty"`
+	Host   Host       `json:"host,omitzero"`
 	Care   bool       `json:"care,omitempty"` // of a memory server that rebuilds what nobody has attached: gives way to any other
 }
 
