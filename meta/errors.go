@@ -79,12 +79,15 @@ func apiError(err error) error {
 	return connect.NewError(connect.CodeInternal, err)
 }
 
-// inUseFor completes a refusal with what only the leader knows: how long the
-// lease still runs.
-func inUseFor(refusal *state.Refusal, left time.Duration) error {
-	err := fmt.Errorf("%w; its lease runs out in %v unless it is renewed: detach it there, wait, or take it over by name", refusal, left.Round(100*time.Millisecond))
+// inUseFor completes a refusal with what only the leader knows: how the lease
+// stands. What may be done by force is what force says.
+func inUseFor(refusal *state.Refusal, l leaseStanding, force string) error {
+	err := fmt.Errorf("%w; its lease runs out in %v unless it is renewed: detach it there, wait, or %s", refusal, l.left.Round(100*time.Millisecond), force)
+	if l.pages {
+		err = fmt.Errorf("%w; its lease has run out, but memory servers have sessions of that client: it pages, and merely does not reach the metadata. Detach it there. If it is really dead, or what it has is to be lost, %s", refusal, force)
+	}
 	return withReason(err, &metapb.Reason{
-		Code: metapb.Reason_CODE_IN_USE, Holder: refusal.Holder, AdminUrl: refusal.Admin, RemainingMs: left.Milliseconds(),
+		Code: metapb.Reason_CODE_IN_USE, Holder: refusal.Holder, AdminUrl: refusal.Admin, RemainingMs: l.left.Milliseconds(),
 	})
 }
 
