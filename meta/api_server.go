@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 	c := &state.Register{
 		ID: raid.ServerID(m.Id), Incarnation: raid.Incarnation(m.Incarnation), Addr: m.Addr,
 		Labels: m.Labels, MemoryTotal: m.MemoryTotal, Cluster: m.Cluster,
+		Host: state.Host{Machine: m.Machine, Boot: m.Boot}, Folder: m.Folder,
 	}
 	for addr := range strings.SplitSeq(m.Addr, ",") {
 		if _, at, _ := strings.Cut(addr, "://"); reach.Unspecified(at) {
@@ -102,15 +104,14 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 				ID: id, Incarnation: inc, Short: m.Short, Wanted: m.WantedFreeBytes,
 			}})
 		}
-		held := make(map[raid.ChunkID]bool, len(m.Chunks))
+		held, unknown := r.holdingsLocked(s, sv, m)
 		for _, c := range m.Chunks {
-			chunk := raid.ChunkID(c)
-			held[chunk] = true
-			// A chunk that this state does not know yet is not below the
-			// counter; one that it knows no more never comes back.
-			if _, ok := s.Owner(chunk); !ok && chunk < s.NextChunk {
+			if _, freeing := sv.Freeing[raid.ChunkID(c)]; freeing || s.Freed(raid.ChunkID(c)) {
 				res.Drop = append(res.Drop, c)
 			}
+		}
+		if unknown != nil {
+			changes = append(changes, state.Command{Unknown: unknown})
 		}
 		freed := &state.Freed{ID: id, Incarnation: inc}
 		for c := range sv.Freeing {
@@ -133,6 +134,58 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 		}
 	}
 	return answer(res, err)
+}
+
+// holdingsLocked reads a server's list of chunks, and gives what is to be noted of
+// those that this state did not give out; nil: nothing new.
+func (r *reign) holdingsLocked(s *state.State, sv *state.Server, m *metapb.HeartbeatRequest) (held map[raid.ChunkID]bool, note *state.Unknown) {
+	held = make(map[raid.ChunkID]bool, len(m.Chunks))
+	var unknown []raid.ChunkID
+	known := uint64(0) // bytes
+	for _, c := range m.Chunks {
+		chunk := raid.ChunkID(c)
+		held[chunk] = true
+		bytes, freeing := sv.Freeing[chunk]
+		ref, owned := s.Owner(chunk)
+		switch {
+		case owned:
+			v := s.Volumes[ref.Volume]
+			known += state.ChunkBytes(v.Geometry, v.ChunkSlots, ref.Col)
+		case freeing:
+			known += bytes
+		case !s.Freed(chunk):
+			unknown = append(unknown, chunk)
+		}
+	}
+	r.mu.unknown[sv.ID] = unknown
+	n := &state.Unknown{ID: sv.ID, Incarnation: sv.Incarnation, Chunks: uint64(len(unknown))}
+	if len(unknown) > 0 {
+		n.Next = slices.Max(unknown) + 1
+		n.Bytes = max(m.MemoryUsed, known) - known
+	}
+	if n.Chunks == sv.Unknown && !resized(sv.UnknownBytes+1, n.Bytes+1) {
+		return held, nil
+	}
+	return held, n
+}
+
+func (a serverAPI) PurgeUnknown(ctx context.Context, req *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error) {
+	var c *state.Purge
+	err := a.n.ask(ctx, func(r *reign, s *state.State) error {
+		sv := s.Servers[raid.ServerID(req.Msg.Id)]
+		if sv == nil {
+			return &state.Refusal{Code: state.NotFound, Message: "no server " + req.Msg.Id}
+		}
+		if chunks := r.mu.unknown[sv.ID]; len(chunks) > 0 {
+			c = &state.Purge{ID: sv.ID, Incarnation: sv.Incarnation, Chunks: chunks}
+		}
+		return nil
+	})
+	if err != nil || c == nil {
+		return answer(&metapb.PurgeUnknownResponse{}, err)
+	}
+	_, err = a.n.propose(ctx, &state.Command{Purge: c})
+	return answer(&metapb.PurgeUnknownResponse{Chunks: uint64(len(c.Chunks))}, err)
 }
 
 func resized(was, is uint64) bool {

@@ -103,32 +103,40 @@ func (a volumeAPI) GetVolume(ctx context.Context, req *connect.Request[metapb.Ge
 
 func (a volumeAPI) DeleteVolume(ctx context.Context, req *connect.Request[metapb.DeleteVolumeRequest]) (*connect.Response[metapb.DeleteVolumeResponse], error) {
 	c := &state.DeleteVolume{Name: req.Msg.Name, Force: req.Msg.Force}
-	left, err := a.n.leaseLeft(ctx, c.Name, &c.Expired)
+	left, err := a.n.leaseLeft(ctx, c.Name)
 	if err != nil {
 		return nil, apiError(err)
 	}
+	c.Expired = left.expired
 	_, err = a.n.propose(ctx, &state.Command{DeleteVolume: c})
 	if refusal := (*state.Refusal)(nil); errors.As(err, &refusal) && refusal.Code == state.InUse {
-		return nil, inUseFor(refusal, left)
+		return nil, inUseFor(refusal, left, "delete it by force (--force)")
 	}
 	return answer(&metapb.DeleteVolumeResponse{}, err)
 }
 
-// leaseLeft gives for how long the lease of a volume still runs; when it ran
-// out, its epoch comes into expired.
-func (n *Node) leaseLeft(ctx context.Context, name string, expired *raid.Epoch) (left time.Duration, err error) {
+// leaseStanding is how the lease of a volume stands.
+type leaseStanding struct {
+	left    time.Duration // until it runs out
+	pages   bool          // it has, but servers have sessions of its client, which merely does not reach this service
+	expired raid.Epoch    // of a lease that ran out and that nobody uses any more; 0: none
+}
+
+func (n *Node) leaseLeft(ctx context.Context, name string) (l leaseStanding, err error) {
 	err = n.ask(ctx, func(r *reign, s *state.State) error {
 		v, ok := s.VolumeByName(name)
 		if !ok || v.Lease == nil {
 			return nil // the command will say so
 		}
 		end := r.leaseEndLocked(v, n.cfg)
-		if left = time.Until(end.at); left <= 0 {
-			left, *expired = 0, end.epoch
+		l.left = max(time.Until(end.at), 0)
+		l.pages = l.left == 0 && r.pagesLocked(v, time.Now())
+		if l.left == 0 && !l.pages {
+			l.expired = end.epoch
 		}
 		return nil
 	})
-	return left, err
+	return l, err
 }
 
 // leaseEndLocked is when the lease of a volume that has one runs out.
@@ -144,11 +152,12 @@ func (r *reign) leaseEndLocked(v *state.Volume, cfg Config) leaseEnd {
 
 func (a volumeAPI) Attach(ctx context.Context, req *connect.Request[metapb.AttachRequest]) (*connect.Response[metapb.AttachResponse], error) {
 	m := req.Msg
-	c := &state.Attach{Name: m.Volume, Holder: m.Holder, Admin: m.AdminUrl, Takeover: m.Takeover, Care: m.Care}
-	left, err := a.n.leaseLeft(ctx, c.Name, &c.Expired)
+	c := &state.Attach{Name: m.Volume, Holder: m.Holder, Admin: m.AdminUrl, Takeover: m.Takeover, Care: m.Care, Host: state.Host{Machine: m.Machine, Boot: m.Boot}}
+	left, err := a.n.leaseLeft(ctx, c.Name)
 	if err != nil {
 		return nil, apiError(err)
 	}
+	c.Expired = left.expired
 	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
 		if v, ok := s.VolumeByName(c.Name); ok && c.Care {
 			if why := r.notRipeLocked(s, v, time.Now(), a.n.cfg); why != "" {
@@ -168,7 +177,7 @@ func (a volumeAPI) Attach(ctx context.Context, req *connect.Request[metapb.Attac
 	v, err := a.n.propose(ctx, &state.Command{Attach: c})
 	if err != nil {
 		if refusal := (*state.Refusal)(nil); errors.As(err, &refusal) && refusal.Code == state.InUse {
-			return nil, inUseFor(refusal, left)
+			return nil, inUseFor(refusal, left, "take it over by name (--takeover)")
 		}
 		return nil, apiError(err)
 	}

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,20 +12,24 @@ import (
 
 	"dmps/meta/state"
 	"dmps/meta/store"
+	"dmps/raid"
 )
 
 // Contents is what a backup or the folder of a node holds.
 type Contents struct {
 	Cluster string `json:"cluster"`
-	Node    string `json:"node,omitempty"` // whose folder it is; empty: a backup
-	Applied uint64 `json:"applied"`        // index of the last command in it: of two, the higher one is newer
-	Logged  uint64 `json:"logged"`         // of the last command in the node's log, which RecoverSurvivor carries out too; a backup has none
-	Servers int    `json:"servers"`
-	Volumes int    `json:"volumes"`
+
+	Generation uint64 `json:"generation"`     // of the cluster, see state.State.Generation
+	Node       string `json:"node,omitempty"` // whose folder it is; empty: a backup
+	Applied    uint64 `json:"applied"`        // index of the last command in it: of two, the higher one is newer
+	Logged     uint64 `json:"logged"`         // of the last command in the node's log, which RecoverSurvivor carries out too; a backup has none
+	Servers    int    `json:"servers"`
+	Volumes    int    `json:"volumes"`
 }
 
 func (c *Contents) read(s *state.State) {
 	c.Cluster, c.Servers, c.Volumes = s.Cluster, len(s.Servers), len(s.Volumes)
+	c.Generation = s.Generation
 }
 
 // CheckBackup reads a backup to its end, verifies its checksum and every record
@@ -41,6 +46,40 @@ func CheckBackup(from io.Reader) (c Contents, err error) {
 		return Contents{}, fmt.Errorf("check a backup: %w", err)
 	}
 	return c, nil
+}
+
+// Prospect is what a backup knows that can be asked after before it is restored.
+type Prospect struct {
+	Contents
+	Living  []string       `json:"living"` // metadata nodes of the cluster that answer: restoring is refused
+	Layouts []*raid.Layout `json:"-"`      // of volumes that a client has opened, at an epoch above all leases
+}
+
+// ReadBackup verifies a backup as CheckBackup does, and asks the metadata nodes that it
+// names whether they live.
+func ReadBackup(ctx context.Context, from io.Reader) (p Prospect, err error) {
+	dir, err := os.MkdirTemp("", "dmps-backup-")
+	if err != nil {
+		return p, fmt.Errorf("read a backup: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	var nodes []state.Node
+	p.Applied, err = store.Check(from, filepath.Join(dir, "state.db"), func(s *state.State) {
+		p.read(s)
+		for _, n := range s.Nodes {
+			nodes = append(nodes, *n)
+		}
+		for _, v := range s.SortedVolumes() {
+			if !v.Unopened && !v.Untouched {
+				p.Layouts = append(p.Layouts, s.Layout(v, raid.MaxEpoch, false))
+			}
+		}
+	})
+	if err != nil {
+		return Prospect{}, fmt.Errorf("read a backup: %w", err)
+	}
+	p.Living = living(ctx, p.Cluster, nodes)
+	return p, nil
 }
 
 // Examine says what the folder of a node holds while no node runs there: which

@@ -132,6 +132,10 @@ func (n *Node) look(ctx context.Context) []seen {
 	return out
 }
 
+func (n *Node) joinAt(url string) metapbconnect.ClusterServiceClient {
+	return metapbconnect.NewClusterServiceClient(n.joins, url, connect.WithReadMaxBytes(1<<20))
+}
+
 func (n *Node) clusterAt(url string) metapbconnect.ClusterServiceClient {
 	return metapbconnect.NewClusterServiceClient(n.peersTo, url, connect.WithReadMaxBytes(1<<20))
 }
@@ -190,11 +194,11 @@ func (n *Node) adopt(req *metapb.AdoptRequest) error {
 	return err
 }
 
-// join becomes a voter of a cluster that exists. Raft runs before the node is
-// added, idle without a configuration: from that moment on the cluster may need
-// its vote.
+// join becomes part of a cluster that exists, first without a vote (promote). Raft
+// runs before the node is added, idle without a configuration: the leader asks it
+// at its Raft address before.
 func (n *Node) join(ctx context.Context, o seen) (waiting string, err error) {
-	err = n.setIdentity(func(id *identity) error { id.Cluster = o.Cluster; return nil })
+	err = n.setIdentity(func(id *identity) error { id.Cluster, id.Generation = o.Cluster, o.Generation; return nil })
 	if err != nil {
 		return "", err
 	}
@@ -203,8 +207,7 @@ func (n *Node) join(ctx context.Context, o seen) (waiting string, err error) {
 			return "", err
 		}
 	}
-	self := n.self()
-	_, err = n.clusterAt(o.url).Join(ctx, connect.NewRequest(&metapb.JoinRequest{Node: nodeMessage(&self), Cluster: o.Cluster}))
+	_, err = n.joinAt(o.url).Join(ctx, connect.NewRequest(&metapb.JoinRequest{Node: n.selfMessage(), Cluster: o.Cluster, Generation: o.Generation}))
 	if err != nil {
 		return fmt.Sprintf("cluster %s to let it in: %v", o.Cluster, err), nil
 	}
@@ -231,17 +234,22 @@ func (n *Node) takePart() error {
 // greetPeers tells the leader where this node's API is, at first and after a
 // restart that may have moved it.
 func (n *Node) greetPeers(ctx context.Context) {
+	var last string
 	for len(n.cfg.Join) > 0 {
 		for _, u := range n.cfg.Join {
-			self := n.self()
-			_, err := n.clusterAt(u).Join(ctx, connect.NewRequest(&metapb.JoinRequest{
-				Node: nodeMessage(&self), Cluster: n.identity().Cluster, Known: true,
+			_, err := n.joinAt(u).Join(ctx, connect.NewRequest(&metapb.JoinRequest{
+				Node: n.selfMessage(), Cluster: n.identity().Cluster, Generation: n.identity().generation(), Known: true,
 			}))
 			if err == nil {
 				return
 			}
-			switch reasonCode(err) {
-			case metapb.Reason_CODE_FOREIGN_CLUSTER:
+			switch code := reasonCode(err); code {
+			case metapb.Reason_CODE_INVALID:
+				if text := err.Error(); text != last {
+					n.log.Warn("the cluster does not take this node's addresses", "err", err)
+					last = text
+				}
+			case metapb.Reason_CODE_FOREIGN_CLUSTER, metapb.Reason_CODE_ID_IN_USE:
 				n.fail(fmt.Errorf("%s: %w", u, err))
 				return
 			case metapb.Reason_CODE_NOT_FOUND:

@@ -76,7 +76,7 @@ func (r *reign) notRipeLocked(s *state.State, v *state.Volume, now time.Time, cf
 		if now.Before(end) {
 			return fmt.Sprintf("%s has it, or may come back for it", l.Holder)
 		}
-		if at, ok := r.mu.care.owned[v.ID]; ok && !l.Care && now.Sub(at) < ownedFor {
+		if r.pagesLocked(v, now) {
 			return fmt.Sprintf("%s does not renew its lease, but has sessions with memory servers", l.Holder)
 		}
 	}
@@ -84,6 +84,13 @@ func (r *reign) notRipeLocked(s *state.State, v *state.Volume, now time.Time, cf
 		return "it was cared for in vain a moment ago"
 	}
 	return ""
+}
+
+// pagesLocked reports whether servers have sessions of the client that has the lease
+// of a volume, as far as they said.
+func (r *reign) pagesLocked(v *state.Volume, now time.Time) bool {
+	at, ok := r.mu.care.owned[v.ID]
+	return ok && v.Lease != nil && !v.Lease.Care && now.Sub(at) < ownedFor
 }
 
 // careOffersLocked lists the volumes that need somebody to care for them.

@@ -41,6 +41,8 @@ type Config struct {
 
 	Logger *slog.Logger // default: slog.Default()
 
+	promoteAfter time.Duration // tests: a node that joins votes when it has answered for so long. Default: 2 s
+
 	beforeLog func() error // tests: before a write of Raft's log, as if by a slow disk, or one that fails
 }
 
@@ -55,6 +57,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Grace, 30*time.Second)
 	setDefault(&c.LeaseTTL, 10*time.Second)
 	setDefault(&c.MaxMoves, 16)
+	setDefault(&c.promoteAfter, 2*time.Second)
 	setDefault(&c.Logger, slog.Default())
 	if len(c.Join) == 0 {
 		setDefault(&c.BootstrapExpect, 1)

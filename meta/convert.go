@@ -14,6 +14,14 @@ func nodeMessage(n *state.Node) *metapb.Node {
 	return &metapb.Node{Name: n.Name, Id: n.ID, ApiUrl: n.API, RaftAddr: n.Raft}
 }
 
+// selfMessage is this node as it describes itself to others.
+func (n *Node) selfMessage() *metapb.Node {
+	self := n.self()
+	m := nodeMessage(&self)
+	m.Process = n.process
+	return m
+}
+
 func layoutMessage(l *raid.Layout) *metapb.Layout {
 	p := &metapb.Layout{
 		Volume: uint64(l.Volume), Name: l.Name, Layout: l.Kind.String(), Redundancy: l.Geometry.String(),
@@ -145,7 +153,7 @@ func (r *reign) volumeMessageLocked(s *state.State, v *state.Volume, now time.Ti
 		p.StuckMembers, p.StuckReason = st.Members, st.Reason
 	}
 	if l := v.Lease; l != nil {
-		p.Lease = &metapb.Lease{Holder: l.Holder, Epoch: uint64(l.Epoch), AdminUrl: l.Admin, Care: l.Care}
+		p.Lease = &metapb.Lease{Holder: l.Holder, Epoch: uint64(l.Epoch), AdminUrl: l.Admin, Care: l.Care, Machine: l.Host.Machine, Boot: l.Host.Boot}
 		if end, ok := r.mu.leases[v.ID]; ok && end.epoch == l.Epoch {
 			p.Lease.RemainingMs = max(end.at.Sub(now), 0).Milliseconds()
 		}
@@ -157,7 +165,8 @@ func (r *reign) serverMessageLocked(sv *state.Server) *metapb.Server {
 	p := &metapb.Server{
 		Id: string(sv.ID), Incarnation: uint64(sv.Incarnation), Addr: sv.Addr, Labels: make(map[string]string, len(sv.Labels)),
 		State: serverStates[sv.State], MemoryTotal: sv.MemoryTotal, MemoryReserved: sv.Reserved, Chunks: sv.Chunks,
-		Draining: sv.Draining, AwayUnixMs: noted(sv.Away),
+		Draining: sv.Draining, AwayUnixMs: noted(sv.Away), UnknownChunks: sv.Unknown, UnknownBytes: sv.UnknownBytes,
+		Machine: sv.Host.Machine, Boot: sv.Host.Boot,
 	}
 	switch {
 	case sv.State != state.ServerUp:

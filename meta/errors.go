@@ -39,6 +39,8 @@ var connectCodes = map[metapb.Reason_Code]connect.Code{
 	metapb.Reason_CODE_ID_IN_USE:       connect.CodeFailedPrecondition,
 	metapb.Reason_CODE_HOLDS_CHUNKS:    connect.CodeFailedPrecondition,
 	metapb.Reason_CODE_UNKNOWN_OUTCOME: connect.CodeDeadlineExceeded,
+	metapb.Reason_CODE_ID_AWAITED:      connect.CodeFailedPrecondition,
+	metapb.Reason_CODE_NO_MAJORITY:     connect.CodeFailedPrecondition,
 }
 
 var refusalCodes = map[state.Code]metapb.Reason_Code{
@@ -52,6 +54,7 @@ var refusalCodes = map[state.Code]metapb.Reason_Code{
 	state.TooFewDomains:  metapb.Reason_CODE_TOO_FEW_DOMAINS,
 	state.ForeignCluster: metapb.Reason_CODE_FOREIGN_CLUSTER,
 	state.IDInUse:        metapb.Reason_CODE_ID_IN_USE,
+	state.IDAwaited:      metapb.Reason_CODE_ID_AWAITED,
 	state.HoldsChunks:    metapb.Reason_CODE_HOLDS_CHUNKS,
 }
 
@@ -76,12 +79,15 @@ func apiError(err error) error {
 	return connect.NewError(connect.CodeInternal, err)
 }
 
-// inUseFor completes a refusal with what only the leader knows: how long the
-// lease still runs.
-func inUseFor(refusal *state.Refusal, left time.Duration) error {
-	err := fmt.Errorf("%w; its lease runs out in %v unless it is renewed: detach it there, wait, or take it over by name", refusal, left.Round(100*time.Millisecond))
+// inUseFor completes a refusal with what only the leader knows: how the lease
+// stands. What may be done by force is what force says.
+func inUseFor(refusal *state.Refusal, l leaseStanding, force string) error {
+	err := fmt.Errorf("%w; its lease runs out in %v unless it is renewed: detach it there, wait, or %s", refusal, l.left.Round(100*time.Millisecond), force)
+	if l.pages {
+		err = fmt.Errorf("%w; its lease has run out, but memory servers have sessions of that client: it pages, and merely does not reach the metadata. Detach it there. If it is really dead, or what it has is to be lost, %s", refusal, force)
+	}
 	return withReason(err, &metapb.Reason{
-		Code: metapb.Reason_CODE_IN_USE, Holder: refusal.Holder, AdminUrl: refusal.Admin, RemainingMs: left.Milliseconds(),
+		Code: metapb.Reason_CODE_IN_USE, Holder: refusal.Holder, AdminUrl: refusal.Admin, RemainingMs: l.left.Milliseconds(),
 	})
 }
 

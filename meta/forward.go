@@ -64,8 +64,15 @@ func (n *Node) toLeader(h http.Handler) http.Handler {
 			fail(w, r, refused(metapb.Reason_CODE_INVALID, "authentication is not known to this version: leave %s empty", authHeader))
 			return
 		}
+		id := n.identity()
+		if cluster, heard := metaclient.ParseGeneration(r.Header.Get(metaclient.GenerationHeader)); cluster == id.Cluster && heard > id.generation() && cluster != "" {
+			n.superseded(heard)
+			fail(w, r, refused(metapb.Reason_CODE_FOREIGN_CLUSTER, "this is generation %d of cluster %s, which is of generation %d by now", id.generation(), cluster, heard))
+			return
+		}
+		w.Header().Set(metaclient.GenerationHeader, metaclient.FormatGeneration(id.Cluster, id.generation()))
 		// A node that belongs to no cluster yet cannot decide in any case.
-		if meant, is := r.Header.Get(metaclient.ClusterHeader), n.identity().Cluster; meant != "" && is != "" && meant != is {
+		if meant, is := r.Header.Get(metaclient.ClusterHeader), id.Cluster; meant != "" && is != "" && meant != is {
 			fail(w, r, refused(metapb.Reason_CODE_FOREIGN_CLUSTER, "this is cluster %s, not %s", is, meant))
 			return
 		}
@@ -84,6 +91,7 @@ func (n *Node) toLeader(h http.Handler) http.Handler {
 			return
 		}
 		n.metrics.forwarded.Inc()
+		w.Header().Del(metaclient.GenerationHeader) // the leader names its own
 		r.Body = http.MaxBytesReader(w, r.Body, maxRequest+1024)
 		proxy := &httputil.ReverseProxy{
 			Rewrite: func(pr *httputil.ProxyRequest) {

@@ -18,6 +18,17 @@ type identity struct {
 	Cluster  string `json:"cluster,omitempty"`  // the only cluster that this node will ever belong to
 	Proposer string `json:"proposer,omitempty"` // id of the node that bootstraps Cluster; empty after joining
 	Member   bool   `json:"member,omitempty"`   // Raft may be started
+
+	Generation uint64 `json:"generation,omitempty"` // of Cluster, see state.State.Generation; 0: 1
+	Superseded uint64 `json:"superseded,omitempty"` // a higher generation that was heard of: the node decides nothing any more
+}
+
+// generation is that of the node's cluster; 0: it belongs to none.
+func (id identity) generation() uint64 {
+	if id.Cluster == "" {
+		return 0
+	}
+	return max(id.Generation, 1)
 }
 
 const identityFile = "node.json"

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,9 @@ import (
 // ErrRemoved is the end of a node that was removed from its cluster.
 var ErrRemoved = errors.New("this node was removed from the cluster") // stop it; a new one needs an empty folder
 
+// ErrSuperseded is the end of a node whose cluster was restored or recovered without it.
+var ErrSuperseded = errors.New("the cluster was restored or recovered without this node") // remove its folder; a new one joins
+
 // Node is one process's part in the metadata service.
 type Node struct {
 	cfg     Config
@@ -31,12 +35,14 @@ type Node struct {
 	disks   *disks
 	metrics *metrics
 
+	process  string       // random, of this start: a copy of the folder that runs elsewhere has another
 	apiAddr  string       // advertised host:port; "": no API (tests)
 	raftAddr string       // advertised host:port
 	raftL    net.Listener // nil after Raft took it
 	http     *http.Server
 	proxies  *http.Transport // to the leader
 	peersTo  *http.Client    // to other nodes' API
+	joins    *http.Client    // the same for Join, in which the leader asks others itself
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -82,11 +88,12 @@ func open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger.With("node", cfg.Name), done: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger.With("node", cfg.Name), done: make(chan struct{}), process: rand.Text(),
 		proxies: &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second,
 			DialContext: (&net.Dialer{Timeout: time.Second}).DialContext},
 	}
 	n.peersTo = &http.Client{Transport: n.proxies, Timeout: 2 * time.Second}
+	n.joins = &http.Client{Transport: n.proxies, Timeout: 10 * time.Second}
 	n.raftLog = raftLogger(n.log)
 	var err error
 	if n.disks, err = openDisks(cfg.Dir, n.raftLog); err != nil {
@@ -111,10 +118,15 @@ func (n *Node) recognize() error {
 		return fmt.Errorf("look for Raft state: %w", err)
 	}
 	var cluster string
-	if err := n.disks.state.View(func(s *state.State) { cluster = s.Cluster }); err != nil {
+	if err := n.disks.state.View(func(s *state.State) {
+		cluster = s.Cluster
+		id.Generation = max(id.Generation, s.Generation)
+	}); err != nil {
 		return err
 	}
 	switch {
+	case id.Superseded > id.generation():
+		return supersededError(id)
 	case begun && id.Cluster == "":
 		return fmt.Errorf("folder %s holds Raft state, but %s does not name its cluster: it was copied or damaged; start with an empty folder to replace the node", n.cfg.Dir, identityFile)
 	case cluster != "" && cluster != id.Cluster:
@@ -161,6 +173,9 @@ func (n *Node) begin() error {
 		return fmt.Errorf("look for Raft state: %w", err)
 	}
 	if id.Member || begun {
+		if err := n.notACopy(); err != nil {
+			return err
+		}
 		if err := n.startRaft(nil); err != nil {
 			return err
 		}
@@ -183,7 +198,7 @@ func (n *Node) startRaft(transport raft.Transport) error {
 	id := n.identity()
 	var layer *streamLayer
 	if transport == nil {
-		layer = newStreamLayer(n.raftL, peerAddress(n.raftAddr, id.ID), id.Cluster)
+		layer = newStreamLayer(n.raftL, peerAddress(n.raftAddr, id.ID), id, n.process, n.superseded)
 		n.raftL = nil
 		transport = networkTransport(layer, n.raftLog)
 	}
@@ -199,6 +214,28 @@ func (n *Node) startRaft(transport raft.Transport) error {
 	n.wg.Go(func() { n.watch(n.ctx, p) })
 	n.wg.Go(func() { n.guard(n.ctx, p) })
 	return nil
+}
+
+// maxAhead bounds how far in the future of this node's clock a generation may lie
+// (state.State.Generation): what lies beyond was made up, or is of a clock that is wrong.
+const maxAhead = 7 * 24 * time.Hour
+
+// superseded ends the node for good: its cluster was restored or recovered without it,
+// and is of a higher generation. What this one would decide contradicts it.
+func (n *Node) superseded(generation uint64) {
+	if generation > uint64(time.Now().Add(maxAhead).UnixMilli()) {
+		n.log.Error("somebody speaks of a generation of the cluster that cannot be", "generation", generation)
+		return
+	}
+	err := n.setIdentity(func(id *identity) error {
+		id.Superseded = max(id.Superseded, generation)
+		return nil
+	})
+	n.fail(errors.Join(supersededError(n.identity()), err))
+}
+
+func supersededError(id identity) error {
+	return fmt.Errorf("%w: cluster %s is of generation %d by now, this node of generation %d. Remove its folder, and let it join with an empty one", ErrSuperseded, id.Cluster, id.Superseded, id.generation())
 }
 
 // guard ends the node when its Raft ended or its state cannot be written.

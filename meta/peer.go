@@ -150,19 +150,6 @@ func (p *peer) close() error {
 	return err
 }
 
-// alive reports whether the node that is meant answers at an address.
-func (p *peer) alive(a raft.ServerAddress) bool {
-	if p.layer == nil {
-		return false
-	}
-	c, err := p.layer.Dial(a, time.Second)
-	if err != nil {
-		return false
-	}
-	_ = c.Close() // it was only opened to see whether it opens
-	return true
-}
-
 // networkTransport carries Raft over TCP. Pipelining is off (MaxRPCsInFlight
 // 1): it wedges after a follower's disk stalled.
 func networkTransport(layer *streamLayer, logger hclog.Logger) *raft.NetworkTransport {

@@ -27,7 +27,8 @@ type reign struct {
 		beats   map[raid.ServerID]beat
 		leases  map[raid.VolumeID]leaseEnd
 		reports map[raid.VolumeID]report
-		settle  time.Time // servers that were down are coming back: nothing is replaced before
+		unknown map[raid.ServerID][]raid.ChunkID // that a server holds and this state did not give out, as of its last heartbeat
+		settle  time.Time                        // servers that were down are coming back: nothing is replaced before
 		care    care
 	}
 }
@@ -80,6 +81,7 @@ func (n *Node) followNotify(ctx context.Context, p *peer) {
 			r.mu.beats = map[raid.ServerID]beat{}
 			r.mu.leases = map[raid.VolumeID]leaseEnd{}
 			r.mu.reports = map[raid.VolumeID]report{}
+			r.mu.unknown = map[raid.ServerID][]raid.ChunkID{}
 			r.mu.care = newCare()
 			n.setReign(r)
 			n.wg.Go(func() { n.rule(reignCtx, p, r) })
@@ -106,6 +108,7 @@ func (n *Node) rule(ctx context.Context, p *peer, r *reign) {
 		}
 	}
 	n.log.Info("leading the metadata service", "node", n.identity().ID)
+	n.wg.Go(func() { n.promote(ctx, p) })
 	t := time.NewTicker(ruleEvery)
 	defer t.Stop()
 	var h healer

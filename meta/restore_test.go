@@ -115,20 +115,20 @@ func TestBackupAndRestore(t *testing.T) {
 		"changed": append([]byte{backup.Bytes()[0] ^ 1}, backup.Bytes()[1:]...),
 	} {
 		dir := t.TempDir()
-		if err := Restore(bytes.NewReader(b), RestoreConfig{Dir: dir}); err == nil {
+		if err := Restore(t.Context(), bytes.NewReader(b), RestoreConfig{Dir: dir}); err == nil {
 			t.Errorf("%s backup was restored", what)
 		}
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 			t.Errorf("%s backup left %v, %v", what, left, err)
 		}
 	}
-	if err := Restore(bytes.NewReader(backup.Bytes()), RestoreConfig{Dir: n.cfg.Dir}); !errors.Is(err, ErrNotEmpty) {
+	if err := Restore(t.Context(), bytes.NewReader(backup.Bytes()), RestoreConfig{Dir: n.cfg.Dir}); !errors.Is(err, ErrNotEmpty) {
 		t.Errorf("restored over a node: %v", err)
 	}
 
 	cfg := testConfig(t, "meta9")
 	cfg.RaftListen = heldAddr(t)
-	if err := Restore(bytes.NewReader(backup.Bytes()), RestoreConfig{Dir: cfg.Dir, Name: "meta9", RaftAdvertise: cfg.RaftListen}); err != nil {
+	if err := Restore(t.Context(), bytes.NewReader(backup.Bytes()), RestoreConfig{Dir: cfg.Dir, Name: "meta9", RaftAdvertise: cfg.RaftListen}); err != nil {
 		t.Fatal(err)
 	}
 	again := start(t, cfg)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,10 +22,12 @@ import (
 // instead of taking part:
 //
 //	caller:  "DMPR", u8 version 1, text cluster, text id of the node meant, text auth
-//	callee:  u8 0 to go on, 1 to refuse; text why
+//	callee:  u8 0 to go on, 1 to refuse, 2 if the caller's generation is over; text
+//	         its process, or why, or its generation
 //
 // A text is a u8 length and that many bytes. auth is the place of
-// authentication and must be empty.
+// authentication and must be empty. A process is Node.process. The cluster is its id,
+// and "." and its generation (state.State.Generation) unless that is 1.
 const (
 	handshakeMagic   = "DMPR"
 	handshakeVersion = 1
@@ -47,6 +50,9 @@ type streamLayer struct {
 	listener net.Listener
 	self     raft.ServerAddress
 	cluster  string
+	process  string
+	gen      uint64        // generation of the cluster
+	newer    func(uint64)  // called when a higher one was heard of; nil: nobody minds
 	ready    chan net.Conn // after the handshake
 	done     chan struct{}
 	wg       sync.WaitGroup
@@ -59,8 +65,8 @@ type streamLayer struct {
 	}
 }
 
-func newStreamLayer(l net.Listener, self raft.ServerAddress, cluster string) *streamLayer {
-	s := &streamLayer{listener: accept.Keep(l, nil), self: self, cluster: cluster, ready: make(chan net.Conn), done: make(chan struct{})}
+func newStreamLayer(l net.Listener, self raft.ServerAddress, id identity, process string, newer func(uint64)) *streamLayer {
+	s := &streamLayer{listener: accept.Keep(l, nil), self: self, cluster: id.Cluster, gen: id.generation(), newer: newer, process: process, ready: make(chan net.Conn), done: make(chan struct{})}
 	s.mu.conns = map[net.Conn]struct{}{}
 	s.wg.Add(1)
 	go s.listen()
@@ -88,7 +94,7 @@ func (s *streamLayer) greet(c net.Conn) {
 	if t == nil {
 		return
 	}
-	if err := answerHandshake(t, s.cluster, string(s.self)); err != nil {
+	if err := s.answerHandshake(t); err != nil {
 		_ = t.Close() // the caller was told why, or is not there any more
 		return
 	}
@@ -99,27 +105,61 @@ func (s *streamLayer) greet(c net.Conn) {
 	}
 }
 
-func answerHandshake(c net.Conn, cluster, self string) error {
+func (s *streamLayer) answerHandshake(c net.Conn) error {
 	if err := c.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return err
 	}
-	why := checkHandshake(c, cluster, self)
-	reply := []byte{0, 0}
-	if why != nil {
+	why := checkHandshake(c, s.cluster, s.gen, string(s.self))
+	reply := appendText([]byte{0}, s.process)
+	var other *generationError
+	switch {
+	case errors.As(why, &other) && other.is < s.gen:
+		reply = appendText([]byte{2}, strconv.FormatUint(s.gen, 10))
+	case why != nil:
 		reply = appendText([]byte{1}, why.Error())
+	}
+	if other != nil && other.is > s.gen && s.newer != nil {
+		s.newer(other.is)
 	}
 	_, err := c.Write(reply)
 	return errors.Join(why, err, c.SetDeadline(time.Time{}))
 }
 
-func checkHandshake(r io.Reader, cluster, self string) error {
+// generationError is a peer of another generation of the same cluster.
+type generationError struct{ is, want uint64 }
+
+func (e *generationError) Error() string {
+	return fmt.Sprintf("generation %d of the cluster, this is generation %d", e.is, e.want)
+}
+
+// standing is how the handshake names a cluster and its generation.
+func standing(cluster string, generation uint64) string {
+	if generation <= 1 {
+		return cluster // what versions without generations say
+	}
+	return cluster + "." + strconv.FormatUint(generation, 10)
+}
+
+// parseStanding reads it.
+func parseStanding(s string) (cluster string, generation uint64) {
+	cluster, number, _ := strings.Cut(s, ".")
+	if g, err := strconv.ParseUint(number, 10, 64); err == nil {
+		return cluster, g
+	}
+	return cluster, 1
+}
+
+func checkHandshake(r io.Reader, cluster string, generation uint64, self string) error {
 	h, err := readHandshake(r)
+	is, gen := parseStanding(h.cluster)
 	_, id := splitPeerAddress(raft.ServerAddress(self))
 	switch {
 	case err != nil:
 		return err
-	case h.cluster != cluster:
-		return fmt.Errorf("this is cluster %s, not %s", cluster, h.cluster)
+	case is != cluster:
+		return fmt.Errorf("this is cluster %s, not %s", cluster, is)
+	case gen != generation:
+		return &generationError{gen, generation}
 	case h.target != id:
 		return fmt.Errorf("this is node %s, not %s", id, h.target)
 	case h.auth != "":
@@ -187,32 +227,52 @@ func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	if c == nil {
 		return nil, net.ErrClosed
 	}
-	if err := s.introduce(c, id); err != nil {
+	if _, err := s.introduce(c, id, handshakeTimeout); err != nil {
 		return nil, errors.Join(fmt.Errorf("node %s at %s: %w", id, hostPort, err), c.Close())
 	}
 	return c, nil
 }
 
-func (s *streamLayer) introduce(c net.Conn, id string) error {
-	if err := c.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return err
+// ask opens a connection only to see whether the node that is meant answers, and
+// which process of it.
+func (s *streamLayer) ask(address raft.ServerAddress, timeout time.Duration) (process string, err error) {
+	hostPort, id := splitPeerAddress(address)
+	c, err := net.DialTimeout("tcp", hostPort, timeout)
+	if err != nil {
+		return "", err
 	}
-	if _, err := c.Write(handshake{cluster: s.cluster, target: id}.encode()); err != nil {
-		return err
+	process, err = s.introduce(c, id, timeout)
+	_ = c.Close() // it has served
+	return process, err
+}
+
+// introduce is the caller's half of the handshake, and gives the callee's process.
+func (s *streamLayer) introduce(c net.Conn, id string, timeout time.Duration) (process string, err error) {
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return "", err
+	}
+	if _, err := c.Write(handshake{cluster: standing(s.cluster, s.gen), target: id}.encode()); err != nil {
+		return "", err
 	}
 	r := bufio.NewReaderSize(io.LimitReader(c, 257), 257) // the callee says no more before Raft asks
 	status, err := r.ReadByte()
 	if err != nil {
-		return err
+		return "", err
 	}
-	why, err := readText(r)
+	text, err := readText(r)
 	if err != nil {
-		return err
+		return "", err
+	}
+	if status == 2 {
+		if is, err := strconv.ParseUint(text, 10, 64); err == nil && is > s.gen && s.newer != nil {
+			s.newer(is)
+		}
+		return "", fmt.Errorf("refused: that is generation %s of the cluster, this is generation %d", text, s.gen)
 	}
 	if status != 0 {
-		return fmt.Errorf("refused: %s", why)
+		return "", fmt.Errorf("refused: %s", text)
 	}
-	return c.SetDeadline(time.Time{})
+	return text, c.SetDeadline(time.Time{})
 }
 
 // mute closes all connections and opens none until it is called with false.

@@ -19,6 +19,7 @@ func TestHandshakeGolden(t *testing.T) {
 	}
 	for in, why := range map[string]string{
 		string(want):                       "",
+		"DMPR\x01\x04c1.7\x07meta1-x\x00":  "generation 7",
 		"DMPR\x01\x02c2\x07meta1-x\x00":    "this is cluster c1",
 		"DMPR\x01\x02c1\x07meta2-x\x00":    "this is node meta1-x",
 		"DMPR\x01\x02c1\x07meta1-x\x03key": "authentication",
@@ -26,7 +27,7 @@ func TestHandshakeGolden(t *testing.T) {
 		"GET / HTTP/1.1\r\n":               "not a metadata node's",
 		"DMPR\x01\x02c1\x07meta":           "unexpected EOF",
 	} {
-		err := checkHandshake(strings.NewReader(in), "c1", "h:1/meta1-x")
+		err := checkHandshake(strings.NewReader(in), "c1", 1, "h:1/meta1-x")
 		if (err == nil) != (why == "") || err != nil && !strings.Contains(err.Error(), why) {
 			t.Errorf("%q: %v, want %q", in, err, why)
 		}

@@ -146,3 +146,26 @@ func TestTakeoverOfStoppedClient(t *testing.T) {
 		exited = func() int { return next.PID() }
 	}
 }
+
+// TestLeaseOverSessionsLive: a client that does not renew, but has its sessions, keeps
+// its volume: it is not deleted, and not given away.
+func TestLeaseOverSessionsLive(t *testing.T) {
+	c := start(t, small)
+	ld := c.startLoad()
+	must(t, c.Freeze(c.Client))
+	for begin := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		if r := c.dmps("volume", "list"); strings.Contains(r.stdout, "lease has run out") {
+			break
+		}
+		if time.Since(begin) > commandLimit {
+			t.Fatal("the lease never runs out")
+		}
+	}
+	refused(t, c.dmps("volume", "delete", "swap0", "--yes"), "have sessions of that client", "--force")
+	refused(t, c.dmps("attach", "swap0", "--allow-swappable", "--nbd", "unix:"+filepath.Join(c.Config.Dir, "other.sock")), "have sessions of that client", "--takeover")
+	must(t, c.Thaw(c.Client))
+	ld.more(1000)
+	if r := ld.Stop(); len(r.Violations) > 0 { // that it was frozen shows in the times
+		t.Error(r.Err())
+	}
+}

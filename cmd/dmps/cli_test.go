@@ -228,7 +228,7 @@ func TestAdvice(t *testing.T) {
 	a := &app{metaURLs: []string{"http://m:1"}}
 	for _, err := range []error{
 		syscall.EADDRINUSE, metaclient.ErrUnreachable, client.ErrNoQuorum, client.ErrInUse, client.ErrNoVolume, client.ErrFenced,
-		metaclient.ErrExists, metaclient.ErrTooFewDomains, metaclient.ErrNoSpace, metaclient.ErrIDInUse,
+		metaclient.ErrExists, metaclient.ErrTooFewDomains, metaclient.ErrNoSpace, metaclient.ErrIDInUse, metaclient.ErrIDAwaited, metaclient.ErrNoMajority,
 		metaclient.ErrForeignCluster, metaclient.ErrNotFound, metaclient.ErrHoldsChunks, metaclient.ErrUnknownOutcome,
 	} {
 		if a.advice(fmt.Errorf("x: %w", err)) == "" {

@@ -92,6 +92,10 @@ func (a *app) advice(err error) string {
 		return "'dmps server list' shows how much each server lends. Add servers, or ask for less."
 	case errors.Is(err, metaclient.ErrIDInUse):
 		return "Stop the one that has it ('dmps server list' says where it is), or, to start another one, choose another --id."
+	case errors.Is(err, metaclient.ErrIDAwaited):
+		return "It gets the id when the other one counts as down (--grace of 'dmps meta'). Was it started twice, or cloned? 'dmps server list' shows where the other one is."
+	case errors.Is(err, metaclient.ErrNoMajority):
+		return "'dmps meta list' shows who answers. Start the silent ones, or let them leave first."
 	case errors.Is(err, metaclient.ErrNotFound):
 		return "'dmps server list' and 'dmps meta list' show which there are."
 	case errors.Is(err, metaclient.ErrForeignCluster):

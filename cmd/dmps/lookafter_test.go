@@ -160,8 +160,10 @@ func TestBackupCommands(t *testing.T) {
 	s.run(exitcode.Failure, "damaged", "meta", "restore", bad, "--dir", into, "--yes")
 	s.run(exitcode.Usage, "--yes", "meta", "restore", file, "--dir", into)
 	s.run(exitcode.Failure, "not empty", "meta", "restore", file, "--dir", s.dir, "--yes")
-	s.run(0, "dmps meta --id m9 --dir "+into+" --raft 127.0.0.1:17", "meta", "restore", file, "--dir", into, "--name", "m9", "--raft", "127.0.0.1:17", "--yes")
-	s.run(0, "node m9", "meta", "recover", "--dir", into, "--dry-run")
+	s.run(exitcode.Failure, "nodes of this cluster live", "meta", "restore", file, "--dir", into, "--yes")
+	s.run(0, "would be refused", "meta", "restore", file, "--dir", into, "--dry-run")
+	s.run(exitcode.NotFound, "not found", "server", "purge", "s9", "--yes")
+	s.run(0, "0 unknown chunks", "server", "purge", "s1")
 
 	s.run(exitcode.Failure, "runs on this folder", "meta", "recover", "--dir", s.dir, "--yes")
 	s.run(exitcode.Failure, "no metadata node", "meta", "recover", "--dir", folder, "--yes")
@@ -169,6 +171,12 @@ func TestBackupCommands(t *testing.T) {
 	s.run(exitcode.Failure, "is the last", "meta", "leave", "meta1", "--yes")
 	s.run(exitcode.Usage, "--yes", "meta", "leave", "meta1")
 	s.run(exitcode.NotFound, "meta list", "meta", "leave", "meta7", "--yes")
+
+	if err := s.node.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.run(0, "dmps meta --id m9 --dir "+into+" --raft 127.0.0.1:17", "meta", "restore", file, "--dir", into, "--name", "m9", "--raft", "127.0.0.1:17", "--yes")
+	s.run(0, "node m9", "meta", "recover", "--dir", into, "--dry-run")
 }
 
 func TestTroubles(t *testing.T) {

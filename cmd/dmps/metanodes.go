@@ -75,6 +75,7 @@ func (a *app) tellNodes(ctx context.Context, m *metaclient.Client) {
 // Node states, as `meta list` shows them.
 const (
 	nodeUp     = "up"
+	nodeJoins  = "joining"    // it answers, and has no vote yet
 	nodeBehind = "behind"     // it has not applied yet what the leader has
 	nodeAway   = "no answer"  // dead, or cut off from here
 	nodeOther  = "other node" // somebody else answers at its address: its disk was replaced
@@ -118,6 +119,16 @@ func askNodes(ctx context.Context, m *metaclient.Client, members []metaclient.No
 	return nodes
 }
 
+// voting counts the nodes that vote.
+func voting(nodes []metaclient.Node) (n int) {
+	for _, m := range nodes {
+		if m.Voter {
+			n++
+		}
+	}
+	return n
+}
+
 // askEach asks those nodes that are wanted what they are.
 func askEach(ctx context.Context, m *metaclient.Client, nodes []nodeState, wanted func(*nodeState) bool) {
 	var wg sync.WaitGroup
@@ -133,6 +144,8 @@ func askEach(ctx context.Context, m *metaclient.Client, nodes []nodeState, wante
 				n.State, n.Applied = nodeAway, 0
 			case is.ID != n.ID:
 				n.State, n.Applied = nodeOther, 0
+			case !n.Voter:
+				n.State, n.Applied = nodeJoins, is.Applied
 			default:
 				n.State, n.Applied = nodeUp, is.Applied
 			}
@@ -153,7 +166,7 @@ func nodeStateTable(nodes []nodeState, p palette) *table {
 		switch n.State {
 		case nodeUp:
 			colour = colourGood
-		case nodeBehind:
+		case nodeBehind, nodeJoins:
 			colour = colourWarn
 		}
 		t.rows[i+1] = append(t.rows[i+1], p.paint(colour, n.State), strconv.FormatUint(n.Applied, 10))
@@ -182,7 +195,8 @@ func (a *app) metaLeaveCommand() *cobra.Command {
 		Short:   "Take a metadata node out of the cluster for good",
 		Long: `Takes a node out of the cluster, alive or not. The others count majorities
 without it from then on. Its process ends, or learns it when it is started again;
-its folder is of no more use. The last node cannot leave.
+its folder is of no more use. The last node cannot leave, and none while too few of
+the others answer: nothing could be decided any more. One that is dead can.
 
 To replace a node whose disk is lost, this is not needed: start it with the same
 --id, an empty folder and --join.`,
@@ -204,7 +218,7 @@ To replace a node whose disk is lost, this is not needed: start it with the same
 			if !found {
 				return fmt.Errorf("metadata node %s: %w", args[0], metaclient.ErrNotFound)
 			}
-			if err := yes.ask(a, "take metadata node "+node.Name+" out of the cluster for good", survives(len(rest))); err != nil {
+			if err := yes.ask(a, "take metadata node "+node.Name+" out of the cluster for good", survives(voting(rest))); err != nil {
 				return err
 			}
 			if err := m.Leave(ctx, node.ID); err != nil {
@@ -216,7 +230,7 @@ To replace a node whose disk is lost, this is not needed: start it with the same
 					Rest []metaclient.Node `json:"meta"`
 				}{node, emptyNotNull(rest)})
 			}
-			_, err = fmt.Fprintf(a.out, "%s has left. %s\n", node.Name, survives(len(rest)))
+			_, err = fmt.Fprintf(a.out, "%s has left. %s\n", node.Name, survives(voting(rest)))
 			return err
 		},
 	}

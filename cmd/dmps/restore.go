@@ -41,19 +41,25 @@ type begunAgain struct {
 	Raft string `json:"raft"`
 	meta.Contents
 	Next []string `json:"next"` // what to do now, in this order
+
+	leasesStay bool
 }
 
 // steps are what follows once the folder is there.
 func (b *begunAgain) steps() {
-	b.Next = []string{
-		"never start another node of the old cluster again: remove their folders",
-		"end every client of the cluster that still runs: their leases are over",
-		fmt.Sprintf("start the node: dmps meta --id %s --dir %s --raft %s --api HOST:PORT", b.Node, b.Dir, b.Raft),
-		"wait until 'dmps server list' shows the servers: each says within seconds what it holds",
-		"attach the volumes: dmps attach VOLUME",
-		"add nodes, each with a new name and an empty folder: dmps meta --id NAME --dir EMPTY --join HOST:PORT",
-		"make a backup: dmps meta backup FILE",
+	b.Next = []string{"never start another node of the old cluster again: remove their folders"}
+	if !b.leasesStay {
+		b.Next = append(b.Next, "end every client of the cluster that still runs: their leases are over")
 	}
+	b.Next = append(b.Next,
+		fmt.Sprintf("start the node: dmps meta --id %s --dir %s --raft %s --api HOST:PORT", b.Node, b.Dir, b.Raft),
+		"wait until 'dmps server list' shows the servers: each says within seconds what it holds")
+	if !b.leasesStay {
+		b.Next = append(b.Next, "attach the volumes: dmps attach VOLUME")
+	}
+	b.Next = append(b.Next,
+		"add nodes, each with a new name and an empty folder: dmps meta --id NAME --dir EMPTY --join HOST:PORT",
+		"make a backup: dmps meta backup FILE")
 }
 
 func (a *app) printBegunAgain(b begunAgain, output string) error {
@@ -76,6 +82,7 @@ func (a *app) metaRestoreCommand() *cobra.Command {
 	var (
 		f      againFlags
 		id     string
+		dry    bool
 		output choice
 		yes    consent
 	)
@@ -90,12 +97,24 @@ The state is as old as the backup and is treated so: leases are over, what was
 decided later is forgotten, and a volume can be attached once its servers have
 said what they hold. Volumes that were created after the backup are gone.
 
-A folder that is not empty is refused. No node of the old cluster may ever be
-started again: while a majority of them is left, do not restore but start them.`,
-		Example: `  dmps meta restore /backup/dmps-meta --dir /var/lib/dmps/meta --id meta1
+A folder that is not empty is refused, and so is the restore while a node answers
+that the backup names. No node of the old cluster may ever be started again: it
+would end as soon as it hears of the new one. While a majority of them is left, do not
+restore but start them.
+
+Memory servers keep chunks that were given out after the backup: 'dmps server list'
+shows how many the metadata does not know, 'dmps server purge' has them given back.
+
+--dry-run makes nothing. It asks the memory servers that the backup names which of
+the members that it knows they still hold, and says what would be lost.`,
+		Example: `  dmps meta restore /backup/dmps-meta --dir /var/lib/dmps/meta --dry-run
+  dmps meta restore /backup/dmps-meta --dir /var/lib/dmps/meta --id meta1
   dmps meta restore /backup/dmps-meta --dir /var/lib/dmps/meta --id meta1 --raft 10.0.0.1:7201 --yes`,
 		Args: exactArgs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if dry {
+				return a.prospect(cmd.Context(), args[0], output.value)
+			}
 			if err := f.check(); err != nil {
 				return err
 			}
@@ -105,17 +124,18 @@ started again: while a majority of them is left, do not restore but start them.`
 				return err
 			}
 			err := a.readBackup(args[0], func(in io.Reader) error {
-				return meta.Restore(in, meta.RestoreConfig{Dir: f.dir, Name: id, RaftAdvertise: f.raft})
+				return meta.Restore(cmd.Context(), in, meta.RestoreConfig{Dir: f.dir, Name: id, RaftAdvertise: f.raft})
 			})
 			if err != nil {
 				return err
 			}
-			return a.describeAgain(f, output.value)
+			return a.describeAgain(f, false, output.value)
 		},
 	}
 	f.add(cmd, "`folder` of the node: empty, made when missing (required)")
 	cmd.Flags().StringVar(&id, "id", "meta1", "`name` of the node")
 	noCompletion(cmd, "id")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only ask the memory servers what of the backup they still hold")
 	nameMeansID(cmd, &id)
 	outputFlag(cmd, &output)
 	yes.flag(cmd)
@@ -126,6 +146,7 @@ func (a *app) metaRecoverCommand() *cobra.Command {
 	var (
 		f      againFlags
 		dry    bool
+		only   bool
 		output choice
 		yes    consent
 	)
@@ -143,9 +164,15 @@ What it never got is forgotten, and treated as with a backup: leases are over, a
 a volume can be attached once its servers have said what they hold.
 
 Do this only when the majority cannot come back: when it does, there are two
-clusters that know nothing of each other.`,
+clusters that know nothing of each other.
+
+--membership-only keeps leases, so that clients go on paging: for a cluster that
+lost its majority by a change of its nodes, not by a crash. The folder must hold all
+that was ever decided. That is so for the node that led last; of a node that may
+lack something it would give out again what others have.`,
 		Example: `  dmps meta recover --dir /var/lib/dmps/meta --dry-run
-  dmps meta recover --dir /var/lib/dmps/meta --raft 10.0.0.2:7201`,
+  dmps meta recover --dir /var/lib/dmps/meta --raft 10.0.0.2:7201
+  dmps meta recover --dir /var/lib/dmps/meta --raft 10.0.0.2:7201 --membership-only`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.check(); err != nil {
@@ -159,25 +186,30 @@ clusters that know nothing of each other.`,
 				return a.printSurvivor(c, output.value)
 			}
 			deed := fmt.Sprintf("make node %s the whole cluster %s, as of command %d", c.Node, c.Cluster, c.Logged)
-			if err := yes.ask(a, deed, "What only the lost nodes knew is forgotten, and all leases are over.",
+			lost := "What only the lost nodes knew is forgotten, and all leases are over."
+			if only {
+				lost = "Leases stay. This node must hold all that was ever decided: it led last, or has applied as much as every other."
+			}
+			if err := yes.ask(a, deed, lost,
 				"No other node of the old cluster may ever be started again."); err != nil {
 				return err
 			}
-			if err := recoverSurvivor(cmd.Context(), f); err != nil {
+			if err := recoverSurvivor(cmd.Context(), f, only); err != nil {
 				return err
 			}
-			return a.describeAgain(f, output.value)
+			return a.describeAgain(f, only, output.value)
 		},
 	}
 	f.add(cmd, "`folder` of the node that survived (required)")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "only say what the folder holds")
+	cmd.Flags().BoolVar(&only, "membership-only", false, "keep leases: the folder lacks nothing, only the other nodes are gone")
 	outputFlag(cmd, &output)
 	yes.flag(cmd)
 	return cmd
 }
 
-func recoverSurvivor(ctx context.Context, f againFlags) error {
-	return meta.RecoverSurvivor(ctx, meta.RestoreConfig{Dir: f.dir, RaftAdvertise: f.raft})
+func recoverSurvivor(ctx context.Context, f againFlags, membershipOnly bool) error {
+	return meta.RecoverSurvivor(ctx, meta.RestoreConfig{Dir: f.dir, RaftAdvertise: f.raft, MembershipOnly: membershipOnly})
 }
 
 func (a *app) printSurvivor(c meta.Contents, output string) error {
@@ -189,10 +221,10 @@ func (a *app) printSurvivor(c meta.Contents, output string) error {
 }
 
 // describeAgain looks at what the folder holds now, and says what follows.
-func (a *app) describeAgain(f againFlags, output string) error {
+func (a *app) describeAgain(f againFlags, leasesStay bool, output string) error {
 	c, err := meta.Examine(f.dir)
 	if err != nil {
 		return err
 	}
-	return a.printBegunAgain(begunAgain{Dir: f.dir, Raft: f.raft, Contents: c}, output)
+	return a.printBegunAgain(begunAgain{Dir: f.dir, Raft: f.raft, Contents: c, leasesStay: leasesStay}, output)
 }

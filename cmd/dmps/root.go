@@ -160,7 +160,12 @@ func (a *app) urls() []string {
 
 // meta is a client of the metadata service. The caller closes it.
 func (a *app) meta() (*metaclient.Client, error) {
-	return metaclient.New(a.urls(), metaclient.WithPatience(a.timeout))
+	return a.metaAs(hostIdentity())
+}
+
+// metaAs is meta for a process that says more of itself.
+func (a *app) metaAs(h metaclient.Host) (*metaclient.Client, error) {
+	return metaclient.New(a.urls(), metaclient.WithPatience(a.timeout), metaclient.WithHost(h))
 }
 
 // soonPatience is how long a question waits for an answer that is worth little

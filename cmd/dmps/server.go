@@ -14,6 +14,7 @@ import (
 
 	"dmps/internal/bytesize"
 	"dmps/internal/reach"
+	"dmps/meta/metaclient"
 	"dmps/raid"
 	"dmps/server"
 	"dmps/transport/media"
@@ -27,6 +28,7 @@ type serverFlags struct {
 	memory    bytesize.Size
 	labels    map[string]string
 	metrics   string
+	stateDir  string
 	heap      bytesize.Size
 	swappable bool
 	protect   bool
@@ -87,6 +89,7 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 	fl.StringVar(&f.low, "low-memory", "5%", "ask for chunks to be moved away when the host has less `memory` available, in percent or bytes; 0: never")
 	fl.Float64Var(&f.pressure, "pressure", 20, "ask for the same when some tasks wait for memory for that many `percent` of the time (/proc/pressure/memory); 0: never")
 	fl.BoolVar(&f.swappable, "allow-swappable", false, "go on when memory cannot be locked; what is lent may then be on a disk")
+	fl.StringVar(&f.stateDir, "state-dir", "", "`folder` of this server, made when missing: started again with it on the same machine it gets its --id back at once, also at another address")
 	fl.BoolVar(&f.protect, "protect", false, "this host swaps to a volume itself: keep the server from waiting for that, as attach --device does for the client")
 	fl.DurationVar(&f.drain, "drain-on-stop", 0, "when it is told to end, have everything moved to other servers first, for up to this `time`; a second signal ends it at once; 0: end at once")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the metrics address")
@@ -94,7 +97,7 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 		panic(err) // the flag is defined above
 	}
 	noCompletion(cmd, "id", "listen", "advertise", "memory", "label", "metrics", "heap-limit", "low-memory", "pressure", "drain-on-stop")
-	cmd.AddCommand(a.serverListCommand(), a.serverDrainCommand(), a.serverUndrainCommand(), a.serverRemoveCommand())
+	cmd.AddCommand(a.serverListCommand(), a.serverDrainCommand(), a.serverUndrainCommand(), a.serverRemoveCommand(), a.serverPurgeCommand())
 	return cmd
 }
 
@@ -112,20 +115,14 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		return err
 	}
 	log := a.logger()
-	if f.protect {
-		if err := protectRole("dmps-server-"+f.id, realtimePriority); err != nil {
-			return err
-		}
-		// A cgroup without swap is not enough: what the process had before it
-		// went there is still charged to the one that it came from.
-		if err := mustLockMemory(); err != nil {
-			return err
-		}
+	if err := f.protectServer(); err != nil {
+		return err
 	}
-	registrar, err := a.meta()
+	registrar, lone, folder, err := a.serverMeta(f.stateDir)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, folder.release()) }()
 	defer registrar.Close()
 	pid, err := takePIDFile(f.role.pidFile)
 	if err != nil {
@@ -148,7 +145,7 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 	srv, err := server.New(server.Config{
 		ID: raid.ServerID(f.id), Memory: int64(f.memory), AllowSwappable: f.swappable,
 		Listen: medium.listen, Scheme: medium.scheme, Front: medium.front, Peers: &media.Dialer{Log: log}, InsecureNetwork: f.role.insecure, Advertise: strings.Join(f.advertise, ","),
-		Labels: f.labels, RebuildRate: int64(f.rebuild), Shortage: short, Registrar: registrar, Metrics: adm.reg, Log: log,
+		Labels: f.labels, RebuildRate: int64(f.rebuild), Shortage: short, Registrar: lone, Metrics: adm.reg, Log: log,
 		Care: keeper.offer,
 	})
 	if err != nil {
@@ -177,10 +174,43 @@ func (a *app) runServer(ctx context.Context, f serverFlags) (err error) {
 		log.Info("metrics", "url", "http://"+l.Addr().String()+"/metrics")
 	}
 	ready(log)
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case err := <-lone.twin:
+		return err
+	}
 	leaving(log)
 	l := leaver{meta: registrar, srv: srv, id: raid.ServerID(f.id), patience: f.drain, log: log}
 	return l.leave()
+}
+
+// protectServer keeps the server from waiting for swap space that it lends itself.
+func (f *serverFlags) protectServer() error {
+	if !f.protect {
+		return nil
+	}
+	if err := protectRole("dmps-server-"+f.id, realtimePriority); err != nil {
+		return err
+	}
+	// A cgroup without swap is not enough: what the process had before it
+	// went there is still charged to the one that it came from.
+	return mustLockMemory()
+}
+
+// serverMeta is the metadata service for a memory server with this state folder: as a
+// client, and as the registrar that notices another server of its id.
+func (a *app) serverMeta(stateDir string) (*metaclient.Client, *loneID, *stateFolder, error) {
+	folder, err := takeStateFolder(stateDir)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	host := hostIdentity()
+	host.Folder = folder.key
+	m, err := a.metaAs(host)
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, folder.release())
+	}
+	return m, newLoneID(m), folder, nil
 }
 
 // shortage is when the host counts as short of memory.

@@ -121,6 +121,64 @@ up is refused in any case: it would register again. Drain it first, and stop it.
 	return cmd
 }
 
+func (a *app) serverPurgeCommand() *cobra.Command {
+	var (
+		output choice
+		yes    consent
+	)
+	cmd := &cobra.Command{
+		Use:   "purge ID",
+		Short: "Have a memory server give back what the metadata does not know",
+		Long: `Has a memory server give back the chunks that it holds and that the metadata did
+not give out ('unknown' in 'dmps server list'). They were given out by decisions
+that a restored cluster has forgotten, or by another cluster. They are kept until
+somebody says that nobody needs them: what they hold is gone then.`,
+		Example:           "  dmps server purge s3\n  dmps server purge s3 --yes",
+		Args:              exactArgs("ID"),
+		ValidArgsFunction: a.completeNames(serverIDs),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := a.meta()
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			ctx, id := cmd.Context(), raid.ServerID(args[0])
+			servers, err := m.Servers(ctx)
+			if err != nil {
+				return err
+			}
+			at := slices.IndexFunc(servers, func(s metaclient.Server) bool { return s.ID == id })
+			if at < 0 {
+				return fmt.Errorf("server %s: %w", id, metaclient.ErrNotFound)
+			}
+			p := serverPurge{Server: id}
+			if n := servers[at].UnknownChunks; n > 0 {
+				if err := yes.ask(a, fmt.Sprintf("have server %s give back %s that the metadata does not know", id, count(n, "chunk")),
+					"What they hold is gone then, also if a volume of before the restore, or of another cluster, needs it."); err != nil {
+					return err
+				}
+				if p.Chunks, err = m.PurgeUnknown(ctx, id); err != nil {
+					return err
+				}
+			}
+			if output.value == "json" {
+				return printJSON(a.out, p)
+			}
+			_, err = fmt.Fprintf(a.out, "%s is told to give back: %s\n", id, count(p.Chunks, "unknown chunk"))
+			return err
+		},
+	}
+	outputFlag(cmd, &output)
+	yes.flag(cmd)
+	return cmd
+}
+
+// serverPurge is what came of a purge.
+type serverPurge struct {
+	Server raid.ServerID `json:"server"`
+	Chunks uint64        `json:"chunks"` // that it is told to give back
+}
+
 // removalAdvice adds to a refused removal what to do instead.
 func removalAdvice(err error, id raid.ServerID) error {
 	switch {

@@ -503,9 +503,18 @@ func serverTable(servers []metaclient.Server, p palette) *table {
 			share = float64(s.MemoryUsed) / float64(s.MemoryTotal)
 		}
 		t.row(string(s.ID), p.state(s.State), s.Addr, human(s.MemoryTotal),
-			fmt.Sprintf("%s %3.0f %%", bar(share, 10), share*100), human(s.MemoryReserved), strconv.FormatUint(s.Chunks, 10), labelText(s.Labels))
+			fmt.Sprintf("%s %3.0f %%", bar(share, 10), share*100), human(s.MemoryReserved), chunkText(s), labelText(s.Labels))
 	}
 	return &t
+}
+
+// chunkText says how many chunks a server lends, and holds besides.
+func chunkText(s metaclient.Server) string {
+	text := strconv.FormatUint(s.Chunks, 10)
+	if s.UnknownChunks > 0 {
+		text += fmt.Sprintf(" + %d unknown", s.UnknownChunks)
+	}
+	return text
 }
 
 func nodeTable(nodes []metaclient.Node, p palette) *table {

@@ -38,6 +38,8 @@ type Client struct {
 	last     atomic.Uint32 // index of the node that answered last: asked first
 	patience time.Duration
 	http     *http.Client
+	host     Host
+	heard    *generations
 	cluster  atomic.Pointer[string] // nil: not known yet (learn)
 }
 
@@ -68,14 +70,12 @@ func New(urls []string, opts ...Option) (*Client, error) {
 	if len(urls) == 0 {
 		return nil, errors.New("no metadata node given: use --meta http://HOST:PORT,... or the variable DMPS_META")
 	}
-	c := &Client{
-		patience: defaultPatience,
-		http: &http.Client{Transport: &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			MaxIdleConnsPerHost: 4, // a client renews, reports and asks; rarely more at a time
-			IdleConnTimeout:     30 * time.Second,
-		}},
-	}
+	heard := &generations{seen: map[string]uint64{}, next: &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		MaxIdleConnsPerHost: 4, // a client renews, reports and asks; rarely more at a time
+		IdleConnTimeout:     30 * time.Second,
+	}}
+	c := &Client{patience: defaultPatience, heard: heard, http: &http.Client{Transport: heard}}
 	for _, opt := range opts {
 		opt(c)
 	}
@@ -110,7 +110,11 @@ func ParseURL(s string) (string, error) {
 }
 
 // Close ends idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	if t, ok := c.heard.next.(*http.Transport); ok {
+		t.CloseIdleConnections()
+	}
+}
 
 // call asks the nodes in turn, the one that answered last first, until one
 // decides. Every call may be made twice: an answer that got lost is no answer.
@@ -121,6 +125,7 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 	defer patience.Stop()
 	backoff := backoffFirst
 	start := c.last.Load()
+	var doubt error // an attempt may have been carried out: no later answer says that nothing was changed
 	for {
 		var undecided error // what the most telling node of this round said
 		var refused error   // by a node of another cluster
@@ -138,6 +143,9 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 				return nil, fmt.Errorf("%s: %w", what, err)
 			}
 			r := reasonOf(err)
+			if mayHaveBeen(req, r, err) {
+				doubt = fmt.Errorf("%s: %s: %w (%w): %v", what, n.url, ErrUnknownOutcome, client.ErrNoQuorum, err)
+			}
 			switch {
 			case r == nil && !unanswered(err):
 				// Not the service, or a version of it that speaks otherwise.
@@ -154,8 +162,15 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 				refused = fmt.Errorf("%s: %s: %w", what, n.url, decode(err, r))
 			default:
 				c.last.Store(uint32(at))
-				return nil, fmt.Errorf("%s: %w", what, decode(err, r))
+				err = fmt.Errorf("%s: %w", what, decode(err, r))
+				if doubt != nil {
+					err = fmt.Errorf("%w (an earlier attempt of this call may have been carried out)", err)
+				}
+				return nil, err
 			}
+		}
+		if doubt != nil {
+			undecided = doubt
 		}
 		if undecided == nil {
 			return nil, refused
@@ -172,6 +187,22 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 		}
 		backoff = min(2*backoff, backoffMax)
 	}
+}
+
+// mayHaveBeen reports whether an attempt that failed may have changed something
+// all the same. What its caller repeats for ever anyway, or only asks, is not counted.
+func mayHaveBeen(req any, r *metapb.Reason, err error) bool {
+	switch q := req.(type) {
+	case *metapb.GetStatusRequest, *metapb.ListMembersRequest, *metapb.ListServersRequest, *metapb.ListVolumesRequest,
+		*metapb.GetVolumeRequest, *metapb.GetLayoutRequest, *metapb.ListEventsRequest, *metapb.BackupRequest,
+		*metapb.HeartbeatRequest, *metapb.RegisterRequest, *metapb.RenewRequest:
+		return false
+	case *metapb.RemoveServerRequest:
+		if q.DryRun {
+			return false
+		}
+	}
+	return r.GetCode() == metapb.Reason_CODE_UNKNOWN_OUTCOME || r == nil && unanswered(err) && !neverSent(err)
 }
 
 // unanswered reports whether a node gave no answer: refused connection,

@@ -22,7 +22,9 @@ var (
 	ErrForeignCluster = errors.New("belongs to another cluster")                    // wrong address, or an old data folder
 	ErrInvalid        = errors.New("request can never be granted")                  // mend the request
 	ErrIDInUse        = errors.New("a living server or node has this id")           // choose another id, or stop the other one
+	ErrIDAwaited      = errors.New("another server had this id a moment ago")       // wait until it counts as down, or choose another id
 	ErrHoldsChunks    = errors.New("the server holds chunks of volumes")            // drain it, or force
+	ErrNoMajority     = errors.New("too few metadata nodes would answer")           // start those that do not answer, or remove them first
 )
 
 // InUseError says who holds the lease; it matches client.ErrInUse.
@@ -58,6 +60,8 @@ var refusals = map[metapb.Reason_Code]error{
 	metapb.Reason_CODE_ID_IN_USE:       ErrIDInUse,
 	metapb.Reason_CODE_HOLDS_CHUNKS:    ErrHoldsChunks,
 	metapb.Reason_CODE_UNKNOWN_OUTCOME: ErrUnknownOutcome,
+	metapb.Reason_CODE_ID_AWAITED:      ErrIDAwaited,
+	metapb.Reason_CODE_NO_MAJORITY:     ErrNoMajority,
 }
 
 // reasonOf takes the reason out of a Connect error; nil when it has none,

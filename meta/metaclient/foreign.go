@@ -23,6 +23,9 @@ func (c *Client) learn(cluster string) {
 func meant[T any](c *Client, r *connect.Request[T]) *connect.Request[T] {
 	if p := c.cluster.Load(); p != nil {
 		r.Header().Set(ClusterHeader, *p)
+		if g := c.heard.of(*p); g > 0 {
+			r.Header().Set(GenerationHeader, FormatGeneration(*p, g))
+		}
 	}
 	return r
 }

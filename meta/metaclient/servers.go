@@ -13,13 +13,13 @@ import (
 	"dmps/server"
 )
 
-// idRetry is how long a server that comes back at another address waits until
-// meta has given up its older life.
+// idRetry is how often a server that comes back elsewhere asks whether meta has given
+// up its older life.
 const idRetry = 250 * time.Millisecond
 
-// Register implements server.Registrar. While meta still hears an older life
-// of the server at another address it tries again, for the Client's patience.
-// Errors: ErrIDInUse, ErrForeignCluster, ErrInvalid.
+// Register implements server.Registrar. While the id is another server's, or that of
+// an older life elsewhere that is not given up yet, it tries again, for the Client's patience.
+// Errors: ErrIDInUse, ErrIDAwaited, ErrForeignCluster, ErrInvalid.
 func (c *Client) Register(ctx context.Context, info server.Info) error {
 	patience := time.NewTimer(c.patience)
 	defer patience.Stop()
@@ -27,10 +27,11 @@ func (c *Client) Register(ctx context.Context, info server.Info) error {
 		_, err := call(ctx, c, attemptTimeout, "register server "+string(info.ID), &metapb.RegisterRequest{
 			Id: string(info.ID), Incarnation: uint64(info.Incarnation), Addr: info.Addr,
 			Labels: info.Labels, MemoryTotal: info.MemoryTotal, Cluster: info.Cluster,
+			Machine: c.host.Machine, Boot: c.host.Boot, Folder: c.host.Folder,
 		}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RegisterRequest]) (*connect.Response[metapb.RegisterResponse], error) {
-			return n.servers.Register(ctx, r)
+			return n.servers.Register(ctx, meant(c, r))
 		})
-		if !errors.Is(err, ErrIDInUse) {
+		if !errors.Is(err, ErrIDInUse) && !errors.Is(err, ErrIDAwaited) {
 			return err
 		}
 		wait := time.NewTimer(jitter.Around(idRetry))
@@ -157,6 +158,20 @@ func (c *Client) RemoveServer(ctx context.Context, id raid.ServerID, force bool)
 	return res.LostMembers, nil
 }
 
+// PurgeUnknown has a server give back the chunks that it holds and that the metadata
+// did not give out (Server.UnknownChunks), with its next heartbeats, and tells how many.
+// Errors: ErrNotFound.
+func (c *Client) PurgeUnknown(ctx context.Context, id raid.ServerID) (chunks uint64, err error) {
+	res, err := call(ctx, c, attemptTimeout, "purge server "+string(id), &metapb.PurgeUnknownRequest{Id: string(id)},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error) {
+			return n.servers.PurgeUnknown(ctx, r)
+		})
+	if err != nil {
+		return 0, err
+	}
+	return res.Chunks, nil
+}
+
 var serverStates = map[metapb.ServerState]string{
 	metapb.ServerState_SERVER_STATE_UP:       ServerUp,
 	metapb.ServerState_SERVER_STATE_SUSPECT:  ServerSuspect,
@@ -170,6 +185,7 @@ func serverFrom(p *metapb.Server) Server {
 		ID: raid.ServerID(p.GetId()), Incarnation: raid.Incarnation(p.GetIncarnation()), Addr: p.GetAddr(),
 		Labels: p.GetLabels(), State: serverStates[p.GetState()], MemoryTotal: p.GetMemoryTotal(),
 		MemoryUsed: p.GetMemoryUsed(), MemoryReserved: p.GetMemoryReserved(), Chunks: p.GetChunks(),
-		Draining: p.GetDraining(), AwaySince: instant(p.GetAwayUnixMs()),
+		Draining: p.GetDraining(), AwaySince: instant(p.GetAwayUnixMs()), UnknownChunks: p.GetUnknownChunks(), UnknownBytes: p.GetUnknownBytes(),
+		Machine: p.GetMachine(), Boot: p.GetBoot(),
 	}
 }

@@ -125,8 +125,10 @@ type Lease struct {
 	Holder    string        `json:"holder"`
 	Epoch     raid.Epoch    `json:"epoch"`
 	AdminURL  string        `json:"admin_url,omitempty"`
-	Remaining time.Duration `json:"remaining_ns"` // 0: it has run out, anybody may take it
-	Care      bool          `json:"care"`         // the holder is a memory server that rebuilds what nobody has attached: any attach gets the lease at once
+	Remaining time.Duration `json:"remaining_ns"`      // 0: it has run out, anybody may take it
+	Machine   string        `json:"machine,omitempty"` // of the holder
+	Boot      string        `json:"boot,omitempty"`    // of the machine
+	Care      bool          `json:"care"`              // the holder is a memory server that rebuilds what nobody has attached: any attach gets the lease at once
 }
 
 // Server states.
@@ -149,6 +151,10 @@ type Server struct {
 	MemoryUsed     uint64            `json:"memory_used"`         // bytes, as of the last heartbeat
 	MemoryReserved uint64            `json:"memory_reserved"`     // bytes promised to volumes
 	Chunks         uint64            `json:"chunks"`              // promised to volumes
+	UnknownChunks  uint64            `json:"unknown_chunks"`      // that it holds and the metadata did not give out; they are kept
+	UnknownBytes   uint64            `json:"unknown_bytes"`       // memory that these take
+	Machine        string            `json:"machine,omitempty"`   // where it runs
+	Boot           string            `json:"boot,omitempty"`      // of the machine
 	Draining       bool              `json:"draining"`            // whatever its state
 	AwaySince      time.Time         `json:"away_since,omitzero"` // since when it is not up; zero: it is, or nobody noted it
 }

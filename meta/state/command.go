@@ -33,6 +33,8 @@ type Command struct {
 	Behind       *Behind       `json:"behind,omitempty"`
 	Shortage     *Shortage     `json:"shortage,omitempty"`
 	AcceptLoss   *AcceptLoss   `json:"accept_loss,omitempty"`
+	Unknown      *Unknown      `json:"unknown,omitempty"`
+	Purge        *Purge        `json:"purge,omitempty"`
 }
 
 // Init names the cluster. It is the first command of all; the same again
@@ -54,6 +56,8 @@ type Register struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	MemoryTotal uint64            `json:"memory_total"`
 	Cluster     string            `json:"cluster,omitempty"`
+	Host        Host              `json:"host,omitzero"`
+	Folder      string            `json:"folder,omitempty"`
 	Heard       bool              `json:"heard,omitempty"` // the leader heard the older life a moment ago
 	Ghost       bool              `json:"ghost,omitempty"` // the present life registered, and was never heard of again
 }
@@ -108,6 +112,7 @@ type Attach struct {
 	Name     string `json:"name"`
 	Holder   string `json:"holder"`
 	Admin    string `json:"admin,omitempty"`
+	Host     Host   `json:"host,omitzero"`
 	Takeover bool   `json:"takeover,omitempty"`
 	// Expired is the epoch of a lease that the leader saw run out; 0: none.
 	Expired raid.Epoch `json:"expired,omitempty"`
@@ -189,6 +194,22 @@ type Inventory struct {
 	Chunks      []raid.ChunkID   `json:"chunks"`
 }
 
+// Unknown says how much a server holds that this state did not give out.
+type Unknown struct {
+	ID          raid.ServerID    `json:"id"`
+	Incarnation raid.Incarnation `json:"incarnation"`
+	Chunks      uint64           `json:"chunks"`
+	Bytes       uint64           `json:"bytes"`
+	Next        raid.ChunkID     `json:"next,omitempty"` // above the highest of them; 0: there is none
+}
+
+// Purge has a server give back chunks that this state does not know.
+type Purge struct {
+	ID          raid.ServerID    `json:"id"`
+	Incarnation raid.Incarnation `json:"incarnation"`
+	Chunks      []raid.ChunkID   `json:"chunks"`
+}
+
 // Shortage says that a server's host is short of memory, or is not any more.
 type Shortage struct {
 	ID          raid.ServerID    `json:"id"`
@@ -230,6 +251,7 @@ func Decode(b []byte) (*Command, error) {
 		c.RemoveServer != nil, c.Freed != nil, c.CreateVolume != nil, c.DeleteVolume != nil,
 		c.Attach != nil, c.Detach != nil, c.PutReport != nil, c.Heal != nil, c.Rebuilt != nil, c.Drain != nil,
 		c.Rebalance != nil, c.Inventory != nil, c.Behind != nil, c.Shortage != nil, c.AcceptLoss != nil,
+		c.Unknown != nil, c.Purge != nil,
 	} {
 		if set {
 			n++
@@ -298,6 +320,10 @@ func (s *State) apply(c *Command) (any, *Refusal) {
 		return nil, s.shortage(c.Shortage)
 	case c.AcceptLoss != nil:
 		return s.acceptLoss(c.AcceptLoss)
+	case c.Unknown != nil:
+		return nil, s.unknown(c.Unknown)
+	case c.Purge != nil:
+		return nil, s.purge(c.Purge)
 	}
 	return nil, refuse(Invalid, "empty command")
 }

@@ -20,6 +20,7 @@ const (
 	TooFewDomains                  // fewer failure domains than members of a group
 	ForeignCluster                 // the caller belongs to another cluster
 	IDInUse                        // a living server or node has the id
+	IDAwaited                      // a server that is not heard, and not given up, has the id
 	HoldsChunks                    // the server holds chunks of volumes
 )
 

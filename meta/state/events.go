@@ -52,7 +52,9 @@ const (
 	EventCareBegan = "care-began" // a memory server fills what a detached volume misses
 	EventCareEnded = "care-ended"
 
-	EventRestored = "restored" // the cluster, from a backup
+	EventRestored      = "restored"       // the cluster, from a backup
+	EventChunksUnknown = "chunks-unknown" // a server holds some that this state did not give out
+	EventChunksPurged  = "chunks-purged"  // of these
 )
 
 // Event is something that happened, and why.

@@ -1,6 +1,10 @@
 package state
 
-import "dmps/raid"
+import (
+	"fmt"
+
+	"dmps/raid"
+)
 
 // Epochs of a volume are many, and not endless (raid.MaxEpoch). The last ones are
 // kept for clients: caretakers, which come by themselves, must not use them up. And
@@ -20,23 +24,29 @@ func (s *State) attach(c *Attach) (any, *Refusal) {
 		return nil, refuse(Invalid, "volume %s has been attached as often as its sequence numbers can tell apart: no client can write it any more. Create another volume", c.Name)
 	case c.Holder == "" || len(c.Holder) > 256:
 		return nil, refuse(Invalid, "attach %s: a holder needs a name of 1 to 256 bytes", c.Name)
+	case !c.Host.valid():
+		return nil, refuse(Invalid, "attach %s: what the holder says of its host is too long", c.Name)
 	}
 	switch l := v.Lease; {
-	case c.Care && l != nil && l.Epoch != c.Expired && !(l.Care && l.Holder == c.Holder):
+	case c.Care && l != nil && l.Epoch != c.Expired && !(l.Care && l.of(c)):
 		return nil, inUse(v) // a care lease takes nothing from anybody
 	case c.Care:
 		if why := s.NoCare(v); why != "" {
 			return nil, refuse(NotFound, "volume %s needs no care: %s", v.Name, why)
 		}
-	case l != nil && !l.Care && l.Holder != c.Holder && l.Epoch != c.Expired && !c.Takeover:
-		return nil, inUse(v)
+	case l != nil && !l.Care && !l.of(c) && l.Epoch != c.Expired && !c.Takeover:
+		refusal := inUse(v)
+		if l.Holder == c.Holder {
+			refusal.Message += fmt.Sprintf(" on another machine, or in an earlier boot of this one: by %v, this is %v", l.Host, c.Host)
+		}
+		return nil, refusal
 	}
 	switch l := v.Lease; {
 	case c.Care:
 		s.note(Event{Kind: EventCareBegan, Volume: v.Name}, "%s rebuilds volume %s, which nobody has attached", c.Holder, v.Name)
 	case l != nil && l.Care:
 		s.note(Event{Kind: EventVolumeAttached, Volume: v.Name}, "%s attached volume %s: %s stops caring for it", c.Holder, v.Name, l.Holder)
-	case l != nil && l.Holder != c.Holder:
+	case l != nil && !l.of(c):
 		why := "whose lease had run out"
 		if l.Epoch != c.Expired {
 			why = "on demand"
@@ -50,10 +60,13 @@ func (s *State) attach(c *Attach) (any, *Refusal) {
 	}
 	v.Epoch++
 	v.LastLease = v.Epoch
-	v.Lease = &Lease{Holder: c.Holder, Epoch: v.Epoch, Admin: c.Admin, Care: c.Care}
+	v.Lease = &Lease{Holder: c.Holder, Epoch: v.Epoch, Admin: c.Admin, Host: c.Host, Care: c.Care}
 	s.touchVolume(v.ID)
 	return Attached{Volume: v.ID, Epoch: v.Epoch, First: v.Unopened}, nil
 }
+
+// of reports whether the lease is that of who asks.
+func (l *Lease) of(c *Attach) bool { return l.Holder == c.Holder && l.Host.is(c.Host) }
 
 func inUse(v *Volume) *Refusal {
 	r := refuse(InUse, "volume %s is attached by %s", v.Name, v.Lease.Holder)

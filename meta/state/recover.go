@@ -14,6 +14,7 @@ const (
 	recoverVolumes = 1 << 20
 	recoverChunks  = 1 << 32
 	recoverEvents  = 1 << 20
+	maxPassOver    = 1 << 40 // chunks
 )
 
 // Recover makes a state fit for use that may be older than the last decision:
@@ -28,6 +29,8 @@ func (s *State) Recover(now int64, why string) {
 	s.now = max(now, 1)
 	defer func() { s.now = 0 }()
 	s.NextVolume += recoverVolumes
+	s.nextGeneration()
+	s.Gaps = append(s.Gaps, Gap{s.NextChunk, s.NextChunk + recoverChunks})
 	s.NextChunk += recoverChunks
 	s.touched.Root = true
 	for _, v := range s.SortedVolumes() {
@@ -45,15 +48,95 @@ func (s *State) Recover(now int64, why string) {
 		sv.State = ServerSuspect
 		s.touchServer(sv.ID)
 	}
-	for id := range s.Nodes {
-		delete(s.Nodes, id)
-		s.touchNode(id)
-	}
+	s.forgetNodes()
 	s.note(Event{Kind: EventRestored}, "the metadata was restored %s: leases are over, and what was decided later is forgotten", why)
 	e := &s.Events[len(s.Events)-1]
 	delete(s.touched.Events, e.Seq)
 	e.Seq += recoverEvents
 	s.touched.Events[e.Seq] = struct{}{}
+}
+
+// Alone is all that changes in a state that lacks no decision when one node goes on
+// with it and without the others: leases, epochs and members stay as they are. It is
+// no command either.
+func (s *State) Alone(now int64) {
+	s.now = max(now, 1)
+	defer func() { s.now = 0 }()
+	s.nextGeneration()
+	s.forgetNodes()
+	s.note(Event{Kind: EventRestored}, "the metadata goes on with one of its nodes, without the others: leases and all that was decided stay")
+}
+
+func (s *State) nextGeneration() {
+	s.Generation = max(s.Generation+1, uint64(s.now))
+	s.touched.Root = true
+}
+
+// unknown notes what a server holds that this state knows nothing of.
+func (s *State) unknown(c *Unknown) *Refusal {
+	sv, refusal := s.live(c.ID, c.Incarnation)
+	if refusal != nil {
+		return refusal
+	}
+	if c.Next > 0 {
+		s.passOver(c.Next - 1)
+	}
+	if c.Chunks > sv.Unknown {
+		s.note(Event{Kind: EventChunksUnknown, Server: sv.ID, Count: c.Chunks}, "server %s holds %d chunks that the metadata did not give out: it forgot that, or another cluster did. They are kept", sv.ID, c.Chunks)
+	}
+	sv.Unknown, sv.UnknownBytes = c.Chunks, c.Bytes
+	s.touchServer(sv.ID)
+	return nil
+}
+
+// passOver sees to it that a chunk's id is not given out any more: somebody else did
+// that. Ids that nobody reaches stay as they are; then it reports false.
+func (s *State) passOver(id raid.ChunkID) bool {
+	if id < s.NextChunk {
+		return true
+	}
+	if id-s.NextChunk >= maxPassOver {
+		return false
+	}
+	s.Gaps = append(s.Gaps, Gap{s.NextChunk, id + 1})
+	s.NextChunk = id + 1
+	s.touched.Root = true
+	return true
+}
+
+// purge has a server give chunks back that nobody knows (Freeing). Those that
+// have an owner by now are left alone.
+func (s *State) purge(c *Purge) *Refusal {
+	sv, refusal := s.live(c.ID, c.Incarnation)
+	if refusal != nil {
+		return refusal
+	}
+	if sv.Freeing == nil {
+		sv.Freeing = map[raid.ChunkID]uint64{}
+	}
+	n := uint64(0)
+	for _, id := range c.Chunks {
+		if _, owned := s.chunks[id]; owned {
+			continue
+		}
+		if _, freeing := sv.Freeing[id]; !freeing && s.passOver(id) {
+			sv.Freeing[id] = 0 // it was never reserved
+			n++
+		}
+	}
+	if n > 0 {
+		s.note(Event{Kind: EventChunksPurged, Server: sv.ID, Count: n}, "server %s is told to give %d chunks back that the metadata does not know", sv.ID, n)
+	}
+	s.touchServer(sv.ID)
+	return nil
+}
+
+// forgetNodes forgets who the metadata nodes were: who is there says so anew.
+func (s *State) forgetNodes() {
+	for id := range s.Nodes {
+		delete(s.Nodes, id)
+		s.touchNode(id)
+	}
 }
 
 // Unverified lists the servers of a volume that have yet to say what they

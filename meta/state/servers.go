@@ -15,22 +15,27 @@ func (s *State) register(c *Register) *Refusal {
 		return refuse(Invalid, "a server needs an id of 1 to 128 bytes")
 	case c.Incarnation == 0:
 		return refuse(Invalid, "server %s: incarnation 0 is no incarnation", c.ID)
+	case !c.Host.valid() || len(c.Folder) > 64:
+		return refuse(Invalid, "server %s: what it says of its host is too long", c.ID)
 	case c.Addr == "":
 		return refuse(Invalid, "server %s: no address", c.ID)
 	case c.Cluster != "" && c.Cluster != s.Cluster:
 		return refuse(ForeignCluster, "server %s belongs to cluster %s, this is cluster %s: start it with the right --meta, or restart it", c.ID, c.Cluster, s.Cluster)
 	}
 	sv := s.Servers[c.ID]
+	past := sv != nil && slices.Contains(sv.Past, c.Incarnation)
 	switch {
 	case sv == nil:
 		sv = &Server{ID: c.ID, Incarnation: c.Incarnation}
 		s.Servers[c.ID] = sv
 		s.note(Event{Kind: EventServerJoined, Server: c.ID}, "server %s at %s with %s", c.ID, c.Addr, size(c.MemoryTotal))
 	case sv.Incarnation == c.Incarnation:
-	case slices.Contains(sv.Past, c.Incarnation) && !c.Ghost && sv.State != ServerDown:
-		return refuse(Invalid, "server %s: incarnation %x was followed by %x, which began later: two servers have this id", c.ID, c.Incarnation, sv.Incarnation)
-	case c.Heard && sv.Addr != c.Addr:
-		return refuse(IDInUse, "server %s lives at %s: stop that one, or choose another --id for %s", c.ID, sv.Addr, c.Addr)
+	case past && !c.Ghost && sv.State != ServerDown:
+		return refuse(Invalid, "server %s: incarnation %x was followed by %x at %s on %v, which began later: two servers have this id", c.ID, c.Incarnation, sv.Incarnation, sv.Addr, sv.Host)
+	case !past && !sv.yields(c) && c.Heard:
+		return refuse(IDInUse, "server %s lives at %s on %v: stop that one, or choose another --id for the one at %s on %v", c.ID, sv.Addr, sv.Host, c.Addr, c.Host)
+	case !past && !sv.yields(c):
+		return refuse(IDAwaited, "server %s was at %s on %v and is not given up yet: the one at %s on %v gets its id when it counts as down", c.ID, sv.Addr, sv.Host, c.Addr, c.Host)
 	default:
 		s.note(Event{Kind: EventServerRestarted, Server: c.ID}, "server %s was started again at %s: what it held is gone", c.ID, c.Addr)
 		s.loseMembers(sv)
@@ -44,8 +49,9 @@ func (s *State) register(c *Register) *Refusal {
 		}
 		sv.Incarnation, sv.Unverified = c.Incarnation, false
 		sv.Short, sv.Wanted = false, 0
+		sv.Unknown, sv.UnknownBytes = 0, 0
 	}
-	sv.Addr = c.Addr
+	sv.Addr, sv.Host, sv.Folder = c.Addr, c.Host, c.Folder
 	sv.Labels = maps.Clone(c.Labels)
 	sv.MemoryTotal = c.MemoryTotal
 	if sv.Incarnation == c.Incarnation {
@@ -54,6 +60,23 @@ func (s *State) register(c *Register) *Refusal {
 	sv.State, sv.Away = ServerUp, 0
 	s.touchServer(sv.ID)
 	return nil
+}
+
+// yields reports whether the id may go to a server that began anew. What this one holds
+// is lost then, so it must have ended: a process on the same boot of the same machine
+// that has its state folder, or if one of them has none, its address, shows that.
+// Everybody else waits until it is down. A clone has the folder and the address, and is
+// another machine or another boot.
+func (s *Server) yields(c *Register) bool {
+	switch {
+	case s.State == ServerDown:
+		return true
+	case !s.Host.is(c.Host):
+		return false
+	case s.Folder != "" && c.Folder != "":
+		return s.Folder == c.Folder
+	}
+	return s.Addr == c.Addr
 }
 
 // loseMembers marks all that a server held as lost; what it had reserved went

@@ -39,6 +39,8 @@ type Server struct {
 	Incarnation raid.Incarnation        `json:"incarnation"`
 	Past        []raid.Incarnation      `json:"past,omitempty"` // newest last
 	Addr        string                  `json:"addr"`
+	Host        Host                    `json:"host,omitzero"`    // where it runs
+	Folder      string                  `json:"folder,omitempty"` // key of its state folder, that no two living servers have; empty: it has none
 	Labels      map[string]string       `json:"labels,omitempty"` // host, rack, zone
 	MemoryTotal uint64                  `json:"memory_total"`     // bytes of the arena
 	State       ServerState             `json:"state"`
@@ -50,14 +52,17 @@ type Server struct {
 	Chunks      uint64                  `json:"chunks"`               // of this incarnation, given to volumes
 	Reserved    uint64                  `json:"reserved"`             // bytes of Chunks and Freeing. <= MemoryTotal when chunks are given out
 	Freeing     map[raid.ChunkID]uint64 `json:"freeing,omitempty"`    // bytes of chunks of deleted volumes, until the server gave them back
+
+	Unknown      uint64 `json:"unknown,omitempty"`       // chunks that it holds and that this state knows nothing of (State.Freed); they are kept
+	UnknownBytes uint64 `json:"unknown_bytes,omitempty"` // memory that they take
 }
 
 // Free is how many bytes can be promised to volumes.
 func (s *Server) Free() uint64 {
-	if s.Reserved >= s.MemoryTotal {
-		return 0 // the server came back with less memory than was promised
+	if taken := s.Reserved + s.UnknownBytes; taken < s.MemoryTotal {
+		return s.MemoryTotal - taken
 	}
-	return s.MemoryTotal - s.Reserved
+	return 0 // the server came back with less memory than was promised
 }
 
 // Member is one chunk of a group; the index in its Group is its column.
@@ -98,6 +103,7 @@ type Lease struct {
 	Holder string     `json:"holder"`
 	Epoch  raid.Epoch `json:"epoch"`
 	Admin  string     `json:"admin,omitempty"`
+	Host   Host       `json:"host,omitzero"`
 	Care   bool       `json:"care,omitempty"` // of a memory server that rebuilds what nobody has attached: gives way to any other
 }
 
@@ -216,12 +222,20 @@ type ChunkRef struct {
 type State struct {
 	Cluster    string
 	NextVolume raid.VolumeID // ids below were given out, once
-	NextChunk  raid.ChunkID  // ids below were given out, once
+	NextChunk  raid.ChunkID  // ids below were given out, once, or lie in a gap
 	Servers    map[raid.ServerID]*Server
 	Volumes    map[raid.VolumeID]*Volume
 	Nodes      map[string]*Node
 	Events     []Event  // ascending by Seq, the newest maxEvents
 	Balance    *Balance // nil: memory use is not being evened out
+
+	// Generation grows each time that the state was restored or recovered: it is 1 at
+	// first, then the time of that in Unix milliseconds, or one more than before if
+	// the clock is behind. Nobody listens to who is of an older one.
+	Generation uint64
+	// Gaps are ids of chunks that may have been given out by decisions that this state
+	// forgot (Recover), ascending. Whose they are it does not know.
+	Gaps []Gap
 
 	byName  map[string]raid.VolumeID
 	chunks  map[raid.ChunkID]ChunkRef // every chunk in a group that is not lost
@@ -233,7 +247,7 @@ type State struct {
 // New gives the state before the first command.
 func New() *State {
 	return &State{
-		NextVolume: 1, NextChunk: 1,
+		NextVolume: 1, NextChunk: 1, Generation: 1,
 		Servers: map[raid.ServerID]*Server{},
 		Volumes: map[raid.VolumeID]*Volume{},
 		Nodes:   map[string]*Node{},
@@ -297,8 +311,22 @@ func (s *State) VolumeByName(name string) (*Volume, bool) {
 	return s.Volumes[id], ok
 }
 
-// Owner finds whose a chunk is. A chunk below NextChunk without an owner is
-// nobody's and never will be anybody's.
+// Gap is the ids from From on, To not among them.
+type Gap struct {
+	From raid.ChunkID `json:"from"`
+	To   raid.ChunkID `json:"to"`
+}
+
+// Freed reports whether this state itself once gave a chunk out and took it back: it
+// is nobody's and never will be anybody's. Of what else has no owner it cannot tell.
+func (s *State) Freed(c raid.ChunkID) bool {
+	if _, owned := s.chunks[c]; owned || c >= s.NextChunk {
+		return false
+	}
+	return !slices.ContainsFunc(s.Gaps, func(g Gap) bool { return g.From <= c && c < g.To })
+}
+
+// Owner finds whose a chunk is.
 func (s *State) Owner(c raid.ChunkID) (ChunkRef, bool) {
 	ref, ok := s.chunks[c]
 	return ref, ok

@@ -43,7 +43,9 @@ type root struct {
 	NextChunk  raid.ChunkID  `json:"next_chunk"`
 	Applied    uint64        `json:"applied"` // index of the last command in the file
 
-	Balance *state.Balance `json:"balance,omitempty"`
+	Balance    *state.Balance `json:"balance,omitempty"`
+	Generation uint64         `json:"generation,omitempty"` // 0: 1
+	Gaps       []state.Gap    `json:"gaps,omitempty"`
 }
 
 // Entry is a command of the log.
@@ -125,6 +127,7 @@ func read(db *bolt.DB) (*state.State, uint64, error) {
 				return fmt.Errorf("format %d is not known to this version", r.Format)
 			}
 			st.Cluster, st.NextVolume, st.NextChunk, st.Balance = r.Cluster, r.NextVolume, r.NextChunk, r.Balance
+			st.Generation, st.Gaps = max(r.Generation, 1), r.Gaps
 		}
 		return errors.Join(
 			readAll(tx, serversBucket, func(sv *state.Server) { st.Servers[sv.ID] = sv }),
@@ -265,7 +268,7 @@ func write(tx *bolt.Tx, st *state.State, t state.Touched, applied uint64) error 
 			return err
 		}
 	}
-	r := &root{Format: format, Cluster: st.Cluster, NextVolume: st.NextVolume, NextChunk: st.NextChunk, Applied: applied, Balance: st.Balance}
+	r := &root{Format: format, Cluster: st.Cluster, NextVolume: st.NextVolume, NextChunk: st.NextChunk, Applied: applied, Balance: st.Balance, Generation: st.Generation, Gaps: st.Gaps}
 	return put(tx, rootBucket, rootKey, r)
 }
 

@@ -77,6 +77,9 @@ const (
 	// ServerServiceRemoveServerProcedure is the fully-qualified name of the ServerService's
 	// RemoveServer RPC.
 	ServerServiceRemoveServerProcedure = "/dmps.meta.v1.ServerService/RemoveServer"
+	// ServerServicePurgeUnknownProcedure is the fully-qualified name of the ServerService's
+	// PurgeUnknown RPC.
+	ServerServicePurgeUnknownProcedure = "/dmps.meta.v1.ServerService/PurgeUnknown"
 	// VolumeServiceCreateVolumeProcedure is the fully-qualified name of the VolumeService's
 	// CreateVolume RPC.
 	VolumeServiceCreateVolumeProcedure = "/dmps.meta.v1.VolumeService/CreateVolume"
@@ -115,12 +118,14 @@ type ClusterServiceClient interface {
 	// Adopt makes a node without state a part of a cluster that is about to be
 	// bootstrapped. A node adopts one cluster in its life. Never forwarded.
 	Adopt(context.Context, *connect.Request[metapb.AdoptRequest]) (*connect.Response[metapb.AdoptResponse], error)
-	// Join adds a node as a voter. A node that comes again under its name with
-	// an empty disk takes the place of its older self, once that is dead.
+	// Join adds a node, or notes where it is now. It votes once it has answered for
+	// a while and holds what was decided. A node that comes again under its name with
+	// an empty disk takes the place of its older self, once that is dead. A node whose
+	// older process still answers is refused.
 	Join(context.Context, *connect.Request[metapb.JoinRequest]) (*connect.Response[metapb.JoinResponse], error)
-	// Leave removes a node from the voters.
+	// Leave removes a node, unless too few of the others answer to decide without it.
 	Leave(context.Context, *connect.Request[metapb.LeaveRequest]) (*connect.Response[metapb.LeaveResponse], error)
-	// ListMembers lists the voters and says who leads.
+	// ListMembers lists the nodes, and says who votes and who leads.
 	ListMembers(context.Context, *connect.Request[metapb.ListMembersRequest]) (*connect.Response[metapb.ListMembersResponse], error)
 	// Backup gives a consistent copy of all decisions.
 	Backup(context.Context, *connect.Request[metapb.BackupRequest]) (*connect.ServerStreamForClient[metapb.BackupResponse], error)
@@ -224,12 +229,14 @@ type ClusterServiceHandler interface {
 	// Adopt makes a node without state a part of a cluster that is about to be
 	// bootstrapped. A node adopts one cluster in its life. Never forwarded.
 	Adopt(context.Context, *connect.Request[metapb.AdoptRequest]) (*connect.Response[metapb.AdoptResponse], error)
-	// Join adds a node as a voter. A node that comes again under its name with
-	// an empty disk takes the place of its older self, once that is dead.
+	// Join adds a node, or notes where it is now. It votes once it has answered for
+	// a while and holds what was decided. A node that comes again under its name with
+	// an empty disk takes the place of its older self, once that is dead. A node whose
+	// older process still answers is refused.
 	Join(context.Context, *connect.Request[metapb.JoinRequest]) (*connect.Response[metapb.JoinResponse], error)
-	// Leave removes a node from the voters.
+	// Leave removes a node, unless too few of the others answer to decide without it.
 	Leave(context.Context, *connect.Request[metapb.LeaveRequest]) (*connect.Response[metapb.LeaveResponse], error)
-	// ListMembers lists the voters and says who leads.
+	// ListMembers lists the nodes, and says who votes and who leads.
 	ListMembers(context.Context, *connect.Request[metapb.ListMembersRequest]) (*connect.Response[metapb.ListMembersResponse], error)
 	// Backup gives a consistent copy of all decisions.
 	Backup(context.Context, *connect.Request[metapb.BackupRequest], *connect.ServerStream[metapb.BackupResponse]) error
@@ -341,6 +348,9 @@ type ServerServiceClient interface {
 	// RemoveServer forgets a server. One that holds chunks is refused unless
 	// forced; forced, its members of groups are lost.
 	RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error)
+	// PurgeUnknown has a server give back the chunks that it holds and the metadata
+	// does not know (Server.unknown_chunks).
+	PurgeUnknown(context.Context, *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error)
 }
 
 // NewServerServiceClient constructs a client for the dmps.meta.v1.ServerService service. By
@@ -396,6 +406,12 @@ func NewServerServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(serverServiceMethods.ByName("RemoveServer")),
 			connect.WithClientOptions(opts...),
 		),
+		purgeUnknown: connect.NewClient[metapb.PurgeUnknownRequest, metapb.PurgeUnknownResponse](
+			httpClient,
+			baseURL+ServerServicePurgeUnknownProcedure,
+			connect.WithSchema(serverServiceMethods.ByName("PurgeUnknown")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -408,6 +424,7 @@ type serverServiceClient struct {
 	undrainServer *connect.Client[metapb.UndrainServerRequest, metapb.UndrainServerResponse]
 	rebalance     *connect.Client[metapb.RebalanceRequest, metapb.RebalanceResponse]
 	removeServer  *connect.Client[metapb.RemoveServerRequest, metapb.RemoveServerResponse]
+	purgeUnknown  *connect.Client[metapb.PurgeUnknownRequest, metapb.PurgeUnknownResponse]
 }
 
 // Register calls dmps.meta.v1.ServerService.Register.
@@ -445,6 +462,11 @@ func (c *serverServiceClient) RemoveServer(ctx context.Context, req *connect.Req
 	return c.removeServer.CallUnary(ctx, req)
 }
 
+// PurgeUnknown calls dmps.meta.v1.ServerService.PurgeUnknown.
+func (c *serverServiceClient) PurgeUnknown(ctx context.Context, req *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error) {
+	return c.purgeUnknown.CallUnary(ctx, req)
+}
+
 // ServerServiceHandler is an implementation of the dmps.meta.v1.ServerService service.
 type ServerServiceHandler interface {
 	Register(context.Context, *connect.Request[metapb.RegisterRequest]) (*connect.Response[metapb.RegisterResponse], error)
@@ -460,6 +482,9 @@ type ServerServiceHandler interface {
 	// RemoveServer forgets a server. One that holds chunks is refused unless
 	// forced; forced, its members of groups are lost.
 	RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error)
+	// PurgeUnknown has a server give back the chunks that it holds and the metadata
+	// does not know (Server.unknown_chunks).
+	PurgeUnknown(context.Context, *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error)
 }
 
 // NewServerServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -511,6 +536,12 @@ func NewServerServiceHandler(svc ServerServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(serverServiceMethods.ByName("RemoveServer")),
 		connect.WithHandlerOptions(opts...),
 	)
+	serverServicePurgeUnknownHandler := connect.NewUnaryHandler(
+		ServerServicePurgeUnknownProcedure,
+		svc.PurgeUnknown,
+		connect.WithSchema(serverServiceMethods.ByName("PurgeUnknown")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/dmps.meta.v1.ServerService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ServerServiceRegisterProcedure:
@@ -527,6 +558,8 @@ func NewServerServiceHandler(svc ServerServiceHandler, opts ...connect.HandlerOp
 			serverServiceRebalanceHandler.ServeHTTP(w, r)
 		case ServerServiceRemoveServerProcedure:
 			serverServiceRemoveServerHandler.ServeHTTP(w, r)
+		case ServerServicePurgeUnknownProcedure:
+			serverServicePurgeUnknownHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -562,6 +595,10 @@ func (UnimplementedServerServiceHandler) Rebalance(context.Context, *connect.Req
 
 func (UnimplementedServerServiceHandler) RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.RemoveServer is not implemented"))
+}
+
+func (UnimplementedServerServiceHandler) PurgeUnknown(context.Context, *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.PurgeUnknown is not implemented"))
 }
 
 // VolumeServiceClient is a client for the dmps.meta.v1.VolumeService service.

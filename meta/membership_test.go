@@ -1,0 +1,258 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"dmps/client"
+	"dmps/meta/metaclient"
+	"dmps/meta/metapb"
+	"dmps/meta/state"
+	"dmps/raid"
+)
+
+// A node that nobody reaches at one of the addresses that it gives is not let in,
+// and the cluster decides on. One that can be reached gets its vote later, once it
+// has what was decided.
+func TestJoinOfUnreachable(t *testing.T) {
+	t.Parallel()
+	n := start(t, testConfig(t, "meta1"))
+	waitReady(t, n)
+	c := newClient(t, 10*time.Second, n)
+	registerServers(t, c, 3)
+	cfg := testConfig(t, "meta2")
+	cfg.Join = []string{n.APIURL()}
+	for name, wrong := range map[string]func(*Config){
+		"raft": func(c *Config) { c.RaftAdvertise = "127.0.0.1:1" },
+		"api":  func(c *Config) { c.APIAdvertise = "127.0.0.1:1" },
+		"own":  func(c *Config) { c.RaftAdvertise = n.RaftAddr() }, // somebody else answers there
+	} {
+		bad := cfg
+		bad.Dir = t.TempDir()
+		wrong(&bad)
+		stray := start(t, bad)
+		eventually(t, name+": it tries", func() bool { return stray.identity().Cluster != "" && stray.peer() != nil })
+		_, err := stray.joinAt(n.APIURL()).Join(t.Context(), connect.NewRequest(&metapb.JoinRequest{Node: stray.selfMessage()}))
+		if reasonCode(err) != metapb.Reason_CODE_INVALID || !strings.Contains(err.Error(), "check --") {
+			t.Errorf("%s: join of a node that cannot be reached: %v", name, err)
+		}
+		if members, err := c.Members(t.Context()); err != nil || len(members) != 1 {
+			t.Errorf("%s: members %+v, %v", name, members, err)
+		}
+		stop(t, stray)
+	}
+	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "w", Size: 16 << 20}); err != nil {
+		t.Fatalf("after the joins of nodes that cannot be reached: %v", err)
+	}
+
+	second := start(t, cfg)
+	waitReady(t, second)
+	eventually(t, "it votes", func() (voted bool) {
+		members, err := c.Members(t.Context())
+		if err != nil || len(members) != 2 {
+			t.Fatalf("members %+v, %v", members, err)
+		}
+		for _, m := range members {
+			if m.Name == "meta2" {
+				voted = m.Voter
+			}
+		}
+		return voted
+	})
+	if second.disks.state.Applied() == 0 {
+		t.Error("it votes and holds nothing")
+	}
+}
+
+// A node that was let in and died before it got its vote takes no majority away.
+func TestNonvoterCountsForNothing(t *testing.T) {
+	t.Parallel()
+	first := testConfig(t, "meta1")
+	first.promoteAfter = time.Hour
+	n := start(t, first)
+	waitReady(t, n)
+	c := newClient(t, 10*time.Second, n)
+	cfg := testConfig(t, "meta2")
+	cfg.Join = []string{n.APIURL()}
+	second := start(t, cfg)
+	waitReady(t, second)
+	if members, err := c.Members(t.Context()); err != nil || len(members) != 2 {
+		t.Fatalf("members %+v, %v", members, err)
+	}
+	stop(t, second)
+	if err := c.Register(t.Context(), serverInfo(1, 1)); err != nil {
+		t.Fatalf("with a dead node that had no vote: %v", err)
+	}
+	if err := c.Leave(t.Context(), "meta2"); err != nil {
+		t.Errorf("leave of a dead node without a vote: %v", err)
+	}
+	if err := c.Leave(t.Context(), "meta1"); !errors.Is(err, metaclient.ErrInvalid) {
+		t.Errorf("leave of the last voter: %v", err)
+	}
+}
+
+// With one of three nodes dead, a living one cannot leave; the dead one can, and
+// then a living one too.
+func TestLeaveOfLiving(t *testing.T) {
+	t.Parallel()
+	nodes := startAll(t, threeConfigs(t))
+	c := newClient(t, 10*time.Second, nodes...)
+	lead := leaderOf(t, nodes)
+	dead, living := (lead+1)%3, (lead+2)%3
+	stop(t, nodes[dead])
+	err := c.Leave(t.Context(), nodes[living].cfg.Name)
+	if !errors.Is(err, metaclient.ErrNoMajority) || !strings.Contains(err.Error(), nodes[dead].cfg.Name) {
+		t.Errorf("leave of a living node beside a dead one: %v", err)
+	}
+	if err := c.Register(t.Context(), serverInfo(1, 1)); err != nil {
+		t.Fatalf("after the refusal: %v", err)
+	}
+	if err := c.Leave(t.Context(), nodes[dead].cfg.Name); err != nil {
+		t.Errorf("leave of the dead node: %v", err)
+	}
+	if err := c.Leave(t.Context(), nodes[living].cfg.Name); err != nil {
+		t.Errorf("leave of a living node beside a living one: %v", err)
+	}
+	if err := c.Register(t.Context(), serverInfo(2, 1)); err != nil {
+		t.Errorf("alone: %v", err)
+	}
+}
+
+// copyNode copies the folder of a node that is stopped.
+func copyNode(t *testing.T, dir string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// A copy of a living node's folder does not take its place: it ends, and says
+// where the other runs. A node that really moved is taken note of.
+func TestCopyOfLivingNode(t *testing.T) {
+	t.Parallel()
+	cfgs := threeConfigs(t)
+	nodes := startAll(t, cfgs)
+	c := newClient(t, 10*time.Second, nodes...)
+	at := (leaderOf(t, nodes) + 1) % 3
+	known := func(n *Node) (is bool) {
+		err := n.disks.state.View(func(s *state.State) { is = s.Nodes[nodes[at].ID()] != nil })
+		return err == nil && is
+	}
+	eventually(t, "it is known where the node is", func() bool { return known(nodes[at]) })
+	stop(t, nodes[at])
+	twin := cfgs[at]
+	twin.Dir = copyNode(t, cfgs[at].Dir)
+	twin.APIListen, twin.RaftListen = "127.0.0.1:0", "127.0.0.1:0"
+	nodes[at] = start(t, cfgs[at])
+	waitReady(t, nodes...)
+	before, err := c.Members(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Start(t.Context(), twin); err == nil || !strings.Contains(err.Error(), nodes[at].APIURL()) {
+		t.Errorf("a copy of a living node starts: %v", err)
+		if err == nil {
+			stop(t, n)
+		}
+	}
+	// Nor does the leader take its word for it.
+	self := nodes[at].selfMessage()
+	self.ApiUrl, self.RaftAddr, self.Process = "http://127.0.0.1:1", "127.0.0.1:1", "another"
+	_, err = nodes[at].joinAt(nodes[at].APIURL()).Join(t.Context(), connect.NewRequest(&metapb.JoinRequest{Node: self, Known: true}))
+	if reasonCode(err) != metapb.Reason_CODE_ID_IN_USE || !strings.Contains(err.Error(), nodes[at].RaftAddr()) {
+		t.Errorf("a copy says that it moved: %v", err)
+	}
+	after, err := c.Members(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range before {
+		if before[i].APIURL != after[i].APIURL || before[i].RaftAddr != after[i].RaftAddr {
+			t.Errorf("%+v became %+v", before[i], after[i])
+		}
+	}
+	stop(t, nodes[at])
+	moved := cfgs[at]
+	moved.APIListen, moved.RaftListen = "127.0.0.1:0", "127.0.0.1:0"
+	nodes[at] = start(t, moved)
+	eventually(t, "it is known where the node is now", func() bool {
+		members, err := c.Members(t.Context())
+		for _, m := range members {
+			if m.Name == moved.Name && m.RaftAddr == nodes[at].RaftAddr() && m.APIURL == nodes[at].APIURL() && m.Voter {
+				return true
+			}
+		}
+		_ = err // asked again
+		return false
+	})
+}
+
+// Of a node that lacks nothing only the others are taken away: leases stay.
+func TestRecoverMembershipOnly(t *testing.T) {
+	t.Parallel()
+	nodes := startAll(t, threeConfigs(t))
+	c := newClient(t, 10*time.Second, nodes...)
+	before := populate(t, c)
+	lead := nodes[leaderOf(t, nodes)]
+	for _, n := range nodes {
+		stop(t, n)
+	}
+	cfg := lead.cfg
+	if err := RecoverSurvivor(t.Context(), RestoreConfig{Dir: cfg.Dir, RaftAdvertise: cfg.RaftListen, MembershipOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Join, cfg.BootstrapExpect = nil, 0
+	n := start(t, cfg)
+	waitReady(t, n)
+	c = newClient(t, 5*time.Second, n)
+	if _, err := c.Renew(t.Context(), before.Volume, before.Epoch, client.Report{State: client.StateHealthy}); err != nil {
+		t.Errorf("the lease from before: %v", err)
+	}
+	if _, _, err := c.Attach(t.Context(), client.AttachRequest{Volume: "v", Holder: "b"}); !errors.Is(err, client.ErrInUse) {
+		t.Errorf("another holder: %v", err)
+	}
+	if members, err := c.Members(t.Context()); err != nil || len(members) != 1 {
+		t.Errorf("members %+v, %v", members, err)
+	}
+	beats(t, c, 6, before)
+	_, l, err := c.Volume(t.Context(), "v")
+	if err != nil || l.Version != before.Version {
+		t.Errorf("layout %d became %d, %v", before.Version, l.Version, err)
+	}
+	for _, g := range l.Groups {
+		for _, m := range g.Members {
+			if m.State != raid.MemberInSync {
+				t.Errorf("member %+v", m)
+			}
+		}
+	}
+}
+
+// Once an attempt may have been carried out, no later answer says that nothing
+// was changed.
+func TestUnknownStaysUnknown(t *testing.T) {
+	t.Parallel()
+	nodes := startAll(t, threeConfigs(t))
+	lead := nodes[leaderOf(t, nodes)]
+	c := newClient(t, 8*time.Second, lead)
+	for _, n := range nodes {
+		if n != lead {
+			n.peer().layer.mute(true)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := c.AcceptLoss(ctx, "v") // the leader takes it, cannot commit, and loses its office
+	if !errors.Is(err, metaclient.ErrUnknownOutcome) || !errors.Is(err, client.ErrNoQuorum) || strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("a call that may have been carried out: %v", err)
+	}
+}
