@@ -18,10 +18,11 @@ type Config struct {
 	Dir  string // folder of this node alone, made when missing
 	Name string // of the node, unique in the cluster; kept in Dir. Default: meta1
 
-	APIListen     string // host:port of the API. Default: 127.0.0.1:7200
-	RaftListen    string // host:port for other nodes. Default: 127.0.0.1:7201
-	APIAdvertise  string // host:port under which others reach the API. Default: the listener's
-	RaftAdvertise string // host:port under which other nodes reach this one. Default: the listener's
+	APIListen     string   // host:port of the API. Default: 127.0.0.1:7200
+	RaftListen    string   // host:port for other nodes. Default: 127.0.0.1:7201
+	APIAdvertise  string   // host:port under which others reach the API. Default: the listener's
+	RaftAdvertise string   // host:port under which other nodes reach this one. Default: the listener's
+	Hosts         []string // names by which the API may be asked for besides (package hostcheck)
 
 	// Join are API addresses of other nodes. A node without state joins their
 	// cluster, or, with BootstrapExpect, forms one with them.

@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"dmps/internal/hostcheck"
 	"dmps/meta/metaclient"
 	"dmps/meta/metapb"
 	"dmps/meta/metapb/metapbconnect"
@@ -42,7 +43,8 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", n.healthz)
 	mux.HandleFunc("GET /readyz", n.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(n.metrics.registry, promhttp.HandlerOpts{}))
-	return mux
+	names := hostcheck.Names(n.cfg.Hosts).Of(n.cfg.APIListen, n.cfg.APIAdvertise).Of(n.cfg.Join...)
+	return hostcheck.Handler(mux, names, "/metrics", "/healthz", "/readyz")
 }
 
 // local are the calls that the node asked answers itself.

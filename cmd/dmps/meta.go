@@ -108,7 +108,7 @@ func (a *app) runMeta(ctx context.Context, f metaFlags) (err error) {
 	node, err := meta.Start(ctx, meta.Config{
 		Dir: f.dir, Name: f.id,
 		APIListen: f.api, RaftListen: f.raft, APIAdvertise: f.apiPublic, RaftAdvertise: f.raftPublic,
-		Join: f.join, BootstrapExpect: f.expect, InsecureNetwork: f.role.insecure,
+		Hosts: f.role.hosts, Join: f.join, BootstrapExpect: f.expect, InsecureNetwork: f.role.insecure,
 		SuspectAfter: f.suspectAfter, Grace: f.grace, LeaseTTL: f.lease,
 		Logger: log,
 	})
