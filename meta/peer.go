@@ -39,6 +39,9 @@ func openDisks(dir string, logger hclog.Logger) (*disks, error) {
 	if d.snaps, err = raft.NewFileSnapshotStoreWithLogger(dir, 2, logger); err != nil {
 		return nil, fmt.Errorf("snapshots in %s: %w", dir, err)
 	}
+	if err := store.CheckFile(filepath.Join(dir, "raft.db")); err != nil {
+		return nil, damaged(err)
+	}
 	d.log, err = raftboltdb.New(raftboltdb.Options{
 		Path:        filepath.Join(dir, "raft.db"),
 		BoltOptions: &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true},
@@ -50,9 +53,17 @@ func openDisks(dir string, logger hclog.Logger) (*disks, error) {
 		return nil, fmt.Errorf("open the Raft log in %s: %w", dir, err)
 	}
 	if d.state, err = store.Open(filepath.Join(dir, "state.db")); err != nil {
-		return nil, errors.Join(err, d.log.Close())
+		return nil, errors.Join(damaged(err), d.log.Close())
 	}
 	return d, nil
+}
+
+// damaged adds the way out to the error of a file that cannot be used.
+func damaged(err error) error {
+	if errors.Is(err, store.ErrDamaged) {
+		return fmt.Errorf("%w. Replace the node: start it with an empty folder and --join; if no other node is left, restore a backup (dmps meta restore)", err)
+	}
+	return err
 }
 
 // giveUp ends the waiting for room on a full disk: the node ends.

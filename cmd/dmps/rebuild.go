@@ -265,7 +265,7 @@ func stuckAdvice(reason string) string {
 	case strings.Contains(reason, "what it held is gone"):
 		return "Its pages answer with an error. 'dmps volume delete' gives the memory back."
 	}
-	return "Start another one, in another failure domain, with 'dmps server --memory SIZE --label host=NAME', or free memory on the servers that are there; 'dmps server list' shows what they lend."
+	return "Start another one on another host, rack or zone, whichever the volume keeps apart, with 'dmps server --memory SIZE' and true labels, or free memory on the servers that are there; 'dmps server list' shows what they lend."
 }
 
 // watch looks until the volume is whole, or nothing can be done.

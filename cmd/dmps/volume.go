@@ -116,12 +116,15 @@ labels (dmps server --label rack=r1); a server without the label counts as a
 domain of its own host.`,
 		Example: `  dmps volume create swap0 --size 16GiB --redundancy rs:4+2
   dmps volume create db --size 4GiB --redundancy mirror:3 --failure-domain rack
-  dmps volume create scratch --size 8GiB --layout striped`,
+  dmps volume create scratch --size 8GiB --redundancy none --layout striped`,
 		Args:              exactArgs("NAME"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := shape.check(); err != nil {
 				return err
+			}
+			if !cmd.Flags().Changed("redundancy") {
+				return usageError("say what the volume is to survive: --redundancy rs:4+2, mirror:2, or none")
 			}
 			meta, err := a.meta()
 			if err != nil {

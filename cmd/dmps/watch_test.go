@@ -71,7 +71,7 @@ swap0 rebuilds  █████████████░░░░░░░  66
 swap1 has been at risk for 3 h 0 min
 swap1 has 4 members on the way to other servers
 swap1 has 2 members that cannot be replaced: group 0, member 1: no server to spare
-  Start another one, in another failure domain, with 'dmps server --memory SIZE --label host=NAME', or free memory on the servers that are there; 'dmps server list' shows what they lend.
+  Start another one on another host, rack or zone, whichever the volume keeps apart, with 'dmps server --memory SIZE' and true labels, or free memory on the servers that are there; 'dmps server list' shows what they lend.
 server s1 is being drained: 7 chunks left
 server s2 has been away for 50 s
 memory use is being evened out to within 5 %: 12 members moved

@@ -48,3 +48,18 @@ func TestFreedIsOwnDeed(t *testing.T) {
 		t.Errorf("after a restart: %+v", sv)
 	}
 }
+
+// A volume that nobody ever opened has nothing that could be lost or out of reach.
+func TestNeverWrittenIsNotFailed(t *testing.T) {
+	s := cluster(t, 4, 1<<30, nil)
+	v := create(t, s, CreateVolume{Name: "v", Pages: 1000, Geometry: raid.Geometry{K: 1}})
+	must(t, s, &Command{SetServer: &SetServer{ID: v.Groups[0].Members[0].Server, Incarnation: 1, State: ServerDown}})
+	if h := s.Health(v, nil); h.State != Degraded || h.RedundancyLeft != 0 {
+		t.Errorf("never written: %+v", h)
+	}
+	must(t, s, &Command{Attach: &Attach{Name: "v", Holder: "a"}})
+	must(t, s, &Command{PutReport: &PutReport{Volume: v.ID, Epoch: 1, Report: Report{State: Healthy}}})
+	if h := s.Health(v, nil); h.State != Failed {
+		t.Errorf("opened: %+v", h)
+	}
+}

@@ -57,6 +57,9 @@ func (s *State) Health(v *Volume, r *Report) Health {
 			h.RedundancyLeft = min(h.RedundancyLeft, v.Geometry.M-missing)
 		}
 	}
+	if v.Unopened {
+		h.RedundancyLeft = max(h.RedundancyLeft, 0) // nobody wrote anything that could be out of reach
+	}
 	switch {
 	case h.RedundancyLeft < 0:
 		h.State = Failed

@@ -374,6 +374,7 @@ func TestInPlaceLayouts(t *testing.T) {
 func TestHealth(t *testing.T) {
 	s := cluster(t, 6, 1<<30, nil)
 	v := create(t, s, CreateVolume{Name: "v", Pages: 1000, Geometry: raid.Geometry{K: 4, M: 2}})
+	v.Unopened = false
 	n := uint64(len(v.Groups))
 	down := func(i int) {
 		must(t, s, &Command{SetServer: &SetServer{ID: raid.ServerID(fmt.Sprintf("s%02d", i)), Incarnation: 1, State: ServerDown}})

@@ -95,6 +95,9 @@ func receive(path string, r io.Reader) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
+	if err := CheckFile(path); err != nil {
+		return err
+	}
 	db, err := bolt.Open(path, 0o600, options())
 	if err != nil {
 		return err

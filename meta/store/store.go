@@ -97,6 +97,9 @@ func Open(path string) (*Store, error) {
 // load opens the file and reads the state; the caller holds the lock or is
 // alone.
 func (s *Store) load() error {
+	if err := CheckFile(s.path); err != nil {
+		return err
+	}
 	db, err := bolt.Open(s.path, 0o600, options())
 	if err != nil {
 		return fmt.Errorf("open state file %s: %w", s.path, err)
