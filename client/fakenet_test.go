@@ -19,6 +19,7 @@ type fakeNet struct {
 	mu      sync.Mutex
 	servers map[string]*fakeServer
 	lag     time.Duration // of each batch
+	asked   func()        // is called before each request is executed; nil: nothing
 }
 
 type fakeServer struct {
@@ -289,6 +290,12 @@ func (c *fakeConn) serve() {
 		c.mu.Unlock()
 		rand.Shuffle(len(q), func(i, j int) { q[i], q[j] = q[j], q[i] })
 		for _, r := range q {
+			c.net.mu.Lock()
+			asked := c.net.asked
+			c.net.mu.Unlock()
+			if asked != nil {
+				asked()
+			}
 			c.net.mu.Lock()
 			frozen := c.s.frozen
 			c.net.mu.Unlock()
