@@ -34,3 +34,24 @@ func TestViewsWaitForComparisons(t *testing.T) {
 		}
 	})
 }
+
+// A server has a session that the recovery did not see: the views wait for no comparison that
+// nobody begins.
+func TestViewsWaitForNoOtherSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newSlowNet(3)
+		v := openTest(t, f, f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 64, 1, 64))
+		defer closeTest(t, v)
+		p := v.allPeers()[0]
+		before := p.conn()
+		f.cut("s0")
+		waitFor(t, func() bool { c := p.conn(); return c != nil && c != before })
+		v.compareAnew(p, before)
+		v.mu.Lock()
+		waits := v.comparingLocked()
+		v.mu.Unlock()
+		if waits || p.conn() == nil {
+			t.Errorf("the views wait: %v, a session: %v", waits, p.conn() != nil)
+		}
+	})
+}

@@ -20,6 +20,7 @@ type fakeNet struct {
 	servers map[string]*fakeServer
 	lag     time.Duration // of each batch
 	opens   time.Duration // how long an answer to an open takes
+	asked   func()        // is called before each request is executed; nil: nothing
 }
 
 type fakeServer struct {
@@ -291,6 +292,12 @@ func (c *fakeConn) serve() {
 		c.mu.Unlock()
 		rand.Shuffle(len(q), func(i, j int) { q[i], q[j] = q[j], q[i] })
 		for _, r := range q {
+			c.net.mu.Lock()
+			asked := c.net.asked
+			c.net.mu.Unlock()
+			if asked != nil {
+				asked()
+			}
 			c.net.mu.Lock()
 			frozen := c.s.frozen
 			c.net.mu.Unlock()

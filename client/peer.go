@@ -309,9 +309,10 @@ func (p *peer) run(ctx context.Context, o *opening) {
 			wait = redialFirst
 			p.v.peerUp(p, conn)
 			if p.v.recovered.Load() && !p.compared(conn) {
-				p.drop(conn, errNotCompared) // the recovery ended while this session was made
+				p.drop(conn, errNotCompared) // the recovery ended while this session was made: the next one compares
+			} else {
+				p.v.compareTried(p)
 			}
-			p.v.compareTried(p)
 			report(nil)
 			select {
 			case <-conn.Done():

@@ -441,12 +441,18 @@ func (v *Volume) settleMembers() {
 	v.recovered.Store(true)
 	for _, p := range v.allPeers() {
 		if c := p.conn(); c != nil && !p.compared(nil) {
-			v.mu.Lock()
-			p.comparing = true
-			v.mu.Unlock()
-			v.peerDown(p, c, errNotCompared)
+			v.compareAnew(p, c)
 		}
 	}
+}
+
+// compareAnew ends session c of p, so that the next one begins with a comparison. When p has
+// another session by now that one did, and nobody waits for one more.
+func (v *Volume) compareAnew(p *peer, c transport.Conn) {
+	v.mu.Lock()
+	p.comparing = p.conn() == c
+	v.mu.Unlock()
+	v.peerDown(p, c, errNotCompared)
 }
 
 // compareTried notes that p was compared with the map, or cannot be now.

@@ -401,12 +401,13 @@ func (w *smallWorld) recover(reached uint32) (why string, ok bool) {
 			}
 		}
 	}
-	w.prove(r, reached)
+	silent := w.prove(r, reached)
 	w.recoverNotes(r, reached)
 	state := r.Incomplete()
 	r.Finish()
+	w.away |= silent
 	for k := range w.m {
-		if w.m[k].filling && w.cur.unread&(1<<k) == 0 { // it is compared before it is used
+		if (w.m[k].filling || silent&(1<<k) != 0) && w.cur.unread&(1<<k) == 0 { // it is compared before it is used
 			w.cur.unread |= 1 << k
 			l.SetUp(GroupID(k/w.width()), Col(k%w.width()), false)
 		}

@@ -26,6 +26,8 @@ func (e smallEvent) String() string { return fmt.Sprintf("%s %d", e.what, e.on) 
 //	l  members lost and replaced   k  takeovers
 //	q  members fall silent between their headers and the notes
 //	d  a page is damaged, and its header is not
+//	p  members fall silent when rows are proved, and when notes are read again
+//	b  memory is lost or turns back before the log begins, too
 //
 // Crashes, recoveries and filling, before the log begins and later, are always there.
 const smallKinds = "wtfmeczolk"
@@ -128,7 +130,7 @@ func (w *smallWorld) next(f func(smallEvent)) {
 		if up&bit != 0 && !w.cur.log.opened {
 			f(smallEvent{"fill", k})
 		}
-		if !w.bearable(out|bit) || m.lost || !w.cur.log.opened {
+		if !w.bearable(out|bit) || m.lost || !w.cur.log.opened && !w.walks("b") {
 			continue
 		}
 		if !w.bearable(out|bit|w.noted()) || w.walks("o") && !w.bearable(bit|w.dirty) {

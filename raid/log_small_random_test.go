@@ -15,6 +15,8 @@ var (
 	smallSeed   = flag.Uint64("small.seed", 0, "its seed; 0: a new one, or 1 when it walks a little only")
 )
 
+var smallMore = flag.String("small.more", "", "further kinds of events")
+
 // smallLength is how many events a random walk has at most.
 const smallLength = 25
 
@@ -43,7 +45,7 @@ func TestSmallRandom(t *testing.T) {
 		if share > 0 {
 			walks = 0
 		}
-		r := &randomWalks{x: newSmallScope(g, 1, uint32(*smallRowsFlag), smallAll), rng: rand.New(rand.NewPCG(seed, 7))}
+		r := &randomWalks{x: newSmallScope(g, 1, uint32(*smallRowsFlag), smallAll+*smallMore), rng: rand.New(rand.NewPCG(seed, 7))}
 		n := 0
 		for end := time.Now().Add(share); n < walks || time.Now().Before(end); n++ {
 			if path, fault := r.walk(); fault != "" {

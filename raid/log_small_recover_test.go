@@ -1,18 +1,26 @@
 package raid
 
-// prove reads the pages of rows that some say were never answered.
-func (w *smallWorld) prove(r *Recovery, reached uint32) {
+// prove reads the pages of rows that some say were never answered. Members may have fallen
+// silent since their headers were read: they are compared before they are used.
+func (w *smallWorld) prove(r *Recovery, reached uint32) (silent uint32) {
 	for g := range GroupID(w.x.cfg.Groups) {
 		for _, u := range r.Unproved(g) {
+			hushed := uint32(0)
+			if w.walks("p") && w.pick.of(2) == 1 {
+				hushed = uint32(w.pick.of(1<<w.width())) & u.Have
+			}
 			wrong := uint32(0)
 			for c := range w.width() {
-				if u.Have&w.of(g, reached)&(1<<c) != 0 && w.at(g, c).slots[u.Index].now.bad {
+				if u.Have&^hushed&w.of(g, reached)&(1<<c) != 0 && w.at(g, c).slots[u.Index].now.bad {
 					wrong |= 1 << c
 				}
 			}
 			r.Wrong(&u, wrong)
+			silent |= hushed << (int(g) * w.width())
 		}
 	}
+	w.hushed = silent
+	return silent
 }
 
 // recoverNotes reads the notes. Members may have fallen silent since their headers were
@@ -20,18 +28,22 @@ func (w *smallWorld) prove(r *Recovery, reached uint32) {
 func (w *smallWorld) recoverNotes(r *Recovery, reached uint32) {
 	slots := r.Notes()
 	unread := make(map[int]uint32)
-	w.hushed = 0
+	hushed, when := uint32(0), 0
 	if len(slots) > 0 && w.walks("q") && w.pick.of(2) == 1 {
-		w.hushed = uint32(w.pick.of(1<<len(w.m))) & reached
+		hushed = uint32(w.pick.of(1<<len(w.m))) & reached
+		if w.walks("p") {
+			when = w.pick.of(3) // the first time, the second, or both
+		}
 	}
+	w.hushed |= hushed
 	for pass, step := range []func(Slot, []byte) error{r.Note, r.Bind} {
 		for i, s := range slots {
 			at := w.cur.log.Place(s)
 			have, cell := w.have(w.cur.log, at.Group, at.Index)
 			wrong := w.of(at.Group, reached) &^ have
-			if pass == 0 {
-				wrong &^= w.of(at.Group, w.hushed)
-				have &^= w.of(at.Group, w.hushed)
+			if pass == when || when == 2 {
+				wrong &^= w.of(at.Group, hushed)
+				have &^= w.of(at.Group, hushed)
 			}
 			if have&(1<<at.Col) == 0 && !w.cur.log.CanDecode(have, w.cur.log.FilledCols(at.Group, at.Index)) {
 				unread[i] |= wrong

@@ -142,12 +142,13 @@ func TestNoViewWhileMovesAreOnTheirWay(t *testing.T) {
 }
 
 // Where there is no room rows are spared that more than M members of the view know of: who
-// was sent nothing of a row does not.
+// was sent nothing of a row does not. What those who are up cannot decode is not spared.
 func TestSparedRowsAreKnown(t *testing.T) {
 	for name, c := range map[string]struct {
 		g          Geometry
 		view, have uint32
 		filled     uint16
+		away       uint32
 		unsure     uint64
 	}{
 		"all but one":             {g: Geometry{K: 2, M: 2}, view: 15, have: 0b0111, filled: 3},
@@ -155,6 +156,8 @@ func TestSparedRowsAreKnown(t *testing.T) {
 		"one is out of the view":  {g: Geometry{K: 2, M: 2}, view: 0b0111, have: 0b1110, filled: 3, unsure: 1},
 		"one was sent nothing":    {g: Geometry{K: 2, M: 1}, view: 7, have: 0b100, filled: 1, unsure: 1},
 		"one was sent nothing, 2": {g: Geometry{K: 3, M: 1}, view: 15, have: 0b1001, filled: 3},
+		"it cannot be decoded":    {g: Geometry{K: 4, M: 2}, view: 63, have: 0b001111, filled: 15, away: 0b000001, unsure: 1},
+		"it can be decoded":       {g: Geometry{K: 4, M: 2}, view: 63, have: 0b011111, filled: 15, away: 0b000001},
 	} {
 		l, r := recovering(t, c.g, l32(c.g), c.view)
 		l.GuardThin()
@@ -165,6 +168,9 @@ func TestSparedRowsAreKnown(t *testing.T) {
 		r.Finish()
 		if l.unsure != 1 {
 			t.Fatalf("%s: %d rows are unsure", name, l.unsure)
+		}
+		for m := range Col(c.g.Members()) {
+			l.SetUp(0, m, c.away&(1<<m) == 0)
 		}
 		if l.SpareUnsure(); l.unsure != c.unsure {
 			t.Errorf("%s: %d rows are unsure", name, l.unsure)

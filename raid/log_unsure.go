@@ -77,7 +77,8 @@ func (l *Log) UnsureVictims(dst []Slot) []Slot {
 
 // SpareUnsure gives up moving rows, for lack of room, that a later recovery finds all
 // the same, since more than M members are known to have them. Who was sent nothing of a
-// row does not know of it. What such rows replace stays until the log begins: a client that
+// row does not know of it. One that cannot be decoded is not spared: if it was never answered,
+// the next recovery finds what it would replace. What such rows replace stays until the log begins: a client that
 // was replaced may erase them where this one does not see it.
 func (l *Log) SpareUnsure() {
 	for i := range l.groups {
@@ -86,8 +87,8 @@ func (l *Log) SpareUnsure() {
 			if !hasBit(g.unsure, uint32(r)) {
 				continue
 			}
-			know := l.Survivors(g.id, r) &^ l.unfilledIn(l.FilledCols(g.id, r))
-			if l.durable(g, know&g.view.members) {
+			have, filled := l.Survivors(g.id, r), l.FilledCols(g.id, r)
+			if know := have &^ l.unfilledIn(filled); l.durable(g, know&g.view.members) && l.CanDecode(have, filled) {
 				l.unsureDied(g, r)
 				if l.spared == nil {
 					l.spared = make(map[uint32]bool)
