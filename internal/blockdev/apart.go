@@ -110,6 +110,9 @@ func Apart(ctx context.Context, call string, args ...string) (answer string, rel
 	if os.Getenv(inCall) != "" {
 		return "", nil, fmt.Errorf("%s: a process that makes a call starts no other", call)
 	}
+	if ctx.Err() != nil {
+		return "", nil, fmt.Errorf("%s %v: %w", call, args, ctx.Err())
+	}
 	cmd := exec.Command(image, append([]string{Command, call}, args...)...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), inCall+"=1")
