@@ -59,7 +59,8 @@ func (b *box) start() error {
 	if err != nil {
 		return fmt.Errorf("starting server %s: %w", b.addr, err)
 	}
-	b.s, b.host = s, b.net.Serve(b.addr, &lender{b})
+	b.s = s
+	b.host = b.net.Serve(b.addr, &lender{b, s})
 	return nil
 }
 
@@ -84,7 +85,10 @@ func (b *box) set(m gateMode) { b.gate.set(m) }
 
 // lender is the server as the network sees it: whoever moves pages holds the memory
 // meanwhile.
-type lender struct{ b *box }
+type lender struct {
+	b *box
+	s *server.Server
+}
 
 type lent struct {
 	transport.Session
@@ -92,7 +96,7 @@ type lent struct {
 }
 
 func (l *lender) Open(ctx context.Context, h transport.Hello, stop func(error)) (transport.Session, transport.Welcome, error) {
-	s, w, err := l.b.s.Open(ctx, h, stop)
+	s, w, err := l.s.Open(ctx, h, stop)
 	if err != nil {
 		return nil, w, err
 	}
