@@ -14,27 +14,35 @@ import (
 // before is not lost with it.
 func TestUnansweredRowWithADamagedPage(t *testing.T) {
 	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 2, M: 1}, {K: 4, M: 2}} {
-		t.Run(g.String(), func(t *testing.T) { unansweredAndDamaged(t, g) })
+		t.Run(g.String(), func(t *testing.T) {
+			for group := range raid.GroupID(2) {
+				unansweredAndDamaged(t, g, group)
+			}
+		})
 	}
 }
 
-func unansweredAndDamaged(t *testing.T, g raid.Geometry) {
+// unansweredAndDamaged does so with a row in one of two groups.
+func unansweredAndDamaged(t *testing.T, g raid.Geometry, group raid.GroupID) {
 	const rows = 64
 	f := newFakeNet(g.Members())
-	l := f.layout(raid.LayoutLog, g, 16, 1, rows)
+	l := f.layout(raid.LayoutLog, g, 16, 2, rows)
 	v := openTest(t, f, l)
 	r := rand.New(rand.NewPCG(1, 1))
-	first := randomBytes(r, g.K*raid.PageSize)
-	if _, err := v.WriteAt(first, 0); err != nil {
-		t.Fatal(err)
-	}
 	chunks, before := make([]*fakeChunk, g.Members()), make([][]byte, g.Members())
-	for c, m := range l.Groups[0].Members {
-		chunks[c] = f.servers[m.Addr].chunks[uint64(m.Chunk)]
-		before[c] = slices.Clone(chunks[c].hdrs)
-	}
-	if _, err := v.WriteAt(randomBytes(r, g.K*raid.PageSize), 0); err != nil {
-		t.Fatal(err)
+	var first []byte
+	written := false
+	for last := randomBytes(r, g.K*raid.PageSize); !written; last = randomBytes(r, g.K*raid.PageSize) {
+		for c, m := range l.Groups[group].Members {
+			chunks[c] = f.servers[m.Addr].chunks[uint64(m.Chunk)]
+			before[c] = slices.Clone(chunks[c].hdrs)
+		}
+		if _, err := v.WriteAt(last, 0); err != nil {
+			t.Fatal(err)
+		}
+		if written = first != nil && !bytes.Equal(before[0], chunks[0].hdrs); !written {
+			first = last
+		}
 	}
 	headers, pages := make([][]byte, g.Members()), make([][]byte, g.Members())
 	for c, ch := range chunks {
@@ -61,7 +69,7 @@ func unansweredAndDamaged(t *testing.T, g raid.Geometry) {
 	v = openTest(t, f, &again)
 	defer closeTest(t, v)
 	compareAll(t, v, append(first, make([]byte, (16-g.K)*raid.PageSize)...))
-	if rep := v.Report(); rep.LostPages != 0 || rep.BadSlots["s0"] == 0 {
-		t.Errorf("%d pages are lost, bad slots: %v", rep.LostPages, rep.BadSlots)
+	if rep := v.Report(); rep.LostPages != 0 || rep.BadSlots[l.Groups[group].Members[0].Server] == 0 || rep.Counters["corrupt_pages"] == 0 {
+		t.Errorf("%d pages are lost, bad slots: %v, %d pages", rep.LostPages, rep.BadSlots, rep.Counters["corrupt_pages"])
 	}
 }
