@@ -86,30 +86,3 @@ func TestViewsWaitForASilentComparison(t *testing.T) {
 		})
 	}
 }
-
-// A session that was made during the recovery is ended as soon as it is in use: the server was
-// not compared in it, and the views still wait.
-func TestViewsWaitForTheNextSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f, l := written(t)
-		var cut, back sync.Once
-		compared := make(chan struct{})
-		f.asked = func() { cut.Do(func() { f.cut("s3") }) }
-		v := openTest(t, f, l, func(c *Config) {
-			c.Logger = when(func(text string) {
-				switch {
-				case strings.Contains(text, errNotCompared.Error()):
-					back.Do(func() { close(compared) })
-				case strings.Contains(text, "server answers again"):
-					<-compared
-				}
-			})
-		})
-		defer closeTest(t, v)
-		for g := range raid.GroupID(2) {
-			if viewOf(v, g) != 15 {
-				t.Errorf("group %d begins with the view %b", g, viewOf(v, g))
-			}
-		}
-	})
-}
