@@ -19,10 +19,11 @@ func (v *Volume) prove(ctx context.Context, rec *raid.Recovery) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			wrong, err := v.wrongPages(rec, &rows[i])
+			answered, wrong, err := v.wrongPages(rec, &rows[i])
 			if err != nil {
 				return err
 			}
+			rec.Unheard(&rows[i], rows[i].Have&^answered)
 			if wrong != 0 {
 				v.disproved(rec, &rows[i], wrong)
 			}
@@ -48,13 +49,13 @@ func (v *Volume) disproved(rec *raid.Recovery, u *raid.Unproved, wrong uint32) {
 
 // wrongPages reads a row of all members that have it, and gives those whose page is not
 // what their header says. Who does not answer may have it.
-func (v *Volume) wrongPages(rec *raid.Recovery, u *raid.Unproved) (wrong uint32, err error) {
+func (v *Volume) wrongPages(rec *raid.Recovery, u *raid.Unproved) (answered, wrong uint32, err error) {
 	bufs, ok := v.moves.tryGet(popcount(u.Have), nil)
 	if !ok {
-		return 0, errTooMany
+		return 0, 0, errTooMany
 	}
 	var of [raid.MaxData + raid.MaxParity]*Buf
-	answered := v.ask(u.Group, u.Have, func(x *xfer, c raid.Col) {
+	answered = v.ask(u.Group, u.Have, func(x *xfer, c raid.Col) {
 		b := bufs[popcount(u.Have&(1<<c-1))]
 		of[c] = b
 		x.req.Op = opRead
@@ -69,5 +70,5 @@ func (v *Volume) wrongPages(rec *raid.Recovery, u *raid.Unproved) (wrong uint32,
 	a := v.lock()
 	a.free = append(a.free, bufs...)
 	v.unlock(a)
-	return wrong, nil
+	return answered, wrong, nil
 }

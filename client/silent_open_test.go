@@ -285,7 +285,6 @@ func (o *found) one(t *testing.T, what, id string, at int, do func(*fakeNet, str
 // that answers for headers, and for no page while the volume is opened: nobody can prove the
 // row, and what was answered before is lost when it is spared although there is room to move it.
 func TestUnprovedRowIsNotSpared(t *testing.T) {
-	t.Skip("page 0 is lost: settleRecovery spares rows after half of the patience, whether or not there is room (raid.Log.Room)")
 	synctest.Test(t, func(t *testing.T) {
 		o := leave(t, raid.Geometry{K: 4, M: 2}, true, false, false)
 		f, m := o.again(), newFakeMeta(o.l)

@@ -60,6 +60,7 @@ type Log struct {
 	voids    uint64            // rows that were given up and may still come back
 	unsure   uint64            // rows in use that are moved or filled before Begin
 	sentTo   map[uint32]uint32 // of these: whom they were sent to, where they may be filled
+	unheard  map[uint32]uint32 // of these: members whose page might be damaged, since it could not be read
 	spared   map[uint32]bool   // rows that were among them, and are neither moved nor filled for lack of room
 
 	notes    []noteState

@@ -108,6 +108,7 @@ type RowHeaders struct {
 	stale   uint32 // those that have an older one, which names fewer than all members
 	foreign bool   // a header is of another version of dmps
 	unread  uint32 // members that could not be read: a client that was replaced may have erased the row there since
+	unheard uint32 // of those that have the row by their headers, who did not give its page when it was to be proved
 
 	known   uint16 // data columns whose entry is known
 	entries [MaxData]RowEntry
@@ -453,6 +454,9 @@ func (r *Recovery) unsettled(g GroupID, i Index, h *RowHeaders) bool {
 		setBit(gr.unsure, uint32(i))
 		gr.nunsure++
 		l.unsure++
+		if h.unheard != 0 {
+			l.doubt(gr, i, h.unheard)
+		}
 		if r.sent(h)&h.lent == 0 && h.newest.Seq > h.denied {
 			l.sendTo(gr, i, r.sent(h)|h.unread&^gr.lost)
 		}

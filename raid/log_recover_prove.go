@@ -38,3 +38,9 @@ func (r *Recovery) Wrong(u *Unproved, members uint32) {
 	h.lent &^= members
 	h.broken |= members
 }
+
+// Unheard says that these members, who should have row u, did not give its page. Until they do,
+// it counts, and cannot be spared because of what they might have (SpareUnsure).
+func (r *Recovery) Unheard(u *Unproved, members uint32) {
+	r.late[u.Group][u.late].h.unheard |= members
+}

@@ -329,8 +329,8 @@ func (w *smallWorld) compare(k int) {
 		if dead, erase := l.Leftover(g, i, c, h, sound, false); erase {
 			lied, hollow := m.lied, m.hollow
 			m.put(i, w.x.erase(g, int(c), i, dead))
-			if l.live[l.row(g, i)] > 0 {
-				m.lied, m.hollow = lied, hollow // it lacks the row still
+			if l.live[l.row(g, i)] > 0 || !l.opened {
+				m.lied, m.hollow = lied, hollow // it lacks the row still; dead is what the next client finds so, too
 			}
 		}
 	}

@@ -276,9 +276,7 @@ func (w *smallWorld) happen(e smallEvent) bool {
 		return w.move(cl, w.unsure(cl))
 	case "spare":
 		unsure := cl.log.unsure
-		if !cl.log.Room() {
-			cl.log.SpareUnsure()
-		}
+		cl.log.SpareUnsure() // package client: when nothing got on for long
 		return cl.log.unsure != unsure
 	case "tidy":
 		return w.tidy(cl) && w.able()

@@ -263,6 +263,7 @@ func (h *smallHasher) log(w *smallWorld, l *Log) {
 		}
 		h.tag(w, l, row)
 		h.u8(uint8(l.sentTo[uint32(row)]))
+		h.u8(uint8(l.unheard[uint32(row)]))
 		h.flag(l.spared[uint32(row)])
 	}
 	for _, q := range l.limbo {

@@ -16,6 +16,7 @@ func (w *smallWorld) prove(r *Recovery, reached uint32) (silent uint32) {
 				}
 			}
 			r.Wrong(&u, wrong)
+			r.Unheard(&u, hushed)
 			silent |= hushed << (int(g) * w.width())
 		}
 	}

@@ -172,7 +172,7 @@ func (l *Log) cloneForTest() *Log {
 	n.fwd, n.rev, n.held = slices.Clone(l.fwd), slices.Clone(l.rev), slices.Clone(l.held)
 	n.tag, n.live = slices.Clone(l.tag), slices.Clone(l.live)
 	n.notes = slices.Clone(l.notes)
-	n.groups, n.sentTo, n.spared = slices.Clone(l.groups), maps.Clone(l.sentTo), maps.Clone(l.spared)
+	n.groups, n.sentTo, n.unheard, n.spared = slices.Clone(l.groups), maps.Clone(l.sentTo), maps.Clone(l.unheard), maps.Clone(l.spared)
 	for i := range n.groups {
 		g := &n.groups[i]
 		words := make([]uint64, 0, 18)

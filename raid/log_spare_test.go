@@ -142,13 +142,15 @@ func TestNoViewWhileMovesAreOnTheirWay(t *testing.T) {
 }
 
 // Where there is no room rows are spared that more than M members of the view know of: who
-// was sent nothing of a row does not. What those who are up cannot decode is not spared.
+// was sent nothing of a row does not. What cannot be decoded by those who are up, and gave
+// their pages, is not spared.
 func TestSparedRowsAreKnown(t *testing.T) {
 	for name, c := range map[string]struct {
 		g          Geometry
 		view, have uint32
 		filled     uint16
 		away       uint32
+		unheard    uint32
 		unsure     uint64
 	}{
 		"all but one":             {g: Geometry{K: 2, M: 2}, view: 15, have: 0b0111, filled: 3},
@@ -158,11 +160,16 @@ func TestSparedRowsAreKnown(t *testing.T) {
 		"one was sent nothing, 2": {g: Geometry{K: 3, M: 1}, view: 15, have: 0b1001, filled: 3},
 		"it cannot be decoded":    {g: Geometry{K: 4, M: 2}, view: 63, have: 0b001111, filled: 15, away: 0b000001, unsure: 1},
 		"it can be decoded":       {g: Geometry{K: 4, M: 2}, view: 63, have: 0b011111, filled: 15, away: 0b000001},
+		"a page may be damaged":   {g: Geometry{K: 4, M: 2}, view: 63, have: 0b001111, filled: 15, unheard: 0b000010, unsure: 1},
+		"enough pages were read":  {g: Geometry{K: 4, M: 2}, view: 63, have: 0b011111, filled: 15, unheard: 0b000010},
 	} {
 		l, r := recovering(t, c.g, l32(c.g), c.view)
 		l.GuardThin()
 		if err := r.Row(0, viewRows, headersOf(c.g, l.Site(0, viewRows), Header{Filled: c.filled, Members: l32(c.g), Seq: 9, Settled: 5}, c.have)); err != nil {
 			t.Fatal(err)
+		}
+		if rows := r.Unproved(0); c.unheard != 0 {
+			r.Unheard(&rows[0], c.unheard)
 		}
 		r.Notes()
 		r.Finish()

@@ -26,6 +26,14 @@ func (l *Log) sendTo(g *logGroup, i Index, sent uint32) {
 	l.sentTo[l.row(g.id, i)] = sent
 }
 
+// doubt notes whose page of an unsure row might be damaged.
+func (l *Log) doubt(g *logGroup, i Index, unheard uint32) {
+	if l.unheard == nil {
+		l.unheard = make(map[uint32]uint32)
+	}
+	l.unheard[l.row(g.id, i)] = unheard
+}
+
 // UnsureRows is MissingRows for unsure rows, and members that these were sent to.
 func (l *Log) UnsureRows(g GroupID, c Col, start Index, dst []MissingRow) ([]MissingRow, Index) {
 	gr := &l.groups[g]
@@ -77,9 +85,10 @@ func (l *Log) UnsureVictims(dst []Slot) []Slot {
 
 // SpareUnsure gives up moving rows, for lack of room, that a later recovery finds all
 // the same, since more than M members are known to have them. Who was sent nothing of a
-// row does not know of it. One that cannot be decoded is not spared: if it was never answered,
-// the next recovery finds what it would replace. What such rows replace stays until the log begins: a client that
-// was replaced may erase them where this one does not see it.
+// row does not know of it. One that cannot be decoded without pages that nobody could read
+// (Recovery.Unheard) is not spared: if it was never answered, the next recovery finds what it
+// would replace. What such rows replace stays until the log begins: a client that was replaced
+// may erase them where this one does not see it.
 func (l *Log) SpareUnsure() {
 	for i := range l.groups {
 		g := &l.groups[i]
@@ -88,7 +97,7 @@ func (l *Log) SpareUnsure() {
 				continue
 			}
 			have, filled := l.Survivors(g.id, r), l.FilledCols(g.id, r)
-			if know := have &^ l.unfilledIn(filled); l.durable(g, know&g.view.members) && l.CanDecode(have, filled) {
+			if know := have &^ l.unfilledIn(filled); l.durable(g, know&g.view.members) && l.CanDecode(have&^l.unheard[l.row(g.id, r)], filled) {
 				l.unsureDied(g, r)
 				if l.spared == nil {
 					l.spared = make(map[uint32]bool)
@@ -104,6 +113,7 @@ func (l *Log) unsureDied(g *logGroup, i Index) {
 	if g.nunsure != 0 && hasBit(g.unsure, uint32(i)) {
 		clearBit(g.unsure, uint32(i))
 		delete(l.sentTo, l.row(g.id, i))
+		delete(l.unheard, l.row(g.id, i))
 		g.nunsure--
 		l.unsure--
 		l.viewDue, l.sweepDue = true, l.holding

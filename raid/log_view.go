@@ -379,7 +379,7 @@ func (l *Log) BeginAnyway() {
 		g.nunsure = 0
 	}
 	l.letGo()
-	l.opened, l.free, l.unsure, l.sentTo, l.spared, l.viewDue = true, 0, 0, nil, nil, true
+	l.opened, l.free, l.unsure, l.sentTo, l.unheard, l.spared, l.viewDue = true, 0, 0, nil, nil, nil, true
 	for i := range l.groups {
 		if g := &l.groups[i]; l.writable(g) {
 			l.free += uint64(g.nfree)
