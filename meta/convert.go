@@ -83,7 +83,7 @@ func reportState(p *metapb.Report) (state.Report, error) {
 	}
 	if l := p.GetLastScrub(); l != nil {
 		r.LastScrub = &state.Scrub{
-			Started: l.StartedUnixMs, Finished: l.FinishedUnixMs, Slots: l.SlotsVerified, Skipped: l.SlotsSkipped, SkippedReason: l.SkippedReason,
+			Started: l.StartedUnixMs, Finished: l.FinishedUnixMs, Slots: l.SlotsVerified, Skipped: l.SlotsSkipped, SkippedReason: state.Printable(l.SkippedReason),
 			Bad: l.BadSlots, Repaired: l.Repaired, Unrepairable: l.Unrepairable,
 		}
 	}

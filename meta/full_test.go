@@ -229,7 +229,10 @@ func TestFullFileSystem(t *testing.T) {
 	more := func() {
 		t.Helper()
 		info := serverInfo(servers, 1)
-		info.Labels = map[string]string{"rack": strings.Repeat("r", 2000)}
+		info.Labels = map[string]string{"rack": strings.Repeat("r", 64)}
+		for i := range 15 { // some 2,000 bytes
+			info.Labels[fmt.Sprintf("l%0*d", 63, i)] = strings.Repeat("r", 64)
+		}
 		if err := c.Register(t.Context(), info); err != nil {
 			t.Fatalf("server %d: %v", servers, err)
 		}

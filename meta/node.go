@@ -198,9 +198,13 @@ func (n *Node) startRaft(transport raft.Transport) error {
 	id := n.identity()
 	var layer *streamLayer
 	if transport == nil {
+		term, err := n.disks.term()
+		if err != nil {
+			return err
+		}
 		layer = newStreamLayer(n.raftL, peerAddress(n.raftAddr, id.ID), id, n.process, n.superseded)
 		n.raftL = nil
-		transport = networkTransport(layer, n.raftLog)
+		transport = guardTerms(networkTransport(layer, n.raftLog), term)
 	}
 	p, err := openPeer(n.disks, id.ID, n.cfg, transport, n.raftLog)
 	if err != nil {

@@ -100,6 +100,15 @@ func (d *disks) restoreFirst() (bool, error) {
 	return newest > applied, nil
 }
 
+// term is the latest that Raft has kept.
+func (d *disks) term() (uint64, error) {
+	t, err := d.log.GetUint64([]byte("CurrentTerm"))
+	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return 0, fmt.Errorf("term of the Raft log: %w", err)
+	}
+	return t, nil
+}
+
 // peer is the node's part in Raft.
 type peer struct {
 	raft   *raft.Raft

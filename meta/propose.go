@@ -29,6 +29,9 @@ func (n *Node) propose(ctx context.Context, c *state.Command) (any, error) {
 	if p == nil {
 		return nil, errNoQuorum
 	}
+	if refusal := c.Check(); refusal != nil {
+		return nil, refusal
+	}
 	c.Now = time.Now().UnixMilli()
 	data, err := c.Encode()
 	if err != nil {

@@ -266,7 +266,7 @@ func eventLine(e *metaclient.Event, p palette) string {
 	if !e.At.IsZero() {
 		at = e.At.Local().Format(time.DateTime)
 	}
-	return fmt.Sprintf("%6d  %s  %s  %s", e.Seq, at, p.paint(eventColour(e.Kind), fmt.Sprintf("%-18s", e.Kind)), e.Text)
+	return fmt.Sprintf("%6d  %s  %s  %s", e.Seq, at, p.paint(eventColour(e.Kind), fmt.Sprintf("%-18s", printable(e.Kind))), printable(e.Text))
 }
 
 // eventColour tells good news from bad by what kinds are called.

@@ -246,3 +246,25 @@ func TestHealthz(t *testing.T) {
 		t.Errorf("metrics: %d", code)
 	}
 }
+
+// What others sent drives no terminal.
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{
+		"s1":                        "s1",
+		"a\nb\tc":                   "a\nb\tc",
+		"\x1b[31mfailed\x1b[0m":     "\x1b[31mfailed\x1b[0m",
+		"x\x1b]0;pwned\x07\x1b[2Jy": `x\x1b]0;pwned\a\x1b[2Jy`,
+		"\u009b2J\u202e":            `\u009b2J\u202e`,
+		"\xff":                      "\ufffd",
+		"Grüße":                     "Grüße",
+	} {
+		if got := printable(in); got != want {
+			t.Errorf("%q: %q, not %q", in, got, want)
+		}
+	}
+	var tab table
+	tab.row("ghost\x1b[2J", "up")
+	if strings.Contains(tab.rows[0][0], "\x1b") {
+		t.Errorf("%q is printed", tab.rows[0][0])
+	}
+}

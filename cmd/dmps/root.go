@@ -61,10 +61,10 @@ func (a *app) run(args []string) int {
 		return quiet.code
 	}
 	if !a.started {
-		fmt.Fprintf(a.err, "dmps: %v\nSee '%s --help'.\n", err, cmd.CommandPath())
+		fmt.Fprintf(a.err, "dmps: %s\nSee '%s --help'.\n", printable(err.Error()), cmd.CommandPath())
 		return exitcode.Usage
 	}
-	fmt.Fprintf(a.err, "dmps: %v\n", err)
+	fmt.Fprintf(a.err, "dmps: %s\n", printable(err.Error()))
 	if advice := a.advice(err); advice != "" {
 		fmt.Fprintf(a.err, "%s\n", advice)
 	}

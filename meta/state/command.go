@@ -344,6 +344,9 @@ func (s *State) putNode(c *Node) *Refusal {
 	if c.ID == "" || c.Name == "" {
 		return refuse(Invalid, "a meta node needs an id and a name")
 	}
+	if s.Nodes[c.ID] == nil && len(s.Nodes) >= maxNodes {
+		return refuse(Invalid, "node %s: a cluster has at most %d metadata nodes: five survive the loss of two", c.ID, maxNodes)
+	}
 	n := *c
 	s.Nodes[n.ID] = &n
 	s.touchNode(n.ID)

@@ -11,10 +11,12 @@ import (
 // register begins a server's life, or notes what is new about the present one.
 func (s *State) register(c *Register) *Refusal {
 	switch {
-	case c.ID == "" || len(c.ID) > 128:
-		return refuse(Invalid, "a server needs an id of 1 to 128 bytes")
+	case c.ID == "":
+		return refuse(Invalid, "a server needs an id")
 	case c.Incarnation == 0:
 		return refuse(Invalid, "server %s: incarnation 0 is no incarnation", c.ID)
+	case s.Servers[c.ID] == nil && len(s.Servers) >= maxServers:
+		return refuse(Invalid, "server %s: a cluster has at most %d servers: remove those that are gone for good with dmps server remove", c.ID, maxServers)
 	case !c.Host.valid() || len(c.Folder) > 64:
 		return refuse(Invalid, "server %s: what it says of its host is too long", c.ID)
 	case c.Addr == "":

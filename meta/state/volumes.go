@@ -14,6 +14,9 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 		}
 		return nil, refuse(Exists, "volume %s exists already: choose another name or delete it first", c.Name)
 	}
+	if len(s.Volumes) >= maxVolumes {
+		return nil, refuse(Invalid, "volume %s: a cluster has at most %d volumes: delete those that nobody needs", c.Name, maxVolumes)
+	}
 	v := &Volume{
 		Name: req.Name, Kind: req.Kind, Geometry: req.Geometry, Pages: req.Pages,
 		MinAck: req.MinAck, TargetFill: req.TargetFill, Domain: req.Domain, PlacedBy: req.Domain,
