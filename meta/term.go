@@ -12,9 +12,10 @@ import (
 // elections: no cluster sees as many while a node is away.
 const maxTermJump = 1 << 32
 
-// termGuard refuses messages of an absurd term. A node takes over whatever term it hears
-// of, for good, and tells the others: one message with the last of all terms would end
-// elections for ever.
+// termGuard refuses messages that no node of this cluster sends, and that Raft does not
+// survive. A node takes over whatever term it hears of, for good, and tells the others: one
+// message with the last of all terms would end elections for ever. A configuration that
+// cannot be decoded ends the process.
 type termGuard struct {
 	*raft.NetworkTransport
 	known    atomic.Uint64 // highest term that was believed
@@ -51,14 +52,39 @@ func (g *termGuard) believe(term uint64) error {
 func (g *termGuard) check(rpc raft.RPC) error {
 	switch c := rpc.Command.(type) {
 	case *raft.AppendEntriesRequest:
+		for _, e := range c.Entries {
+			if e.Type != raft.LogConfiguration {
+				continue
+			}
+			if err := checkConfiguration(e.Data); err != nil {
+				return err
+			}
+		}
 		return g.believe(c.Term)
 	case *raft.RequestVoteRequest:
 		return g.believe(c.Term)
 	case *raft.RequestPreVoteRequest:
 		return g.believe(c.Term)
 	case *raft.InstallSnapshotRequest:
+		if c.SnapshotVersion < raft.SnapshotVersionMax {
+			return fmt.Errorf("a snapshot of version %d is not known", c.SnapshotVersion)
+		}
+		if err := checkConfiguration(c.Configuration); err != nil {
+			return err
+		}
 		return g.believe(c.Term)
 	}
+	return nil
+}
+
+// checkConfiguration says that a configuration cannot be decoded: Raft would end the process.
+func checkConfiguration(b []byte) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a configuration that cannot be: %v", p)
+		}
+	}()
+	raft.DecodeConfiguration(b)
 	return nil
 }
 

@@ -51,7 +51,21 @@ func TestAbsurdTermsAreRefused(t *testing.T) {
 			"entries": outsider.AppendEntries(raft.ServerID(m.Id), to, &raft.AppendEntriesRequest{
 				RPCHeader: head, Term: term, PrevLogEntry: 7, PrevLogTerm: term}, &raft.AppendEntriesResponse{}),
 			"snapshot": outsider.InstallSnapshot(raft.ServerID(m.Id), to, &raft.InstallSnapshotRequest{
-				RPCHeader: head, SnapshotVersion: 1, Term: term, LastLogIndex: 7, Size: 1}, &raft.InstallSnapshotResponse{}, strings.NewReader("x")),
+				RPCHeader: head, SnapshotVersion: 1, Configuration: raft.EncodeConfiguration(raft.Configuration{}), Term: term, LastLogIndex: 7, Size: 1}, &raft.InstallSnapshotResponse{}, strings.NewReader("x")),
+		}
+		config := []raft.Log{{Type: raft.LogConfiguration, Data: []byte("x")}}
+		undecodable := map[string]error{
+			"entry": outsider.AppendEntries(raft.ServerID(m.Id), to, &raft.AppendEntriesRequest{
+				RPCHeader: head, Term: 1, Entries: []*raft.Log{&config[0]}}, &raft.AppendEntriesResponse{}),
+			"snapshot": outsider.InstallSnapshot(raft.ServerID(m.Id), to, &raft.InstallSnapshotRequest{
+				RPCHeader: head, SnapshotVersion: 1, Term: 1, LastLogIndex: 7, Size: 1, Configuration: []byte("x")}, &raft.InstallSnapshotResponse{}, strings.NewReader("x")),
+			"old snapshot": outsider.InstallSnapshot(raft.ServerID(m.Id), to, &raft.InstallSnapshotRequest{
+				RPCHeader: head, Term: 1, LastLogIndex: 7, Size: 1}, &raft.InstallSnapshotResponse{}, strings.NewReader("x")),
+		}
+		for what, err := range undecodable {
+			if err == nil {
+				t.Errorf("%s: an %s with a configuration that cannot be decoded is taken", m.Id, what)
+			}
 		}
 		for what, err := range sent {
 			if err == nil || !strings.Contains(err.Error(), "cannot be") {
