@@ -50,7 +50,6 @@ type admin struct {
 	mux   *http.ServeMux
 	hosts []string // names by which it may be asked, besides addresses and those of this machine
 	reg   *prometheus.Registry
-	srv   *http.Server
 }
 
 func newAdmin(profiles bool, log *slog.Logger, hosts ...string) *admin {
@@ -66,10 +65,6 @@ func newAdmin(profiles bool, log *slog.Logger, hosts ...string) *admin {
 		a.mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 		a.mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 		a.mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	}
-	a.srv = &http.Server{
-		ReadHeaderTimeout: 5 * time.Second,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	return a
 }
@@ -106,21 +101,37 @@ func (a *admin) health(check func() error) {
 
 // serve answers on l until stop.
 func (a *admin) serve(l net.Listener, log *slog.Logger) (stop func()) {
+	return serveHTTP(l, a.handler(), log)
+}
+
+// serveMetrics answers on l what everybody may know: metrics and health.
+func (a *admin) serveMetrics(l net.Listener, log *slog.Logger) (stop func()) {
+	open := http.NewServeMux()
+	open.Handle("GET /metrics", a.mux)
+	open.Handle("GET /healthz", a.mux)
+	return serveHTTP(l, hostcheck.Handler(open, a.hosts, "/metrics", "/healthz"), log)
+}
+
+func serveHTTP(l net.Listener, h http.Handler, log *slog.Logger) (stop func()) {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
 	done := make(chan struct{})
-	a.srv.Handler = a.handler()
 	go func() {
 		defer close(done)
-		if err := a.srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("the admin endpoint has ended", "error", err)
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("an HTTP address has ended", "addr", l.Addr().String(), "error", err)
 		}
 	}()
 	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		if err := a.srv.Shutdown(ctx); err != nil {
+		if err := srv.Shutdown(ctx); err != nil {
 			// A question that is still being answered must not hold up the end.
-			err = a.srv.Close()
-			log.Debug("admin endpoint closed with a request open", "error", err)
+			err = srv.Close()
+			log.Debug("an HTTP address was closed with a request open", "error", err)
 		}
 		<-done
 	}

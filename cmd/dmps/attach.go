@@ -31,6 +31,7 @@ type attachFlags struct {
 	swap      swapFlags
 	nbd       string
 	admin     string
+	metrics   string
 	holder    string
 	arena     bytesize.Size
 	heap      bytesize.Size
@@ -88,13 +89,13 @@ Once a week everything in the volume is verified, and repaired where it is wrong
 A client that was replaced by another one ends, with exit code 77: all its requests
 are refused. Do not start it again before you know why.
 
-The admin address answers GET /status and /latency (JSON), /metrics (Prometheus),
+The admin address, a socket of this user alone by default, answers GET /status and /latency (JSON), /metrics (Prometheus),
 /healthz, and takes POST /rebuild (dmps rebuild), /scrub and /scrub/stop (dmps scrub).`,
 		Example: `  dmps attach swap0
   dmps attach swap0 --device nbd --swap    # the first free /dev/nbdN is swap space
-  dmps attach swap0 --nbd unix:/run/dmps/swap0.sock --admin 127.0.0.1:9810
+  dmps attach swap0 --nbd unix:/run/dmps/swap0.sock --metrics 127.0.0.1:9810
   dmps attach swap0 --takeover      # the other client is refused by every server from now on
-  nbdinfo nbd://127.0.0.1:10809/swap0`,
+  nbdinfo 'nbd+unix:///swap0?socket=/run/dmps/nbd-swap0.sock'`,
 		Args:              exactArgs("VOLUME"),
 		ValidArgsFunction: a.completeNames(volumeNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -113,8 +114,9 @@ The admin address answers GET /status and /latency (JSON), /metrics (Prometheus)
 	f.device.add(cmd)
 	f.swap.add(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.nbd, "nbd", "127.0.0.1:"+nbdclient.DefaultPort, "where to serve NBD: `ADDRESS` is HOST:PORT or unix:PATH (with --device: only when given)")
-	fl.StringVar(&f.admin, "admin", "127.0.0.1:0", "`address` of status and metrics over HTTP; empty: none")
+	fl.StringVar(&f.nbd, "nbd", ownSocket, "where to serve NBD: `ADDRESS` is unix:PATH, a socket of this user alone; unix, such a socket in /run/dmps or $XDG_RUNTIME_DIR/dmps; or HOST:PORT, where every user of the machine reads and writes the volume, also on loopback (with --device: only when given)")
+	fl.StringVar(&f.admin, "admin", ownSocket, "`address` of status and orders over HTTP: unix:PATH, unix or HOST:PORT, as for --nbd: whoever reaches it can end this client; empty: none")
+	fl.StringVar(&f.metrics, "metrics", "", "`address`, HOST:PORT, of /metrics and /healthz alone over HTTP (default: none)")
 	fl.StringVar(&f.holder, "holder", "", "`name` under which the lease is held (default: host and NBD address)")
 	f.arena, f.heap = 64*bytesize.MiB, 256*bytesize.MiB
 	fl.Var(&f.arena, "arena", "page buffers: bounds the requests in flight")
@@ -132,7 +134,7 @@ The admin address answers GET /status and /latency (JSON), /metrics (Prometheus)
 	fl.DurationVar(&f.patience, "patience", defaultPatience, "how long a request waits for memory servers that may come back, when too few answer, before it fails (with --device: 10m, because a failed request kills whose page it was); so long an attach waits for them, too, before it refuses")
 	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles under /debug/pprof/ of the admin address")
 	completeChoice(cmd, "rebuild-guard", f.guard.allowed)
-	noCompletion(cmd, "nbd", "patience", "admin", "holder", "arena", "heap-limit", "rebuild-rate", "scrub-every", "scrub-rate")
+	noCompletion(cmd, "nbd", "patience", "admin", "metrics", "holder", "arena", "heap-limit", "rebuild-rate", "scrub-every", "scrub-rate")
 	return cmd
 }
 
@@ -176,7 +178,7 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 		return err
 	}
 	layout, lease, err := takeLease(ctx, meta, log, client.AttachRequest{
-		Volume: volume, Holder: f.holder, AdminURL: s.adminURL(), Takeover: f.takeover,
+		Volume: volume, Holder: f.holder, AdminURL: s.adminURL, Takeover: f.takeover,
 	})
 	if err != nil {
 		return err
@@ -242,7 +244,8 @@ func (f *attachFlags) check() error {
 	if err := errors.Join(f.device.check(), f.swap.check(f.device.path)); err != nil {
 		return err
 	}
-	if f.nbd != "" {
+	if f.nbd == ownSocket {
+	} else if f.nbd != "" {
 		addr, err := nbdclient.ParseListen(f.nbd)
 		if err != nil {
 			return usageError("--nbd: %v", err)
@@ -255,8 +258,15 @@ func (f *attachFlags) check() error {
 	} else if f.device.path == "" {
 		return usageError("nothing to serve: give an address to --nbd, or --device")
 	}
-	if f.admin != "" {
+	if path, local := strings.CutPrefix(f.admin, "unix:"); local && path == "" {
+		return usageError("--admin %q: give a path, unix:PATH", f.admin)
+	} else if f.admin != "" && f.admin != ownSocket && !local {
 		if err := f.role.checkAddr("admin", f.admin); err != nil {
+			return err
+		}
+	}
+	if f.metrics != "" {
+		if err := f.role.checkAddr("metrics", f.metrics); err != nil {
 			return err
 		}
 	}
@@ -310,6 +320,9 @@ type attachment struct {
 	front net.Listener // nil: no NBD clients
 	side  net.Listener // nil: no admin address
 
+	adminURL string       // of side, http://HOST:PORT or unix:///PATH
+	outside  net.Listener // metrics and health alone; nil: none
+
 	device   deviceFlags
 	swap     swapFlags
 	identity string // of the volume, in all clusters
@@ -325,6 +338,11 @@ type attachment struct {
 // the address.
 func (s *attachment) listen(ctx context.Context, volume string, f *attachFlags) (err error) {
 	at := "device/" + volume
+	if f.nbd == ownSocket {
+		if f.nbd, err = nbdSocket(volume); err != nil {
+			return listenError("nbd", ownSocket, err)
+		}
+	}
 	if f.nbd != "" {
 		if s.front, err = nbd.Listen(f.nbd); err != nil {
 			return listenError("nbd", f.nbd, err)
@@ -337,14 +355,19 @@ func (s *attachment) listen(ctx context.Context, volume string, f *attachFlags) 
 		}
 	}
 	if f.admin != "" {
-		s.side, err = listen(ctx, "admin", f.admin)
+		if s.side, s.adminURL, err = listenAdmin(ctx, f.admin, volume); err != nil {
+			return err
+		}
+	}
+	if f.metrics != "" {
+		s.outside, err = listen(ctx, "metrics", f.metrics)
 	}
 	return err
 }
 
 // closeListeners ends what listens still: servers close what they were given.
 func (s *attachment) closeListeners() {
-	for _, l := range []net.Listener{s.front, s.side} {
+	for _, l := range []net.Listener{s.front, s.side, s.outside} {
 		if l != nil {
 			l.Close()
 		}
@@ -373,10 +396,14 @@ func (s *attachment) run(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	adm := s.administer(dev, cancel)
+	if s.outside != nil {
+		defer adm.serveMetrics(s.outside, s.log)()
+	}
 	if s.side != nil {
-		defer s.administer(dev, cancel).serve(s.side, s.log)()
+		defer adm.serve(s.side, s.log)()
 		if dev != nil {
-			takeBack, terr := tellWhereabouts(runDir, s.about.Volume, s.adminURL())
+			takeBack, terr := tellWhereabouts(runDir, s.about.Volume, s.adminURL)
 			if terr != nil {
 				return errors.Join(terr, s.leave(dev))
 			}
@@ -401,7 +428,7 @@ func (s *attachment) run(ctx context.Context) (err error) {
 		}
 		go func() { served <- srv.Serve(s.front) }()
 	}
-	s.log.Info("serving", "nbd", s.about.NBD, "device", s.about.Device, "admin", s.adminURL(), "size", human(s.about.SizeBytes))
+	s.log.Info("serving", "nbd", s.about.NBD, "device", s.about.Device, "admin", s.adminURL, "size", human(s.about.SizeBytes))
 
 	ready(s.log)
 
@@ -466,13 +493,6 @@ func (s *attachment) leave(dev kernelDevice) error {
 			"device", dev.Path(), "for", s.device.dead)
 	}
 	return errors.Join(err, leaveVolume(s.vol))
-}
-
-func (s *attachment) adminURL() string {
-	if s.side == nil {
-		return ""
-	}
-	return "http://" + s.side.Addr().String()
 }
 
 // wait returns nil when ctx ended, and otherwise why there is nothing to serve

@@ -185,12 +185,12 @@ func (a *app) scrubHere(ctx context.Context, meta *metaclient.Client, v metaclie
 	if err != nil {
 		return fmt.Errorf("finding the host's name for the lease: %w", err)
 	}
-	side, err := listen(ctx, "admin", "127.0.0.1:0")
+	side, adminURL, err := listenAdmin(ctx, ownSocket, v.Name)
 	if err != nil {
 		return err
 	}
 	defer side.Close()
-	holder, adminURL := "scrub@"+host, "http://"+side.Addr().String()
+	holder := "scrub@" + host
 	layout, lease, err := meta.Attach(ctx, client.AttachRequest{Volume: v.Name, Holder: holder, AdminURL: adminURL})
 	if err != nil {
 		return err

@@ -38,10 +38,17 @@ type Listener struct {
 	}
 }
 
-// Listen binds an address: network is tcp or unix. It gives a Listener, which the
+// Listen binds an address: network is tcp or unix. A unix socket is its user's alone
+// (mode 0600), and replaces one that nobody listens on. It gives a Listener, which the
 // caller closes.
 func Listen(ctx context.Context, network, address string, log *slog.Logger) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, network, address)
+	var l net.Listener
+	var err error
+	if network == "unix" {
+		l, err = listenUnix(ctx, address)
+	} else {
+		l, err = (&net.ListenConfig{}).Listen(ctx, network, address)
+	}
 	if err != nil {
 		return nil, err
 	}

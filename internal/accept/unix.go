@@ -1,0 +1,53 @@
+package accept
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"syscall"
+)
+
+// socketMode is what a unix socket is made with: its user alone reaches it. Who lets others
+// in changes it (chmod) once it is there.
+const socketMode = 0o600
+
+// listenUnix binds a socket file. One that nobody listens on any more is replaced; one that
+// is in use is not.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	l, err := bindUnix(ctx, path)
+	if errors.Is(err, syscall.EADDRINUSE) && Stale(path) {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("replacing a socket that nobody listens on: %w", err)
+		}
+		l, err = bindUnix(ctx, path)
+	}
+	return l, err
+}
+
+// bindUnix makes the file with its mode, whatever the umask: bind takes over that of the
+// socket (unix_bind in Linux). A chmod afterwards would come too late for who connects at once.
+func bindUnix(ctx context.Context, path string) (net.Listener, error) {
+	var failed error
+	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		err := raw.Control(func(fd uintptr) { failed = syscall.Fchmod(int(fd), socketMode) })
+		return errors.Join(err, failed)
+	}}
+	return c.Listen(ctx, "unix", path)
+}
+
+// Stale says whether path is a socket that nobody listens on.
+func Stale(path string) bool {
+	st, err := os.Lstat(path)
+	if err != nil || st.Mode()&fs.ModeSocket == 0 {
+		return false
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close() // somebody is there
+		return false
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
