@@ -231,9 +231,16 @@ func (v *Volume) reportInPlaceLocked(r *Report) {
 		}
 		r.DegradedGroups++
 	}
-	if r.DegradedGroups > 0 {
-		r.State, r.RedundancyLeft = StateFailed, -1
+	failed := v.barredLocked(r.DegradedGroups > 0)
+	switch {
+	case r.DegradedGroups == 0:
+		return
+	case failed || r.LostPages > 0:
+		r.State = StateFailed
+	default:
+		r.State = StateDegraded
 	}
+	r.RedundancyLeft = -1
 }
 
 // pagesInPlace is how many pages of the volume a chunk holds: its first ones.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"testing"
+	"time"
 
 	"dmps/raid"
 )
@@ -21,8 +22,11 @@ func testReportInPlace(t *testing.T, kind raid.LayoutKind, lost uint64) {
 	v := openTest(t, f, l)
 	f.away("s1", true)
 	waitFor(t, func() bool { return len(v.Report().Suspect) == 1 })
-	if r := v.Report(); r.State != StateFailed || r.RedundancyLeft != -1 || r.LostPages != 0 {
-		t.Errorf("away: %s, %d left, %d pages lost", r.State, r.RedundancyLeft, r.LostPages)
+	for _, want := range []State{StateDegraded, StateFailed} { // at first, and after some seconds
+		if r := v.Report(); r.State != want || r.RedundancyLeft != -1 || r.LostPages != 0 {
+			t.Errorf("away: %s, not %s, %d left, %d pages lost", r.State, want, r.RedundancyLeft, r.LostPages)
+		}
+		time.Sleep(failedAfter)
 	}
 	f.away("s1", false)
 	waitFor(t, func() bool { return v.Report().State == StateHealthy })

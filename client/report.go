@@ -143,16 +143,35 @@ func (v *Volume) Report() Report {
 	row := int64(v.geo.Members()) * raid.PageSize
 	r.Counters["stored_bytes"] = int64(st.UsedRows) * row
 	r.Counters["stored_bytes_bound"] = int64(v.mu.log.RowBound()) * row
-	switch {
-	case h.LostPages > 0 || h.Unreachable > 0 || !v.mu.log.Writable():
+	barred := h.Unreachable > 0 || !v.mu.log.Writable()
+	switch failed := v.barredLocked(barred); {
+	case h.LostPages > 0 || failed:
 		r.State = StateFailed
-	case h.DegradedGroups > 0:
+	case h.DegradedGroups > 0 || barred:
 		r.State = StateDegraded
 	}
 	if r.Unknown > 0 && r.State != StateFailed {
 		r.State, r.Beside = StateFailed, r.State
 	}
 	return r
+}
+
+// failedAfter is how long pages have to be out of reach, or no page be taken, until a
+// volume is called failed: requests wait meanwhile, and are answered when a session that
+// broke is there again.
+const failedAfter = 3 * time.Second
+
+// barredLocked reports whether it has been so for long, as far as reports have seen.
+func (v *Volume) barredLocked(now bool) (long bool) {
+	switch {
+	case !now:
+		v.mu.barred = time.Time{}
+	case v.mu.barred.IsZero():
+		v.mu.barred = time.Now()
+	default:
+		return time.Since(v.mu.barred) >= failedAfter
+	}
+	return false
 }
 
 // tellOpened reports before anything can be written, until meta has heard it.

@@ -77,6 +77,7 @@ type Volume struct {
 		tooFew   bool          // the recovery went on without enough members, which was accepted
 		untold   bool          // of unknown: meta has not heard of it yet, so nobody can have accepted it
 		unknown  uint64        // at most so many pages are gone, and nobody knows which: what meta knew, or what the recovery found if that is more
+		barred   time.Time     // since when reports found pages out of reach, or that no page is taken; zero: they did not
 		closed   error         // why no more is accepted; nil: open
 		closing  bool          // Close was called
 		parting  bool          // Close ends the sessions: what they do not bring to an end is not answered

@@ -22,6 +22,7 @@ func testConfig(t *testing.T, name string) Config {
 	t.Helper()
 	return Config{
 		Dir: t.TempDir(), Name: name, APIListen: "127.0.0.1:0", RaftListen: "127.0.0.1:0", Logger: quiet(),
+		SuspectAfter: time.Hour, Grace: time.Hour, // most servers of tests send no heartbeats
 	}
 }
 

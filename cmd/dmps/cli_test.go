@@ -155,7 +155,7 @@ func TestCommandLineMistakes(t *testing.T) {
 		{"volume list --meta ftp://x", exitcode.Failure, "http://HOST:PORT"},
 		{"volume list --output xml", exitcode.Usage, "table or json"},
 		{"volume list --timeout 50ms --meta 127.0.0.1:1", exitcode.Unavailable, "dmps dev"},
-		{"status --timeout 50ms --meta 127.0.0.1:1", exitcode.Failure, "no metadata node answers"},
+		{"status --timeout 50ms --meta 127.0.0.1:1", exitcode.Unavailable, "no metadata node answers"},
 		{"status --log-level loud", exitcode.Usage, "log-level"},
 		{"rebuild", exitcode.Usage, "takes VOLUME"},
 		{"rebuild x --rate fast", exitcode.Usage, "rate"},

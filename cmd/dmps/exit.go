@@ -83,7 +83,7 @@ func (a *app) advice(err error) string {
 	case errors.Is(err, client.ErrNoVolume):
 		return "'dmps volume list' shows which there are, 'dmps volume create' makes one."
 	case errors.Is(err, client.ErrFenced):
-		return "Another client has the volume now. 'dmps status' shows who."
+		return "Its lease is over: another client has the volume, or the metadata was restored or recovered. 'dmps status' shows who has it; when nobody does, attach it again."
 	case errors.Is(err, metaclient.ErrExists):
 		return "Choose another name, or look at the existing one with 'dmps volume show'."
 	case errors.Is(err, metaclient.ErrTooFewDomains):

@@ -51,14 +51,18 @@ func (b *begunAgain) steps() {
 	if !b.leasesStay {
 		b.Next = append(b.Next, "end every client of the cluster that still runs: their leases are over")
 	}
+	network := ""
+	if new(roleFlags).checkAddr("raft", b.Raft) != nil {
+		network = " --insecure-network"
+	}
 	b.Next = append(b.Next,
-		fmt.Sprintf("start the node: dmps meta --id %s --dir %s --raft %s --api HOST:PORT", b.Node, b.Dir, b.Raft),
+		fmt.Sprintf("start the node: dmps meta --id %s --dir %s --raft %s --api HOST:PORT%s", b.Node, b.Dir, b.Raft, network),
 		"wait until 'dmps server list' shows the servers: each says within seconds what it holds")
 	if !b.leasesStay {
 		b.Next = append(b.Next, "attach the volumes: dmps attach VOLUME")
 	}
 	b.Next = append(b.Next,
-		"add nodes, each with a new name and an empty folder: dmps meta --id NAME --dir EMPTY --join HOST:PORT",
+		"add nodes, each with an empty folder: dmps meta --id NAME --dir EMPTY --raft HOST:PORT --api HOST:PORT --join HOST:PORT"+network+"; NAME may be that of a node which was removed",
 		"make a backup: dmps meta backup FILE")
 }
 

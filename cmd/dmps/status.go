@@ -75,8 +75,9 @@ than what it last told the metadata service; of the two the worse one counts.
 With --watch it goes on when the metadata service does not answer for a while, and
 says so on standard error.
 
-Exit codes: 0 healthy, 1 cannot tell, 2 a volume is degraded, or its client is
-gone, 3 a volume has lost data or cannot be written. Programs read --output json; fields are
+Exit codes: 0 healthy, 1 or 69 cannot tell (69: too few metadata nodes answer), 2 a
+volume is degraded, or its client is gone, 3 a volume has lost data, or for some
+seconds could not be read or written. Programs read --output json; fields are
 added in later versions, never removed.`,
 		Example: `  dmps status
   dmps status --watch
@@ -91,7 +92,7 @@ added in later versions, never removed.`,
 			defer meta.Close()
 			report, err := gatherStatus(cmd.Context(), meta)
 			if err != nil {
-				return &exitError{exitcode.Failure, err} // cannot tell
+				return err // cannot tell
 			}
 			if err := a.printStatus(report, output.value, watch); err != nil {
 				return err
@@ -129,7 +130,7 @@ func (a *app) watchStatus(ctx context.Context, meta *metaclient.Client, state cl
 				return err
 			}
 		case !errors.Is(err, client.ErrNoQuorum):
-			return &exitError{exitcode.Failure, err} // cannot tell
+			return err // cannot tell
 		case !silent:
 			a.tellSilence(shown, err)
 			silent = true
