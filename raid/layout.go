@@ -136,6 +136,9 @@ func (l *Layout) Validate() error {
 	if l.MinAck < l.Geometry.K || l.MinAck > l.Geometry.Members() {
 		add("min ack %d: must be %d to %d", l.MinAck, l.Geometry.K, l.Geometry.Members())
 	}
+	if l.Epoch > MaxEpoch {
+		add("epoch %d: sequence numbers hold at most %d", l.Epoch, MaxEpoch)
+	}
 	owner := make(map[ChunkID]GroupID)
 	own := func(g GroupID, c Col, id ChunkID) {
 		if other, dup := owner[id]; dup && id != 0 {
