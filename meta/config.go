@@ -35,6 +35,7 @@ type Config struct {
 
 	SuspectAfter time.Duration // a server is suspect after that long without a heartbeat. Default: 2 s
 	Grace        time.Duration // and down after that long. Default: 30 s
+	MassGrace    time.Duration // the same of servers that fall silent with too many others (state.State.Together). Default: 10 min, or Grace
 	LeaseTTL     time.Duration // of a lease without renewal. Default: 10 s
 
 	MaxRebuilding int // members of one volume that are filled at once. Default: no limit
@@ -56,6 +57,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.RaftListen, "127.0.0.1:7201")
 	setDefault(&c.SuspectAfter, 2*time.Second)
 	setDefault(&c.Grace, 30*time.Second)
+	setDefault(&c.MassGrace, max(10*time.Minute, c.Grace))
 	setDefault(&c.LeaseTTL, 10*time.Second)
 	setDefault(&c.MaxMoves, 16)
 	setDefault(&c.promoteAfter, 2*time.Second)
@@ -72,6 +74,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("bootstrap-expect %d needs the API addresses of the other nodes: use --join", c.BootstrapExpect)
 	case c.MaxRebuilding < 0 || c.MaxMoves < 0:
 		return c, errors.New("limits of members that are filled or moved at once are not negative")
+	case c.Grace > c.MassGrace:
+		return c, fmt.Errorf("mass grace %v is shorter than the grace %v of a single server", c.MassGrace, c.Grace)
 	case c.SuspectAfter > c.Grace:
 		return c, fmt.Errorf("grace %v is shorter than the %v after which a server is suspect", c.Grace, c.SuspectAfter)
 	}

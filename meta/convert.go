@@ -180,6 +180,9 @@ func (r *reign) serverMessageLocked(sv *state.Server) *metapb.Server {
 	}
 	if b, ok := r.mu.beats[sv.ID]; ok && b.incarnation == sv.Incarnation {
 		p.MemoryUsed = b.used
+		if b.together && sv.State != state.ServerDown {
+			p.HeldUntilUnixMs = b.at.Add(r.mass).UnixMilli()
+		}
 	}
 	return p
 }

@@ -21,6 +21,7 @@ const (
 type reign struct {
 	ready chan struct{} // closed when the state is up to date and the reign is announced
 	end   context.CancelFunc
+	mass  time.Duration // Config.MassGrace
 
 	mu struct {
 		sync.Mutex
@@ -40,6 +41,15 @@ type beat struct {
 	used        uint64    // bytes
 	silent      bool      // it registered in this reign, and no heartbeat came since
 	deaf        time.Time // since when it says that it accepts nobody; zero: it does
+	together    bool      // it fell silent with too many others (state.State.Together), and was not heard of since
+}
+
+// grace is after how long of silence the server is down.
+func (b beat) grace(cfg *Config) time.Duration {
+	if b.together {
+		return cfg.MassGrace
+	}
+	return cfg.Grace
 }
 
 // away is for how long nobody could rely on the server: it said nothing, or that
@@ -77,7 +87,7 @@ func (n *Node) followNotify(ctx context.Context, p *peer) {
 				continue
 			}
 			reignCtx, end := context.WithCancel(ctx)
-			r := &reign{ready: make(chan struct{}), end: end}
+			r := &reign{ready: make(chan struct{}), end: end, mass: n.cfg.MassGrace}
 			r.mu.beats = map[raid.ServerID]beat{}
 			r.mu.leases = map[raid.VolumeID]leaseEnd{}
 			r.mu.reports = map[raid.VolumeID]report{}
@@ -199,18 +209,27 @@ func (n *Node) judge(ctx context.Context, r *reign) {
 	var verdicts []verdict
 	now := time.Now()
 	r.mu.Lock()
+	held := 0
 	err := n.disks.state.View(func(s *state.State) {
-		for _, sv := range s.SortedServers() {
-			b, ok := r.mu.beats[sv.ID]
-			if !ok || b.incarnation != sv.Incarnation {
+		for _, sv := range s.Servers {
+			if b, ok := r.mu.beats[sv.ID]; !ok || b.incarnation != sv.Incarnation {
 				// It registered, and the call did not come to note it.
-				b = beat{incarnation: sv.Incarnation, at: now}
-				r.mu.beats[sv.ID] = b
+				r.mu.beats[sv.ID] = beat{incarnation: sv.Incarnation, at: now}
 			}
+		}
+		for _, id := range s.Together(func(id raid.ServerID) bool { return r.mu.beats[id].away(now) > n.cfg.SuspectAfter }) {
+			if b := r.mu.beats[id]; !b.together {
+				b.together = true
+				r.mu.beats[id] = b
+				held++
+			}
+		}
+		for _, sv := range s.SortedServers() {
+			b := r.mu.beats[sv.ID]
 			away := b.away(now)
 			is := sv.State // only a heartbeat makes a server up again
 			switch {
-			case away > n.cfg.Grace:
+			case away > b.grace(&n.cfg):
 				is = state.ServerDown
 			case away > n.cfg.SuspectAfter && sv.State == state.ServerUp:
 				is = state.ServerSuspect
@@ -228,6 +247,9 @@ func (n *Node) judge(ctx context.Context, r *reign) {
 	if err != nil {
 		n.unusable(err)
 		return
+	}
+	if held > 0 {
+		n.log.Error("too many memory servers fell silent together: they are given more time before their members are replaced; dmps rebuild VOLUME does not wait", "servers", held, "for", n.cfg.MassGrace)
 	}
 	for i := range verdicts {
 		v := &verdicts[i]

@@ -396,6 +396,9 @@ func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("server %s has been away for %s", s.ID, span(now.Sub(s.AwaySince)))))
 		}
 	}
+	if held := heldLine(r.Servers, now); held != "" {
+		lines = append(lines, p.paint(colourBad, held))
+	}
 	if b := r.Rebalancing; b != nil {
 		lines = append(lines, fmt.Sprintf("memory use is being evened out to within %d %%: %s moved", b.Threshold, count(b.Moved, "member")))
 	}
@@ -530,4 +533,18 @@ func nodeTable(nodes []metaclient.Node, p palette) *table {
 		t.row(n.Name, role, n.APIURL, n.RaftAddr)
 	}
 	return &t
+}
+
+// heldLine says that servers are waited for which fell silent together; "": there are none.
+func heldLine(servers []metaclient.Server, now time.Time) string {
+	n, until := 0, time.Time{}
+	for _, s := range servers {
+		if s.HeldUntil.After(now) {
+			n, until = n+1, s.HeldUntil
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s fell silent together: what they hold is not replaced for another %s, in case they come back; dmps rebuild VOLUME does not wait", count(n, "server"), span(until.Sub(now)))
 }

@@ -186,6 +186,6 @@ func serverFrom(p *metapb.Server) Server {
 		Labels: p.GetLabels(), State: serverStates[p.GetState()], MemoryTotal: p.GetMemoryTotal(),
 		MemoryUsed: p.GetMemoryUsed(), MemoryReserved: p.GetMemoryReserved(), Chunks: p.GetChunks(),
 		Draining: p.GetDraining(), AwaySince: instant(p.GetAwayUnixMs()), UnknownChunks: p.GetUnknownChunks(), UnknownBytes: p.GetUnknownBytes(),
-		Machine: p.GetMachine(), Boot: p.GetBoot(),
+		Machine: p.GetMachine(), Boot: p.GetBoot(), HeldUntil: instant(p.GetHeldUntilUnixMs()),
 	}
 }

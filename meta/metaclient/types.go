@@ -157,6 +157,7 @@ type Server struct {
 	Boot           string            `json:"boot,omitempty"`      // of the machine
 	Draining       bool              `json:"draining"`            // whatever its state
 	AwaySince      time.Time         `json:"away_since,omitzero"` // since when it is not up; zero: it is, or nobody noted it
+	HeldUntil      time.Time         `json:"held_until,omitzero"` // it fell silent with too many others, and counts as down only then; zero: it did not
 }
 
 // Node is a meta node.

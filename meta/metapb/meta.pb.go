@@ -1343,8 +1343,10 @@ type Server struct {
 	UnknownBytes  uint64 `protobuf:"varint,13,opt,name=unknown_bytes,json=unknownBytes,proto3" json:"unknown_bytes,omitempty"` // memory that they take
 	Machine       string `protobuf:"bytes,14,opt,name=machine,proto3" json:"machine,omitempty"`                                // where it runs; empty: unknown
 	Boot          string `protobuf:"bytes,15,opt,name=boot,proto3" json:"boot,omitempty"`                                      // of the machine
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// It fell silent together with too many others, and counts as down only then; 0: it did not.
+	HeldUntilUnixMs int64 `protobuf:"varint,17,opt,name=held_until_unix_ms,json=heldUntilUnixMs,proto3" json:"held_until_unix_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Server) Reset() {
@@ -1480,6 +1482,13 @@ func (x *Server) GetBoot() string {
 		return x.Boot
 	}
 	return ""
+}
+
+func (x *Server) GetHeldUntilUnixMs() int64 {
+	if x != nil {
+		return x.HeldUntilUnixMs
+	}
+	return 0
 }
 
 type ListServersRequest struct {
@@ -4980,7 +4989,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x04care\x18\x06 \x03(\v2\x17.dmps.meta.v1.CareOfferR\x04care\"9\n" +
 	"\tCareOffer\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x14\n" +
-	"\x05pages\x18\x02 \x01(\x04R\x05pages\"\xb1\x04\n" +
+	"\x05pages\x18\x02 \x01(\x04R\x05pages\"\xde\x04\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -4999,7 +5008,8 @@ const file_meta_proto_rawDesc = "" +
 	"\x0eunknown_chunks\x18\f \x01(\x04R\runknownChunks\x12#\n" +
 	"\runknown_bytes\x18\r \x01(\x04R\funknownBytes\x12\x18\n" +
 	"\amachine\x18\x0e \x01(\tR\amachine\x12\x12\n" +
-	"\x04boot\x18\x0f \x01(\tR\x04boot\x1a9\n" +
+	"\x04boot\x18\x0f \x01(\tR\x04boot\x12+\n" +
+	"\x12held_until_unix_ms\x18\x11 \x01(\x03R\x0fheldUntilUnixMs\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x14\n" +
