@@ -118,7 +118,7 @@ func TestOneNodeWithAFullLog(t *testing.T) {
 	t.Parallel()
 	var full atomic.Bool
 	cfg := testConfig(t, "meta1")
-	cfg.SuspectAfter, cfg.Grace = time.Second, 4*time.Second
+	cfg.SuspectAfter, cfg.Grace = time.Second, 6*time.Second
 	cfg.beforeLog = func() error {
 		if full.Load() {
 			return syscall.ENOSPC
@@ -127,8 +127,8 @@ func TestOneNodeWithAFullLog(t *testing.T) {
 	}
 	n := start(t, cfg)
 	waitReady(t, n)
-	c := newClient(t, 200*time.Millisecond, n)
-	registerServers(t, c, 1)
+	c, patient := newClient(t, 200*time.Millisecond, n), newClient(t, 30*time.Second, n)
+	registerServers(t, patient, 1)
 	beat := server.Heartbeat{ID: "s0", Incarnation: serverInfo(0, 1).Incarnation, MemoryTotal: gib}
 	stopBeats, beaten := make(chan struct{}), make(chan struct{})
 	defer func() { close(stopBeats); <-beaten }()
@@ -139,7 +139,7 @@ func TestOneNodeWithAFullLog(t *testing.T) {
 			case <-stopBeats:
 				return
 			case <-time.After(100 * time.Millisecond):
-				_, _ = c.Heartbeat(t.Context(), beat) // refused while the disk is full
+				_, _ = patient.Heartbeat(t.Context(), beat) // it waits while the disk is full
 			}
 		}
 	}()
@@ -148,13 +148,13 @@ func TestOneNodeWithAFullLog(t *testing.T) {
 		t.Errorf("a decision without a disk: %v", err)
 	}
 	eventually(t, "the node is silent", func() bool { return n.peer().silent.Load() })
-	time.Sleep(5 * time.Second) // longer than the grace
+	time.Sleep(cfg.Grace + time.Second)
 	full.Store(false)
 	eventually(t, "it decides again", func() bool {
 		_, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "w", Size: 1 << 20})
 		return err == nil || errors.Is(err, metaclient.ErrExists)
 	})
-	page, err := c.Events(t.Context(), 0, 0)
+	page, err := patient.Events(t.Context(), 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -323,6 +323,11 @@ func TestMassAbsence(t *testing.T) {
 		}
 		f.run(60)
 		vol, now := f.volume()
+		if now.Version != l.Version || vol.State != metapb.VolumeState_VOLUME_STATE_FAILED || f.server("s1").State != metapb.ServerState_SERVER_STATE_SUSPECT {
+			t.Fatalf("all away: version %d, %v", now.Version, vol)
+		}
+		f.run(600) // nor when nobody waits for them any more
+		vol, now = f.volume()
 		if now.Version != l.Version || vol.State != metapb.VolumeState_VOLUME_STATE_FAILED || vol.StuckMembers == 0 || vol.StuckReason == "" {
 			t.Fatalf("all away: version %d, %v", now.Version, vol)
 		}

@@ -35,8 +35,8 @@ func (s *State) Recover(now int64, why string) {
 	s.touched.Root = true
 	for _, v := range s.SortedVolumes() {
 		v.Untouched = v.Untouched || v.Unopened
-		v.Epoch += recoverEpochs
-		v.LastLease, v.Unopened = v.Epoch, false // somebody may have written: nobody is the first again
+		v.Epoch = min(v.Epoch+recoverEpochs, raid.MaxEpoch) // then nobody attaches it again
+		v.LastLease, v.Unopened = v.Epoch, false            // somebody may have written: nobody is the first again
 		v.Lease = nil
 		s.newVersion(v)
 	}
