@@ -151,7 +151,8 @@ func (r *run) disturb(l *life) {
 		}
 		var bs []*box
 		for _, b := range r.boxes {
-			if !r.away[b] && (r.r.IntN(2) == 0 || len(r.boxes) == 1) && (r.r.IntN(2) == 0 || r.mayAway(b)) {
+			// As many as there are, but not beside one that lies: of more than M nobody can tell.
+			if !r.away[b] && (r.r.IntN(2) == 0 || len(r.boxes) == 1) && (r.r.IntN(2) == 0 && len(r.harmed) == 0 || r.mayAway(append(bs, b)...)) {
 				bs = append(bs, b)
 			}
 		}

@@ -298,13 +298,16 @@ func (r *run) changed() tick {
 	return r.change
 }
 
-// mayAway reports whether a server may be cut off besides those that are: never more
+// mayAway reports whether servers may be cut off besides those that are: never more
 // than M are out or harmed at a time, and while some are harmed, no others
 // may miss what was written.
-func (r *run) mayAway(b *box) bool {
+func (r *run) mayAway(more ...*box) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := map[*box]bool{b: true}
+	out := map[*box]bool{}
+	for _, b := range more {
+		out[b] = true
+	}
 	for _, l := range []map[*box]bool{r.away, r.harmed} {
 		for x := range l {
 			out[x] = true
