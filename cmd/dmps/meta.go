@@ -75,7 +75,7 @@ is its identity: started again with the same folder, it is the same node.`,
 	}
 	noCompletion(cmd, "id", "api", "raft", "api-advertise", "raft-advertise", "join", "bootstrap-expect", "suspect-after", "grace", "lease")
 	nameMeansID(cmd, &f.id)
-	cmd.AddCommand(a.metaListCommand(), a.metaLeaveCommand(), a.metaBackupCommand(), a.metaVerifyCommand(),
+	cmd.AddCommand(a.metaListCommand(), a.metaLeaveCommand(), a.metaRaiseCommand(), a.metaBackupCommand(), a.metaVerifyCommand(),
 		a.metaRestoreCommand(), a.metaRecoverCommand())
 	return cmd
 }
@@ -110,7 +110,7 @@ func (a *app) runMeta(ctx context.Context, f metaFlags) (err error) {
 		APIListen: f.api, RaftListen: f.raft, APIAdvertise: f.apiPublic, RaftAdvertise: f.raftPublic,
 		Hosts: f.role.hosts, Join: f.join, BootstrapExpect: f.expect, InsecureNetwork: f.role.insecure,
 		SuspectAfter: f.suspectAfter, Grace: f.grace, LeaseTTL: f.lease,
-		Logger: log,
+		Version: version, Logger: log,
 	})
 	if err != nil {
 		return err
