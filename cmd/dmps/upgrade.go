@@ -59,7 +59,7 @@ func upgradeOf(st *metaclient.Status) (u upgrade) {
 	by := map[metaclient.Build][]string{}
 	var order []metaclient.Build
 	for _, r := range roles {
-		if _, ok := by[r.Build]; !ok {
+		if _, ok := by[r.Build]; !ok && r.Build != (metaclient.Build{}) { // else it has not said yet
 			order = append(order, r.Build)
 		}
 		by[r.Build] = append(by[r.Build], r.String())
@@ -73,7 +73,7 @@ func upgradeOf(st *metaclient.Status) (u upgrade) {
 			u.Old = append(u.Old, fmt.Sprintf("%v (%v)", r, r.Build))
 		}
 	}
-	u.Possible, u.Mixed = uint32(all), len(by) > 1
+	u.Possible, u.Mixed = uint32(all), len(order) > 1
 	if u.Mixed {
 		for _, b := range order {
 			u.Versions = append(u.Versions, fmt.Sprintf("%v: %s", b, strings.Join(by[b], ", ")))
