@@ -11,11 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"dmps/meta/level"
 	"dmps/meta/metaclient"
+	"dmps/meta/metapb"
 	"dmps/meta/state"
 )
 
@@ -111,6 +113,11 @@ func TestUpgrade(t *testing.T) {
 	if members, err := c.Members(t.Context()); err != nil || len(members) != 3 {
 		t.Errorf("members %+v, %v", members, err)
 	}
+	_, err = nodes[0].joinAt(nodes[0].APIURL()).Join(t.Context(), connect.NewRequest(&metapb.JoinRequest{Node: n4.selfMessage()}))
+	if reasonCode(err) != metapb.Reason_CODE_LEVEL {
+		t.Errorf("join of a node that did not ask before: %v", err)
+	}
+	tooOld(t, "such a join", err)
 
 	cfgs[2].build = nextBuild
 	nodes[2] = start(t, cfgs[2])

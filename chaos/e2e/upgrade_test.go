@@ -34,7 +34,8 @@ type versions struct {
 	Roles   []roleVersion
 	Upgrade struct {
 		Mixed    bool
-		NextStep string `json:"next_step"`
+		NextStep string   `json:"next_step"`
+		TooOld   []string `json:"too_old"`
 	}
 }
 
@@ -161,7 +162,7 @@ func TestRollingUpgrade(t *testing.T) {
 	if said := c.works("meta", "raise", "--yes").stdout; !strings.Contains(said, "raised from level 1 to 2") {
 		t.Errorf("raise: %s", said)
 	}
-	if is = c.versions(); is.Level != level+1 {
+	if is = c.versions(); is.Level != level+1 || is.Upgrade.NextStep != "" || len(is.Upgrade.TooOld) != 3 { // two servers and the client
 		t.Errorf("after the raise: %+v", is)
 	}
 	c.works("volume", "create", "after", "--size", "1MiB", "--redundancy", "none")

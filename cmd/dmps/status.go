@@ -74,6 +74,8 @@ func (a *app) statusCommand() *cobra.Command {
 The client that serves a volume is asked for its own view too, which is newer
 than what it last told the metadata service; of the two the worse one counts.
 
+While an upgrade is under way it says which versions run where, and what is left to do.
+
 With --watch it goes on when the metadata service does not answer for a while, and
 says so on standard error.
 
