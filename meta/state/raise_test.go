@@ -46,6 +46,9 @@ func TestRaise(t *testing.T) {
 	if s.Level != level.Highest+1 || s.LevelBy != "next" || !s.Knows(level.Highest) {
 		t.Errorf("level %d by %q", s.Level, s.LevelBy)
 	}
+	if err := s.Check(); err != nil {
+		t.Error(err)
+	}
 	refused(Command{Raise: &Raise{To: level.Highest}}, Invalid, "never lowered")
 	refused(node("b", level.This("old")), LevelUnknown, "install dmps next")
 	must(Command{Init: &Init{Cluster: "c", Level: level.Highest}})
@@ -71,6 +74,11 @@ func TestLevelOfCommands(t *testing.T) {
 		if _, err := Decode(b, next); err != nil {
 			t.Errorf("%s: %v", b, err)
 		}
+	}
+	// Every command needs the first level.
+	var refusal *Refusal
+	if _, err := (&Command{Purge: &Purge{ID: "s"}}).Encode(0); !errors.As(err, &refusal) || refusal.Code != LevelTooLow {
+		t.Errorf("a command above the cluster's level: %v", err)
 	}
 	later := []byte(`{"level":9,"teleport":{"to":"mars"}}`)
 	var unknown *level.UnknownError
@@ -100,5 +108,17 @@ func TestCommandsAreApplied(t *testing.T) {
 		if _, err := New().Apply(&c); err != nil && strings.Contains(err.Error(), "empty command") {
 			t.Errorf("nobody carries out %s", b)
 		}
+	}
+}
+
+// Records above the cluster's level are found.
+func TestCheckLevels(t *testing.T) {
+	s := New()
+	if _, err := s.Apply(&Command{PutNode: &Node{ID: "a", Name: "a"}}); err != nil {
+		t.Fatal(err)
+	}
+	s.Level = 0
+	if err := s.Check(); err == nil || !strings.Contains(err.Error(), "needs cluster level 1") {
+		t.Errorf("check: %v", err)
 	}
 }
