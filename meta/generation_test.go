@@ -147,7 +147,7 @@ func TestOlderGenerationEnds(t *testing.T) {
 	if _, err := c.Heartbeat(t.Context(), hb); err != nil {
 		t.Fatal(err)
 	}
-	old := newClient(t, 200*time.Millisecond, b.old)
+	old := newClient(t, 10*time.Second, b.old)
 	if _, err := old.Status(t.Context()); err != nil {
 		t.Fatalf("the old one, before it heard: %v", err)
 	}

@@ -170,6 +170,7 @@ func TestTooOldForItsLog(t *testing.T) {
 		_, err = Start(t.Context(), cfg)
 		tooOld(t, "start with such a log", err)
 	}
+	tooOld(t, "recovery of such a log", RecoverSurvivor(t.Context(), RestoreConfig{Dir: cfg.Dir, beside: true}))
 	cfg.build = nextBuild
 	n = start(t, cfg)
 	waitReady(t, n)

@@ -212,7 +212,7 @@ func RecoverSurvivor(ctx context.Context, cfg RestoreConfig) (err error) {
 	if err != nil {
 		return fmt.Errorf("recover %s: %w", cfg.Dir, err)
 	}
-	if err := errors.Join(ctx.Err(), d.nobodyLives(ctx, cfg, id.ID)); err != nil {
+	if err := errors.Join(ctx.Err(), d.readable(level.This("")), d.nobodyLives(ctx, cfg, id.ID)); err != nil {
 		return fmt.Errorf("recover %s: %w", cfg.Dir, err)
 	}
 	_, trans := raft.NewInmemTransport(peerAddress(cfg.RaftAdvertise, id.ID))

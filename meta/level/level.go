@@ -23,8 +23,20 @@ type Build struct {
 	Highest Level  `json:"highest_level,omitempty"`
 }
 
-// This is the running program.
-func This(version string) Build { return Build{Version: version, Lowest: Lowest, Highest: Highest} }
+// This is the running program. What Valid does not allow in its version is left out.
+func This(version string) Build {
+	version = strings.Map(func(r rune) rune {
+		if unprintable(r) {
+			return -1
+		}
+		return r
+	}, version)
+	return Build{Version: version[:min(len(version), maxVersion)], Lowest: Lowest, Highest: Highest}
+}
+
+const maxVersion = 64 // bytes
+
+func unprintable(r rune) bool { return r <= ' ' || r > '~' }
 
 // Knows reports whether the build can be in a cluster of a level. One that never said
 // what it knows knows the first.
@@ -69,7 +81,7 @@ func (b Build) name() string {
 
 // Valid bounds what others say of themselves: it is kept, and printed.
 func (b Build) Valid() bool {
-	return len(b.Version) <= 64 && !strings.ContainsFunc(b.Version, func(r rune) bool { return r <= ' ' || r > '~' })
+	return len(b.Version) <= maxVersion && !strings.ContainsFunc(b.Version, unprintable)
 }
 
 // UnknownError is something of a level that the running program does not know.

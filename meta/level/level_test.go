@@ -75,5 +75,8 @@ func TestCheck(t *testing.T) {
 		if (Build{Version: v}).Valid() != ok {
 			t.Errorf("version %q: valid is not %v", v, ok)
 		}
+		if b := This(v); !b.Valid() || ok && b.Version != v {
+			t.Errorf("version %q becomes %q", v, b.Version)
+		}
 	}
 }
