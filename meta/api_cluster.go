@@ -20,6 +20,9 @@ func (a clusterAPI) GetNode(context.Context, *connect.Request[metapb.GetNodeRequ
 	res := &metapb.GetNodeResponse{
 		Node: a.n.selfMessage(), Cluster: id.Cluster, Bootstrapped: id.Member, Applied: a.n.disks.state.Applied(), Generation: id.generation(),
 	}
+	if err := a.n.disks.state.View(func(s *state.State) { res.Level, res.LevelBy = uint32(s.Level), s.LevelBy }); err != nil {
+		res.Level = uint32(a.n.disks.state.Level())
+	}
 	if p := a.n.peer(); p != nil {
 		_, leader := p.raft.LeaderWithID()
 		res.Node.Leader = string(leader) == id.ID
@@ -59,9 +62,12 @@ func (a clusterAPI) Join(ctx context.Context, req *connect.Request[metapb.JoinRe
 		}
 		return nil, refused(metapb.Reason_CODE_FOREIGN_CLUSTER, "node %s is of generation %d of cluster %s, this is generation %d: the cluster was restored or recovered in between. Start the older one with an empty folder", m.GetId(), g, id.Cluster, id.generation())
 	}
-	node := state.Node{ID: m.GetId(), Name: m.GetName(), API: m.GetApiUrl(), Raft: m.GetRaftAddr()}
+	node := state.Node{ID: m.GetId(), Name: m.GetName(), API: m.GetApiUrl(), Raft: m.GetRaftAddr(), Build: buildFrom(m.GetBuild())}
 	if err := validNode(node); err != nil {
 		return nil, refused(metapb.Reason_CODE_INVALID, "join: %v", err)
+	}
+	if err := a.n.knowsLevel(node); err != nil {
+		return nil, apiError(err)
 	}
 	if err := a.n.admit(ctx, p, node, m.GetProcess(), req.Msg.Known); err != nil {
 		return nil, apiError(err)
@@ -72,6 +78,9 @@ func (a clusterAPI) Join(ctx context.Context, req *connect.Request[metapb.JoinRe
 func validNode(n state.Node) error {
 	if !state.ValidName(n.Name) || nameOf(n.ID) != n.Name {
 		return errors.New("a node needs a name, and an id that begins with it")
+	}
+	if !n.Build.Valid() {
+		return errors.New("a version has up to 64 printable characters")
 	}
 	if _, err := metaclient.ParseURL(n.API); err != nil {
 		return err

@@ -23,7 +23,7 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 	c := &state.Register{
 		ID: raid.ServerID(m.Id), Incarnation: raid.Incarnation(m.Incarnation), Addr: m.Addr,
 		Labels: m.Labels, MemoryTotal: m.MemoryTotal, Cluster: m.Cluster,
-		Host: state.Host{Machine: m.Machine, Boot: m.Boot}, Folder: m.Folder,
+		Host: state.Host{Machine: m.Machine, Boot: m.Boot}, Folder: m.Folder, Build: buildFrom(m.Build),
 	}
 	for addr := range strings.SplitSeq(m.Addr, ",") {
 		if _, at, _ := strings.Cut(addr, "://"); reach.Unspecified(at) {

@@ -22,7 +22,7 @@ func (a statusAPI) GetStatus(ctx context.Context, _ *connect.Request[metapb.GetS
 	}
 	res.Members = members
 	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
-		res.Cluster = s.Cluster
+		res.Cluster, res.Level = s.Cluster, uint32(s.Level)
 		res.Volumes = r.volumesLocked(s)
 		res.Servers = r.serversLocked(s)
 		if b := s.Balance; b != nil {

@@ -152,7 +152,7 @@ func (r *reign) leaseEndLocked(v *state.Volume, cfg Config) leaseEnd {
 
 func (a volumeAPI) Attach(ctx context.Context, req *connect.Request[metapb.AttachRequest]) (*connect.Response[metapb.AttachResponse], error) {
 	m := req.Msg
-	c := &state.Attach{Name: m.Volume, Holder: m.Holder, Admin: m.AdminUrl, Takeover: m.Takeover, Care: m.Care, Host: state.Host{Machine: m.Machine, Boot: m.Boot}}
+	c := &state.Attach{Name: m.Volume, Holder: m.Holder, Admin: m.AdminUrl, Takeover: m.Takeover, Care: m.Care, Host: state.Host{Machine: m.Machine, Boot: m.Boot}, Build: buildFrom(m.Build)}
 	left, err := a.n.leaseLeft(ctx, c.Name)
 	if err != nil {
 		return nil, apiError(err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"dmps/meta/level"
 	"dmps/meta/state"
 	"dmps/meta/store"
 	"dmps/raid"
@@ -41,7 +42,7 @@ func CheckBackup(from io.Reader) (c Contents, err error) {
 		return c, fmt.Errorf("check a backup: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	c.Applied, err = store.Check(from, filepath.Join(dir, "state.db"), c.read)
+	c.Applied, err = store.Check(from, filepath.Join(dir, "state.db"), level.This(""), c.read)
 	if err != nil {
 		return Contents{}, fmt.Errorf("check a backup: %w", err)
 	}
@@ -64,7 +65,7 @@ func ReadBackup(ctx context.Context, from io.Reader) (p Prospect, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	var nodes []state.Node
-	p.Applied, err = store.Check(from, filepath.Join(dir, "state.db"), func(s *state.State) {
+	p.Applied, err = store.Check(from, filepath.Join(dir, "state.db"), level.This(""), func(s *state.State) {
 		p.read(s)
 		for _, n := range s.Nodes {
 			nodes = append(nodes, *n)
@@ -97,7 +98,7 @@ func Examine(dir string) (c Contents, err error) {
 	if err != nil {
 		return fail(err)
 	}
-	d, err := openDisks(dir, hclog.NewNullLogger())
+	d, err := openDisks(dir, level.This(""), hclog.NewNullLogger())
 	if err != nil {
 		return fail(err)
 	}

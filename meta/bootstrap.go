@@ -14,8 +14,10 @@ import (
 	"github.com/hashicorp/raft"
 
 	"dmps/internal/jitter"
+	"dmps/meta/level"
 	"dmps/meta/metapb"
 	"dmps/meta/metapb/metapbconnect"
+	"dmps/meta/state"
 )
 
 // How nodes become a cluster.
@@ -88,6 +90,9 @@ func (n *Node) formOnce(ctx context.Context) (waiting string, err error) {
 		if !o.Bootstrapped {
 			continue
 		}
+		if err := n.cfg.build.Check("cluster "+o.Cluster, max(level.Level(o.Level), 1), o.LevelBy); err != nil {
+			return "", fmt.Errorf("%s: %w", o.url, err)
+		}
 		switch {
 		case id.Cluster == "", id.Cluster == o.Cluster && id.Proposer == "":
 			return n.join(ctx, o)
@@ -149,9 +154,16 @@ func (n *Node) propagate(ctx context.Context, others []seen) (waiting string, er
 		}
 		names[o.Node.Name] = o.url
 	}
+	begin, err := n.common(others)
+	if err != nil {
+		return "", err
+	}
 	err = n.setIdentity(func(id *identity) error {
 		if id.Cluster == "" {
 			id.Cluster, id.Proposer = newClusterID(), id.ID
+		}
+		if id.Proposer == id.ID {
+			id.Begin = begin
 		}
 		return nil
 	})
@@ -165,7 +177,7 @@ func (n *Node) propagate(ctx context.Context, others []seen) (waiting string, er
 	voters := []raft.Server{{ID: raft.ServerID(id.ID), Address: peerAddress(n.raftAddr, id.ID)}}
 	for _, o := range others {
 		_, err := n.clusterAt(o.url).Adopt(ctx, connect.NewRequest(&metapb.AdoptRequest{
-			Cluster: id.Cluster, Proposer: id.ID, NodeId: o.Node.Id,
+			Cluster: id.Cluster, Proposer: id.ID, NodeId: o.Node.Id, Level: uint32(id.Begin),
 		}))
 		if err != nil {
 			return fmt.Sprintf("node %s to agree: %v", o.Node.Name, err), nil
@@ -173,6 +185,25 @@ func (n *Node) propagate(ctx context.Context, others []seen) (waiting string, er
 		voters = append(voters, raft.Server{ID: raft.ServerID(o.Node.Id), Address: peerAddress(o.Node.RaftAddr, o.Node.Id)})
 	}
 	return "", n.bootstrap(voters, nil)
+}
+
+// common is the newest level that this node and others know: what their cluster begins with.
+func (n *Node) common(others []seen) (level.Level, error) {
+	newest, oldest := n.cfg.build, n.cfg.build
+	for _, o := range others {
+		b := buildFrom(o.Node.Build)
+		if max(b.Highest, 1) < oldest.Highest {
+			oldest = b
+		}
+		if b.Lowest > newest.Lowest {
+			newest = b
+		}
+	}
+	begin := max(oldest.Highest, 1)
+	if !newest.Knows(begin) {
+		return 0, fmt.Errorf("no level is known to all nodes: one is %v, another %v: install the same version on all", oldest, newest)
+	}
+	return begin, nil
 }
 
 // adopt is the other side of propagate.
@@ -185,10 +216,12 @@ func (n *Node) adopt(req *metapb.AdoptRequest) error {
 			return refused(metapb.Reason_CODE_INVALID, "no cluster to adopt")
 		case n.mu.peer != nil || id.Cluster != "" && id.Cluster != req.Cluster:
 			return refused(metapb.Reason_CODE_FOREIGN_CLUSTER, "node %s belongs to cluster %s", id.ID, id.Cluster)
+		case !n.cfg.build.Knows(level.Level(req.Level)):
+			return refused(metapb.Reason_CODE_LEVEL, "node %s does not know level %d: it is %v", id.ID, req.Level, n.cfg.build)
 		case n.cfg.BootstrapExpect < 2:
 			return refused(metapb.Reason_CODE_INVALID, "node %s was not started to form a cluster: use --bootstrap-expect", id.ID)
 		}
-		id.Cluster, id.Proposer = req.Cluster, req.Proposer
+		id.Cluster, id.Proposer, id.Begin = req.Cluster, req.Proposer, level.Level(req.Level)
 		return nil
 	})
 	return err
@@ -208,6 +241,9 @@ func (n *Node) join(ctx context.Context, o seen) (waiting string, err error) {
 		}
 	}
 	_, err = n.joinAt(o.url).Join(ctx, connect.NewRequest(&metapb.JoinRequest{Node: n.selfMessage(), Cluster: o.Cluster, Generation: o.Generation}))
+	if reasonCode(err) == metapb.Reason_CODE_LEVEL {
+		return "", fmt.Errorf("%w: %s: %w", ErrLevel, o.url, err)
+	}
 	if err != nil {
 		return fmt.Sprintf("cluster %s to let it in: %v", o.Cluster, err), nil
 	}
@@ -231,12 +267,12 @@ func (n *Node) takePart() error {
 	return nil
 }
 
-// greetPeers tells the leader where this node's API is, at first and after a
-// restart that may have moved it.
+// greetPeers tells the leader where this node's API is and which version it is, at first
+// and after a restart that may have changed either.
 func (n *Node) greetPeers(ctx context.Context) {
 	var last string
-	for len(n.cfg.Join) > 0 {
-		for _, u := range n.cfg.Join {
+	for peers := n.peersKnown(); len(peers) > 0; peers = n.peersKnown() {
+		for _, u := range peers {
 			_, err := n.joinAt(u).Join(ctx, connect.NewRequest(&metapb.JoinRequest{
 				Node: n.selfMessage(), Cluster: n.identity().Cluster, Generation: n.identity().generation(), Known: true,
 			}))
@@ -249,6 +285,9 @@ func (n *Node) greetPeers(ctx context.Context) {
 					n.log.Warn("the cluster does not take this node's addresses", "err", err)
 					last = text
 				}
+			case metapb.Reason_CODE_LEVEL:
+				n.fail(fmt.Errorf("%w: %s: %w", ErrLevel, u, err))
+				return
 			case metapb.Reason_CODE_FOREIGN_CLUSTER, metapb.Reason_CODE_ID_IN_USE:
 				n.fail(fmt.Errorf("%s: %w", u, err))
 				return
@@ -261,4 +300,19 @@ func (n *Node) greetPeers(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// peersKnown lists API addresses of other nodes: those that it was told of, and those in
+// its state.
+func (n *Node) peersKnown() []string {
+	out := slices.Clone(n.cfg.Join)
+	// A state that cannot be asked ends the node, or waits for room.
+	_ = n.disks.state.View(func(s *state.State) {
+		for _, o := range s.Nodes {
+			if o.ID != n.identity().ID && !slices.Contains(out, o.API) {
+				out = append(out, o.API)
+			}
+		}
+	})
+	return out
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dmps/internal/reach"
+	"dmps/meta/level"
 	"dmps/meta/metaclient"
 	"dmps/meta/state"
 )
@@ -41,7 +42,11 @@ type Config struct {
 	MaxRebuilding int // members of one volume that are filled at once. Default: no limit
 	MaxMoves      int // members of living servers that are moved at once, in the whole cluster. Default: 16
 
+	Version string // of the program, for others to see; empty: unknown
+
 	Logger *slog.Logger // default: slog.Default()
+
+	build level.Build // what this node knows. Tests: another build than this one
 
 	promoteAfter time.Duration // tests: a node that joins votes when it has answered for so long. Default: 2 s
 
@@ -62,6 +67,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxMoves, 16)
 	setDefault(&c.promoteAfter, 2*time.Second)
 	setDefault(&c.Logger, slog.Default())
+	setDefault(&c.build, level.This(c.Version))
 	if len(c.Join) == 0 {
 		setDefault(&c.BootstrapExpect, 1)
 	}

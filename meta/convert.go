@@ -5,13 +5,22 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"dmps/meta/level"
 	"dmps/meta/metapb"
 	"dmps/meta/state"
 	"dmps/raid"
 )
 
 func nodeMessage(n *state.Node) *metapb.Node {
-	return &metapb.Node{Name: n.Name, Id: n.ID, ApiUrl: n.API, RaftAddr: n.Raft}
+	return &metapb.Node{Name: n.Name, Id: n.ID, ApiUrl: n.API, RaftAddr: n.Raft, Build: buildMessage(n.Build)}
+}
+
+func buildMessage(b level.Build) *metapb.Build {
+	return &metapb.Build{Version: b.Version, LowestLevel: uint32(b.Lowest), HighestLevel: uint32(b.Highest)}
+}
+
+func buildFrom(p *metapb.Build) level.Build {
+	return level.Build{Version: p.GetVersion(), Lowest: level.Level(p.GetLowestLevel()), Highest: level.Level(p.GetHighestLevel())}
 }
 
 // selfMessage is this node as it describes itself to others.
@@ -153,7 +162,7 @@ func (r *reign) volumeMessageLocked(s *state.State, v *state.Volume, now time.Ti
 		p.StuckMembers, p.StuckReason = st.Members, st.Reason
 	}
 	if l := v.Lease; l != nil {
-		p.Lease = &metapb.Lease{Holder: l.Holder, Epoch: uint64(l.Epoch), AdminUrl: l.Admin, Care: l.Care, Machine: l.Host.Machine, Boot: l.Host.Boot}
+		p.Lease = &metapb.Lease{Holder: l.Holder, Epoch: uint64(l.Epoch), AdminUrl: l.Admin, Care: l.Care, Machine: l.Host.Machine, Boot: l.Host.Boot, Build: buildMessage(l.Build)}
 		if end, ok := r.mu.leases[v.ID]; ok && end.epoch == l.Epoch {
 			p.Lease.RemainingMs = max(end.at.Sub(now), 0).Milliseconds()
 		}
@@ -166,7 +175,7 @@ func (r *reign) serverMessageLocked(sv *state.Server) *metapb.Server {
 		Id: string(sv.ID), Incarnation: uint64(sv.Incarnation), Addr: sv.Addr, Labels: make(map[string]string, len(sv.Labels)),
 		State: serverStates[sv.State], MemoryTotal: sv.MemoryTotal, MemoryReserved: sv.Reserved, Chunks: sv.Chunks,
 		Draining: sv.Draining, AwayUnixMs: noted(sv.Away), UnknownChunks: sv.Unknown, UnknownBytes: sv.UnknownBytes,
-		Machine: sv.Host.Machine, Boot: sv.Host.Boot,
+		Machine: sv.Host.Machine, Boot: sv.Host.Boot, Build: buildMessage(sv.Build),
 	}
 	switch {
 	case sv.State != state.ServerUp:

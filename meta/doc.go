@@ -13,12 +13,12 @@
 // API calls on to the one that does (forward.go).
 //
 // What has members replaced: healer.go. Backup and what follows the loss of a
-// majority: api_backup.go, restore.go.
+// majority: api_backup.go, restore.go. Two versions beside each other: raise.go.
 //
 // How nodes become a cluster, once: bootstrap.go. What keeps foreign nodes
 // apart: the handshake in stream.go. What happens when a leader's disk stalls:
 // watchdog.go.
 //
-// Subpackages: state (the decisions, pure), store (their file), metapb (the
+// Subpackages: level (what a version knows), state (the decisions, pure), store (their file), metapb (the
 // API), metaclient (its client).
 package meta

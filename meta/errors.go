@@ -40,6 +40,7 @@ var connectCodes = map[metapb.Reason_Code]connect.Code{
 	metapb.Reason_CODE_HOLDS_CHUNKS:    connect.CodeFailedPrecondition,
 	metapb.Reason_CODE_UNKNOWN_OUTCOME: connect.CodeDeadlineExceeded,
 	metapb.Reason_CODE_ID_AWAITED:      connect.CodeFailedPrecondition,
+	metapb.Reason_CODE_LEVEL:           connect.CodeFailedPrecondition,
 	metapb.Reason_CODE_NO_MAJORITY:     connect.CodeFailedPrecondition,
 }
 
@@ -56,6 +57,8 @@ var refusalCodes = map[state.Code]metapb.Reason_Code{
 	state.IDInUse:        metapb.Reason_CODE_ID_IN_USE,
 	state.IDAwaited:      metapb.Reason_CODE_ID_AWAITED,
 	state.HoldsChunks:    metapb.Reason_CODE_HOLDS_CHUNKS,
+	state.LevelTooLow:    metapb.Reason_CODE_LEVEL,
+	state.LevelUnknown:   metapb.Reason_CODE_LEVEL,
 }
 
 // apiError gives what the API answers for an error of this package.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"dmps/meta/level"
 )
 
 // identity is who a node is, in node.json in its folder. It is written before
@@ -18,6 +20,8 @@ type identity struct {
 	Cluster  string `json:"cluster,omitempty"`  // the only cluster that this node will ever belong to
 	Proposer string `json:"proposer,omitempty"` // id of the node that bootstraps Cluster; empty after joining
 	Member   bool   `json:"member,omitempty"`   // Raft may be started
+
+	Begin level.Level `json:"begin,omitempty"` // level that Cluster begins with; 0: it is not this node's to say
 
 	Generation uint64 `json:"generation,omitempty"` // of Cluster, see state.State.Generation; 0: 1
 	Superseded uint64 `json:"superseded,omitempty"` // a higher generation that was heard of: the node decides nothing any more

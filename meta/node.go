@@ -27,6 +27,10 @@ var ErrRemoved = errors.New("this node was removed from the cluster") // stop it
 // ErrSuperseded is the end of a node whose cluster was restored or recovered without it.
 var ErrSuperseded = errors.New("the cluster was restored or recovered without this node") // remove its folder; a new one joins
 
+// ErrLevel is the end of a node that the others do not let take part: it does not know the
+// cluster's level. Its message says what to install.
+var ErrLevel = errors.New("this version does not know the cluster's level")
+
 // Node is one process's part in the metadata service.
 type Node struct {
 	cfg     Config
@@ -96,7 +100,7 @@ func open(cfg Config) (*Node, error) {
 	n.joins = &http.Client{Transport: n.proxies, Timeout: 10 * time.Second}
 	n.raftLog = raftLogger(n.log)
 	var err error
-	if n.disks, err = openDisks(cfg.Dir, n.raftLog); err != nil {
+	if n.disks, err = openDisks(cfg.Dir, cfg.build, n.raftLog); err != nil {
 		return nil, err
 	}
 	if err := n.recognize(); err != nil {
@@ -122,6 +126,9 @@ func (n *Node) recognize() error {
 		cluster = s.Cluster
 		id.Generation = max(id.Generation, s.Generation)
 	}); err != nil {
+		return err
+	}
+	if err := n.disks.readable(n.cfg.build); err != nil {
 		return err
 	}
 	switch {
@@ -417,5 +424,5 @@ func (n *Node) peer() *peer {
 // self is this node's record.
 func (n *Node) self() state.Node {
 	id := n.identity()
-	return state.Node{ID: id.ID, Name: id.Name, API: n.APIURL(), Raft: n.raftAddr}
+	return state.Node{ID: id.ID, Name: id.Name, API: n.APIURL(), Raft: n.raftAddr, Build: n.cfg.build}
 }

@@ -17,6 +17,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"dmps/meta/level"
+	"dmps/meta/state"
 	"dmps/meta/store"
 )
 
@@ -33,7 +35,7 @@ type disks struct {
 	once   sync.Once
 }
 
-func openDisks(dir string, logger hclog.Logger) (*disks, error) {
+func openDisks(dir string, build level.Build, logger hclog.Logger) (*disks, error) {
 	d := &disks{ending: make(chan struct{})}
 	var err error
 	if d.snaps, err = raft.NewFileSnapshotStoreWithLogger(dir, 2, logger); err != nil {
@@ -52,7 +54,7 @@ func openDisks(dir string, logger hclog.Logger) (*disks, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the Raft log in %s: %w", dir, err)
 	}
-	if d.state, err = store.Open(filepath.Join(dir, "state.db")); err != nil {
+	if d.state, err = store.Open(filepath.Join(dir, "state.db"), build); err != nil {
 		return nil, errors.Join(damaged(err), d.log.Close())
 	}
 	return d, nil
@@ -76,6 +78,34 @@ func (d *disks) close() error { return errors.Join(d.log.Close(), d.state.Close(
 
 // begun reports whether the node ever took part in Raft.
 func (d *disks) begun() (bool, error) { return raft.HasExistingState(d.log, d.log, d.snaps) }
+
+// readable refuses a log in which the node has yet to carry out something of a level that
+// it does not know: it would end when the others say that this was decided, with each
+// start. Errors: *level.UnknownError.
+func (d *disks) readable(build level.Build) error {
+	first, err := d.log.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("beginning of the Raft log: %w", err)
+	}
+	last, err := d.log.LastIndex()
+	if err != nil {
+		return fmt.Errorf("end of the Raft log: %w", err)
+	}
+	for i := max(first, d.state.Applied()+1); i <= last; i++ {
+		var l raft.Log
+		if err := d.log.GetLog(i, &l); err != nil {
+			return fmt.Errorf("entry %d of the Raft log: %w", i, err)
+		}
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		var unknown *level.UnknownError
+		if _, err := state.Decode(l.Data, build); errors.As(err, &unknown) {
+			return fmt.Errorf("entry %d of the Raft log: %w", i, err)
+		}
+	}
+	return nil
+}
 
 // restoreFirst reports whether Raft must load its newest snapshot into the
 // state file at start: only when a crash came between the arrival of a
@@ -157,6 +187,9 @@ func openPeer(d *disks, id string, cfg Config, t raft.Transport, logger hclog.Lo
 	c := raftConfig(id, logger, p.notify)
 	c.NoSnapshotRestoreOnStart = !restore
 	if p.raft, err = raft.NewRaft(c, p.fsm, p.log, p.log, d.snaps, t); err != nil {
+		if unusable := d.state.Err(); unusable != nil {
+			err = unusable // its snapshot could not be taken
+		}
 		return fail(fmt.Errorf("start Raft: %w", err))
 	}
 	return p, nil

@@ -23,7 +23,7 @@ const (
 )
 
 // propose has a command decided and carried out, and gives its result. Only a
-// leader can. Errors: *state.Refusal, errNoQuorum, errUnknownOutcome.
+// leader can. What is above the cluster's level is refused before. Errors: *state.Refusal, errNoQuorum, errUnknownOutcome.
 func (n *Node) propose(ctx context.Context, c *state.Command) (any, error) {
 	p := n.peer()
 	if p == nil {
@@ -33,7 +33,7 @@ func (n *Node) propose(ctx context.Context, c *state.Command) (any, error) {
 		return nil, refusal
 	}
 	c.Now = time.Now().UnixMilli()
-	data, err := c.Encode()
+	data, err := c.Encode(n.disks.state.Level())
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -151,7 +152,7 @@ func (n *Node) announce(ctx context.Context, p *peer, r *reign) error {
 		return err
 	}
 	if cluster == "" {
-		if _, err := n.propose(ctx, &state.Command{Init: &state.Init{Cluster: id.Cluster}}); err != nil {
+		if _, err := n.propose(ctx, &state.Command{Init: &state.Init{Cluster: id.Cluster, Level: cmp.Or(id.Begin, n.cfg.build.Highest), By: n.cfg.build.Version}}); err != nil {
 			return err
 		}
 	}

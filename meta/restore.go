@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"dmps/meta/level"
 	"dmps/meta/metapb"
 	"dmps/meta/metapb/metapbconnect"
 	"dmps/meta/state"
@@ -128,7 +129,7 @@ func empty(dir string) error {
 }
 
 func restore(ctx context.Context, from io.Reader, cfg RestoreConfig) (err error) {
-	d, err := openDisks(cfg.Dir, hclog.NewNullLogger())
+	d, err := openDisks(cfg.Dir, level.This(""), hclog.NewNullLogger())
 	if err != nil {
 		return err
 	}
@@ -198,7 +199,7 @@ func RecoverSurvivor(ctx context.Context, cfg RestoreConfig) (err error) {
 		return fmt.Errorf("recover %s: no metadata node was here: %w", cfg.Dir, err)
 	}
 	logger := hclog.NewNullLogger()
-	d, err := openDisks(cfg.Dir, logger)
+	d, err := openDisks(cfg.Dir, level.This(""), logger)
 	if err != nil {
 		return fmt.Errorf("recover %s: %w", cfg.Dir, err)
 	}
@@ -211,7 +212,7 @@ func RecoverSurvivor(ctx context.Context, cfg RestoreConfig) (err error) {
 	if err != nil {
 		return fmt.Errorf("recover %s: %w", cfg.Dir, err)
 	}
-	if err := errors.Join(ctx.Err(), d.nobodyLives(ctx, cfg, id.ID)); err != nil {
+	if err := errors.Join(ctx.Err(), d.readable(level.This("")), d.nobodyLives(ctx, cfg, id.ID)); err != nil {
 		return fmt.Errorf("recover %s: %w", cfg.Dir, err)
 	}
 	_, trans := raft.NewInmemTransport(peerAddress(cfg.RaftAdvertise, id.ID))

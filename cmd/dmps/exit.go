@@ -8,6 +8,8 @@ import (
 
 	"dmps/client"
 	"dmps/internal/exitcode"
+	"dmps/meta"
+	"dmps/meta/level"
 	"dmps/meta/metaclient"
 )
 
@@ -35,9 +37,12 @@ func usageError(format string, a ...any) error {
 // codeOf is the exit code of an error.
 func codeOf(err error) int {
 	var e *exitError
+	var unknown *level.UnknownError
 	switch {
 	case errors.As(err, &e):
 		return e.code
+	case errors.As(err, &unknown), errors.Is(err, meta.ErrLevel):
+		return exitcode.TooOld
 	case errors.Is(err, client.ErrInUse):
 		return exitcode.InUse
 	case errors.Is(err, client.ErrFenced):
@@ -94,6 +99,8 @@ func (a *app) advice(err error) string {
 		return "Stop the one that has it ('dmps server list' says where it is), or, to start another one, choose another --id."
 	case errors.Is(err, metaclient.ErrIDAwaited):
 		return "It gets the id when the other one counts as down (--grace of 'dmps meta'). Was it started twice, or cloned? 'dmps server list' shows where the other one is."
+	case errors.Is(err, metaclient.ErrLevel):
+		return "'dmps version --all' shows the version of each node, and which levels it knows."
 	case errors.Is(err, metaclient.ErrNoMajority):
 		return "'dmps meta list' shows who answers. Start the silent ones, or let them leave first."
 	case errors.Is(err, metaclient.ErrNotFound):

@@ -77,7 +77,7 @@ is its identity: started again with the same folder, it is the same node.`,
 	fl.DurationVar(&f.massGrace, "mass-grace", 0, "the same for servers that fall silent together: more than half of all, or a whole rack or zone; most of them come back with what they hold (default 10m, or --grace)")
 	noCompletion(cmd, "id", "api", "raft", "api-advertise", "raft-advertise", "join", "bootstrap-expect", "suspect-after", "grace", "mass-grace", "lease")
 	nameMeansID(cmd, &f.id)
-	cmd.AddCommand(a.metaListCommand(), a.metaLeaveCommand(), a.metaBackupCommand(), a.metaVerifyCommand(),
+	cmd.AddCommand(a.metaListCommand(), a.metaLeaveCommand(), a.metaRaiseCommand(), a.metaBackupCommand(), a.metaVerifyCommand(),
 		a.metaRestoreCommand(), a.metaRecoverCommand())
 	return cmd
 }
@@ -112,7 +112,7 @@ func (a *app) runMeta(ctx context.Context, f metaFlags) (err error) {
 		APIListen: f.api, RaftListen: f.raft, APIAdvertise: f.apiPublic, RaftAdvertise: f.raftPublic,
 		Hosts: f.role.hosts, Join: f.join, BootstrapExpect: f.expect, InsecureNetwork: f.role.insecure,
 		SuspectAfter: f.suspectAfter, Grace: f.grace, MassGrace: f.massGrace, LeaseTTL: f.lease,
-		Logger: log,
+		Version: version, Logger: log,
 	})
 	if err != nil {
 		return err

@@ -165,7 +165,7 @@ func (a *app) meta() (*metaclient.Client, error) {
 
 // metaAs is meta for a process that says more of itself.
 func (a *app) metaAs(h metaclient.Host) (*metaclient.Client, error) {
-	return metaclient.New(a.urls(), metaclient.WithPatience(a.timeout), metaclient.WithHost(h))
+	return metaclient.New(a.urls(), metaclient.WithPatience(a.timeout), metaclient.WithHost(h), metaclient.WithVersion(version))
 }
 
 // soonPatience is how long a question waits for an answer that is worth little

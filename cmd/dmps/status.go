@@ -28,12 +28,14 @@ const livePatience = time.Second
 // statusReport is what `dmps status --output json` prints.
 type statusReport struct {
 	Cluster string              `json:"cluster"`
+	Level   uint32              `json:"level"` // of the cluster: what it uses
 	State   client.State        `json:"state"` // the worst of all volumes
 	Volumes []volumeStatus      `json:"volumes"`
 	Servers []metaclient.Server `json:"servers"`
 	Meta    []metaclient.Node   `json:"meta"`
 
 	Rebalancing *metaclient.Rebalancing `json:"rebalancing,omitempty"` // absent: memory use is not being evened out
+	Upgrade     upgrade                 `json:"upgrade"`
 }
 
 // volumeStatus is a volume as the cluster and its client together know it.
@@ -71,6 +73,8 @@ func (a *app) statusCommand() *cobra.Command {
 
 The client that serves a volume is asked for its own view too, which is newer
 than what it last told the metadata service; of the two the worse one counts.
+
+While an upgrade is under way it says which versions run where, and what is left to do.
 
 With --watch it goes on when the metadata service does not answer for a while, and
 says so on standard error.
@@ -162,7 +166,7 @@ func gatherStatus(ctx context.Context, meta *metaclient.Client) (statusReport, e
 		return statusReport{}, err
 	}
 	r := statusReport{
-		Cluster: st.Cluster,
+		Cluster: st.Cluster, Level: st.Level, Upgrade: upgradeOf(st),
 		Volumes: make([]volumeStatus, len(st.Volumes)),
 		Servers: emptyNotNull(st.Servers),
 		Meta:    emptyNotNull(st.Meta),
@@ -401,6 +405,9 @@ func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 	}
 	if b := r.Rebalancing; b != nil {
 		lines = append(lines, fmt.Sprintf("memory use is being evened out to within %d %%: %s moved", b.Threshold, count(b.Moved, "member")))
+	}
+	for _, l := range r.Upgrade.lines() {
+		lines = append(lines, p.paint(colourWarn, l))
 	}
 	if len(lines) > 0 {
 		fmt.Fprintln(w)

@@ -28,6 +28,9 @@ const (
 	// InUse: the volume is attached elsewhere; the same command may succeed
 	// later.
 	InUse = 75
+	// TooOld: this program does not know the cluster's level. To start it again
+	// does not help: another version is to be installed.
+	TooOld = 78
 	// Fenced: another client has taken the volume while this one served it.
 	Fenced = 77
 )

@@ -15,6 +15,7 @@ import (
 
 	"dmps/client"
 	"dmps/internal/jitter"
+	"dmps/meta/level"
 	"dmps/meta/metapb"
 	"dmps/meta/metapb/metapbconnect"
 	"dmps/server"
@@ -39,6 +40,7 @@ type Client struct {
 	patience time.Duration
 	http     *http.Client
 	host     Host
+	build    Build
 	heard    *generations
 	cluster  atomic.Pointer[string] // nil: not known yet (learn)
 }
@@ -75,7 +77,7 @@ func New(urls []string, opts ...Option) (*Client, error) {
 		MaxIdleConnsPerHost: 4, // a client renews, reports and asks; rarely more at a time
 		IdleConnTimeout:     30 * time.Second,
 	}}
-	c := &Client{patience: defaultPatience, heard: heard, http: &http.Client{Transport: heard}}
+	c := &Client{patience: defaultPatience, build: level.This(""), heard: heard, http: &http.Client{Transport: heard}}
 	for _, opt := range opts {
 		opt(c)
 	}

@@ -22,7 +22,7 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 		return nil, err
 	}
 	st := &Status{
-		Cluster: res.Cluster, Volumes: each(res.Volumes, volumeFrom),
+		Cluster: res.Cluster, Level: res.Level, Volumes: each(res.Volumes, volumeFrom),
 		Servers: each(res.Servers, serverFrom), Meta: each(res.Members, nodeFrom),
 	}
 	if b := res.Rebalancing; b != nil {
@@ -53,10 +53,24 @@ func (c *Client) Leave(ctx context.Context, name string) error {
 	return err
 }
 
+// RaiseLevel has the cluster use what a higher level brings; 0: the highest that any of
+// its nodes knows. It cannot be undone. It tells the level before and after. Errors: ErrLevel while a node does not answer
+// or does not know the level.
+func (c *Client) RaiseLevel(ctx context.Context, to uint32) (was, is uint32, err error) {
+	res, err := call(ctx, c, 2*attemptTimeout, "raise the cluster's level", &metapb.RaiseLevelRequest{To: to},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RaiseLevelRequest]) (*connect.Response[metapb.RaiseLevelResponse], error) {
+			return n.cluster.RaiseLevel(ctx, r)
+		})
+	if err != nil {
+		return 0, 0, err
+	}
+	return res.Was, res.Level, nil
+}
+
 func nodeFrom(p *metapb.Node) Node {
 	return Node{
 		Name: p.GetName(), ID: p.GetId(), APIURL: p.GetApiUrl(), RaftAddr: p.GetRaftAddr(),
-		Leader: p.GetLeader(), Voter: p.GetVoter(),
+		Leader: p.GetLeader(), Voter: p.GetVoter(), Build: buildFrom(p.GetBuild()),
 	}
 }
 

@@ -24,6 +24,7 @@ var (
 	ErrIDInUse        = errors.New("a living server or node has this id")           // choose another id, or stop the other one
 	ErrIDAwaited      = errors.New("another server had this id a moment ago")       // wait until it counts as down, or choose another id
 	ErrHoldsChunks    = errors.New("the server holds chunks of volumes")            // drain it, or force
+	ErrLevel          = errors.New("not all metadata nodes know the level")         // install a version that does
 	ErrNoMajority     = errors.New("too few metadata nodes would answer")           // start those that do not answer, or remove them first
 )
 
@@ -58,6 +59,7 @@ var refusals = map[metapb.Reason_Code]error{
 	metapb.Reason_CODE_FOREIGN_CLUSTER: ErrForeignCluster,
 	metapb.Reason_CODE_INVALID:         ErrInvalid,
 	metapb.Reason_CODE_ID_IN_USE:       ErrIDInUse,
+	metapb.Reason_CODE_LEVEL:           ErrLevel,
 	metapb.Reason_CODE_HOLDS_CHUNKS:    ErrHoldsChunks,
 	metapb.Reason_CODE_UNKNOWN_OUTCOME: ErrUnknownOutcome,
 	metapb.Reason_CODE_ID_AWAITED:      ErrIDAwaited,

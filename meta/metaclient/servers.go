@@ -27,7 +27,7 @@ func (c *Client) Register(ctx context.Context, info server.Info) error {
 		_, err := call(ctx, c, attemptTimeout, "register server "+string(info.ID), &metapb.RegisterRequest{
 			Id: string(info.ID), Incarnation: uint64(info.Incarnation), Addr: info.Addr,
 			Labels: info.Labels, MemoryTotal: info.MemoryTotal, Cluster: info.Cluster,
-			Machine: c.host.Machine, Boot: c.host.Boot, Folder: c.host.Folder,
+			Machine: c.host.Machine, Boot: c.host.Boot, Folder: c.host.Folder, Build: buildMessage(c.build),
 		}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.RegisterRequest]) (*connect.Response[metapb.RegisterResponse], error) {
 			return n.servers.Register(ctx, meant(c, r))
 		})
@@ -186,6 +186,6 @@ func serverFrom(p *metapb.Server) Server {
 		Labels: p.GetLabels(), State: serverStates[p.GetState()], MemoryTotal: p.GetMemoryTotal(),
 		MemoryUsed: p.GetMemoryUsed(), MemoryReserved: p.GetMemoryReserved(), Chunks: p.GetChunks(),
 		Draining: p.GetDraining(), AwaySince: instant(p.GetAwayUnixMs()), UnknownChunks: p.GetUnknownChunks(), UnknownBytes: p.GetUnknownBytes(),
-		Machine: p.GetMachine(), Boot: p.GetBoot(), HeldUntil: instant(p.GetHeldUntilUnixMs()),
+		Machine: p.GetMachine(), Boot: p.GetBoot(), Build: buildFrom(p.GetBuild()), HeldUntil: instant(p.GetHeldUntilUnixMs()),
 	}
 }

@@ -22,6 +22,7 @@ type VolumeSpec struct {
 // Status is the cluster as the leader knows it.
 type Status struct {
 	Cluster string   `json:"cluster"`
+	Level   uint32   `json:"level"` // of the cluster: what it uses (Client.RaiseLevel)
 	Volumes []Volume `json:"volumes"`
 	Servers []Server `json:"servers"`
 	Meta    []Node   `json:"meta"`
@@ -126,6 +127,7 @@ type Lease struct {
 	Epoch     raid.Epoch    `json:"epoch"`
 	AdminURL  string        `json:"admin_url,omitempty"`
 	Remaining time.Duration `json:"remaining_ns"`      // 0: it has run out, anybody may take it
+	Build     Build         `json:"build,omitzero"`    // of the holder
 	Machine   string        `json:"machine,omitempty"` // of the holder
 	Boot      string        `json:"boot,omitempty"`    // of the machine
 	Care      bool          `json:"care"`              // the holder is a memory server that rebuilds what nobody has attached: any attach gets the lease at once
@@ -147,14 +149,15 @@ type Server struct {
 	Addr           string            `json:"addr"`
 	Labels         map[string]string `json:"labels,omitempty"`
 	State          string            `json:"state"`
-	MemoryTotal    uint64            `json:"memory_total"`        // bytes of the arena
-	MemoryUsed     uint64            `json:"memory_used"`         // bytes, as of the last heartbeat
-	MemoryReserved uint64            `json:"memory_reserved"`     // bytes promised to volumes
-	Chunks         uint64            `json:"chunks"`              // promised to volumes
-	UnknownChunks  uint64            `json:"unknown_chunks"`      // that it holds and the metadata did not give out; they are kept
-	UnknownBytes   uint64            `json:"unknown_bytes"`       // memory that these take
-	Machine        string            `json:"machine,omitempty"`   // where it runs
-	Boot           string            `json:"boot,omitempty"`      // of the machine
+	MemoryTotal    uint64            `json:"memory_total"`      // bytes of the arena
+	MemoryUsed     uint64            `json:"memory_used"`       // bytes, as of the last heartbeat
+	MemoryReserved uint64            `json:"memory_reserved"`   // bytes promised to volumes
+	Chunks         uint64            `json:"chunks"`            // promised to volumes
+	UnknownChunks  uint64            `json:"unknown_chunks"`    // that it holds and the metadata did not give out; they are kept
+	UnknownBytes   uint64            `json:"unknown_bytes"`     // memory that these take
+	Machine        string            `json:"machine,omitempty"` // where it runs
+	Boot           string            `json:"boot,omitempty"`    // of the machine
+	Build          Build             `json:"build,omitzero"`
 	Draining       bool              `json:"draining"`            // whatever its state
 	AwaySince      time.Time         `json:"away_since,omitzero"` // since when it is not up; zero: it is, or nobody noted it
 	HeldUntil      time.Time         `json:"held_until,omitzero"` // it fell silent with too many others, and counts as down only then; zero: it did not
@@ -168,4 +171,5 @@ type Node struct {
 	RaftAddr string `json:"raft"`
 	Leader   bool   `json:"leader"`
 	Voter    bool   `json:"voter"`
+	Build    Build  `json:"build,omitzero"`
 }

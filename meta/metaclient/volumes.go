@@ -18,7 +18,7 @@ import (
 func (c *Client) Attach(ctx context.Context, req client.AttachRequest) (*raid.Layout, client.Lease, error) {
 	res, err := call(ctx, c, attemptTimeout, "attach "+req.Volume, &metapb.AttachRequest{
 		Volume: req.Volume, Holder: req.Holder, AdminUrl: req.AdminURL, Takeover: req.Takeover, Care: req.Care,
-		Machine: c.host.Machine, Boot: c.host.Boot,
+		Machine: c.host.Machine, Boot: c.host.Boot, Build: buildMessage(c.build),
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.AttachRequest]) (*connect.Response[metapb.AttachResponse], error) {
 		return n.volumes.Attach(ctx, r)
 	})
@@ -257,7 +257,7 @@ func volumeFrom(p *metapb.Volume) Volume {
 		Unknown: p.GetUnknownPages(), UnknownSince: instant(p.GetUnknownSinceUnixMs()), BereftGroups: p.GetBereftGroups(), EmptyGroups: p.GetEmptyGroups(),
 	}
 	if l := p.GetLease(); l != nil {
-		v.Lease = &Lease{Holder: l.Holder, Epoch: raid.Epoch(l.Epoch), AdminURL: l.AdminUrl, Remaining: milliseconds(l.RemainingMs), Care: l.Care, Machine: l.Machine, Boot: l.Boot}
+		v.Lease = &Lease{Holder: l.Holder, Epoch: raid.Epoch(l.Epoch), AdminURL: l.AdminUrl, Remaining: milliseconds(l.RemainingMs), Care: l.Care, Machine: l.Machine, Boot: l.Boot, Build: buildFrom(l.Build)}
 	}
 	if r := p.GetReport(); r != nil {
 		v.Report = reportFrom(r)

@@ -208,6 +208,7 @@ const (
 	Reason_CODE_UNKNOWN_OUTCOME Reason_Code = 12 // the command may or may not be carried out
 	Reason_CODE_NO_VOLUME       Reason_Code = 13 // no such volume
 	Reason_CODE_ID_AWAITED      Reason_Code = 15 // another server had this id, is not heard, and is not given up yet: ask again
+	Reason_CODE_LEVEL           Reason_Code = 16 // a node does not know the cluster's level, or the cluster's level is too low for what is asked
 	Reason_CODE_NO_MAJORITY     Reason_Code = 14 // after the change fewer than a majority of the metadata nodes would answer
 )
 
@@ -229,6 +230,7 @@ var (
 		12: "CODE_UNKNOWN_OUTCOME",
 		13: "CODE_NO_VOLUME",
 		15: "CODE_ID_AWAITED",
+		16: "CODE_LEVEL",
 		14: "CODE_NO_MAJORITY",
 	}
 	Reason_Code_value = map[string]int32{
@@ -247,6 +249,7 @@ var (
 		"CODE_UNKNOWN_OUTCOME": 12,
 		"CODE_NO_VOLUME":       13,
 		"CODE_ID_AWAITED":      15,
+		"CODE_LEVEL":           16,
 		"CODE_NO_MAJORITY":     14,
 	}
 )
@@ -355,6 +358,67 @@ func (x *Reason) GetMissingBytes() uint64 {
 	return 0
 }
 
+// Build is a version of the program, and the levels of a cluster that it knows.
+type Build struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`                                // empty: unknown
+	LowestLevel   uint32                 `protobuf:"varint,2,opt,name=lowest_level,json=lowestLevel,proto3" json:"lowest_level,omitempty"`    // 0: the first
+	HighestLevel  uint32                 `protobuf:"varint,3,opt,name=highest_level,json=highestLevel,proto3" json:"highest_level,omitempty"` // 0: the first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Build) Reset() {
+	*x = Build{}
+	mi := &file_meta_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Build) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Build) ProtoMessage() {}
+
+func (x *Build) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Build.ProtoReflect.Descriptor instead.
+func (*Build) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Build) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Build) GetLowestLevel() uint32 {
+	if x != nil {
+		return x.LowestLevel
+	}
+	return 0
+}
+
+func (x *Build) GetHighestLevel() uint32 {
+	if x != nil {
+		return x.HighestLevel
+	}
+	return 0
+}
+
 type Node struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // chosen by the operator
@@ -364,13 +428,14 @@ type Node struct {
 	Leader        bool                   `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
 	Voter         bool                   `protobuf:"varint,6,opt,name=voter,proto3" json:"voter,omitempty"`    // false: it was let in and does not vote yet
 	Process       string                 `protobuf:"bytes,7,opt,name=process,proto3" json:"process,omitempty"` // random, new with every start: tells a node from a copy of its folder
+	Build         *Build                 `protobuf:"bytes,8,opt,name=build,proto3" json:"build,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_meta_proto_msgTypes[1]
+	mi := &file_meta_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +447,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[1]
+	mi := &file_meta_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +460,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{1}
+	return file_meta_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Node) GetName() string {
@@ -447,6 +512,13 @@ func (x *Node) GetProcess() string {
 	return ""
 }
 
+func (x *Node) GetBuild() *Build {
+	if x != nil {
+		return x.Build
+	}
+	return nil
+}
+
 type GetNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -455,7 +527,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_meta_proto_msgTypes[2]
+	mi := &file_meta_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +539,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[2]
+	mi := &file_meta_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,24 +552,26 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{2}
+	return file_meta_proto_rawDescGZIP(), []int{3}
 }
 
 type GetNodeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`            // empty: this node belongs to no cluster yet
-	Bootstrapped  bool                   `protobuf:"varint,3,opt,name=bootstrapped,proto3" json:"bootstrapped,omitempty"` // it has Raft state: it was part of a cluster
-	Leader        *Node                  `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`              // absent: none known
-	Applied       uint64                 `protobuf:"varint,5,opt,name=applied,proto3" json:"applied,omitempty"`           // index of the last command in the state
-	Generation    uint64                 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`     // of the cluster: higher with each time that it was restored or recovered
+	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`                // empty: this node belongs to no cluster yet
+	Bootstrapped  bool                   `protobuf:"varint,3,opt,name=bootstrapped,proto3" json:"bootstrapped,omitempty"`     // it has Raft state: it was part of a cluster
+	Leader        *Node                  `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`                  // absent: none known
+	Applied       uint64                 `protobuf:"varint,5,opt,name=applied,proto3" json:"applied,omitempty"`               // index of the last command in the state
+	Generation    uint64                 `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`         // of the cluster: higher with each time that it was restored or recovered
+	Level         uint32                 `protobuf:"varint,7,opt,name=level,proto3" json:"level,omitempty"`                   // of the cluster, as far as this node has heard
+	LevelBy       string                 `protobuf:"bytes,8,opt,name=level_by,json=levelBy,proto3" json:"level_by,omitempty"` // version that the cluster was raised with, or begun with
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_meta_proto_msgTypes[3]
+	mi := &file_meta_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +583,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[3]
+	mi := &file_meta_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +596,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{3}
+	return file_meta_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetNodeResponse) GetNode() *Node {
@@ -567,18 +641,33 @@ func (x *GetNodeResponse) GetGeneration() uint64 {
 	return 0
 }
 
+func (x *GetNodeResponse) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *GetNodeResponse) GetLevelBy() string {
+	if x != nil {
+		return x.LevelBy
+	}
+	return ""
+}
+
 type AdoptRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Proposer      string                 `protobuf:"bytes,2,opt,name=proposer,proto3" json:"proposer,omitempty"`           // id of the node that will bootstrap
 	NodeId        string                 `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"` // whom the caller believes to talk to
+	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`                // that the cluster will begin with
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AdoptRequest) Reset() {
 	*x = AdoptRequest{}
-	mi := &file_meta_proto_msgTypes[4]
+	mi := &file_meta_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +679,7 @@ func (x *AdoptRequest) String() string {
 func (*AdoptRequest) ProtoMessage() {}
 
 func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[4]
+	mi := &file_meta_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +692,7 @@ func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptRequest.ProtoReflect.Descriptor instead.
 func (*AdoptRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{4}
+	return file_meta_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AdoptRequest) GetCluster() string {
@@ -627,6 +716,13 @@ func (x *AdoptRequest) GetNodeId() string {
 	return ""
 }
 
+func (x *AdoptRequest) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 type AdoptResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -635,7 +731,7 @@ type AdoptResponse struct {
 
 func (x *AdoptResponse) Reset() {
 	*x = AdoptResponse{}
-	mi := &file_meta_proto_msgTypes[5]
+	mi := &file_meta_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +743,7 @@ func (x *AdoptResponse) String() string {
 func (*AdoptResponse) ProtoMessage() {}
 
 func (x *AdoptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[5]
+	mi := &file_meta_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +756,7 @@ func (x *AdoptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptResponse.ProtoReflect.Descriptor instead.
 func (*AdoptResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{5}
+	return file_meta_proto_rawDescGZIP(), []int{6}
 }
 
 type JoinRequest struct {
@@ -675,7 +771,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_meta_proto_msgTypes[6]
+	mi := &file_meta_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +783,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[6]
+	mi := &file_meta_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +796,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{6}
+	return file_meta_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JoinRequest) GetNode() *Node {
@@ -740,7 +836,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_meta_proto_msgTypes[7]
+	mi := &file_meta_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +848,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[7]
+	mi := &file_meta_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +861,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{7}
+	return file_meta_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *JoinResponse) GetCluster() string {
@@ -784,7 +880,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_meta_proto_msgTypes[8]
+	mi := &file_meta_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +892,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[8]
+	mi := &file_meta_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +905,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{8}
+	return file_meta_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LeaveRequest) GetName() string {
@@ -827,7 +923,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_meta_proto_msgTypes[9]
+	mi := &file_meta_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +935,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[9]
+	mi := &file_meta_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +948,103 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{9}
+	return file_meta_proto_rawDescGZIP(), []int{10}
+}
+
+type RaiseLevelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            uint32                 `protobuf:"varint,1,opt,name=to,proto3" json:"to,omitempty"` // 0: the highest that any node knows
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevelRequest) Reset() {
+	*x = RaiseLevelRequest{}
+	mi := &file_meta_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevelRequest) ProtoMessage() {}
+
+func (x *RaiseLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevelRequest.ProtoReflect.Descriptor instead.
+func (*RaiseLevelRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RaiseLevelRequest) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+type RaiseLevelResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Was           uint32                 `protobuf:"varint,1,opt,name=was,proto3" json:"was,omitempty"`
+	Level         uint32                 `protobuf:"varint,2,opt,name=level,proto3" json:"level,omitempty"` // now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevelResponse) Reset() {
+	*x = RaiseLevelResponse{}
+	mi := &file_meta_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevelResponse) ProtoMessage() {}
+
+func (x *RaiseLevelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevelResponse.ProtoReflect.Descriptor instead.
+func (*RaiseLevelResponse) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RaiseLevelResponse) GetWas() uint32 {
+	if x != nil {
+		return x.Was
+	}
+	return 0
+}
+
+func (x *RaiseLevelResponse) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
 }
 
 type ListMembersRequest struct {
@@ -863,7 +1055,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_meta_proto_msgTypes[10]
+	mi := &file_meta_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +1067,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[10]
+	mi := &file_meta_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +1080,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{10}
+	return file_meta_proto_rawDescGZIP(), []int{13}
 }
 
 type ListMembersResponse struct {
@@ -901,7 +1093,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_meta_proto_msgTypes[11]
+	mi := &file_meta_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1105,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[11]
+	mi := &file_meta_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1118,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{11}
+	return file_meta_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListMembersResponse) GetCluster() string {
@@ -954,13 +1146,14 @@ type RegisterRequest struct {
 	Machine       string                 `protobuf:"bytes,7,opt,name=machine,proto3" json:"machine,omitempty"`                                                                         // where it runs; empty: unknown
 	Boot          string                 `protobuf:"bytes,8,opt,name=boot,proto3" json:"boot,omitempty"`                                                                               // of the machine; empty: unknown
 	Folder        string                 `protobuf:"bytes,9,opt,name=folder,proto3" json:"folder,omitempty"`                                                                           // key of its state folder, that no two living servers have; empty: none
+	Build         *Build                 `protobuf:"bytes,10,opt,name=build,proto3" json:"build,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_meta_proto_msgTypes[12]
+	mi := &file_meta_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1165,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[12]
+	mi := &file_meta_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1178,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{12}
+	return file_meta_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RegisterRequest) GetId() string {
@@ -1051,6 +1244,13 @@ func (x *RegisterRequest) GetFolder() string {
 	return ""
 }
 
+func (x *RegisterRequest) GetBuild() *Build {
+	if x != nil {
+		return x.Build
+	}
+	return nil
+}
+
 type RegisterResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -1060,7 +1260,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_meta_proto_msgTypes[13]
+	mi := &file_meta_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1272,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[13]
+	mi := &file_meta_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1285,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{13}
+	return file_meta_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RegisterResponse) GetCluster() string {
@@ -1112,7 +1312,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_meta_proto_msgTypes[14]
+	mi := &file_meta_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1324,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[14]
+	mi := &file_meta_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1337,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{14}
+	return file_meta_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HeartbeatRequest) GetId() string {
@@ -1215,7 +1415,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_meta_proto_msgTypes[15]
+	mi := &file_meta_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1427,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[15]
+	mi := &file_meta_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1440,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{15}
+	return file_meta_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HeartbeatResponse) GetUnknown() bool {
@@ -1282,7 +1482,7 @@ type CareOffer struct {
 
 func (x *CareOffer) Reset() {
 	*x = CareOffer{}
-	mi := &file_meta_proto_msgTypes[16]
+	mi := &file_meta_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1494,7 @@ func (x *CareOffer) String() string {
 func (*CareOffer) ProtoMessage() {}
 
 func (x *CareOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[16]
+	mi := &file_meta_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1507,7 @@ func (x *CareOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CareOffer.ProtoReflect.Descriptor instead.
 func (*CareOffer) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{16}
+	return file_meta_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CareOffer) GetVolume() string {
@@ -1344,14 +1544,15 @@ type Server struct {
 	Machine       string `protobuf:"bytes,14,opt,name=machine,proto3" json:"machine,omitempty"`                                // where it runs; empty: unknown
 	Boot          string `protobuf:"bytes,15,opt,name=boot,proto3" json:"boot,omitempty"`                                      // of the machine
 	// It fell silent together with too many others, and counts as down only then; 0: it did not.
-	HeldUntilUnixMs int64 `protobuf:"varint,17,opt,name=held_until_unix_ms,json=heldUntilUnixMs,proto3" json:"held_until_unix_ms,omitempty"`
+	HeldUntilUnixMs int64  `protobuf:"varint,17,opt,name=held_until_unix_ms,json=heldUntilUnixMs,proto3" json:"held_until_unix_ms,omitempty"`
+	Build           *Build `protobuf:"bytes,16,opt,name=build,proto3" json:"build,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_proto_msgTypes[17]
+	mi := &file_meta_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1564,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[17]
+	mi := &file_meta_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1577,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{17}
+	return file_meta_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Server) GetId() string {
@@ -1491,6 +1692,13 @@ func (x *Server) GetHeldUntilUnixMs() int64 {
 	return 0
 }
 
+func (x *Server) GetBuild() *Build {
+	if x != nil {
+		return x.Build
+	}
+	return nil
+}
+
 type ListServersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1499,7 +1707,7 @@ type ListServersRequest struct {
 
 func (x *ListServersRequest) Reset() {
 	*x = ListServersRequest{}
-	mi := &file_meta_proto_msgTypes[18]
+	mi := &file_meta_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1719,7 @@ func (x *ListServersRequest) String() string {
 func (*ListServersRequest) ProtoMessage() {}
 
 func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[18]
+	mi := &file_meta_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1732,7 @@ func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersRequest.ProtoReflect.Descriptor instead.
 func (*ListServersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{18}
+	return file_meta_proto_rawDescGZIP(), []int{21}
 }
 
 type ListServersResponse struct {
@@ -1536,7 +1744,7 @@ type ListServersResponse struct {
 
 func (x *ListServersResponse) Reset() {
 	*x = ListServersResponse{}
-	mi := &file_meta_proto_msgTypes[19]
+	mi := &file_meta_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1756,7 @@ func (x *ListServersResponse) String() string {
 func (*ListServersResponse) ProtoMessage() {}
 
 func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[19]
+	mi := &file_meta_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1769,7 @@ func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersResponse.ProtoReflect.Descriptor instead.
 func (*ListServersResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{19}
+	return file_meta_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListServersResponse) GetServers() []*Server {
@@ -1580,7 +1788,7 @@ type DrainServerRequest struct {
 
 func (x *DrainServerRequest) Reset() {
 	*x = DrainServerRequest{}
-	mi := &file_meta_proto_msgTypes[20]
+	mi := &file_meta_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1800,7 @@ func (x *DrainServerRequest) String() string {
 func (*DrainServerRequest) ProtoMessage() {}
 
 func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[20]
+	mi := &file_meta_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1813,7 @@ func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainServerRequest.ProtoReflect.Descriptor instead.
 func (*DrainServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{20}
+	return file_meta_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DrainServerRequest) GetId() string {
@@ -1623,7 +1831,7 @@ type DrainServerResponse struct {
 
 func (x *DrainServerResponse) Reset() {
 	*x = DrainServerResponse{}
-	mi := &file_meta_proto_msgTypes[21]
+	mi := &file_meta_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1843,7 @@ func (x *DrainServerResponse) String() string {
 func (*DrainServerResponse) ProtoMessage() {}
 
 func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[21]
+	mi := &file_meta_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1856,7 @@ func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainServerResponse.ProtoReflect.Descriptor instead.
 func (*DrainServerResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{21}
+	return file_meta_proto_rawDescGZIP(), []int{24}
 }
 
 type UndrainServerRequest struct {
@@ -1660,7 +1868,7 @@ type UndrainServerRequest struct {
 
 func (x *UndrainServerRequest) Reset() {
 	*x = UndrainServerRequest{}
-	mi := &file_meta_proto_msgTypes[22]
+	mi := &file_meta_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1880,7 @@ func (x *UndrainServerRequest) String() string {
 func (*UndrainServerRequest) ProtoMessage() {}
 
 func (x *UndrainServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[22]
+	mi := &file_meta_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1893,7 @@ func (x *UndrainServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainServerRequest.ProtoReflect.Descriptor instead.
 func (*UndrainServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{22}
+	return file_meta_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UndrainServerRequest) GetId() string {
@@ -1703,7 +1911,7 @@ type UndrainServerResponse struct {
 
 func (x *UndrainServerResponse) Reset() {
 	*x = UndrainServerResponse{}
-	mi := &file_meta_proto_msgTypes[23]
+	mi := &file_meta_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1923,7 @@ func (x *UndrainServerResponse) String() string {
 func (*UndrainServerResponse) ProtoMessage() {}
 
 func (x *UndrainServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[23]
+	mi := &file_meta_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1936,7 @@ func (x *UndrainServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainServerResponse.ProtoReflect.Descriptor instead.
 func (*UndrainServerResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{23}
+	return file_meta_proto_rawDescGZIP(), []int{26}
 }
 
 type RebalanceRequest struct {
@@ -1741,7 +1949,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_meta_proto_msgTypes[24]
+	mi := &file_meta_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1961,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[24]
+	mi := &file_meta_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1974,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{24}
+	return file_meta_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RebalanceRequest) GetThresholdPercent() uint32 {
@@ -1791,7 +1999,7 @@ type RebalanceResponse struct {
 
 func (x *RebalanceResponse) Reset() {
 	*x = RebalanceResponse{}
-	mi := &file_meta_proto_msgTypes[25]
+	mi := &file_meta_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +2011,7 @@ func (x *RebalanceResponse) String() string {
 func (*RebalanceResponse) ProtoMessage() {}
 
 func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[25]
+	mi := &file_meta_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +2024,7 @@ func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{25}
+	return file_meta_proto_rawDescGZIP(), []int{28}
 }
 
 type RemoveServerRequest struct {
@@ -1830,7 +2038,7 @@ type RemoveServerRequest struct {
 
 func (x *RemoveServerRequest) Reset() {
 	*x = RemoveServerRequest{}
-	mi := &file_meta_proto_msgTypes[26]
+	mi := &file_meta_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +2050,7 @@ func (x *RemoveServerRequest) String() string {
 func (*RemoveServerRequest) ProtoMessage() {}
 
 func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[26]
+	mi := &file_meta_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +2063,7 @@ func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{26}
+	return file_meta_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemoveServerRequest) GetId() string {
@@ -1889,7 +2097,7 @@ type RemoveServerResponse struct {
 
 func (x *RemoveServerResponse) Reset() {
 	*x = RemoveServerResponse{}
-	mi := &file_meta_proto_msgTypes[27]
+	mi := &file_meta_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +2109,7 @@ func (x *RemoveServerResponse) String() string {
 func (*RemoveServerResponse) ProtoMessage() {}
 
 func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[27]
+	mi := &file_meta_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +2122,7 @@ func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveServerResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{27}
+	return file_meta_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RemoveServerResponse) GetLostMembers() uint64 {
@@ -1940,7 +2148,7 @@ type PurgeUnknownRequest struct {
 
 func (x *PurgeUnknownRequest) Reset() {
 	*x = PurgeUnknownRequest{}
-	mi := &file_meta_proto_msgTypes[28]
+	mi := &file_meta_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2160,7 @@ func (x *PurgeUnknownRequest) String() string {
 func (*PurgeUnknownRequest) ProtoMessage() {}
 
 func (x *PurgeUnknownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[28]
+	mi := &file_meta_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2173,7 @@ func (x *PurgeUnknownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeUnknownRequest.ProtoReflect.Descriptor instead.
 func (*PurgeUnknownRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{28}
+	return file_meta_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PurgeUnknownRequest) GetId() string {
@@ -1984,7 +2192,7 @@ type PurgeUnknownResponse struct {
 
 func (x *PurgeUnknownResponse) Reset() {
 	*x = PurgeUnknownResponse{}
-	mi := &file_meta_proto_msgTypes[29]
+	mi := &file_meta_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2204,7 @@ func (x *PurgeUnknownResponse) String() string {
 func (*PurgeUnknownResponse) ProtoMessage() {}
 
 func (x *PurgeUnknownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[29]
+	mi := &file_meta_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2217,7 @@ func (x *PurgeUnknownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeUnknownResponse.ProtoReflect.Descriptor instead.
 func (*PurgeUnknownResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{29}
+	return file_meta_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PurgeUnknownResponse) GetChunks() uint64 {
@@ -2033,7 +2241,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_meta_proto_msgTypes[30]
+	mi := &file_meta_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2253,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[30]
+	mi := &file_meta_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2266,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{30}
+	return file_meta_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Loss) GetVolume() string {
@@ -2113,7 +2321,7 @@ type CreateVolumeRequest struct {
 
 func (x *CreateVolumeRequest) Reset() {
 	*x = CreateVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[31]
+	mi := &file_meta_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2125,7 +2333,7 @@ func (x *CreateVolumeRequest) String() string {
 func (*CreateVolumeRequest) ProtoMessage() {}
 
 func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[31]
+	mi := &file_meta_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2138,7 +2346,7 @@ func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeRequest.ProtoReflect.Descriptor instead.
 func (*CreateVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{31}
+	return file_meta_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CreateVolumeRequest) GetName() string {
@@ -2213,7 +2421,7 @@ type CreateVolumeResponse struct {
 
 func (x *CreateVolumeResponse) Reset() {
 	*x = CreateVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[32]
+	mi := &file_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2433,7 @@ func (x *CreateVolumeResponse) String() string {
 func (*CreateVolumeResponse) ProtoMessage() {}
 
 func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[32]
+	mi := &file_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2446,7 @@ func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeResponse.ProtoReflect.Descriptor instead.
 func (*CreateVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{32}
+	return file_meta_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CreateVolumeResponse) GetVolume() *Volume {
@@ -2261,7 +2469,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_proto_msgTypes[33]
+	mi := &file_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2481,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[33]
+	mi := &file_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2494,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{33}
+	return file_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Member) GetServer() string {
@@ -2335,7 +2543,7 @@ type Pending struct {
 
 func (x *Pending) Reset() {
 	*x = Pending{}
-	mi := &file_meta_proto_msgTypes[34]
+	mi := &file_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2555,7 @@ func (x *Pending) String() string {
 func (*Pending) ProtoMessage() {}
 
 func (x *Pending) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[34]
+	mi := &file_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2568,7 @@ func (x *Pending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pending.ProtoReflect.Descriptor instead.
 func (*Pending) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{34}
+	return file_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Pending) GetCol() uint32 {
@@ -2388,7 +2596,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_meta_proto_msgTypes[35]
+	mi := &file_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2400,7 +2608,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[35]
+	mi := &file_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2413,7 +2621,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Group) GetId() uint32 {
@@ -2459,7 +2667,7 @@ type Layout struct {
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2679,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2692,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Layout) GetVolume() uint64 {
@@ -2594,13 +2802,14 @@ type Lease struct {
 	Care          bool                   `protobuf:"varint,5,opt,name=care,proto3" json:"care,omitempty"`                                  // a memory server rebuilds the volume, which nobody has attached: any attach gets it at once
 	Machine       string                 `protobuf:"bytes,6,opt,name=machine,proto3" json:"machine,omitempty"`                             // of the holder; empty: unknown
 	Boot          string                 `protobuf:"bytes,7,opt,name=boot,proto3" json:"boot,omitempty"`                                   // of the machine
+	Build         *Build                 `protobuf:"bytes,8,opt,name=build,proto3" json:"build,omitempty"`                                 // of the holder
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2612,7 +2821,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2625,7 +2834,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Lease) GetHolder() string {
@@ -2677,6 +2886,13 @@ func (x *Lease) GetBoot() string {
 	return ""
 }
 
+func (x *Lease) GetBuild() *Build {
+	if x != nil {
+		return x.Build
+	}
+	return nil
+}
+
 // Report is what the client that holds the lease knows of its volume.
 type Report struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -2703,7 +2919,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2715,7 +2931,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2728,7 +2944,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Report) GetState() VolumeState {
@@ -2871,7 +3087,7 @@ type RebuildProgress struct {
 
 func (x *RebuildProgress) Reset() {
 	*x = RebuildProgress{}
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +3099,7 @@ func (x *RebuildProgress) String() string {
 func (*RebuildProgress) ProtoMessage() {}
 
 func (x *RebuildProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3112,7 @@ func (x *RebuildProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildProgress.ProtoReflect.Descriptor instead.
 func (*RebuildProgress) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RebuildProgress) GetRowsLeft() uint64 {
@@ -2998,7 +3214,7 @@ type RebuildMember struct {
 
 func (x *RebuildMember) Reset() {
 	*x = RebuildMember{}
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3226,7 @@ func (x *RebuildMember) String() string {
 func (*RebuildMember) ProtoMessage() {}
 
 func (x *RebuildMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3239,7 @@ func (x *RebuildMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildMember.ProtoReflect.Descriptor instead.
 func (*RebuildMember) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RebuildMember) GetGroup() uint32 {
@@ -3099,7 +3315,7 @@ type Scrub struct {
 
 func (x *Scrub) Reset() {
 	*x = Scrub{}
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3111,7 +3327,7 @@ func (x *Scrub) String() string {
 func (*Scrub) ProtoMessage() {}
 
 func (x *Scrub) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3124,7 +3340,7 @@ func (x *Scrub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrub.ProtoReflect.Descriptor instead.
 func (*Scrub) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Scrub) GetRunning() bool {
@@ -3271,7 +3487,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +3499,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3512,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Volume) GetId() uint64 {
@@ -3510,7 +3726,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3522,7 +3738,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3535,7 +3751,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_proto_rawDescGZIP(), []int{46}
 }
 
 type ListVolumesResponse struct {
@@ -3547,7 +3763,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3775,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3788,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -3591,7 +3807,7 @@ type GetVolumeRequest struct {
 
 func (x *GetVolumeRequest) Reset() {
 	*x = GetVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3603,7 +3819,7 @@ func (x *GetVolumeRequest) String() string {
 func (*GetVolumeRequest) ProtoMessage() {}
 
 func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3616,7 +3832,7 @@ func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeRequest.ProtoReflect.Descriptor instead.
 func (*GetVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetVolumeRequest) GetName() string {
@@ -3636,7 +3852,7 @@ type GetVolumeResponse struct {
 
 func (x *GetVolumeResponse) Reset() {
 	*x = GetVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3648,7 +3864,7 @@ func (x *GetVolumeResponse) String() string {
 func (*GetVolumeResponse) ProtoMessage() {}
 
 func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3661,7 +3877,7 @@ func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeResponse.ProtoReflect.Descriptor instead.
 func (*GetVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetVolumeResponse) GetVolume() *Volume {
@@ -3688,7 +3904,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +3916,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +3929,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DeleteVolumeRequest) GetName() string {
@@ -3738,7 +3954,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3750,7 +3966,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3763,7 +3979,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_proto_rawDescGZIP(), []int{51}
 }
 
 type AttachRequest struct {
@@ -3775,13 +3991,14 @@ type AttachRequest struct {
 	Care          bool                   `protobuf:"varint,5,opt,name=care,proto3" json:"care,omitempty"`      // of a memory server, to rebuild a volume that nobody has attached
 	Machine       string                 `protobuf:"bytes,6,opt,name=machine,proto3" json:"machine,omitempty"` // of the holder; empty: unknown
 	Boot          string                 `protobuf:"bytes,7,opt,name=boot,proto3" json:"boot,omitempty"`       // of the machine; empty: unknown
+	Build         *Build                 `protobuf:"bytes,8,opt,name=build,proto3" json:"build,omitempty"`     // of the holder
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3793,7 +4010,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3806,7 +4023,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AttachRequest) GetVolume() string {
@@ -3858,6 +4075,13 @@ func (x *AttachRequest) GetBoot() string {
 	return ""
 }
 
+func (x *AttachRequest) GetBuild() *Build {
+	if x != nil {
+		return x.Build
+	}
+	return nil
+}
+
 type AttachResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Layout        *Layout                `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"`
@@ -3869,7 +4093,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3881,7 +4105,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3894,7 +4118,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *AttachResponse) GetLayout() *Layout {
@@ -3931,7 +4155,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3943,7 +4167,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3956,7 +4180,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RenewRequest) GetVolume() uint64 {
@@ -4003,7 +4227,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4015,7 +4239,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4028,7 +4252,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RenewResponse) GetVersion() uint64 {
@@ -4047,7 +4271,7 @@ type GetLayoutRequest struct {
 
 func (x *GetLayoutRequest) Reset() {
 	*x = GetLayoutRequest{}
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4059,7 +4283,7 @@ func (x *GetLayoutRequest) String() string {
 func (*GetLayoutRequest) ProtoMessage() {}
 
 func (x *GetLayoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4072,7 +4296,7 @@ func (x *GetLayoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLayoutRequest.ProtoReflect.Descriptor instead.
 func (*GetLayoutRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetLayoutRequest) GetVolume() uint64 {
@@ -4091,7 +4315,7 @@ type GetLayoutResponse struct {
 
 func (x *GetLayoutResponse) Reset() {
 	*x = GetLayoutResponse{}
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4103,7 +4327,7 @@ func (x *GetLayoutResponse) String() string {
 func (*GetLayoutResponse) ProtoMessage() {}
 
 func (x *GetLayoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4116,7 +4340,7 @@ func (x *GetLayoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLayoutResponse.ProtoReflect.Descriptor instead.
 func (*GetLayoutResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetLayoutResponse) GetLayout() *Layout {
@@ -4136,7 +4360,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4148,7 +4372,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4161,7 +4385,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DetachRequest) GetVolume() uint64 {
@@ -4186,7 +4410,7 @@ type DetachResponse struct {
 
 func (x *DetachResponse) Reset() {
 	*x = DetachResponse{}
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4198,7 +4422,7 @@ func (x *DetachResponse) String() string {
 func (*DetachResponse) ProtoMessage() {}
 
 func (x *DetachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4211,7 +4435,7 @@ func (x *DetachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
 func (*DetachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_proto_rawDescGZIP(), []int{59}
 }
 
 type RebuildRequest struct {
@@ -4223,7 +4447,7 @@ type RebuildRequest struct {
 
 func (x *RebuildRequest) Reset() {
 	*x = RebuildRequest{}
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4235,7 +4459,7 @@ func (x *RebuildRequest) String() string {
 func (*RebuildRequest) ProtoMessage() {}
 
 func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4248,7 +4472,7 @@ func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildRequest.ProtoReflect.Descriptor instead.
 func (*RebuildRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RebuildRequest) GetVolume() string {
@@ -4272,7 +4496,7 @@ type RebuildResponse struct {
 
 func (x *RebuildResponse) Reset() {
 	*x = RebuildResponse{}
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4284,7 +4508,7 @@ func (x *RebuildResponse) String() string {
 func (*RebuildResponse) ProtoMessage() {}
 
 func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4297,7 +4521,7 @@ func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildResponse.ProtoReflect.Descriptor instead.
 func (*RebuildResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RebuildResponse) GetVolume() *Volume {
@@ -4351,7 +4575,7 @@ type AcceptLossRequest struct {
 
 func (x *AcceptLossRequest) Reset() {
 	*x = AcceptLossRequest{}
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4363,7 +4587,7 @@ func (x *AcceptLossRequest) String() string {
 func (*AcceptLossRequest) ProtoMessage() {}
 
 func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4376,7 +4600,7 @@ func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossRequest.ProtoReflect.Descriptor instead.
 func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AcceptLossRequest) GetVolume() string {
@@ -4395,7 +4619,7 @@ type AcceptLossResponse struct {
 
 func (x *AcceptLossResponse) Reset() {
 	*x = AcceptLossResponse{}
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4407,7 +4631,7 @@ func (x *AcceptLossResponse) String() string {
 func (*AcceptLossResponse) ProtoMessage() {}
 
 func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4420,7 +4644,7 @@ func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossResponse.ProtoReflect.Descriptor instead.
 func (*AcceptLossResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *AcceptLossResponse) GetPages() uint64 {
@@ -4438,7 +4662,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4450,7 +4674,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4463,7 +4687,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_proto_rawDescGZIP(), []int{64}
 }
 
 type BackupResponse struct {
@@ -4475,7 +4699,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4487,7 +4711,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4500,7 +4724,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -4526,7 +4750,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4538,7 +4762,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4551,7 +4775,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -4614,7 +4838,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4626,7 +4850,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4639,7 +4863,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListEventsRequest) GetSince() uint64 {
@@ -4674,7 +4898,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4686,7 +4910,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4699,7 +4923,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -4731,7 +4955,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4743,7 +4967,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4756,7 +4980,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_proto_rawDescGZIP(), []int{69}
 }
 
 type GetStatusResponse struct {
@@ -4766,13 +4990,14 @@ type GetStatusResponse struct {
 	Servers       []*Server              `protobuf:"bytes,3,rep,name=servers,proto3" json:"servers,omitempty"`
 	Members       []*Node                `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
 	Rebalancing   *Rebalancing           `protobuf:"bytes,5,opt,name=rebalancing,proto3" json:"rebalancing,omitempty"` // absent: memory use is not being evened out
+	Level         uint32                 `protobuf:"varint,6,opt,name=level,proto3" json:"level,omitempty"`            // of the cluster
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4784,7 +5009,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4797,7 +5022,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *GetStatusResponse) GetCluster() string {
@@ -4835,6 +5060,13 @@ func (x *GetStatusResponse) GetRebalancing() *Rebalancing {
 	return nil
 }
 
+func (x *GetStatusResponse) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 type Rebalancing struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	ThresholdPercent uint32                 `protobuf:"varint,1,opt,name=threshold_percent,json=thresholdPercent,proto3" json:"threshold_percent,omitempty"`
@@ -4845,7 +5077,7 @@ type Rebalancing struct {
 
 func (x *Rebalancing) Reset() {
 	*x = Rebalancing{}
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4857,7 +5089,7 @@ func (x *Rebalancing) String() string {
 func (*Rebalancing) ProtoMessage() {}
 
 func (x *Rebalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4870,7 +5102,7 @@ func (x *Rebalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebalancing.ProtoReflect.Descriptor instead.
 func (*Rebalancing) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Rebalancing) GetThresholdPercent() uint32 {
@@ -4892,13 +5124,13 @@ var File_meta_proto protoreflect.FileDescriptor
 const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"meta.proto\x12\fdmps.meta.v1\"\x8b\x04\n" +
+	"meta.proto\x12\fdmps.meta.v1\"\x9b\x04\n" +
 	"\x06Reason\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.dmps.meta.v1.Reason.CodeR\x04code\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12!\n" +
 	"\fremaining_ms\x18\x03 \x01(\x03R\vremainingMs\x12\x1b\n" +
 	"\tadmin_url\x18\x04 \x01(\tR\badminUrl\x12#\n" +
-	"\rmissing_bytes\x18\x05 \x01(\x04R\fmissingBytes\"\xd4\x02\n" +
+	"\rmissing_bytes\x18\x05 \x01(\x04R\fmissingBytes\"\xe4\x02\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eCODE_NO_QUORUM\x10\x01\x12\x12\n" +
@@ -4915,8 +5147,14 @@ const file_meta_proto_rawDesc = "" +
 	"\x11CODE_HOLDS_CHUNKS\x10\v\x12\x18\n" +
 	"\x14CODE_UNKNOWN_OUTCOME\x10\f\x12\x12\n" +
 	"\x0eCODE_NO_VOLUME\x10\r\x12\x13\n" +
-	"\x0fCODE_ID_AWAITED\x10\x0f\x12\x14\n" +
-	"\x10CODE_NO_MAJORITY\x10\x0e\"\xa8\x01\n" +
+	"\x0fCODE_ID_AWAITED\x10\x0f\x12\x0e\n" +
+	"\n" +
+	"CODE_LEVEL\x10\x10\x12\x14\n" +
+	"\x10CODE_NO_MAJORITY\x10\x0e\"i\n" +
+	"\x05Build\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12!\n" +
+	"\flowest_level\x18\x02 \x01(\rR\vlowestLevel\x12#\n" +
+	"\rhighest_level\x18\x03 \x01(\rR\fhighestLevel\"\xd3\x01\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x17\n" +
@@ -4924,8 +5162,9 @@ const file_meta_proto_rawDesc = "" +
 	"\traft_addr\x18\x04 \x01(\tR\braftAddr\x12\x16\n" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x14\n" +
 	"\x05voter\x18\x06 \x01(\bR\x05voter\x12\x18\n" +
-	"\aprocess\x18\a \x01(\tR\aprocess\"\x10\n" +
-	"\x0eGetNodeRequest\"\xdd\x01\n" +
+	"\aprocess\x18\a \x01(\tR\aprocess\x12)\n" +
+	"\x05build\x18\b \x01(\v2\x13.dmps.meta.v1.BuildR\x05build\"\x10\n" +
+	"\x0eGetNodeRequest\"\x8e\x02\n" +
 	"\x0fGetNodeResponse\x12&\n" +
 	"\x04node\x18\x01 \x01(\v2\x12.dmps.meta.v1.NodeR\x04node\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\"\n" +
@@ -4934,11 +5173,14 @@ const file_meta_proto_rawDesc = "" +
 	"\aapplied\x18\x05 \x01(\x04R\aapplied\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x06 \x01(\x04R\n" +
-	"generation\"]\n" +
+	"generation\x12\x14\n" +
+	"\x05level\x18\a \x01(\rR\x05level\x12\x19\n" +
+	"\blevel_by\x18\b \x01(\tR\alevelBy\"s\n" +
 	"\fAdoptRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1a\n" +
 	"\bproposer\x18\x02 \x01(\tR\bproposer\x12\x17\n" +
-	"\anode_id\x18\x03 \x01(\tR\x06nodeId\"\x0f\n" +
+	"\anode_id\x18\x03 \x01(\tR\x06nodeId\x12\x14\n" +
+	"\x05level\x18\x04 \x01(\rR\x05level\"\x0f\n" +
 	"\rAdoptResponse\"\x85\x01\n" +
 	"\vJoinRequest\x12&\n" +
 	"\x04node\x18\x01 \x01(\v2\x12.dmps.meta.v1.NodeR\x04node\x12\x18\n" +
@@ -4951,11 +5193,16 @@ const file_meta_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\tR\acluster\"\"\n" +
 	"\fLeaveRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x0f\n" +
-	"\rLeaveResponse\"\x14\n" +
+	"\rLeaveResponse\"#\n" +
+	"\x11RaiseLevelRequest\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\rR\x02to\"<\n" +
+	"\x12RaiseLevelResponse\x12\x10\n" +
+	"\x03was\x18\x01 \x01(\rR\x03was\x12\x14\n" +
+	"\x05level\x18\x02 \x01(\rR\x05level\"\x14\n" +
 	"\x12ListMembersRequest\"]\n" +
 	"\x13ListMembersResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12,\n" +
-	"\amembers\x18\x02 \x03(\v2\x12.dmps.meta.v1.NodeR\amembers\"\xd8\x02\n" +
+	"\amembers\x18\x02 \x03(\v2\x12.dmps.meta.v1.NodeR\amembers\"\x83\x03\n" +
 	"\x0fRegisterRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -4965,7 +5212,9 @@ const file_meta_proto_rawDesc = "" +
 	"\acluster\x18\x06 \x01(\tR\acluster\x12\x18\n" +
 	"\amachine\x18\a \x01(\tR\amachine\x12\x12\n" +
 	"\x04boot\x18\b \x01(\tR\x04boot\x12\x16\n" +
-	"\x06folder\x18\t \x01(\tR\x06folder\x1a9\n" +
+	"\x06folder\x18\t \x01(\tR\x06folder\x12)\n" +
+	"\x05build\x18\n" +
+	" \x01(\v2\x13.dmps.meta.v1.BuildR\x05build\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\",\n" +
@@ -4989,7 +5238,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x04care\x18\x06 \x03(\v2\x17.dmps.meta.v1.CareOfferR\x04care\"9\n" +
 	"\tCareOffer\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x14\n" +
-	"\x05pages\x18\x02 \x01(\x04R\x05pages\"\xde\x04\n" +
+	"\x05pages\x18\x02 \x01(\x04R\x05pages\"\x89\x05\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -5009,7 +5258,8 @@ const file_meta_proto_rawDesc = "" +
 	"\runknown_bytes\x18\r \x01(\x04R\funknownBytes\x12\x18\n" +
 	"\amachine\x18\x0e \x01(\tR\amachine\x12\x12\n" +
 	"\x04boot\x18\x0f \x01(\tR\x04boot\x12+\n" +
-	"\x12held_until_unix_ms\x18\x11 \x01(\x03R\x0fheldUntilUnixMs\x1a9\n" +
+	"\x12held_until_unix_ms\x18\x11 \x01(\x03R\x0fheldUntilUnixMs\x12)\n" +
+	"\x05build\x18\x10 \x01(\v2\x13.dmps.meta.v1.BuildR\x05build\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x14\n" +
@@ -5096,7 +5346,7 @@ const file_meta_proto_rawDesc = "" +
 	"\vtarget_fill\x18\f \x01(\rR\n" +
 	"targetFill\x12\x18\n" +
 	"\aversion\x18\r \x01(\x04R\aversion\x12#\n" +
-	"\runknown_pages\x18\x0e \x01(\x04R\funknownPages\"\xb7\x01\n" +
+	"\runknown_pages\x18\x0e \x01(\x04R\funknownPages\"\xe2\x01\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1b\n" +
@@ -5104,7 +5354,8 @@ const file_meta_proto_rawDesc = "" +
 	"\fremaining_ms\x18\x04 \x01(\x03R\vremainingMs\x12\x12\n" +
 	"\x04care\x18\x05 \x01(\bR\x04care\x12\x18\n" +
 	"\amachine\x18\x06 \x01(\tR\amachine\x12\x12\n" +
-	"\x04boot\x18\a \x01(\tR\x04boot\"\xc1\x06\n" +
+	"\x04boot\x18\a \x01(\tR\x04boot\x12)\n" +
+	"\x05build\x18\b \x01(\v2\x13.dmps.meta.v1.BuildR\x05build\"\xc1\x06\n" +
 	"\x06Report\x12/\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x19.dmps.meta.v1.VolumeStateR\x05state\x12'\n" +
 	"\x0fdegraded_groups\x18\x02 \x01(\x04R\x0edegradedGroups\x12#\n" +
@@ -5224,7 +5475,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x13DeleteVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x16\n" +
-	"\x14DeleteVolumeResponse\"\xba\x01\n" +
+	"\x14DeleteVolumeResponse\"\xe5\x01\n" +
 	"\rAttachRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x16\n" +
 	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x1b\n" +
@@ -5232,7 +5483,8 @@ const file_meta_proto_rawDesc = "" +
 	"\btakeover\x18\x04 \x01(\bR\btakeover\x12\x12\n" +
 	"\x04care\x18\x05 \x01(\bR\x04care\x12\x18\n" +
 	"\amachine\x18\x06 \x01(\tR\amachine\x12\x12\n" +
-	"\x04boot\x18\a \x01(\tR\x04boot\"p\n" +
+	"\x04boot\x18\a \x01(\tR\x04boot\x12)\n" +
+	"\x05build\x18\b \x01(\v2\x13.dmps.meta.v1.BuildR\x05build\"p\n" +
 	"\x0eAttachResponse\x12,\n" +
 	"\x06layout\x18\x01 \x01(\v2\x14.dmps.meta.v1.LayoutR\x06layout\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x12\x19\n" +
@@ -5286,13 +5538,14 @@ const file_meta_proto_rawDesc = "" +
 	"\x06events\x18\x01 \x03(\v2\x13.dmps.meta.v1.EventR\x06events\x12\x16\n" +
 	"\x06missed\x18\x02 \x01(\x04R\x06missed\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\x04R\x04last\"\x12\n" +
-	"\x10GetStatusRequest\"\xf8\x01\n" +
+	"\x10GetStatusRequest\"\x8e\x02\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12.\n" +
 	"\avolumes\x18\x02 \x03(\v2\x14.dmps.meta.v1.VolumeR\avolumes\x12.\n" +
 	"\aservers\x18\x03 \x03(\v2\x14.dmps.meta.v1.ServerR\aservers\x12,\n" +
 	"\amembers\x18\x04 \x03(\v2\x12.dmps.meta.v1.NodeR\amembers\x12;\n" +
-	"\vrebalancing\x18\x05 \x01(\v2\x19.dmps.meta.v1.RebalancingR\vrebalancing\"P\n" +
+	"\vrebalancing\x18\x05 \x01(\v2\x19.dmps.meta.v1.RebalancingR\vrebalancing\x12\x14\n" +
+	"\x05level\x18\x06 \x01(\rR\x05level\"P\n" +
 	"\vRebalancing\x12+\n" +
 	"\x11threshold_percent\x18\x01 \x01(\rR\x10thresholdPercent\x12\x14\n" +
 	"\x05moved\x18\x02 \x01(\x04R\x05moved*\xa4\x01\n" +
@@ -5312,12 +5565,14 @@ const file_meta_proto_rawDesc = "" +
 	"\x18VOLUME_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14VOLUME_STATE_HEALTHY\x10\x01\x12\x19\n" +
 	"\x15VOLUME_STATE_DEGRADED\x10\x02\x12\x17\n" +
-	"\x13VOLUME_STATE_FAILED\x10\x032\xbb\x03\n" +
+	"\x13VOLUME_STATE_FAILED\x10\x032\x8c\x04\n" +
 	"\x0eClusterService\x12K\n" +
 	"\aGetNode\x12\x1c.dmps.meta.v1.GetNodeRequest\x1a\x1d.dmps.meta.v1.GetNodeResponse\"\x03\x90\x02\x01\x12@\n" +
 	"\x05Adopt\x12\x1a.dmps.meta.v1.AdoptRequest\x1a\x1b.dmps.meta.v1.AdoptResponse\x12=\n" +
 	"\x04Join\x12\x19.dmps.meta.v1.JoinRequest\x1a\x1a.dmps.meta.v1.JoinResponse\x12@\n" +
-	"\x05Leave\x12\x1a.dmps.meta.v1.LeaveRequest\x1a\x1b.dmps.meta.v1.LeaveResponse\x12R\n" +
+	"\x05Leave\x12\x1a.dmps.meta.v1.LeaveRequest\x1a\x1b.dmps.meta.v1.LeaveResponse\x12O\n" +
+	"\n" +
+	"RaiseLevel\x12\x1f.dmps.meta.v1.RaiseLevelRequest\x1a .dmps.meta.v1.RaiseLevelResponse\x12R\n" +
 	"\vListMembers\x12 .dmps.meta.v1.ListMembersRequest\x1a!.dmps.meta.v1.ListMembersResponse\x12E\n" +
 	"\x06Backup\x12\x1b.dmps.meta.v1.BackupRequest\x1a\x1c.dmps.meta.v1.BackupResponse0\x012\xa6\x05\n" +
 	"\rServerService\x12I\n" +
@@ -5359,183 +5614,193 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_meta_proto_goTypes = []any{
 	(ServerState)(0),              // 0: dmps.meta.v1.ServerState
 	(MemberState)(0),              // 1: dmps.meta.v1.MemberState
 	(VolumeState)(0),              // 2: dmps.meta.v1.VolumeState
 	(Reason_Code)(0),              // 3: dmps.meta.v1.Reason.Code
 	(*Reason)(nil),                // 4: dmps.meta.v1.Reason
-	(*Node)(nil),                  // 5: dmps.meta.v1.Node
-	(*GetNodeRequest)(nil),        // 6: dmps.meta.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),       // 7: dmps.meta.v1.GetNodeResponse
-	(*AdoptRequest)(nil),          // 8: dmps.meta.v1.AdoptRequest
-	(*AdoptResponse)(nil),         // 9: dmps.meta.v1.AdoptResponse
-	(*JoinRequest)(nil),           // 10: dmps.meta.v1.JoinRequest
-	(*JoinResponse)(nil),          // 11: dmps.meta.v1.JoinResponse
-	(*LeaveRequest)(nil),          // 12: dmps.meta.v1.LeaveRequest
-	(*LeaveResponse)(nil),         // 13: dmps.meta.v1.LeaveResponse
-	(*ListMembersRequest)(nil),    // 14: dmps.meta.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),   // 15: dmps.meta.v1.ListMembersResponse
-	(*RegisterRequest)(nil),       // 16: dmps.meta.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 17: dmps.meta.v1.RegisterResponse
-	(*HeartbeatRequest)(nil),      // 18: dmps.meta.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 19: dmps.meta.v1.HeartbeatResponse
-	(*CareOffer)(nil),             // 20: dmps.meta.v1.CareOffer
-	(*Server)(nil),                // 21: dmps.meta.v1.Server
-	(*ListServersRequest)(nil),    // 22: dmps.meta.v1.ListServersRequest
-	(*ListServersResponse)(nil),   // 23: dmps.meta.v1.ListServersResponse
-	(*DrainServerRequest)(nil),    // 24: dmps.meta.v1.DrainServerRequest
-	(*DrainServerResponse)(nil),   // 25: dmps.meta.v1.DrainServerResponse
-	(*UndrainServerRequest)(nil),  // 26: dmps.meta.v1.UndrainServerRequest
-	(*UndrainServerResponse)(nil), // 27: dmps.meta.v1.UndrainServerResponse
-	(*RebalanceRequest)(nil),      // 28: dmps.meta.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),     // 29: dmps.meta.v1.RebalanceResponse
-	(*RemoveServerRequest)(nil),   // 30: dmps.meta.v1.RemoveServerRequest
-	(*RemoveServerResponse)(nil),  // 31: dmps.meta.v1.RemoveServerResponse
-	(*PurgeUnknownRequest)(nil),   // 32: dmps.meta.v1.PurgeUnknownRequest
-	(*PurgeUnknownResponse)(nil),  // 33: dmps.meta.v1.PurgeUnknownResponse
-	(*Loss)(nil),                  // 34: dmps.meta.v1.Loss
-	(*CreateVolumeRequest)(nil),   // 35: dmps.meta.v1.CreateVolumeRequest
-	(*CreateVolumeResponse)(nil),  // 36: dmps.meta.v1.CreateVolumeResponse
-	(*Member)(nil),                // 37: dmps.meta.v1.Member
-	(*Pending)(nil),               // 38: dmps.meta.v1.Pending
-	(*Group)(nil),                 // 39: dmps.meta.v1.Group
-	(*Layout)(nil),                // 40: dmps.meta.v1.Layout
-	(*Lease)(nil),                 // 41: dmps.meta.v1.Lease
-	(*Report)(nil),                // 42: dmps.meta.v1.Report
-	(*RebuildProgress)(nil),       // 43: dmps.meta.v1.RebuildProgress
-	(*RebuildMember)(nil),         // 44: dmps.meta.v1.RebuildMember
-	(*Scrub)(nil),                 // 45: dmps.meta.v1.Scrub
-	(*Volume)(nil),                // 46: dmps.meta.v1.Volume
-	(*ListVolumesRequest)(nil),    // 47: dmps.meta.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),   // 48: dmps.meta.v1.ListVolumesResponse
-	(*GetVolumeRequest)(nil),      // 49: dmps.meta.v1.GetVolumeRequest
-	(*GetVolumeResponse)(nil),     // 50: dmps.meta.v1.GetVolumeResponse
-	(*DeleteVolumeRequest)(nil),   // 51: dmps.meta.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil),  // 52: dmps.meta.v1.DeleteVolumeResponse
-	(*AttachRequest)(nil),         // 53: dmps.meta.v1.AttachRequest
-	(*AttachResponse)(nil),        // 54: dmps.meta.v1.AttachResponse
-	(*RenewRequest)(nil),          // 55: dmps.meta.v1.RenewRequest
-	(*RenewResponse)(nil),         // 56: dmps.meta.v1.RenewResponse
-	(*GetLayoutRequest)(nil),      // 57: dmps.meta.v1.GetLayoutRequest
-	(*GetLayoutResponse)(nil),     // 58: dmps.meta.v1.GetLayoutResponse
-	(*DetachRequest)(nil),         // 59: dmps.meta.v1.DetachRequest
-	(*DetachResponse)(nil),        // 60: dmps.meta.v1.DetachResponse
-	(*RebuildRequest)(nil),        // 61: dmps.meta.v1.RebuildRequest
-	(*RebuildResponse)(nil),       // 62: dmps.meta.v1.RebuildResponse
-	(*AcceptLossRequest)(nil),     // 63: dmps.meta.v1.AcceptLossRequest
-	(*AcceptLossResponse)(nil),    // 64: dmps.meta.v1.AcceptLossResponse
-	(*BackupRequest)(nil),         // 65: dmps.meta.v1.BackupRequest
-	(*BackupResponse)(nil),        // 66: dmps.meta.v1.BackupResponse
-	(*Event)(nil),                 // 67: dmps.meta.v1.Event
-	(*ListEventsRequest)(nil),     // 68: dmps.meta.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 69: dmps.meta.v1.ListEventsResponse
-	(*GetStatusRequest)(nil),      // 70: dmps.meta.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 71: dmps.meta.v1.GetStatusResponse
-	(*Rebalancing)(nil),           // 72: dmps.meta.v1.Rebalancing
-	nil,                           // 73: dmps.meta.v1.RegisterRequest.LabelsEntry
-	nil,                           // 74: dmps.meta.v1.Server.LabelsEntry
-	nil,                           // 75: dmps.meta.v1.Report.CountersEntry
-	nil,                           // 76: dmps.meta.v1.Report.BadSlotsEntry
+	(*Build)(nil),                 // 5: dmps.meta.v1.Build
+	(*Node)(nil),                  // 6: dmps.meta.v1.Node
+	(*GetNodeRequest)(nil),        // 7: dmps.meta.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),       // 8: dmps.meta.v1.GetNodeResponse
+	(*AdoptRequest)(nil),          // 9: dmps.meta.v1.AdoptRequest
+	(*AdoptResponse)(nil),         // 10: dmps.meta.v1.AdoptResponse
+	(*JoinRequest)(nil),           // 11: dmps.meta.v1.JoinRequest
+	(*JoinResponse)(nil),          // 12: dmps.meta.v1.JoinResponse
+	(*LeaveRequest)(nil),          // 13: dmps.meta.v1.LeaveRequest
+	(*LeaveResponse)(nil),         // 14: dmps.meta.v1.LeaveResponse
+	(*RaiseLevelRequest)(nil),     // 15: dmps.meta.v1.RaiseLevelRequest
+	(*RaiseLevelResponse)(nil),    // 16: dmps.meta.v1.RaiseLevelResponse
+	(*ListMembersRequest)(nil),    // 17: dmps.meta.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),   // 18: dmps.meta.v1.ListMembersResponse
+	(*RegisterRequest)(nil),       // 19: dmps.meta.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 20: dmps.meta.v1.RegisterResponse
+	(*HeartbeatRequest)(nil),      // 21: dmps.meta.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 22: dmps.meta.v1.HeartbeatResponse
+	(*CareOffer)(nil),             // 23: dmps.meta.v1.CareOffer
+	(*Server)(nil),                // 24: dmps.meta.v1.Server
+	(*ListServersRequest)(nil),    // 25: dmps.meta.v1.ListServersRequest
+	(*ListServersResponse)(nil),   // 26: dmps.meta.v1.ListServersResponse
+	(*DrainServerRequest)(nil),    // 27: dmps.meta.v1.DrainServerRequest
+	(*DrainServerResponse)(nil),   // 28: dmps.meta.v1.DrainServerResponse
+	(*UndrainServerRequest)(nil),  // 29: dmps.meta.v1.UndrainServerRequest
+	(*UndrainServerResponse)(nil), // 30: dmps.meta.v1.UndrainServerResponse
+	(*RebalanceRequest)(nil),      // 31: dmps.meta.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),     // 32: dmps.meta.v1.RebalanceResponse
+	(*RemoveServerRequest)(nil),   // 33: dmps.meta.v1.RemoveServerRequest
+	(*RemoveServerResponse)(nil),  // 34: dmps.meta.v1.RemoveServerResponse
+	(*PurgeUnknownRequest)(nil),   // 35: dmps.meta.v1.PurgeUnknownRequest
+	(*PurgeUnknownResponse)(nil),  // 36: dmps.meta.v1.PurgeUnknownResponse
+	(*Loss)(nil),                  // 37: dmps.meta.v1.Loss
+	(*CreateVolumeRequest)(nil),   // 38: dmps.meta.v1.CreateVolumeRequest
+	(*CreateVolumeResponse)(nil),  // 39: dmps.meta.v1.CreateVolumeResponse
+	(*Member)(nil),                // 40: dmps.meta.v1.Member
+	(*Pending)(nil),               // 41: dmps.meta.v1.Pending
+	(*Group)(nil),                 // 42: dmps.meta.v1.Group
+	(*Layout)(nil),                // 43: dmps.meta.v1.Layout
+	(*Lease)(nil),                 // 44: dmps.meta.v1.Lease
+	(*Report)(nil),                // 45: dmps.meta.v1.Report
+	(*RebuildProgress)(nil),       // 46: dmps.meta.v1.RebuildProgress
+	(*RebuildMember)(nil),         // 47: dmps.meta.v1.RebuildMember
+	(*Scrub)(nil),                 // 48: dmps.meta.v1.Scrub
+	(*Volume)(nil),                // 49: dmps.meta.v1.Volume
+	(*ListVolumesRequest)(nil),    // 50: dmps.meta.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),   // 51: dmps.meta.v1.ListVolumesResponse
+	(*GetVolumeRequest)(nil),      // 52: dmps.meta.v1.GetVolumeRequest
+	(*GetVolumeResponse)(nil),     // 53: dmps.meta.v1.GetVolumeResponse
+	(*DeleteVolumeRequest)(nil),   // 54: dmps.meta.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),  // 55: dmps.meta.v1.DeleteVolumeResponse
+	(*AttachRequest)(nil),         // 56: dmps.meta.v1.AttachRequest
+	(*AttachResponse)(nil),        // 57: dmps.meta.v1.AttachResponse
+	(*RenewRequest)(nil),          // 58: dmps.meta.v1.RenewRequest
+	(*RenewResponse)(nil),         // 59: dmps.meta.v1.RenewResponse
+	(*GetLayoutRequest)(nil),      // 60: dmps.meta.v1.GetLayoutRequest
+	(*GetLayoutResponse)(nil),     // 61: dmps.meta.v1.GetLayoutResponse
+	(*DetachRequest)(nil),         // 62: dmps.meta.v1.DetachRequest
+	(*DetachResponse)(nil),        // 63: dmps.meta.v1.DetachResponse
+	(*RebuildRequest)(nil),        // 64: dmps.meta.v1.RebuildRequest
+	(*RebuildResponse)(nil),       // 65: dmps.meta.v1.RebuildResponse
+	(*AcceptLossRequest)(nil),     // 66: dmps.meta.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),    // 67: dmps.meta.v1.AcceptLossResponse
+	(*BackupRequest)(nil),         // 68: dmps.meta.v1.BackupRequest
+	(*BackupResponse)(nil),        // 69: dmps.meta.v1.BackupResponse
+	(*Event)(nil),                 // 70: dmps.meta.v1.Event
+	(*ListEventsRequest)(nil),     // 71: dmps.meta.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 72: dmps.meta.v1.ListEventsResponse
+	(*GetStatusRequest)(nil),      // 73: dmps.meta.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 74: dmps.meta.v1.GetStatusResponse
+	(*Rebalancing)(nil),           // 75: dmps.meta.v1.Rebalancing
+	nil,                           // 76: dmps.meta.v1.RegisterRequest.LabelsEntry
+	nil,                           // 77: dmps.meta.v1.Server.LabelsEntry
+	nil,                           // 78: dmps.meta.v1.Report.CountersEntry
+	nil,                           // 79: dmps.meta.v1.Report.BadSlotsEntry
 }
 var file_meta_proto_depIdxs = []int32{
 	3,  // 0: dmps.meta.v1.Reason.code:type_name -> dmps.meta.v1.Reason.Code
-	5,  // 1: dmps.meta.v1.GetNodeResponse.node:type_name -> dmps.meta.v1.Node
-	5,  // 2: dmps.meta.v1.GetNodeResponse.leader:type_name -> dmps.meta.v1.Node
-	5,  // 3: dmps.meta.v1.JoinRequest.node:type_name -> dmps.meta.v1.Node
-	5,  // 4: dmps.meta.v1.ListMembersResponse.members:type_name -> dmps.meta.v1.Node
-	73, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
-	20, // 6: dmps.meta.v1.HeartbeatResponse.care:type_name -> dmps.meta.v1.CareOffer
-	74, // 7: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
-	0,  // 8: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
-	21, // 9: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
-	34, // 10: dmps.meta.v1.RemoveServerResponse.losses:type_name -> dmps.meta.v1.Loss
-	46, // 11: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
-	1,  // 12: dmps.meta.v1.Member.state:type_name -> dmps.meta.v1.MemberState
-	37, // 13: dmps.meta.v1.Pending.member:type_name -> dmps.meta.v1.Member
-	37, // 14: dmps.meta.v1.Group.members:type_name -> dmps.meta.v1.Member
-	38, // 15: dmps.meta.v1.Group.pending:type_name -> dmps.meta.v1.Pending
-	39, // 16: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
-	2,  // 17: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
-	75, // 18: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
-	43, // 19: dmps.meta.v1.Report.rebuild:type_name -> dmps.meta.v1.RebuildProgress
-	45, // 20: dmps.meta.v1.Report.scrub:type_name -> dmps.meta.v1.Scrub
-	45, // 21: dmps.meta.v1.Report.last_scrub:type_name -> dmps.meta.v1.Scrub
-	76, // 22: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
-	44, // 23: dmps.meta.v1.RebuildProgress.members:type_name -> dmps.meta.v1.RebuildMember
-	2,  // 24: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
-	41, // 25: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
-	42, // 26: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
-	46, // 27: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
-	46, // 28: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
-	40, // 29: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
-	40, // 30: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
-	42, // 31: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
-	40, // 32: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
-	46, // 33: dmps.meta.v1.RebuildResponse.volume:type_name -> dmps.meta.v1.Volume
-	67, // 34: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
-	46, // 35: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
-	21, // 36: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
-	5,  // 37: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
-	72, // 38: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
-	6,  // 39: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
-	8,  // 40: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
-	10, // 41: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
-	12, // 42: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
-	14, // 43: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
-	65, // 44: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
-	16, // 45: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
-	18, // 46: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
-	22, // 47: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
-	24, // 48: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
-	26, // 49: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
-	28, // 50: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
-	30, // 51: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
-	32, // 52: dmps.meta.v1.ServerService.PurgeUnknown:input_type -> dmps.meta.v1.PurgeUnknownRequest
-	35, // 53: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
-	47, // 54: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
-	49, // 55: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
-	51, // 56: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
-	53, // 57: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
-	55, // 58: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
-	57, // 59: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
-	59, // 60: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
-	61, // 61: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
-	63, // 62: dmps.meta.v1.VolumeService.AcceptLoss:input_type -> dmps.meta.v1.AcceptLossRequest
-	70, // 63: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
-	68, // 64: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
-	7,  // 65: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
-	9,  // 66: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
-	11, // 67: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
-	13, // 68: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
-	15, // 69: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
-	66, // 70: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
-	17, // 71: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
-	19, // 72: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
-	23, // 73: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
-	25, // 74: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
-	27, // 75: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
-	29, // 76: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
-	31, // 77: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
-	33, // 78: dmps.meta.v1.ServerService.PurgeUnknown:output_type -> dmps.meta.v1.PurgeUnknownResponse
-	36, // 79: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
-	48, // 80: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
-	50, // 81: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
-	52, // 82: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
-	54, // 83: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
-	56, // 84: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
-	58, // 85: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
-	60, // 86: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
-	62, // 87: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
-	64, // 88: dmps.meta.v1.VolumeService.AcceptLoss:output_type -> dmps.meta.v1.AcceptLossResponse
-	71, // 89: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
-	69, // 90: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
-	65, // [65:91] is the sub-list for method output_type
-	39, // [39:65] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	5,  // 1: dmps.meta.v1.Node.build:type_name -> dmps.meta.v1.Build
+	6,  // 2: dmps.meta.v1.GetNodeResponse.node:type_name -> dmps.meta.v1.Node
+	6,  // 3: dmps.meta.v1.GetNodeResponse.leader:type_name -> dmps.meta.v1.Node
+	6,  // 4: dmps.meta.v1.JoinRequest.node:type_name -> dmps.meta.v1.Node
+	6,  // 5: dmps.meta.v1.ListMembersResponse.members:type_name -> dmps.meta.v1.Node
+	76, // 6: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
+	5,  // 7: dmps.meta.v1.RegisterRequest.build:type_name -> dmps.meta.v1.Build
+	23, // 8: dmps.meta.v1.HeartbeatResponse.care:type_name -> dmps.meta.v1.CareOffer
+	77, // 9: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
+	0,  // 10: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
+	5,  // 11: dmps.meta.v1.Server.build:type_name -> dmps.meta.v1.Build
+	24, // 12: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
+	37, // 13: dmps.meta.v1.RemoveServerResponse.losses:type_name -> dmps.meta.v1.Loss
+	49, // 14: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	1,  // 15: dmps.meta.v1.Member.state:type_name -> dmps.meta.v1.MemberState
+	40, // 16: dmps.meta.v1.Pending.member:type_name -> dmps.meta.v1.Member
+	40, // 17: dmps.meta.v1.Group.members:type_name -> dmps.meta.v1.Member
+	41, // 18: dmps.meta.v1.Group.pending:type_name -> dmps.meta.v1.Pending
+	42, // 19: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
+	5,  // 20: dmps.meta.v1.Lease.build:type_name -> dmps.meta.v1.Build
+	2,  // 21: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
+	78, // 22: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
+	46, // 23: dmps.meta.v1.Report.rebuild:type_name -> dmps.meta.v1.RebuildProgress
+	48, // 24: dmps.meta.v1.Report.scrub:type_name -> dmps.meta.v1.Scrub
+	48, // 25: dmps.meta.v1.Report.last_scrub:type_name -> dmps.meta.v1.Scrub
+	79, // 26: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
+	47, // 27: dmps.meta.v1.RebuildProgress.members:type_name -> dmps.meta.v1.RebuildMember
+	2,  // 28: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
+	44, // 29: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
+	45, // 30: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
+	49, // 31: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
+	49, // 32: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	43, // 33: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
+	5,  // 34: dmps.meta.v1.AttachRequest.build:type_name -> dmps.meta.v1.Build
+	43, // 35: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
+	45, // 36: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
+	43, // 37: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
+	49, // 38: dmps.meta.v1.RebuildResponse.volume:type_name -> dmps.meta.v1.Volume
+	70, // 39: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
+	49, // 40: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
+	24, // 41: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
+	6,  // 42: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
+	75, // 43: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
+	7,  // 44: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
+	9,  // 45: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
+	11, // 46: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
+	13, // 47: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
+	15, // 48: dmps.meta.v1.ClusterService.RaiseLevel:input_type -> dmps.meta.v1.RaiseLevelRequest
+	17, // 49: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
+	68, // 50: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
+	19, // 51: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
+	21, // 52: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
+	25, // 53: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
+	27, // 54: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
+	29, // 55: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
+	31, // 56: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
+	33, // 57: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
+	35, // 58: dmps.meta.v1.ServerService.PurgeUnknown:input_type -> dmps.meta.v1.PurgeUnknownRequest
+	38, // 59: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
+	50, // 60: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
+	52, // 61: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
+	54, // 62: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
+	56, // 63: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
+	58, // 64: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
+	60, // 65: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
+	62, // 66: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
+	64, // 67: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
+	66, // 68: dmps.meta.v1.VolumeService.AcceptLoss:input_type -> dmps.meta.v1.AcceptLossRequest
+	73, // 69: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
+	71, // 70: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
+	8,  // 71: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
+	10, // 72: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
+	12, // 73: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
+	14, // 74: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
+	16, // 75: dmps.meta.v1.ClusterService.RaiseLevel:output_type -> dmps.meta.v1.RaiseLevelResponse
+	18, // 76: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
+	69, // 77: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
+	20, // 78: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
+	22, // 79: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
+	26, // 80: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
+	28, // 81: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
+	30, // 82: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
+	32, // 83: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
+	34, // 84: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
+	36, // 85: dmps.meta.v1.ServerService.PurgeUnknown:output_type -> dmps.meta.v1.PurgeUnknownResponse
+	39, // 86: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
+	51, // 87: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
+	53, // 88: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
+	55, // 89: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
+	57, // 90: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
+	59, // 91: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
+	61, // 92: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
+	63, // 93: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
+	65, // 94: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
+	67, // 95: dmps.meta.v1.VolumeService.AcceptLoss:output_type -> dmps.meta.v1.AcceptLossResponse
+	74, // 96: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
+	72, // 97: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
+	71, // [71:98] is the sub-list for method output_type
+	44, // [44:71] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -5549,7 +5814,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   73,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

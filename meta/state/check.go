@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"dmps/meta/level"
 	"dmps/raid"
 )
 
@@ -27,7 +28,33 @@ func (s *State) Check() error {
 			c.add("node %s stands at %s", n.ID, id)
 		}
 	}
+	c.levels()
 	return errors.Join(c.errs...)
+}
+
+// levels looks for fields in records that the cluster's level does not know: nodes of
+// an older build would not read them.
+func (c *check) levels() {
+	above := func(what any, record any) {
+		if needs := level.Of(record); needs > c.s.Level {
+			c.add("the record of %v needs cluster level %d, the cluster is at level %d", what, needs, c.s.Level)
+		}
+	}
+	for id, sv := range c.s.Servers {
+		above(id, sv)
+	}
+	for id, v := range c.s.Volumes {
+		above(id, v)
+		for g, group := range v.Groups {
+			above(GroupKey{id, raid.GroupID(g)}, group)
+		}
+	}
+	for id, n := range c.s.Nodes {
+		above(id, n)
+	}
+	for i := range c.s.Events {
+		above(c.s.Events[i].Kind, &c.s.Events[i])
+	}
 }
 
 // check is one walk.

@@ -3,16 +3,22 @@ package state
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"reflect"
 
+	"dmps/meta/level"
 	"dmps/raid"
 )
 
-// Command is one change: exactly one of its fields is set. Its JSON form is
-// what the Raft log holds, so fields are only ever added.
+// Command is one change: exactly one of its pointers is set. Its JSON form is
+// what the Raft log holds, so fields are only ever added, each with the level from
+// which on it exists (package level).
 type Command struct {
-	Now          int64         `json:"now,omitempty"` // when it was proposed, Unix milliseconds by the leader's clock; decides nothing
+	marks
+	Now          int64         `json:"now,omitempty"`   // when it was proposed, Unix milliseconds by the leader's clock; decides nothing
+	Level        level.Level   `json:"level,omitempty"` // that a reader must know, set by Encode; 0: the first
 	Init         *Init         `json:"init,omitempty"`
 	PutNode      *Node         `json:"put_node,omitempty"`
 	RemoveNode   *RemoveNode   `json:"remove_node,omitempty"`
@@ -35,12 +41,15 @@ type Command struct {
 	AcceptLoss   *AcceptLoss   `json:"accept_loss,omitempty"`
 	Unknown      *Unknown      `json:"unknown,omitempty"`
 	Purge        *Purge        `json:"purge,omitempty"`
+	Raise        *Raise        `json:"raise,omitempty"`
 }
 
 // Init names the cluster. It is the first command of all; the same again
 // changes nothing.
 type Init struct {
-	Cluster string `json:"cluster"`
+	Cluster string      `json:"cluster"`
+	Level   level.Level `json:"level,omitempty"` // that the cluster begins with; 0: the first
+	By      string      `json:"by,omitempty"`    // version of the leader
 }
 
 // RemoveNode forgets a meta node.
@@ -57,6 +66,7 @@ type Register struct {
 	MemoryTotal uint64            `json:"memory_total"`
 	Cluster     string            `json:"cluster,omitempty"`
 	Host        Host              `json:"host,omitzero"`
+	Build       level.Build       `json:"build,omitzero"`
 	Folder      string            `json:"folder,omitempty"`
 	Heard       bool              `json:"heard,omitempty"` // the leader heard the older life a moment ago
 	Ghost       bool              `json:"ghost,omitempty"` // the present life registered, and was never heard of again
@@ -109,11 +119,12 @@ type DeleteVolume struct {
 
 // Attach takes the lease of a volume. Its result is an Attached.
 type Attach struct {
-	Name     string `json:"name"`
-	Holder   string `json:"holder"`
-	Admin    string `json:"admin,omitempty"`
-	Host     Host   `json:"host,omitzero"`
-	Takeover bool   `json:"takeover,omitempty"`
+	Name     string      `json:"name"`
+	Holder   string      `json:"holder"`
+	Admin    string      `json:"admin,omitempty"`
+	Host     Host        `json:"host,omitzero"`
+	Build    level.Build `json:"build,omitzero"`
+	Takeover bool        `json:"takeover,omitempty"`
 	// Expired is the epoch of a lease that the leader saw run out; 0: none.
 	Expired raid.Epoch `json:"expired,omitempty"`
 	// Care asks for a care lease: only for a volume that nobody has attached
@@ -224,8 +235,24 @@ type AcceptLoss struct {
 	Name string `json:"name"`
 }
 
-// Encode gives the form that Decode reads.
-func (c *Command) Encode() ([]byte, error) {
+// Encode gives the form that Decode reads, for a cluster of a level. A command, or a
+// field that is set, of a higher one is a *Refusal: there may be nodes that do not know it.
+func (c *Command) Encode(at level.Level) ([]byte, error) {
+	c.mark(at)
+	c.Level = 0
+	needs := level.Of(c)
+	if needs > at {
+		return nil, refuse(LevelTooLow, "this needs cluster level %d, and the cluster is at level %d: have it raised (dmps meta raise)", needs, at)
+	}
+	if c.Init != nil {
+		needs = max(needs, c.Init.Level)
+	}
+	if c.Raise != nil {
+		needs = max(needs, c.Raise.To)
+	}
+	if needs > 1 {
+		c.Level = needs
+	}
 	b, err := json.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("encode a command: %w", err)
@@ -233,27 +260,23 @@ func (c *Command) Encode() ([]byte, error) {
 	return b, nil
 }
 
-// Decode reads a command. One that it does not know wholly is an error: a
-// replica that left out what it does not know would differ from the others.
-func Decode(b []byte) (*Command, error) {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
+// Decode reads a command, as a build does. One that it does not know wholly is an error:
+// a replica that left out what it does not know would differ from the others. One of
+// a level that the build does not know is a *level.UnknownError.
+func Decode(b []byte, build level.Build) (*Command, error) {
 	var c Command
-	if err := d.Decode(&c); err != nil {
-		return nil, fmt.Errorf("command of %d bytes, perhaps of a newer version: %w", len(b), err)
+	err := ReadAll(b, &c)
+	if err != nil || c.Level > 1 {
+		if err := tooNew(b, build); err != nil {
+			return nil, err
+		}
 	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, fmt.Errorf("command of %d bytes: more follows it", len(b))
+	if err != nil {
+		return nil, fmt.Errorf("command of %d bytes: %w", len(b), err)
 	}
 	n := 0
-	for _, set := range []bool{
-		c.Init != nil, c.PutNode != nil, c.RemoveNode != nil, c.Register != nil, c.SetServer != nil,
-		c.RemoveServer != nil, c.Freed != nil, c.CreateVolume != nil, c.DeleteVolume != nil,
-		c.Attach != nil, c.Detach != nil, c.PutReport != nil, c.Heal != nil, c.Rebuilt != nil, c.Drain != nil,
-		c.Rebalance != nil, c.Inventory != nil, c.Behind != nil, c.Shortage != nil, c.AcceptLoss != nil,
-		c.Unknown != nil, c.Purge != nil,
-	} {
-		if set {
+	for _, f := range changes {
+		if !reflect.ValueOf(&c).Elem().FieldByIndex(f).IsNil() {
 			n++
 		}
 	}
@@ -261,6 +284,43 @@ func Decode(b []byte) (*Command, error) {
 		return nil, fmt.Errorf("command of %d bytes asks for %d changes, not one", len(b), n)
 	}
 	return &c, nil
+}
+
+// changes are the fields of Command of which one is set.
+var changes = func() (out [][]int) {
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Command]()) {
+		if f.Type.Kind() == reflect.Pointer {
+			out = append(out, f.Index)
+		}
+	}
+	return out
+}()
+
+// tooNew tells a command of a level that a build does not know, of which it knows
+// only some fields.
+func tooNew(b []byte, build level.Build) error {
+	var head struct {
+		Level       level.Level
+		Init, Raise struct{ By string }
+	}
+	if err := json.Unmarshal(b, &head); err != nil || head.Level <= max(build.Highest, 1) {
+		return nil
+	}
+	return build.Check("a command", head.Level, head.Init.By+head.Raise.By)
+}
+
+// ReadAll reads the JSON form of v. A field that v does not have is an error, and so is
+// what follows.
+func ReadAll(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("more follows it")
+	}
+	return nil
 }
 
 // Apply carries a command out, or refuses it (a *Refusal) and changes nothing.
@@ -324,6 +384,8 @@ func (s *State) apply(c *Command) (any, *Refusal) {
 		return nil, s.unknown(c.Unknown)
 	case c.Purge != nil:
 		return nil, s.purge(c.Purge)
+	case c.Raise != nil:
+		return nil, s.raise(c.Raise)
 	}
 	return nil, refuse(Invalid, "empty command")
 }
@@ -334,6 +396,9 @@ func (s *State) init(c *Init) *Refusal {
 		return refuse(Invalid, "a cluster needs an id")
 	case s.Cluster != "" && s.Cluster != c.Cluster:
 		return refuse(ForeignCluster, "this is cluster %s, not %s", s.Cluster, c.Cluster)
+	}
+	if s.Cluster == "" {
+		s.Level, s.LevelBy = max(c.Level, 1), c.By
 	}
 	s.Cluster = c.Cluster
 	s.touched.Root = true
@@ -346,6 +411,9 @@ func (s *State) putNode(c *Node) *Refusal {
 	}
 	if s.Nodes[c.ID] == nil && len(s.Nodes) >= maxNodes {
 		return refuse(Invalid, "node %s: a cluster has at most %d metadata nodes: five survive the loss of two", c.ID, maxNodes)
+	}
+	if err := c.Build.Check("the cluster", s.Level, s.LevelBy); err != nil {
+		return refuse(LevelUnknown, "node %s: %v", c.Name, err)
 	}
 	n := *c
 	s.Nodes[n.ID] = &n

@@ -13,7 +13,7 @@
 // Reading order: state.go, command.go, then servers.go, volumes.go and lease.go
 // for the commands, member.go, heal.go, pick.go, drain.go, shortage.go,
 // balance.go and behind.go for members that are replaced, moved or overtaken,
-// care.go for volumes that nobody has attached, events.go for what is told of it, recover.go for a state from a
+// care.go for volumes that nobody has attached, raise.go for the cluster's level, events.go for what is told of it, recover.go for a state from a
 // backup, size.go and place.go for where a volume's chunks come to
 // lie, health.go for what status says of a volume, check.go.
 package state

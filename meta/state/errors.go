@@ -22,6 +22,8 @@ const (
 	IDInUse                        // a living server or node has the id
 	IDAwaited                      // a server that is not heard, and not given up, has the id
 	HoldsChunks                    // the server holds chunks of volumes
+	LevelTooLow                    // it needs a higher level of the cluster
+	LevelUnknown                   // a node does not know the level
 )
 
 // Refusal is a command that was not carried out, and why, in words for people.

@@ -55,6 +55,7 @@ const (
 	EventRestored      = "restored"       // the cluster, from a backup
 	EventChunksUnknown = "chunks-unknown" // a server holds some that this state did not give out
 	EventChunksPurged  = "chunks-purged"  // of these
+	EventLevelRaised   = "level-raised"   // of the cluster
 )
 
 // Event is something that happened, and why.

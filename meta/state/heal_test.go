@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"dmps/meta/level"
 	"dmps/raid"
 )
 
@@ -32,7 +33,7 @@ func (h *healer) do(c Command) any {
 		h.t.Fatal(err)
 	}
 	if err := h.s.Check(); err != nil {
-		b, _ := c.Encode()
+		b, _ := c.Encode(level.Highest)
 		h.t.Fatalf("after %s: %v", b, err)
 	}
 	if c.Heal != nil {

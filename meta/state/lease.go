@@ -24,8 +24,8 @@ func (s *State) attach(c *Attach) (any, *Refusal) {
 		return nil, refuse(Invalid, "volume %s has been attached as often as its sequence numbers can tell apart: no client can write it any more. Create another volume", c.Name)
 	case c.Holder == "" || len(c.Holder) > 256:
 		return nil, refuse(Invalid, "attach %s: a holder needs a name of 1 to 256 bytes", c.Name)
-	case !c.Host.valid():
-		return nil, refuse(Invalid, "attach %s: what the holder says of its host is too long", c.Name)
+	case !c.Host.valid() || !c.Build.Valid():
+		return nil, refuse(Invalid, "attach %s: what the holder says of its host or version is too long", c.Name)
 	}
 	switch l := v.Lease; {
 	case c.Care && l != nil && l.Epoch != c.Expired && !(l.Care && l.of(c)):
@@ -60,7 +60,7 @@ func (s *State) attach(c *Attach) (any, *Refusal) {
 	}
 	v.Epoch++
 	v.LastLease = v.Epoch
-	v.Lease = &Lease{Holder: c.Holder, Epoch: v.Epoch, Admin: c.Admin, Host: c.Host, Care: c.Care}
+	v.Lease = &Lease{Holder: c.Holder, Epoch: v.Epoch, Admin: c.Admin, Host: c.Host, Build: c.Build, Care: c.Care}
 	s.touchVolume(v.ID)
 	return Attached{Volume: v.ID, Epoch: v.Epoch, First: v.Unopened}, nil
 }

@@ -17,8 +17,8 @@ func (s *State) register(c *Register) *Refusal {
 		return refuse(Invalid, "server %s: incarnation 0 is no incarnation", c.ID)
 	case s.Servers[c.ID] == nil && len(s.Servers) >= maxServers:
 		return refuse(Invalid, "server %s: a cluster has at most %d servers: remove those that are gone for good with dmps server remove", c.ID, maxServers)
-	case !c.Host.valid() || len(c.Folder) > 64:
-		return refuse(Invalid, "server %s: what it says of its host is too long", c.ID)
+	case !c.Host.valid() || len(c.Folder) > 64 || !c.Build.Valid():
+		return refuse(Invalid, "server %s: what it says of its host or version is too long", c.ID)
 	case c.Addr == "":
 		return refuse(Invalid, "server %s: no address", c.ID)
 	case c.Cluster != "" && c.Cluster != s.Cluster:
@@ -53,7 +53,7 @@ func (s *State) register(c *Register) *Refusal {
 		sv.Short, sv.Wanted = false, 0
 		sv.Unknown, sv.UnknownBytes = 0, 0
 	}
-	sv.Addr, sv.Host, sv.Folder = c.Addr, c.Host, c.Folder
+	sv.Addr, sv.Host, sv.Folder, sv.Build = c.Addr, c.Host, c.Folder, c.Build
 	sv.Labels = maps.Clone(c.Labels)
 	sv.MemoryTotal = c.MemoryTotal
 	if sv.Incarnation == c.Incarnation {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"dmps/meta/level"
 	"dmps/raid"
 )
 
@@ -39,7 +40,8 @@ type Server struct {
 	Incarnation raid.Incarnation        `json:"incarnation"`
 	Past        []raid.Incarnation      `json:"past,omitempty"` // newest last
 	Addr        string                  `json:"addr"`
-	Host        Host                    `json:"host,omitzero"`    // where it runs
+	Host        Host                    `json:"host,omitzero"` // where it runs
+	Build       level.Build             `json:"build,omitzero"`
 	Folder      string                  `json:"folder,omitempty"` // key of its state folder, that no two living servers have; empty: it has none
 	Labels      map[string]string       `json:"labels,omitempty"` // host, rack, zone
 	MemoryTotal uint64                  `json:"memory_total"`     // bytes of the arena
@@ -100,11 +102,12 @@ func (g *Group) whole() bool {
 // Lease is the sole right to write a volume. Its expiry is the leader's
 // business: it is over only when another one is given out, or on Detach.
 type Lease struct {
-	Holder string     `json:"holder"`
-	Epoch  raid.Epoch `json:"epoch"`
-	Admin  string     `json:"admin,omitempty"`
-	Host   Host       `json:"host,omitzero"`
-	Care   bool       `json:"care,omitempty"` // of a memory server that rebuilds what nobody has attached: gives way to any other
+	Holder string      `json:"holder"`
+	Epoch  raid.Epoch  `json:"epoch"`
+	Admin  string      `json:"admin,omitempty"`
+	Host   Host        `json:"host,omitzero"`
+	Build  level.Build `json:"build,omitzero"` // of the holder
+	Care   bool        `json:"care,omitempty"` // of a memory server that rebuilds what nobody has attached: gives way to any other
 }
 
 // Report is the part of a client's report that must survive a change of
@@ -208,6 +211,8 @@ type Node struct {
 	Name string `json:"name"`
 	API  string `json:"api"`
 	Raft string `json:"raft"`
+
+	Build level.Build `json:"build,omitzero"`
 }
 
 // ChunkRef says whose a chunk is.
@@ -229,6 +234,11 @@ type State struct {
 	Events     []Event  // ascending by Seq, the newest maxEvents
 	Balance    *Balance // nil: memory use is not being evened out
 
+	// Level is that of the cluster: what commands and records may hold, and how they are
+	// carried out (package level). It only grows, by Raise.
+	Level   level.Level
+	LevelBy string // version that it was raised with, or begun with; empty: unknown
+
 	// Generation grows each time that the state was restored or recovered: it is 1 at
 	// first, then the time of that in Unix milliseconds, or one more than before if
 	// the clock is behind. Nobody listens to who is of an older one.
@@ -247,7 +257,7 @@ type State struct {
 // New gives the state before the first command.
 func New() *State {
 	return &State{
-		NextVolume: 1, NextChunk: 1, Generation: 1,
+		NextVolume: 1, NextChunk: 1, Generation: 1, Level: 1,
 		Servers: map[raid.ServerID]*Server{},
 		Volumes: map[raid.VolumeID]*Volume{},
 		Nodes:   map[string]*Node{},

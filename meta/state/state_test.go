@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"dmps/meta/level"
 	"dmps/raid"
 )
 
@@ -141,11 +142,11 @@ func TestCommands(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "commands") {
 			c := drawCommand(t, a)
 			c.Now = rapid.Int64Range(0, 1000).Draw(t, "now")
-			data, err := c.Encode()
+			data, err := c.Encode(level.Highest)
 			if err != nil {
 				t.Fatal(err)
 			}
-			copied, err := Decode(data)
+			copied, err := Decode(data, level.This(""))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -435,7 +436,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c, err := Decode(b)
+		c, err := Decode(b, level.This(""))
 		if err != nil {
 			return
 		}
@@ -448,11 +449,11 @@ func FuzzDecode(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		again, err := c.Encode()
+		again, err := c.Encode(level.Highest)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Decode(again); err != nil {
+		if _, err := Decode(again, level.This("")); err != nil {
 			t.Fatalf("%s does not come back: %v", again, err)
 		}
 	})

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
+
+	"dmps/meta/level"
 )
 
 // filled makes a bbolt file with buckets in place and of their own, long values, and
@@ -126,7 +128,7 @@ func TestDamagedPages(t *testing.T) {
 
 // A snapshot with a right seal and wrong pages is an error too.
 func TestCraftedSnapshot(t *testing.T) {
-	s, err := Open(filepath.Join(t.TempDir(), "state.db"))
+	s, err := Open(filepath.Join(t.TempDir(), "state.db"), level.This(""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +149,7 @@ func TestCraftedSnapshot(t *testing.T) {
 		bad := bytes.Clone(good)
 		bad[rng.IntN(len(bad))] ^= 1 << rng.IntN(8)
 		sum := sha256.Sum256(bad)
-		if err := receive(filepath.Join(t.TempDir(), "next"), bytes.NewReader(append(bad, sum[:]...))); errors.Is(err, ErrDamaged) {
+		if err := receive(filepath.Join(t.TempDir(), "next"), bytes.NewReader(append(bad, sum[:]...)), level.This("")); errors.Is(err, ErrDamaged) {
 			damaged++
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"dmps/meta/level"
 	"dmps/meta/state"
 )
 
@@ -20,7 +21,7 @@ func sealed(body []byte) []byte {
 // FuzzReceive takes snapshots whose seal is right and whose pages are not: each is an error,
 // or a state that can be used. b is edits, of 4 bytes where and 1 byte what.
 func FuzzReceive(f *testing.F) {
-	s, err := Open(filepath.Join(f.TempDir(), "state.db"))
+	s, err := Open(filepath.Join(f.TempDir(), "state.db"), level.This(""))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -58,7 +59,7 @@ func FuzzReceive(f *testing.F) {
 			changed[int(binary.LittleEndian.Uint32(b))%len(changed)] = b[4]
 		}
 		path := filepath.Join(dir, filepath.Base(t.TempDir()))
-		_, err := Check(bytes.NewReader(sealed(changed)), path, func(st *state.State) {
+		_, err := Check(bytes.NewReader(sealed(changed)), path, level.This(""), func(st *state.State) {
 			for _, v := range st.SortedVolumes() { // as status does
 				st.Health(v, v.Report)
 			}

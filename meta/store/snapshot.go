@@ -11,6 +11,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"dmps/meta/level"
 	"dmps/meta/state"
 )
 
@@ -55,8 +56,12 @@ func (s *Snapshot) Release() error { return s.tx.Rollback() }
 // of the two.
 func (s *Store) Restore(r io.Reader) error {
 	next := s.path + ".restore"
-	if err := receive(next, r); err != nil {
-		return errors.Join(fmt.Errorf("restore %s: %w", s.path, err), removeIfThere(next))
+	if err := receive(next, r, s.build); err != nil {
+		err = errors.Join(fmt.Errorf("restore %s: %w", s.path, err), removeIfThere(next))
+		if unknown := (*level.UnknownError)(nil); errors.As(err, &unknown) {
+			s.stop(err) // it would be sent the same again and again
+		}
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,6 +71,14 @@ func (s *Store) Restore(r io.Reader) error {
 	s.mu.err = s.replaceLocked(next)
 	s.changedLocked()
 	return s.mu.err
+}
+
+func (s *Store) stop(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.err == nil {
+		s.mu.err = err
+	}
 }
 
 func (s *Store) replaceLocked(next string) error {
@@ -83,7 +96,7 @@ func (s *Store) replaceLocked(next string) error {
 }
 
 // receive writes a snapshot to a file of its own and checks it.
-func receive(path string, r io.Reader) error {
+func receive(path string, r io.Reader, build level.Build) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -102,7 +115,7 @@ func receive(path string, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, _, err = read(db)
+	_, _, err = read(db, build)
 	return errors.Join(err, db.Close())
 }
 
@@ -128,16 +141,16 @@ func unseal(f *os.File, n int64) error {
 
 // Check writes a snapshot to a file of its own, which the caller removes,
 // verifies it as Restore does, calls f with what it holds, and gives the index
-// of the last command in it.
-func Check(r io.Reader, path string, f func(*state.State)) (applied uint64, err error) {
-	if err := receive(path, r); err != nil {
+// of the last command in it. Errors: *level.UnknownError.
+func Check(r io.Reader, path string, build level.Build, f func(*state.State)) (applied uint64, err error) {
+	if err := receive(path, r, build); err != nil {
 		return 0, err
 	}
 	db, err := bolt.Open(path, 0o600, options())
 	if err != nil {
 		return 0, err
 	}
-	st, applied, err := read(db)
+	st, applied, err := read(db, build)
 	if err == nil {
 		f(st)
 	}

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 
+	"dmps/meta/level"
 	"dmps/meta/state"
 	"dmps/raid"
 )
@@ -46,6 +48,8 @@ type root struct {
 	Balance    *state.Balance `json:"balance,omitempty"`
 	Generation uint64         `json:"generation,omitempty"` // 0: 1
 	Gaps       []state.Gap    `json:"gaps,omitempty"`
+	Level      level.Level    `json:"level,omitempty"` // of the cluster; 0: the first
+	LevelBy    string         `json:"level_by,omitempty"`
 }
 
 // Entry is a command of the log.
@@ -64,6 +68,8 @@ type Result struct {
 // Store is a State and its file. It is safe for concurrent use.
 type Store struct {
 	path   string
+	build  level.Build   // who reads it
+	level  atomic.Uint32 // of the cluster, also while the lock is held
 	giveUp chan struct{} // closed: a full disk is not waited out any more
 	once   sync.Once
 	fault  func() error // tests: before every write, as if by the disk
@@ -84,9 +90,10 @@ func options() *bolt.Options {
 	}
 }
 
-// Open opens or makes the file.
-func Open(path string) (*Store, error) {
-	s := &Store{path: path, giveUp: make(chan struct{})}
+// Open opens or makes the file, for a build. Errors: *level.UnknownError when the file is
+// of a level that the build does not know; then nothing was changed.
+func Open(path string, build level.Build) (*Store, error) {
+	s := &Store{path: path, build: build, giveUp: make(chan struct{})}
 	s.mu.changed = make(chan struct{})
 	if err := s.load(); err != nil {
 		return nil, err
@@ -104,26 +111,30 @@ func (s *Store) load() error {
 	if err != nil {
 		return fmt.Errorf("open state file %s: %w", s.path, err)
 	}
-	st, applied, err := read(db)
+	st, applied, err := read(db, s.build)
 	if err != nil {
 		return errors.Join(fmt.Errorf("state file %s: %w", s.path, err), db.Close())
 	}
 	s.mu.db, s.mu.state, s.mu.applied = db, st, applied
+	s.level.Store(uint32(st.Level))
 	return nil
 }
 
 // read makes sure that the buckets are there and reads all records.
-func read(db *bolt.DB) (*state.State, uint64, error) {
+func read(db *bolt.DB, build level.Build) (*state.State, uint64, error) {
 	st := state.New()
 	var r root
 	err := db.Update(func(tx *bolt.Tx) error {
+		if err := checkLevel(tx, build); err != nil {
+			return err
+		}
 		for _, b := range [][]byte{rootBucket, serversBucket, volumesBucket, groupsBucket, nodesBucket, eventsBucket} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
 		}
 		if b := tx.Bucket(rootBucket).Get(rootKey); b != nil {
-			if err := json.Unmarshal(b, &r); err != nil {
+			if err := state.ReadAll(b, &r); err != nil {
 				return fmt.Errorf("root record: %w", err)
 			}
 			if r.Format != format {
@@ -131,6 +142,10 @@ func read(db *bolt.DB) (*state.State, uint64, error) {
 			}
 			st.Cluster, st.NextVolume, st.NextChunk, st.Balance = r.Cluster, r.NextVolume, r.NextChunk, r.Balance
 			st.Generation, st.Gaps = max(r.Generation, 1), r.Gaps
+			st.Level, st.LevelBy = max(r.Level, 1), r.LevelBy
+			if needs := level.Of(&r); needs > st.Level {
+				return fmt.Errorf("root record: it needs cluster level %d, the cluster is at level %d", needs, st.Level)
+			}
 		}
 		return errors.Join(
 			readAll(tx, serversBucket, func(sv *state.Server) { st.Servers[sv.ID] = sv }),
@@ -147,10 +162,28 @@ func read(db *bolt.DB) (*state.State, uint64, error) {
 	return st, r.Applied, st.Check()
 }
 
+// checkLevel looks at the cluster's level before anything else is read: of a higher one
+// than the build knows nobody can tell what that is. It may be called before there are
+// buckets.
+func checkLevel(tx *bolt.Tx, build level.Build) error {
+	b := tx.Bucket(rootBucket)
+	if b == nil || b.Get(rootKey) == nil {
+		return nil
+	}
+	var head struct {
+		Level   level.Level `json:"level"`
+		LevelBy string      `json:"level_by"`
+	}
+	if err := json.Unmarshal(b.Get(rootKey), &head); err != nil {
+		return fmt.Errorf("root record: %w", err)
+	}
+	return build.Check("what it holds", max(head.Level, 1), head.LevelBy)
+}
+
 func readAll[T any](tx *bolt.Tx, bucket []byte, put func(*T)) error {
 	return tx.Bucket(bucket).ForEach(func(k, b []byte) error {
 		v := new(T)
-		if err := json.Unmarshal(b, v); err != nil {
+		if err := state.ReadAll(b, v); err != nil {
 			return fmt.Errorf("%s record %x: %w", bucket, k, err)
 		}
 		put(v)
@@ -170,7 +203,7 @@ func readGroups(tx *bolt.Tx, st *state.State) error {
 			return fmt.Errorf("group %d of volume %d is out of place", at, id)
 		}
 		g := new(state.Group)
-		if err := json.Unmarshal(b, g); err != nil {
+		if err := state.ReadAll(b, g); err != nil {
 			return fmt.Errorf("group %d of volume %d: %w", at, id, err)
 		}
 		v.Groups = append(v.Groups, g)
@@ -209,7 +242,7 @@ func (s *Store) applyLocked(entries []Entry, results []Result) error {
 		if e.Data == nil {
 			continue
 		}
-		c, err := state.Decode(e.Data)
+		c, err := state.Decode(e.Data, s.build)
 		if err != nil {
 			return fmt.Errorf("log entry %d: %w", e.Index, err)
 		}
@@ -222,9 +255,13 @@ func (s *Store) applyLocked(entries []Entry, results []Result) error {
 		return fmt.Errorf("write state file %s: %w", s.path, err)
 	}
 	s.mu.applied = applied
+	s.level.Store(uint32(s.mu.state.Level))
 	s.changedLocked()
 	return nil
 }
+
+// Level is that of the cluster, without a look at whether the state can be used.
+func (s *Store) Level() level.Level { return level.Level(s.level.Load()) }
 
 func (s *Store) changedLocked() {
 	close(s.mu.changed)
@@ -271,7 +308,7 @@ func write(tx *bolt.Tx, st *state.State, t state.Touched, applied uint64) error 
 			return err
 		}
 	}
-	r := &root{Format: format, Cluster: st.Cluster, NextVolume: st.NextVolume, NextChunk: st.NextChunk, Applied: applied, Balance: st.Balance, Generation: st.Generation, Gaps: st.Gaps}
+	r := &root{Format: format, Cluster: st.Cluster, NextVolume: st.NextVolume, NextChunk: st.NextChunk, Applied: applied, Balance: st.Balance, Generation: st.Generation, Gaps: st.Gaps, Level: st.Level, LevelBy: st.LevelBy}
 	return put(tx, rootBucket, rootKey, r)
 }
 

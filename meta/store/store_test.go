@@ -12,13 +12,14 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"dmps/meta/level"
 	"dmps/meta/state"
 	"dmps/raid"
 )
 
 func open(t testing.TB, path string) *Store {
 	t.Helper()
-	s, err := Open(path)
+	s, err := Open(path, level.This(""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +37,7 @@ func history(t testing.TB) []Entry {
 	t.Helper()
 	var out []Entry
 	add := func(c state.Command) {
-		b, err := c.Encode()
+		b, err := c.Encode(level.Highest)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +95,7 @@ func TestReplay(t *testing.T) {
 		runs++
 		path := filepath.Join(folder, fmt.Sprint(runs))
 		for at := 0; at < len(log); {
-			s, err := Open(path)
+			s, err := Open(path, level.This(""))
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -116,7 +117,7 @@ func TestReplay(t *testing.T) {
 				rt.Fatal(err)
 			}
 		}
-		s, err := Open(path)
+		s, err := Open(path, level.This(""))
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -198,7 +199,7 @@ func TestDamagedFile(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Repeat([]byte("x"), 1<<14), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(path); err == nil {
+	if _, err := Open(path, level.This("")); err == nil {
 		t.Error("a damaged file was opened")
 	}
 }

@@ -54,6 +54,9 @@ const (
 	ClusterServiceJoinProcedure = "/dmps.meta.v1.ClusterService/Join"
 	// ClusterServiceLeaveProcedure is the fully-qualified name of the ClusterService's Leave RPC.
 	ClusterServiceLeaveProcedure = "/dmps.meta.v1.ClusterService/Leave"
+	// ClusterServiceRaiseLevelProcedure is the fully-qualified name of the ClusterService's RaiseLevel
+	// RPC.
+	ClusterServiceRaiseLevelProcedure = "/dmps.meta.v1.ClusterService/RaiseLevel"
 	// ClusterServiceListMembersProcedure is the fully-qualified name of the ClusterService's
 	// ListMembers RPC.
 	ClusterServiceListMembersProcedure = "/dmps.meta.v1.ClusterService/ListMembers"
@@ -125,6 +128,9 @@ type ClusterServiceClient interface {
 	Join(context.Context, *connect.Request[metapb.JoinRequest]) (*connect.Response[metapb.JoinResponse], error)
 	// Leave removes a node, unless too few of the others answer to decide without it.
 	Leave(context.Context, *connect.Request[metapb.LeaveRequest]) (*connect.Response[metapb.LeaveResponse], error)
+	// RaiseLevel has the cluster use what a higher level brings, for good. It is refused
+	// unless all nodes answer and know the level.
+	RaiseLevel(context.Context, *connect.Request[metapb.RaiseLevelRequest]) (*connect.Response[metapb.RaiseLevelResponse], error)
 	// ListMembers lists the nodes, and says who votes and who leads.
 	ListMembers(context.Context, *connect.Request[metapb.ListMembersRequest]) (*connect.Response[metapb.ListMembersResponse], error)
 	// Backup gives a consistent copy of all decisions.
@@ -167,6 +173,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("Leave")),
 			connect.WithClientOptions(opts...),
 		),
+		raiseLevel: connect.NewClient[metapb.RaiseLevelRequest, metapb.RaiseLevelResponse](
+			httpClient,
+			baseURL+ClusterServiceRaiseLevelProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("RaiseLevel")),
+			connect.WithClientOptions(opts...),
+		),
 		listMembers: connect.NewClient[metapb.ListMembersRequest, metapb.ListMembersResponse](
 			httpClient,
 			baseURL+ClusterServiceListMembersProcedure,
@@ -188,6 +200,7 @@ type clusterServiceClient struct {
 	adopt       *connect.Client[metapb.AdoptRequest, metapb.AdoptResponse]
 	join        *connect.Client[metapb.JoinRequest, metapb.JoinResponse]
 	leave       *connect.Client[metapb.LeaveRequest, metapb.LeaveResponse]
+	raiseLevel  *connect.Client[metapb.RaiseLevelRequest, metapb.RaiseLevelResponse]
 	listMembers *connect.Client[metapb.ListMembersRequest, metapb.ListMembersResponse]
 	backup      *connect.Client[metapb.BackupRequest, metapb.BackupResponse]
 }
@@ -210,6 +223,11 @@ func (c *clusterServiceClient) Join(ctx context.Context, req *connect.Request[me
 // Leave calls dmps.meta.v1.ClusterService.Leave.
 func (c *clusterServiceClient) Leave(ctx context.Context, req *connect.Request[metapb.LeaveRequest]) (*connect.Response[metapb.LeaveResponse], error) {
 	return c.leave.CallUnary(ctx, req)
+}
+
+// RaiseLevel calls dmps.meta.v1.ClusterService.RaiseLevel.
+func (c *clusterServiceClient) RaiseLevel(ctx context.Context, req *connect.Request[metapb.RaiseLevelRequest]) (*connect.Response[metapb.RaiseLevelResponse], error) {
+	return c.raiseLevel.CallUnary(ctx, req)
 }
 
 // ListMembers calls dmps.meta.v1.ClusterService.ListMembers.
@@ -236,6 +254,9 @@ type ClusterServiceHandler interface {
 	Join(context.Context, *connect.Request[metapb.JoinRequest]) (*connect.Response[metapb.JoinResponse], error)
 	// Leave removes a node, unless too few of the others answer to decide without it.
 	Leave(context.Context, *connect.Request[metapb.LeaveRequest]) (*connect.Response[metapb.LeaveResponse], error)
+	// RaiseLevel has the cluster use what a higher level brings, for good. It is refused
+	// unless all nodes answer and know the level.
+	RaiseLevel(context.Context, *connect.Request[metapb.RaiseLevelRequest]) (*connect.Response[metapb.RaiseLevelResponse], error)
 	// ListMembers lists the nodes, and says who votes and who leads.
 	ListMembers(context.Context, *connect.Request[metapb.ListMembersRequest]) (*connect.Response[metapb.ListMembersResponse], error)
 	// Backup gives a consistent copy of all decisions.
@@ -274,6 +295,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("Leave")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceRaiseLevelHandler := connect.NewUnaryHandler(
+		ClusterServiceRaiseLevelProcedure,
+		svc.RaiseLevel,
+		connect.WithSchema(clusterServiceMethods.ByName("RaiseLevel")),
+		connect.WithHandlerOptions(opts...),
+	)
 	clusterServiceListMembersHandler := connect.NewUnaryHandler(
 		ClusterServiceListMembersProcedure,
 		svc.ListMembers,
@@ -296,6 +323,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceJoinHandler.ServeHTTP(w, r)
 		case ClusterServiceLeaveProcedure:
 			clusterServiceLeaveHandler.ServeHTTP(w, r)
+		case ClusterServiceRaiseLevelProcedure:
+			clusterServiceRaiseLevelHandler.ServeHTTP(w, r)
 		case ClusterServiceListMembersProcedure:
 			clusterServiceListMembersHandler.ServeHTTP(w, r)
 		case ClusterServiceBackupProcedure:
@@ -323,6 +352,10 @@ func (UnimplementedClusterServiceHandler) Join(context.Context, *connect.Request
 
 func (UnimplementedClusterServiceHandler) Leave(context.Context, *connect.Request[metapb.LeaveRequest]) (*connect.Response[metapb.LeaveResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ClusterService.Leave is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) RaiseLevel(context.Context, *connect.Request[metapb.RaiseLevelRequest]) (*connect.Response[metapb.RaiseLevelResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ClusterService.RaiseLevel is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) ListMembers(context.Context, *connect.Request[metapb.ListMembersRequest]) (*connect.Response[metapb.ListMembersResponse], error) {
