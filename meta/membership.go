@@ -59,11 +59,12 @@ func (n *Node) admit(ctx context.Context, p *peer, node state.Node, process stri
 		if servers, index, err = n.configuration(ctx, p); err != nil {
 			return err
 		}
-	case servers[at].Address == want.Address && record != nil && *record == node:
-		return nil
-	default:
+	default: // also at the addresses that are known: a clone may have them too
 		if where := n.elsewhere(ctx, p, servers[at], record, process); where != "" {
 			return refused(metapb.Reason_CODE_ID_IN_USE, "node %s still runs at %s: this one, at %s, has a copy of its folder. Stop it there, or start this one with a new --id and an empty folder", node.ID, where, node.Raft)
+		}
+		if servers[at].Address == want.Address && record != nil && *record == node {
+			return nil
 		}
 	}
 	if err := n.reachable(ctx, p, node, process); err != nil {
@@ -144,7 +145,7 @@ func (n *Node) notACopy() error {
 	if err := n.disks.state.View(func(s *state.State) { was = s.Nodes[id.ID] }); err != nil {
 		return err
 	}
-	if was == nil || was.API == n.APIURL() {
+	if was == nil {
 		return nil
 	}
 	if is, err := n.whoAt(n.ctx, was.API); err == nil && is.Id == id.ID && is.Process != n.process {

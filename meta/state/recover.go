@@ -14,7 +14,16 @@ const (
 	recoverVolumes = 1 << 20
 	recoverChunks  = 1 << 32
 	recoverEvents  = 1 << 20
-	maxPassOver    = 1 << 40 // chunks
+
+	// A backup that is restored twice knows nothing of what was given out after the
+	// first time. So what it begins with grows with the time too: faster than ids and
+	// leases are given out.
+	recoverSince     = 1_767_225_600_000 // Unix milliseconds: 2026 began
+	chunksPerMilli   = 1 << 10
+	millisPerVolume  = 1000
+	millisPerEpoch   = 60 * 1000
+	recoverMostEpoch = uint64(raid.MaxEpoch / 2) // by time alone
+	maxPassOver      = 1 << 40                   // chunks
 )
 
 // Recover makes a state fit for use that may be older than the last decision:
@@ -28,14 +37,15 @@ const (
 func (s *State) Recover(now int64, why string) {
 	s.now = max(now, 1)
 	defer func() { s.now = 0 }()
-	s.NextVolume += recoverVolumes
+	age := uint64(max(now-recoverSince, 0))
+	s.NextVolume = max(s.NextVolume, raid.VolumeID(age/millisPerVolume)) + recoverVolumes
 	s.nextGeneration()
-	s.Gaps = append(s.Gaps, Gap{s.NextChunk, s.NextChunk + recoverChunks})
-	s.NextChunk += recoverChunks
+	gap := Gap{From: s.NextChunk, To: max(s.NextChunk, raid.ChunkID(age*chunksPerMilli)) + recoverChunks}
+	s.Gaps, s.NextChunk = append(s.Gaps, gap), gap.To
 	s.touched.Root = true
 	for _, v := range s.SortedVolumes() {
 		v.Untouched = v.Untouched || v.Unopened
-		v.Epoch += recoverEpochs
+		v.Epoch = max(v.Epoch, raid.Epoch(min(age/millisPerEpoch, recoverMostEpoch))) + recoverEpochs
 		v.LastLease, v.Unopened = v.Epoch, false // somebody may have written: nobody is the first again
 		v.Lease = nil
 		s.newVersion(v)

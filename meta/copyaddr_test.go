@@ -1,0 +1,45 @@
+package meta
+
+import (
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	"dmps/meta/metapb"
+	"dmps/meta/state"
+)
+
+// A copy of a living node's folder that says to be at the node's own addresses, as
+// a clone with its settings does, ends too. Unnoticed it asks for votes in the
+// node's name: who voted for the one in a term would in it vote for the other.
+func TestCopyAtItsAddresses(t *testing.T) {
+	t.Parallel()
+	cfgs := threeConfigs(t)
+	nodes := startAll(t, cfgs)
+	at := (leaderOf(t, nodes) + 1) % 3
+	eventually(t, "it knows where it is", func() (known bool) {
+		err := nodes[at].disks.state.View(func(s *state.State) { known = s.Nodes[nodes[at].ID()] != nil })
+		return err == nil && known
+	})
+	stop(t, nodes[at])
+	twin := cfgs[at]
+	twin.Dir = copyNode(t, cfgs[at].Dir)
+	twin.APIAdvertise, twin.RaftAdvertise = twin.APIListen, twin.RaftListen
+	twin.APIListen, twin.RaftListen = "127.0.0.1:0", "127.0.0.1:0"
+	nodes[at] = start(t, cfgs[at])
+	waitReady(t, nodes...)
+	if n, err := Start(t.Context(), twin); err == nil || !strings.Contains(err.Error(), nodes[at].APIURL()) {
+		t.Errorf("a copy of a living node starts: %v", err)
+		if err == nil {
+			stop(t, n)
+		}
+	}
+	// Nor does the leader let it be.
+	self := nodes[at].selfMessage()
+	self.Process = "another"
+	_, err := nodes[at].joinAt(nodes[at].APIURL()).Join(t.Context(), connect.NewRequest(&metapb.JoinRequest{Node: self, Known: true}))
+	if reasonCode(err) != metapb.Reason_CODE_ID_IN_USE || !strings.Contains(err.Error(), nodes[at].RaftAddr()) {
+		t.Errorf("a copy at the node's addresses: %v", err)
+	}
+}
