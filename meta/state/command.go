@@ -323,7 +323,7 @@ func (s *State) apply(c *Command) (any, *Refusal) {
 	case c.Unknown != nil:
 		return nil, s.unknown(c.Unknown)
 	case c.Purge != nil:
-		return nil, s.purge(c.Purge)
+		return s.purge(c.Purge)
 	}
 	return nil, refuse(Invalid, "empty command")
 }

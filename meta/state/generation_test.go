@@ -36,7 +36,9 @@ func TestFreedIsOwnDeed(t *testing.T) {
 		t.Errorf("%d bytes are free", sv.Free())
 	}
 	freeing := len(s.Servers["s00"].Freeing)
-	must(t, s, &Command{Purge: &Purge{ID: "s00", Incarnation: 1, Chunks: []raid.ChunkID{next + 10, 1 << 63}}})
+	if n := must(t, s, &Command{Purge: &Purge{ID: "s00", Incarnation: 1, Chunks: []raid.ChunkID{next + 10, 1 << 63}}}); n != uint64(1) {
+		t.Errorf("%v chunks are to be given back", n) // not that which no id reaches
+	}
 	if _, ok := s.Servers["s00"].Freeing[next+10]; !ok || len(s.Servers["s00"].Freeing) != freeing+1 {
 		t.Errorf("freeing %v", s.Servers["s00"].Freeing)
 	}

@@ -115,11 +115,12 @@ func (s *State) passOver(id raid.ChunkID) bool {
 }
 
 // purge has a server give chunks back that nobody knows (Freeing). Those that
-// have an owner by now are left alone.
-func (s *State) purge(c *Purge) *Refusal {
+// have an owner by now are left alone, and ids that nobody reaches. Its result is how
+// many they are.
+func (s *State) purge(c *Purge) (any, *Refusal) {
 	sv, refusal := s.live(c.ID, c.Incarnation)
 	if refusal != nil {
-		return refusal
+		return nil, refusal
 	}
 	if sv.Freeing == nil {
 		sv.Freeing = map[raid.ChunkID]uint64{}
@@ -138,7 +139,7 @@ func (s *State) purge(c *Purge) *Refusal {
 		s.note(Event{Kind: EventChunksPurged, Server: sv.ID, Count: n}, "server %s is told to give %d chunks back that the metadata does not know", sv.ID, n)
 	}
 	s.touchServer(sv.ID)
-	return nil
+	return n, nil
 }
 
 // forgetNodes forgets who the metadata nodes were: who is there says so anew.
