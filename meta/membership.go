@@ -253,6 +253,7 @@ func (n *Node) majority(p *peer, change string, voters []raft.Server) error {
 // without a gap, until the reign ends.
 func (n *Node) promote(ctx context.Context, p *peer) {
 	since := map[raft.ServerID]time.Time{} // when a node first answered, of those that did each time
+	var said string                        // why one gets no vote
 	before := n.disks.state.Applied()
 	for sleep(ctx, promoteEvery) {
 		servers, index, err := n.configuration(ctx, p)
@@ -277,7 +278,10 @@ func (n *Node) promote(ctx context.Context, p *peer) {
 				continue
 			}
 			if err := n.majority(p, "with "+nameOf(string(v.ID)), append(votersOf(servers), v)); err != nil {
-				n.log.Warn("a node that joined gets no vote yet", "id", v.ID, "why", err)
+				if text := err.Error(); text != said {
+					said = text
+					n.log.Warn("a node that joined gets no vote yet", "id", v.ID, "why", err)
+				}
 				continue
 			}
 			if err := n.await(ctx, p.raft.AddVoter(v.ID, v.Address, index, enqueueTimeout)); err != nil {

@@ -83,7 +83,7 @@ func (a *app) advice(err error) string {
 	case errors.Is(err, client.ErrNoVolume):
 		return "'dmps volume list' shows which there are, 'dmps volume create' makes one."
 	case errors.Is(err, client.ErrFenced):
-		return "Another client has the volume now. 'dmps status' shows who."
+		return "Its lease is over: 'dmps status' shows who has the volume now, if anybody."
 	case errors.Is(err, metaclient.ErrExists):
 		return "Choose another name, or look at the existing one with 'dmps volume show'."
 	case errors.Is(err, metaclient.ErrTooFewDomains):

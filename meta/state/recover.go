@@ -23,6 +23,7 @@ const (
 	millisPerVolume  = 1000
 	millisPerEpoch   = 60 * 1000
 	recoverMostEpoch = uint64(raid.MaxEpoch / 2) // by time alone
+	recoverMostID    = 1 << 31                   // of volumes: headers have 32 bits for it
 	maxPassOver      = 1 << 40                   // chunks
 )
 
@@ -38,7 +39,7 @@ func (s *State) Recover(now int64, why string) {
 	s.now = max(now, 1)
 	defer func() { s.now = 0 }()
 	age := uint64(max(now-recoverSince, 0))
-	s.NextVolume = max(s.NextVolume, raid.VolumeID(age/millisPerVolume)) + recoverVolumes
+	s.NextVolume = max(s.NextVolume, raid.VolumeID(min(age/millisPerVolume, recoverMostID))) + recoverVolumes
 	s.nextGeneration()
 	gap := Gap{From: s.NextChunk, To: max(s.NextChunk, raid.ChunkID(age*chunksPerMilli)) + recoverChunks}
 	s.Gaps, s.NextChunk = append(s.Gaps, gap), gap.To

@@ -281,3 +281,13 @@ func (l *caught) Accept() (net.Conn, error) {
 	}
 	return c, err
 }
+
+// Connections never take the last descriptors: files, listeners and links of rebuilds
+// need some.
+func TestConnectionsLeaveDescriptors(t *testing.T) {
+	for descriptors, want := range map[uint64]int{128: 96, 1024: 768, 1 << 20: maxConns, ^uint64(0): maxConns} {
+		if got := limitOf(descriptors); got != want {
+			t.Errorf("of %d descriptors %d are for connections, not %d", descriptors, got, want)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"dmps/meta"
+	"dmps/meta/metaclient"
+	"dmps/server"
+)
+
+// A server whose id another one has by now ends, and does not have that one drained.
+func TestLeaverDrainsNobodyElse(t *testing.T) {
+	quiet := slog.New(slog.DiscardHandler)
+	n, err := meta.Start(t.Context(), meta.Config{Dir: t.TempDir(), Name: "meta1", APIListen: "127.0.0.1:0", RaftListen: "127.0.0.1:0", Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if err := n.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m, err := metaclient.New([]string{n.APIURL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Register(t.Context(), server.Info{ID: "s1", Incarnation: 7, Addr: "tcp://127.0.0.1:1", MemoryTotal: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	srv, err := server.New(server.Config{ID: "s1", Memory: 1 << 20, AllowSwappable: true, Cluster: "c", Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close(t.Context())
+	l := leaver{meta: m, srv: srv, id: "s1", patience: 5 * time.Second, log: quiet}
+	if err := l.leave(); err != nil {
+		t.Errorf("it holds nothing that anybody relies on: %v", err)
+	}
+	page, err := m.Events(t.Context(), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range page.Events {
+		if strings.Contains(e.Kind, "drain") {
+			t.Errorf("the other server is drained: %+v", e)
+		}
+	}
+}
+
+// A server that holds chunks which the metadata does not know is not drained: they
+// would end with it.
+func TestUnknownChunksAreNotDrained(t *testing.T) {
+	st := &metaclient.Status{Servers: []metaclient.Server{{ID: "s1", State: metaclient.ServerDraining, Draining: true, UnknownChunks: 3}}}
+	d, err := drainingFrom(st, "s1")
+	if err != nil || d.Drained || d.unknownLeft() == nil {
+		t.Errorf("%+v, %v", d, err)
+	}
+	var out strings.Builder
+	if err := d.print(&out); err != nil || !strings.Contains(out.String(), "dmps server purge s1") {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+	st.Servers[0].UnknownChunks = 0
+	if d, err := drainingFrom(st, "s1"); err != nil || !d.Drained || d.unknownLeft() != nil {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
