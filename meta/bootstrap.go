@@ -16,6 +16,7 @@ import (
 	"dmps/internal/jitter"
 	"dmps/meta/metapb"
 	"dmps/meta/metapb/metapbconnect"
+	"dmps/meta/state"
 )
 
 // How nodes become a cluster.
@@ -231,12 +232,34 @@ func (n *Node) takePart() error {
 	return nil
 }
 
+// others are the API addresses of other nodes: those of --join, or as the state knows
+// them. A copy of a folder is noticed only by who is told of it.
+func (n *Node) others() []string {
+	if len(n.cfg.Join) > 0 {
+		return n.cfg.Join
+	}
+	self := n.identity().ID
+	var urls []string
+	err := n.disks.state.View(func(s *state.State) {
+		for id, node := range s.Nodes {
+			if id != self {
+				urls = append(urls, node.API)
+			}
+		}
+	})
+	if err != nil {
+		return nil // guard ends the node
+	}
+	slices.Sort(urls)
+	return urls
+}
+
 // greetPeers tells the leader where this node's API is, at first and after a
 // restart that may have moved it.
 func (n *Node) greetPeers(ctx context.Context) {
 	var last string
-	for len(n.cfg.Join) > 0 {
-		for _, u := range n.cfg.Join {
+	for others := n.others(); len(others) > 0; others = n.others() {
+		for _, u := range others {
 			_, err := n.joinAt(u).Join(ctx, connect.NewRequest(&metapb.JoinRequest{
 				Node: n.selfMessage(), Cluster: n.identity().Cluster, Generation: n.identity().generation(), Known: true,
 			}))

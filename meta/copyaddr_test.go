@@ -3,6 +3,7 @@ package meta
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -41,5 +42,37 @@ func TestCopyAtItsAddresses(t *testing.T) {
 	_, err := nodes[at].joinAt(nodes[at].APIURL()).Join(t.Context(), connect.NewRequest(&metapb.JoinRequest{Node: self, Known: true}))
 	if reasonCode(err) != metapb.Reason_CODE_ID_IN_USE || !strings.Contains(err.Error(), nodes[at].RaftAddr()) {
 		t.Errorf("a copy at the node's addresses: %v", err)
+	}
+}
+
+// A copy that is started while the node is stopped, and names no other nodes, takes its
+// place: then the node itself ends. Two of one name are never there.
+func TestCopyWithoutJoin(t *testing.T) {
+	t.Parallel()
+	cfgs := threeConfigs(t)
+	nodes := startAll(t, cfgs)
+	at := (leaderOf(t, nodes) + 1) % 3
+	eventually(t, "all know where all are", func() (known bool) {
+		err := nodes[at].disks.state.View(func(s *state.State) { known = len(s.Nodes) == 3 })
+		return err == nil && known
+	})
+	stop(t, nodes[at])
+	twin := cfgs[at]
+	twin.Dir = copyNode(t, cfgs[at].Dir)
+	twin.APIListen, twin.RaftListen, twin.Join, twin.BootstrapExpect = "127.0.0.1:0", "127.0.0.1:0", nil, 0
+	c := start(t, twin)
+	waitReady(t, c)
+	back := cfgs[at]
+	back.Join, back.BootstrapExpect = nil, 0
+	n, err := Start(t.Context(), back)
+	if err != nil {
+		return // it knew of the copy
+	}
+	defer stop(t, n)
+	select {
+	case <-n.Done():
+	case <-c.Done():
+	case <-time.After(time.Minute):
+		t.Error("a node and a copy of it live beside each other")
 	}
 }
