@@ -68,4 +68,12 @@ func TestUnknownNameIsExplained(t *testing.T) {
 	if _, err := c.Servers(t.Context()); err == nil || !strings.Contains(err.Error(), `--allow-host "meta.example"`) || errors.Is(err, metaclient.ErrUnreachable) {
 		t.Errorf("by an unknown name: %v", err)
 	}
+	both, err := metaclient.New([]string{named.URL, n.APIURL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer both.Close()
+	if _, err := both.Servers(t.Context()); err != nil {
+		t.Errorf("by two names, of which the second is known: %v", err)
+	}
 }
