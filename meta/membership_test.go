@@ -316,3 +316,50 @@ func TestChangesOfOneConfiguration(t *testing.T) {
 		t.Errorf("members %v, %v", now, err)
 	}
 }
+
+// A node does not become the whole cluster while others of it live. Once they are gone
+// it does, above every generation that it ever heard of.
+func TestRecoverBesideTheLiving(t *testing.T) {
+	t.Parallel()
+	nodes := startAll(t, threeConfigs(t))
+	eventually(t, "it is known where all are", func() (known bool) {
+		err := nodes[0].disks.state.View(func(s *state.State) { known = len(s.Nodes) == 3 })
+		return err == nil && known
+	})
+	stop(t, nodes[0])
+	again := RestoreConfig{Dir: nodes[0].cfg.Dir, RaftAdvertise: nodes[0].cfg.RaftListen}
+	if err := RecoverSurvivor(t.Context(), again); !errors.Is(err, ErrLives) {
+		t.Errorf("beside living nodes: %v", err)
+	}
+	stop(t, nodes[1])
+	stop(t, nodes[2])
+	id, err := loadIdentity(again.Dir, nodes[0].cfg.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id.Superseded = uint64(time.Now().Add(time.Hour).UnixMilli())
+	if err := id.save(again.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := RecoverSurvivor(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := loadIdentity(again.Dir, id.Name); err != nil || now.Generation <= id.Superseded || now.Superseded != 0 {
+		t.Errorf("it had heard of generation %d: %+v, %v", id.Superseded, now, err)
+	}
+}
+
+// A server that says to be at an address which leads nobody to it is not up.
+func TestRegisterNowhere(t *testing.T) {
+	t.Parallel()
+	n := start(t, testConfig(t, "meta1"))
+	waitReady(t, n)
+	c := newClient(t, time.Second, n)
+	for _, addr := range []string{"tcp://[::]:7301", "tcp://0.0.0.0:7301", "tcp://127.0.0.1:7301,tcp://:7301", "fabric+tcp://[::]:7301"} {
+		info := serverInfo(0, 1)
+		info.Addr = addr
+		if err := c.Register(t.Context(), info); !errors.Is(err, metaclient.ErrInvalid) {
+			t.Errorf("at %s: %v", addr, err)
+		}
+	}
+}

@@ -65,3 +65,21 @@ func TestNeverWrittenIsNotFailed(t *testing.T) {
 		t.Errorf("opened: %+v", h)
 	}
 }
+
+// A state that lacks nothing begins a new generation too, and keeps all else; a purge
+// leaves alone what has an owner by now.
+func TestAloneAndPurgeTakeNothing(t *testing.T) {
+	s := cluster(t, 4, 1<<30, nil)
+	v := create(t, s, CreateVolume{Name: "v", Pages: 1000, Geometry: raid.Geometry{K: 2, M: 1}})
+	must(t, s, &Command{Attach: &Attach{Name: "v", Holder: "a"}})
+	must(t, s, &Command{PutNode: &Node{ID: "n-1", Name: "n", API: "http://h:1", Raft: "h:2"}})
+	was, epoch, next := s.Generation, v.Epoch, s.NextChunk
+	s.Alone(99)
+	if s.Generation <= was || len(s.Nodes) > 0 || v.Lease == nil || v.Epoch != epoch || s.NextChunk != next {
+		t.Errorf("generation %d became %d, nodes %v, volume %+v", was, s.Generation, s.Nodes, v)
+	}
+	m := v.Groups[0].Members[0]
+	if n := must(t, s, &Command{Purge: &Purge{ID: m.Server, Incarnation: 1, Chunks: []raid.ChunkID{m.Chunk}}}); n != uint64(0) || len(s.Servers[m.Server].Freeing) > 0 {
+		t.Errorf("%v chunks of a volume are to be given back: %+v", n, s.Servers[m.Server])
+	}
+}
