@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -8,17 +10,19 @@ import (
 
 	"dmps/meta"
 	"dmps/meta/metaclient"
+	"dmps/raid"
 	"dmps/server"
 )
 
-// A server whose id another one has by now ends, and does not have that one drained.
-func TestLeaverDrainsNobodyElse(t *testing.T) {
+// leaverOf is a memory server s1 that was told to end, beside a metadata node.
+func leaverOf(t *testing.T) *leaver {
+	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	n, err := meta.Start(t.Context(), meta.Config{Dir: t.TempDir(), Name: "meta1", APIListen: "127.0.0.1:0", RaftListen: "127.0.0.1:0", Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer n.Close()
+	t.Cleanup(func() { _ = n.Close() })
 	if err := n.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -26,20 +30,43 @@ func TestLeaverDrainsNobodyElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer m.Close()
-	if err := m.Register(t.Context(), server.Info{ID: "s1", Incarnation: 7, Addr: "tcp://127.0.0.1:1", MemoryTotal: 1 << 20}); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(m.Close)
 	srv, err := server.New(server.Config{ID: "s1", Memory: 1 << 20, AllowSwappable: true, Cluster: "c", Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer srv.Close(t.Context())
-	l := leaver{meta: m, srv: srv, id: "s1", patience: 5 * time.Second, log: quiet}
+	t.Cleanup(func() { _ = srv.Close(context.Background()) })
+	return &leaver{meta: m, srv: srv, id: "s1", patience: 5 * time.Second, log: quiet}
+}
+
+// known has the metadata know s1 in a life.
+func known(t *testing.T, l *leaver, life raid.Incarnation) {
+	t.Helper()
+	if err := l.meta.Register(t.Context(), server.Info{ID: "s1", Incarnation: life, Addr: "tcp://127.0.0.1:1", MemoryTotal: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A server that somebody drains stays drained when it ends: he wants to remove it.
+func TestLeaverLeavesDrained(t *testing.T) {
+	l := leaverOf(t)
+	known(t, l, l.srv.Incarnation())
+	if err := errors.Join(l.meta.DrainServer(t.Context(), "s1"), l.leave()); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := l.meta.Servers(t.Context()); err != nil || !list[0].Draining {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// A server whose id another one has by now ends, and does not have that one drained.
+func TestLeaverDrainsNobodyElse(t *testing.T) {
+	l := leaverOf(t)
+	known(t, l, l.srv.Incarnation()^1)
 	if err := l.leave(); err != nil {
 		t.Errorf("it holds nothing that anybody relies on: %v", err)
 	}
-	page, err := m.Events(t.Context(), 0, 0)
+	page, err := l.meta.Events(t.Context(), 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
