@@ -109,7 +109,7 @@ func (n *Node) members(ctx context.Context) ([]*metapb.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	nodes, _, err := n.configuration(ctx, p)
+	nodes, err := n.configuration(ctx, p)
 	if err != nil {
 		return nil, err
 	}

@@ -184,8 +184,11 @@ func (a serverAPI) PurgeUnknown(ctx context.Context, req *connect.Request[metapb
 	if err != nil || c == nil {
 		return answer(&metapb.PurgeUnknownResponse{}, err)
 	}
-	_, err = a.n.propose(ctx, &state.Command{Purge: c})
-	return answer(&metapb.PurgeUnknownResponse{Chunks: uint64(len(c.Chunks))}, err)
+	n, err := a.n.propose(ctx, &state.Command{Purge: c})
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return connect.NewResponse(&metapb.PurgeUnknownResponse{Chunks: n.(uint64)}), nil
 }
 
 func resized(was, is uint64) bool {

@@ -303,7 +303,7 @@ func (n *Node) greetPeers(ctx context.Context) {
 }
 
 // peersKnown lists API addresses of other nodes: those that it was told of, and those in
-// its state.
+// its state. A copy of a folder is noticed only by who is told of it.
 func (n *Node) peersKnown() []string {
 	out := slices.Clone(n.cfg.Join)
 	// A state that cannot be asked ends the node, or waits for room.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"dmps/meta/metaclient"
+	"dmps/raid"
 	"dmps/server"
 )
 
@@ -40,4 +41,16 @@ func TestServerThatAcceptsNobody(t *testing.T) {
 	}
 	eventually(t, "down", func() bool { return beat(true) == metaclient.ServerDown })
 	eventually(t, "up again", func() bool { return beat(false) == metaclient.ServerUp })
+}
+
+// Time in which the leader itself did not run is nobody's fault, nor that of a server
+// that accepted nobody before.
+func TestStillnessExcusesTheDeaf(t *testing.T) {
+	now, gap := time.Now(), 10*time.Second
+	var r reign
+	r.mu.beats = map[raid.ServerID]beat{"s": {at: now, deaf: now.Add(-time.Second)}}
+	r.excuse(gap)
+	if away := r.mu.beats["s"].away(now.Add(gap)); away != time.Second {
+		t.Errorf("after %v in which the leader stood still it was away for %v", gap, away)
+	}
 }

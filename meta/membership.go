@@ -22,24 +22,40 @@ import (
 // leader found it; it votes once it has answered for a while and holds what was
 // decided; and no change is made after which fewer than a majority would answer.
 // Each change names the configuration that it was checked against, so that of two
-// at a time one fails.
+// at a time one fails (Node.change).
 const (
 	askLimit     = 2 * time.Second // for a node to answer
 	promoteEvery = 500 * time.Millisecond
 )
 
-// configuration gives Raft's, and its index in the log.
-func (n *Node) configuration(ctx context.Context, p *peer) ([]raft.Server, uint64, error) {
+// configuration gives Raft's.
+func (n *Node) configuration(ctx context.Context, p *peer) ([]raft.Server, error) {
 	f := p.raft.GetConfiguration()
 	if err := n.await(ctx, f); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	return f.Configuration().Servers, f.Index(), nil
+	return f.Configuration().Servers, nil
+}
+
+// change changes Raft's configuration by do, if it is still the one that the change was
+// checked against; else nothing is done, and the caller is to try again. Raft compares
+// indexes for that, but does not tell them: those of its GetConfiguration are always 0.
+func (n *Node) change(ctx context.Context, p *peer, checked []raft.Server, do func() error) error {
+	n.changing.Lock() // do is bounded
+	defer n.changing.Unlock()
+	now, err := n.configuration(ctx, p)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(now, checked) {
+		return refused(metapb.Reason_CODE_NO_QUORUM, "the metadata nodes are being changed by somebody else at this moment: nothing was changed, try again")
+	}
+	return do()
 }
 
 // admit lets a node in, or notes where it is now.
 func (n *Node) admit(ctx context.Context, p *peer, node state.Node, process string, known bool) error {
-	servers, index, err := n.configuration(ctx, p)
+	servers, err := n.configuration(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -53,17 +69,18 @@ func (n *Node) admit(ctx context.Context, p *peer, node state.Node, process stri
 	case at < 0 && known:
 		return refused(metapb.Reason_CODE_NOT_FOUND, "node %s is no member of this cluster any more", node.ID)
 	case at < 0:
-		if err := n.retire(ctx, p, servers, index, node); err != nil {
+		if err := n.retire(ctx, p, servers, node); err != nil {
 			return err
 		}
-		if servers, index, err = n.configuration(ctx, p); err != nil {
+		if servers, err = n.configuration(ctx, p); err != nil {
 			return err
 		}
-	case servers[at].Address == want.Address && record != nil && *record == node:
-		return nil
-	default:
+	default: // also at the addresses that are known: a clone may have them too
 		if where := n.elsewhere(ctx, p, servers[at], record, process); where != "" {
 			return refused(metapb.Reason_CODE_ID_IN_USE, "node %s still runs at %s: this one, at %s, has a copy of its folder. Stop it there, or start this one with a new --id and an empty folder", node.ID, where, node.Raft)
+		}
+		if servers[at].Address == want.Address && record != nil && *record == node {
+			return nil
 		}
 	}
 	if err := n.reachable(ctx, p, node, process); err != nil {
@@ -78,7 +95,9 @@ func (n *Node) admit(ctx context.Context, p *peer, node state.Node, process stri
 		return nil
 	}
 	n.log.Info("a node joins", "id", node.ID, "raft", node.Raft)
-	return n.await(ctx, p.raft.AddNonvoter(want.ID, want.Address, index, enqueueTimeout)) // of a voter it changes the address alone
+	return n.change(ctx, p, servers, func() error { // of a voter it changes the address alone
+		return n.await(ctx, p.raft.AddNonvoter(want.ID, want.Address, 0, enqueueTimeout))
+	})
 }
 
 // elsewhere says where another process of a node answers than the one that asks;
@@ -144,7 +163,7 @@ func (n *Node) notACopy() error {
 	if err := n.disks.state.View(func(s *state.State) { was = s.Nodes[id.ID] }); err != nil {
 		return err
 	}
-	if was == nil || was.API == n.APIURL() {
+	if was == nil {
 		return nil
 	}
 	if is, err := n.whoAt(n.ctx, was.API); err == nil && is.Id == id.ID && is.Process != n.process {
@@ -164,7 +183,7 @@ func (p *peer) ask(a raft.ServerAddress) (process string, err error) {
 // retire removes the older self of a node that comes with an empty disk. Raft
 // would lose votes if it let the new one answer for it. An older self that
 // answers keeps its name.
-func (n *Node) retire(ctx context.Context, p *peer, servers []raft.Server, index uint64, node state.Node) error {
+func (n *Node) retire(ctx context.Context, p *peer, servers []raft.Server, node state.Node) error {
 	for _, v := range servers {
 		if nameOf(string(v.ID)) != node.Name {
 			continue
@@ -174,14 +193,14 @@ func (n *Node) retire(ctx context.Context, p *peer, servers []raft.Server, index
 			return refused(metapb.Reason_CODE_ID_IN_USE, "node %s lives at %s: choose another --id", node.Name, where)
 		}
 		n.log.Warn("a node comes back with an empty disk", "old", v.ID, "new", node.ID)
-		return n.dismiss(ctx, p, servers, index, v)
+		return n.dismiss(ctx, p, servers, v)
 	}
 	return nil
 }
 
 // leave removes the node of a name or id. One that is gone already is no error.
 func (n *Node) leave(ctx context.Context, p *peer, name string) error {
-	servers, index, err := n.configuration(ctx, p)
+	servers, err := n.configuration(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -192,7 +211,7 @@ func (n *Node) leave(ctx context.Context, p *peer, name string) error {
 		if v.Suffrage == raft.Voter && len(votersOf(servers)) == 1 {
 			return refused(metapb.Reason_CODE_INVALID, "node %s is the last of the cluster: stop it instead", nameOf(string(v.ID)))
 		}
-		return n.dismiss(ctx, p, servers, index, v)
+		return n.dismiss(ctx, p, servers, v)
 	}
 	return nil
 }
@@ -207,20 +226,22 @@ func votersOf(servers []raft.Server) (out []raft.Server) {
 }
 
 // dismiss removes a node.
-func (n *Node) dismiss(ctx context.Context, p *peer, servers []raft.Server, index uint64, v raft.Server) error {
+func (n *Node) dismiss(ctx context.Context, p *peer, servers []raft.Server, v raft.Server) error {
 	if v.Suffrage == raft.Voter {
 		rest := slices.DeleteFunc(votersOf(servers), func(o raft.Server) bool { return o.ID == v.ID })
 		if err := n.majority(p, "without "+nameOf(string(v.ID)), rest); err != nil {
 			return err
 		}
 	}
-	if _, err := n.propose(ctx, &state.Command{RemoveNode: &state.RemoveNode{ID: string(v.ID)}}); err != nil {
-		return err
-	}
-	if err := n.await(ctx, p.raft.RemoveServer(v.ID, index, enqueueTimeout)); err != nil {
-		return fmt.Errorf("%w (%v)", errUnknownOutcome, err) // half of it is done
-	}
-	return nil
+	return n.change(ctx, p, servers, func() error {
+		if _, err := n.propose(ctx, &state.Command{RemoveNode: &state.RemoveNode{ID: string(v.ID)}}); err != nil {
+			return err
+		}
+		if err := n.await(ctx, p.raft.RemoveServer(v.ID, 0, enqueueTimeout)); err != nil {
+			return fmt.Errorf("%w (%v)", errUnknownOutcome, err) // half of it is done
+		}
+		return nil
+	})
 }
 
 // majority refuses a change after which those voters that answer would be too few
@@ -248,38 +269,43 @@ func (n *Node) majority(p *peer, change string, voters []raft.Server) error {
 		change, len(voters), strings.Join(silent, ", "))
 }
 
+// probation is since when nodes without a vote answer, without a gap.
+type probation map[raft.ServerID]time.Time
+
+// passed notes whether a node answers now, and reports whether it has for long enough.
+func (p probation) passed(id raft.ServerID, answers bool, now time.Time, enough time.Duration) bool {
+	if !answers {
+		delete(p, id)
+		return false
+	}
+	if _, ok := p[id]; !ok {
+		p[id] = now
+	}
+	return now.Sub(p[id]) >= enough
+}
+
 // promote gives nodes that were let in their vote, once they answered for a while
-// without a gap, until the reign ends.
+// without a gap, until the reign ends. No majority is lost by that: most of the others
+// answer, since this node leads, and so does the new one.
 func (n *Node) promote(ctx context.Context, p *peer) {
-	since := map[raft.ServerID]time.Time{} // when a node first answered, of those that did each time
+	waits := probation{}
 	before := n.disks.state.Applied()
 	for sleep(ctx, promoteEvery) {
-		servers, index, err := n.configuration(ctx, p)
+		servers, err := n.configuration(ctx, p)
 		if err != nil {
 			continue
 		}
 		had := before
 		before = n.disks.state.Applied()
 		for _, v := range servers {
-			if v.Suffrage != raft.Nonvoter {
-				delete(since, v.ID)
+			answers := v.Suffrage == raft.Nonvoter && n.caughtUp(ctx, p, v, had)
+			if !waits.passed(v.ID, answers, time.Now(), n.cfg.promoteAfter) {
 				continue
 			}
-			if !n.caughtUp(ctx, p, v, had) {
-				delete(since, v.ID)
-				continue
-			}
-			if _, ok := since[v.ID]; !ok {
-				since[v.ID] = time.Now()
-			}
-			if time.Since(since[v.ID]) < n.cfg.promoteAfter {
-				continue
-			}
-			if err := n.majority(p, "with "+nameOf(string(v.ID)), append(votersOf(servers), v)); err != nil {
-				n.log.Warn("a node that joined gets no vote yet", "id", v.ID, "why", err)
-				continue
-			}
-			if err := n.await(ctx, p.raft.AddVoter(v.ID, v.Address, index, enqueueTimeout)); err != nil {
+			err := n.change(ctx, p, servers, func() error {
+				return n.await(ctx, p.raft.AddVoter(v.ID, v.Address, 0, enqueueTimeout))
+			})
+			if err != nil {
 				n.log.Warn("giving a node its vote", "id", v.ID, "err", err)
 			} else {
 				n.log.Info("a node that joined votes from now on", "id", v.ID)

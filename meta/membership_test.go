@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/hashicorp/raft"
 
 	"dmps/client"
 	"dmps/meta/metaclient"
@@ -143,11 +145,10 @@ func TestCopyOfLivingNode(t *testing.T) {
 	nodes := startAll(t, cfgs)
 	c := newClient(t, 10*time.Second, nodes...)
 	at := (leaderOf(t, nodes) + 1) % 3
-	known := func(n *Node) (is bool) {
-		err := n.disks.state.View(func(s *state.State) { is = s.Nodes[nodes[at].ID()] != nil })
-		return err == nil && is
-	}
-	eventually(t, "it is known where the node is", func() bool { return known(nodes[at]) })
+	eventually(t, "it is known where all are", func() (known bool) {
+		err := nodes[at].disks.state.View(func(s *state.State) { known = len(s.Nodes) == 3 })
+		return err == nil && known
+	})
 	stop(t, nodes[at])
 	twin := cfgs[at]
 	twin.Dir = copyNode(t, cfgs[at].Dir)
@@ -254,5 +255,111 @@ func TestUnknownStaysUnknown(t *testing.T) {
 	_, err := c.AcceptLoss(ctx, "v") // the leader takes it, cannot commit, and loses its office
 	if !errors.Is(err, metaclient.ErrUnknownOutcome) || !errors.Is(err, client.ErrNoQuorum) || strings.Contains(err.Error(), "nothing was changed") {
 		t.Errorf("a call that may have been carried out: %v", err)
+	}
+}
+
+// A node gets its vote when it has answered for long enough since it last did not, and
+// when it holds what the leader held a round ago.
+func TestVoteIsEarned(t *testing.T) {
+	now := time.Now()
+	p := probation{}
+	for i, c := range []struct {
+		answers bool
+		at      time.Duration
+		want    bool
+	}{{true, 0, false}, {true, time.Second, false}, {false, 2 * time.Second, false}, {true, 3 * time.Second, false}, {true, 4 * time.Second, false}, {true, 5 * time.Second, true}} {
+		if got := p.passed("n", c.answers, now.Add(c.at), 2*time.Second); got != c.want {
+			t.Errorf("round %d: %v", i, got)
+		}
+	}
+
+	first := testConfig(t, "meta1")
+	first.promoteAfter = time.Hour
+	n := start(t, first)
+	waitReady(t, n)
+	cfg := testConfig(t, "meta2")
+	cfg.Join = []string{n.APIURL()}
+	second := start(t, cfg)
+	waitReady(t, second)
+	servers, err := n.configuration(t.Context(), n.peer())
+	if err != nil || len(servers) != 2 {
+		t.Fatalf("%v, %v", servers, err)
+	}
+	held := second.disks.state.Applied()
+	eventually(t, "it holds everything", func() bool { return n.caughtUp(t.Context(), n.peer(), servers[1], held) })
+	if n.caughtUp(t.Context(), n.peer(), servers[1], held+1000) {
+		t.Error("a node that lacks decisions has caught up")
+	}
+}
+
+// Of two changes that were checked against one configuration only one is made.
+func TestChangesOfOneConfiguration(t *testing.T) {
+	t.Parallel()
+	nodes := startAll(t, threeConfigs(t))
+	at := leaderOf(t, nodes)
+	lead, one, other := nodes[at], nodes[(at+1)%3], nodes[(at+2)%3]
+	servers, err := lead.configuration(t.Context(), lead.peer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves := func(n *Node) error {
+		v := servers[slices.IndexFunc(servers, func(v raft.Server) bool { return string(v.ID) == n.ID() })]
+		return lead.dismiss(t.Context(), lead.peer(), servers, v)
+	}
+	if err := leaves(one); err != nil {
+		t.Fatal(err)
+	}
+	if err := leaves(other); err == nil {
+		t.Error("a change that was checked against a configuration of before is made")
+	}
+	if now, err := lead.configuration(t.Context(), lead.peer()); err != nil || len(now) != 2 {
+		t.Errorf("members %v, %v", now, err)
+	}
+}
+
+// A node does not become the whole cluster while others of it live. Once they are gone
+// it does, above every generation that it ever heard of.
+func TestRecoverBesideTheLiving(t *testing.T) {
+	t.Parallel()
+	nodes := startAll(t, threeConfigs(t))
+	eventually(t, "it is known where all are", func() (known bool) {
+		err := nodes[0].disks.state.View(func(s *state.State) { known = len(s.Nodes) == 3 })
+		return err == nil && known
+	})
+	stop(t, nodes[0])
+	again := RestoreConfig{Dir: nodes[0].cfg.Dir, RaftAdvertise: nodes[0].cfg.RaftListen}
+	if err := RecoverSurvivor(t.Context(), again); !errors.Is(err, ErrLives) {
+		t.Errorf("beside living nodes: %v", err)
+	}
+	stop(t, nodes[1])
+	stop(t, nodes[2])
+	id, err := loadIdentity(again.Dir, nodes[0].cfg.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id.Superseded = uint64(time.Now().Add(time.Hour).UnixMilli())
+	if err := id.save(again.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := RecoverSurvivor(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := loadIdentity(again.Dir, id.Name); err != nil || now.Generation <= id.Superseded || now.Superseded != 0 {
+		t.Errorf("it had heard of generation %d: %+v, %v", id.Superseded, now, err)
+	}
+}
+
+// A server that says to be at an address which leads nobody to it is not up.
+func TestRegisterNowhere(t *testing.T) {
+	t.Parallel()
+	n := start(t, testConfig(t, "meta1"))
+	waitReady(t, n)
+	c := newClient(t, time.Second, n)
+	for _, addr := range []string{"tcp://[::]:7301", "tcp://0.0.0.0:7301", "tcp://127.0.0.1:7301,tcp://:7301", "fabric+tcp://[::]:7301"} {
+		info := serverInfo(0, 1)
+		info.Addr = addr
+		if err := c.Register(t.Context(), info); !errors.Is(err, metaclient.ErrInvalid) {
+			t.Errorf("at %s: %v", addr, err)
+		}
 	}
 }

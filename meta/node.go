@@ -54,6 +54,8 @@ type Node struct {
 	done   chan struct{} // closed when the node failed or was closed
 	asked  atomic.Int32  // futures of Raft that are waited for
 
+	changing sync.Mutex // one change of Raft's configuration at a time
+
 	mu struct {
 		sync.Mutex
 		identity identity

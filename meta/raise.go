@@ -100,7 +100,7 @@ type nodeBuild struct {
 // builds asks all nodes of Raft's configuration, voters or not. Strays are records of
 // nodes that began to join and were not let in.
 func (n *Node) builds(ctx context.Context, p *peer) (out []nodeBuild, strays []state.Node, err error) {
-	servers, _, err := n.configuration(ctx, p)
+	servers, err := n.configuration(ctx, p)
 	if err != nil {
 		return nil, nil, err
 	}

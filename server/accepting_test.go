@@ -91,4 +91,9 @@ func TestAcceptingAtAll(t *testing.T) {
 	}
 	_ = l.Close()
 	<-over
+	s.doors = s.doors[:1]
+	s.Retire() // it still lets in who comes, and is to be given nothing
+	if err := s.accepting(); err == nil {
+		t.Error("a server that is about to end says that it accepts")
+	}
 }

@@ -118,10 +118,22 @@ type draining struct {
 	Draining bool          `json:"draining"`
 	Drained  bool          `json:"drained"`    // it holds nothing
 	Chunks   uint64        `json:"chunks"`     // members that it still has
+	Unknown  uint64        `json:"unknown"`    // chunks that it holds and the metadata does not know: nobody moves them
 	Moving   uint64        `json:"moving"`     // members, in the whole cluster, whose replacement is being filled
 	RowsLeft uint64        `json:"rows_left"`  // that replacements do not have yet, as their clients last reported
 	Stuck    []stuckVolume `json:"stuck"`      // volumes with members that should go somewhere and cannot
 	Idle     []string      `json:"unattached"` // volumes with members to be filled that nobody has attached
+
+	incarnation raid.Incarnation
+}
+
+// unknownLeft is all that a server has left when only chunks are there that the
+// metadata does not know; nil: there is more, or nothing.
+func (d draining) unknownLeft() error {
+	if !d.Draining || d.Chunks > 0 || d.Unknown == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s that the metadata does not know cannot be moved, and end with the server", count(d.Unknown, "chunk"))
 }
 
 // stuckVolume says why members of a volume stay where they are.
@@ -146,13 +158,13 @@ func drainingFrom(st *metaclient.Status, id raid.ServerID) (draining, error) {
 	for _, s := range st.Servers {
 		if s.ID == id {
 			found = true
-			d.State, d.Draining, d.Chunks = s.State, s.Draining, s.Chunks
+			d.State, d.Draining, d.Chunks, d.Unknown, d.incarnation = s.State, s.Draining, s.Chunks, s.UnknownChunks, s.Incarnation
 		}
 	}
 	if !found {
 		return draining{}, fmt.Errorf("server %s: %w: it was removed", id, metaclient.ErrNotFound)
 	}
-	d.Drained = d.Draining && d.Chunks == 0
+	d.Drained = d.Draining && d.Chunks == 0 && d.Unknown == 0
 	m := movesOf(st)
 	d.Moving, d.RowsLeft, d.Stuck, d.Idle = m.moving, m.rows, m.stuck, m.idle
 	return d, nil
@@ -209,6 +221,9 @@ func (d draining) print(w io.Writer) error {
 	for _, line := range d.moves().troubles() {
 		fmt.Fprintln(&b, line)
 	}
+	if d.Unknown > 0 {
+		fmt.Fprintf(&b, "it also holds %s that the metadata does not know, which nobody moves: if nothing needs them, dmps server purge %s\n", count(d.Unknown, "chunk"), d.Server)
+	}
 	fmt.Fprintf(&b, "follow it with: dmps server drain %s --wait\n", d.Server)
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -235,6 +250,10 @@ func (a *app) followDrain(ctx context.Context, meta *metaclient.Client, d draini
 			return next, &exitError{exitcode.Failure, fmt.Errorf("somebody ended the draining of %s: it has %s", next.Server, count(next.Chunks, "chunk"))}
 		}
 		d = next
+		if err := d.unknownLeft(); err != nil {
+			return d, &advised{&exitError{exitcode.Failure, fmt.Errorf("%s: %w", d.Server, err)},
+				fmt.Sprintf("They may be of a volume that a restored cluster has forgotten, or of another cluster. If nothing needs them: dmps server purge %s", d.Server)}
+		}
 		if d.Drained {
 			f.show(0, d.moves())
 			return d, nil

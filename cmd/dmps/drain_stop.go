@@ -60,6 +60,10 @@ func (l *leaver) drain() error {
 	defer cancel()
 	l.log.Info("this server is drained before it ends; a second signal ends it at once", "patience", l.patience, "chunks", l.srv.Stats().Chunks)
 	was, err := l.order(ctx)
+	if errors.Is(err, errAnother) {
+		l.log.Warn("ending at once", "why", err)
+		return nil
+	}
 	if err == nil {
 		err = l.follow(ctx)
 	}
@@ -73,10 +77,17 @@ func (l *leaver) drain() error {
 	return l.undrain()
 }
 
-// order has the draining begun, and tells whether it was before.
+// errAnother is that the id went to another server, and all that this one holds counts
+// as lost since. To drain would be to drain that one.
+var errAnother = errors.New("the metadata knows another server by this one's id: nobody relies on what this one holds")
+
+// order has the draining begun, and tells whether it was before. Errors: errAnother.
 func (l *leaver) order(ctx context.Context) (was bool, err error) {
 	for {
 		d, err := drainingOf(ctx, l.meta, l.id)
+		if err == nil && d.incarnation != l.srv.Incarnation() {
+			return false, errAnother
+		}
 		if err == nil {
 			if err = l.meta.DrainServer(ctx, l.id); err == nil {
 				return d.Draining, nil
@@ -96,6 +107,8 @@ func (l *leaver) follow(ctx context.Context) error {
 		switch {
 		case err == nil && !d.Draining:
 			return errors.New("somebody has ended the draining")
+		case err == nil && d.unknownLeft() != nil:
+			return d.unknownLeft()
 		case err == nil && d.Drained:
 			return nil
 		case err == nil:

@@ -83,6 +83,15 @@ func TestTwinGivesUp(t *testing.T) {
 		if ends(newLoneID(a), metaclient.ErrIDAwaited) || ends(newLoneID(a), metaclient.ErrUnreachable) {
 			t.Error("who is to wait ends")
 		}
+		early := newLoneID(a)
+		a.err = lives
+		for range 3 { // as long as a life of its own that ended is still heard
+			_ = early.Register(t.Context(), server.Info{})
+			time.Sleep(time.Second)
+		}
+		if len(early.twin) > 0 {
+			t.Error("the next life of a server gives up at once")
+		}
 		l := newLoneID(a)
 		if ends(l, nil) || ends(l, lives) {
 			t.Error("who had the id ends: it may hold the last copies")

@@ -42,7 +42,7 @@ func Handler(next http.Handler, names Names, open ...string) http.Handler {
 		case r.Header.Get("Origin") != "":
 			http.Error(w, "not from a browser", http.StatusForbidden)
 		case !names.known(r.Host) && !slices.Contains(open, r.URL.Path):
-			http.Error(w, fmt.Sprintf("nothing here is called %q: name an address, or have the name allowed where this is started", hostOf(r.Host)), http.StatusForbidden)
+			http.Error(w, fmt.Sprintf("nothing here is called %q: name an address, or have this process started with --allow-host %[1]q", hostOf(r.Host)), http.StatusForbidden)
 		default:
 			next.ServeHTTP(w, r)
 		}

@@ -130,7 +130,7 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 	var doubt error // an attempt may have been carried out: no later answer says that nothing was changed
 	for {
 		var undecided error // what the most telling node of this round said
-		var refused error   // by a node of another cluster
+		var refused error   // by a node of another cluster, or one that has another name
 		for i := range c.nodes {
 			at := (int(start) + i) % len(c.nodes)
 			n := &c.nodes[at]
@@ -149,6 +149,8 @@ func call[Req, Res any](ctx context.Context, c *Client, limit time.Duration, wha
 				doubt = fmt.Errorf("%s: %s: %w (%w): %v", what, n.url, ErrUnknownOutcome, client.ErrNoQuorum, err)
 			}
 			switch {
+			case r == nil && connect.CodeOf(err) == connect.CodePermissionDenied:
+				refused = fmt.Errorf("%s: %s: %w", what, n.url, err)
 			case r == nil && !unanswered(err):
 				// Not the service, or a version of it that speaks otherwise.
 				return nil, fmt.Errorf("%s: %s: %w", what, n.url, err)

@@ -1,11 +1,15 @@
 package metaclient
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
+
+	"connectrpc.com/connect"
 )
 
 // GenerationHeader names a cluster and its generation, in calls and in answers:
@@ -49,6 +53,11 @@ func (g *generations) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := g.next.RoundTrip(r)
 	if err != nil {
 		return nil, err
+	}
+	if res.StatusCode == http.StatusForbidden && strings.HasPrefix(res.Header.Get("Content-Type"), "text/plain") {
+		defer res.Body.Close()
+		text, err := io.ReadAll(io.LimitReader(res.Body, 512))
+		return nil, connect.NewError(connect.CodePermissionDenied, errors.Join(errors.New(strings.TrimSpace(string(text))), err)) // connect would leave the text out
 	}
 	cluster, is := ParseGeneration(res.Header.Get(GenerationHeader))
 	if is == 0 {

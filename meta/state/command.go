@@ -383,7 +383,7 @@ func (s *State) apply(c *Command) (any, *Refusal) {
 	case c.Unknown != nil:
 		return nil, s.unknown(c.Unknown)
 	case c.Purge != nil:
-		return nil, s.purge(c.Purge)
+		return s.purge(c.Purge)
 	case c.Raise != nil:
 		return nil, s.raise(c.Raise)
 	}

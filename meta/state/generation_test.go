@@ -36,7 +36,9 @@ func TestFreedIsOwnDeed(t *testing.T) {
 		t.Errorf("%d bytes are free", sv.Free())
 	}
 	freeing := len(s.Servers["s00"].Freeing)
-	must(t, s, &Command{Purge: &Purge{ID: "s00", Incarnation: 1, Chunks: []raid.ChunkID{next + 10, 1 << 63}}})
+	if n := must(t, s, &Command{Purge: &Purge{ID: "s00", Incarnation: 1, Chunks: []raid.ChunkID{next + 10, 1 << 63}}}); n != uint64(1) {
+		t.Errorf("%v chunks are to be given back", n) // not that which no id reaches
+	}
 	if _, ok := s.Servers["s00"].Freeing[next+10]; !ok || len(s.Servers["s00"].Freeing) != freeing+1 {
 		t.Errorf("freeing %v", s.Servers["s00"].Freeing)
 	}
@@ -61,5 +63,23 @@ func TestNeverWrittenIsNotFailed(t *testing.T) {
 	must(t, s, &Command{PutReport: &PutReport{Volume: v.ID, Epoch: 1, Report: Report{State: Healthy}}})
 	if h := s.Health(v, nil); h.State != Failed {
 		t.Errorf("opened: %+v", h)
+	}
+}
+
+// A state that lacks nothing begins a new generation too, and keeps all else; a purge
+// leaves alone what has an owner by now.
+func TestAloneAndPurgeTakeNothing(t *testing.T) {
+	s := cluster(t, 4, 1<<30, nil)
+	v := create(t, s, CreateVolume{Name: "v", Pages: 1000, Geometry: raid.Geometry{K: 2, M: 1}})
+	must(t, s, &Command{Attach: &Attach{Name: "v", Holder: "a"}})
+	must(t, s, &Command{PutNode: &Node{ID: "n-1", Name: "n", API: "http://h:1", Raft: "h:2"}})
+	was, epoch, next := s.Generation, v.Epoch, s.NextChunk
+	s.Alone(99)
+	if s.Generation <= was || len(s.Nodes) > 0 || v.Lease == nil || v.Epoch != epoch || s.NextChunk != next {
+		t.Errorf("generation %d became %d, nodes %v, volume %+v", was, s.Generation, s.Nodes, v)
+	}
+	m := v.Groups[0].Members[0]
+	if n := must(t, s, &Command{Purge: &Purge{ID: m.Server, Incarnation: 1, Chunks: []raid.ChunkID{m.Chunk}}}); n != uint64(0) || len(s.Servers[m.Server].Freeing) > 0 {
+		t.Errorf("%v chunks of a volume are to be given back: %+v", n, s.Servers[m.Server])
 	}
 }

@@ -49,6 +49,7 @@ func TestIDBelongsToAHost(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 			must(t, s, &Command{SetServer: &SetServer{ID: "s", Incarnation: 1, State: ServerDown}})
+			c.next.Heard = false
 			must(t, s, &Command{Register: c.next}) // it is down: anybody may
 		}
 	}
@@ -76,4 +77,26 @@ func TestLeaseBelongsToAHost(t *testing.T) {
 		must(t, s, &Command{Attach: &at})
 		at.Takeover = false
 	}
+}
+
+// A server that is down because it accepts nobody is heard all the time, and holds
+// what it was lent: neither a twin nor an older life of it gets its id meanwhile.
+func TestDeafServerKeepsItsID(t *testing.T) {
+	s := cluster(t, 2, 1<<30, nil)
+	first := Register{ID: "s", Incarnation: 1, Addr: "tcp://h1:1", Host: Host{"m1", "b1"}, Folder: "f", MemoryTotal: 1 << 30}
+	must(t, s, &Command{Register: &first})
+	second := first
+	second.Incarnation = 2
+	must(t, s, &Command{Register: &second})
+	must(t, s, &Command{SetServer: &SetServer{ID: "s", Incarnation: 2, State: ServerDown}})
+	twin := first
+	twin.Incarnation, twin.Host = 3, Host{"m2", "b2"}
+	for name, c := range map[string]Register{"a twin": twin, "an older life": first} {
+		c.Heard = true
+		if _, err := s.Apply(&Command{Register: &c}); err == nil {
+			t.Fatalf("%s gets the id of a server that is heard", name)
+		}
+	}
+	twin.Heard = false
+	must(t, s, &Command{Register: &twin})
 }

@@ -14,7 +14,17 @@ const (
 	recoverVolumes = 1 << 20
 	recoverChunks  = 1 << 32
 	recoverEvents  = 1 << 20
-	maxPassOver    = 1 << 40 // chunks
+
+	// A backup that is restored twice knows nothing of what was given out after the
+	// first time. So what it begins with grows with the time too: faster than ids and
+	// leases are given out.
+	recoverSince     = 1_767_225_600_000 // Unix milliseconds: 2026 began
+	chunksPerMilli   = 1 << 10
+	millisPerVolume  = 1000
+	millisPerEpoch   = 60 * 1000
+	recoverMostEpoch = uint64(raid.MaxEpoch / 2) // by time alone
+	recoverMostID    = 1 << 31                   // of volumes: headers have 32 bits for it
+	maxPassOver      = 1 << 40                   // chunks
 )
 
 // Recover makes a state fit for use that may be older than the last decision:
@@ -28,15 +38,17 @@ const (
 func (s *State) Recover(now int64, why string) {
 	s.now = max(now, 1)
 	defer func() { s.now = 0 }()
-	s.NextVolume += recoverVolumes
+	age := uint64(max(now-recoverSince, 0))
+	s.NextVolume = max(s.NextVolume, raid.VolumeID(min(age/millisPerVolume, recoverMostID))) + recoverVolumes
 	s.nextGeneration()
-	s.Gaps = append(s.Gaps, Gap{s.NextChunk, s.NextChunk + recoverChunks})
-	s.NextChunk += recoverChunks
+	gap := Gap{From: s.NextChunk, To: max(s.NextChunk, raid.ChunkID(age*chunksPerMilli)) + recoverChunks}
+	s.Gaps, s.NextChunk = append(s.Gaps, gap), gap.To
 	s.touched.Root = true
 	for _, v := range s.SortedVolumes() {
 		v.Untouched = v.Untouched || v.Unopened
-		v.Epoch = min(v.Epoch+recoverEpochs, raid.MaxEpoch) // then nobody attaches it again
-		v.LastLease, v.Unopened = v.Epoch, false            // somebody may have written: nobody is the first again
+		// Of the last one, nobody attaches it again.
+		v.Epoch = min(max(v.Epoch, raid.Epoch(min(age/millisPerEpoch, recoverMostEpoch)))+recoverEpochs, raid.MaxEpoch)
+		v.LastLease, v.Unopened = v.Epoch, false // somebody may have written: nobody is the first again
 		v.Lease = nil
 		s.newVersion(v)
 	}
@@ -105,11 +117,12 @@ func (s *State) passOver(id raid.ChunkID) bool {
 }
 
 // purge has a server give chunks back that nobody knows (Freeing). Those that
-// have an owner by now are left alone.
-func (s *State) purge(c *Purge) *Refusal {
+// have an owner by now are left alone, and ids that nobody reaches. Its result is how
+// many they are.
+func (s *State) purge(c *Purge) (any, *Refusal) {
 	sv, refusal := s.live(c.ID, c.Incarnation)
 	if refusal != nil {
-		return refusal
+		return nil, refusal
 	}
 	if sv.Freeing == nil {
 		sv.Freeing = map[raid.ChunkID]uint64{}
@@ -128,7 +141,7 @@ func (s *State) purge(c *Purge) *Refusal {
 		s.note(Event{Kind: EventChunksPurged, Server: sv.ID, Count: n}, "server %s is told to give %d chunks back that the metadata does not know", sv.ID, n)
 	}
 	s.touchServer(sv.ID)
-	return nil
+	return n, nil
 }
 
 // forgetNodes forgets who the metadata nodes were: who is there says so anew.

@@ -89,3 +89,32 @@ func TestOlderRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A backup that is restored a second time gives nothing out that it gave out after
+// the first: neither ids of chunks and volumes nor epochs, though it knows of none.
+func TestRecoverTwiceFromOneBackup(t *testing.T) {
+	const minute = 60_000
+	made := func(now int64) (*State, *Volume) {
+		s := cluster(t, 7, 1<<30, nil)
+		v := create(t, s, CreateVolume{Name: "v", Pages: 1000, Geometry: raid.Geometry{K: 4, M: 2}})
+		must(t, s, &Command{Attach: &Attach{Name: "v", Holder: "a"}})
+		s.Recover(now, "from a backup")
+		return s, v
+	}
+	const at = 1_800_000_000_000 // Unix milliseconds
+	s1, v1 := made(at)
+	s2, v2 := made(at + 600*minute)
+	const some = 500 // that were given out between
+	for what, d := range map[string][2]uint64{
+		"chunks":  {uint64(s1.NextChunk), uint64(s2.NextChunk)},
+		"volumes": {uint64(s1.NextVolume), uint64(s2.NextVolume)},
+		"epochs":  {uint64(v1.Epoch), uint64(v2.Epoch)},
+	} {
+		if d[1] < d[0]+some {
+			t.Errorf("%s: the first restored state gives out from %d on, the second from %d", what, d[0], d[1])
+		}
+	}
+	if s2.Freed(s1.NextChunk) {
+		t.Error("what the first restored state gave out counts as freed")
+	}
+}

@@ -32,7 +32,7 @@ func (s *State) register(c *Register) *Refusal {
 		s.Servers[c.ID] = sv
 		s.note(Event{Kind: EventServerJoined, Server: c.ID}, "server %s at %s with %s", c.ID, c.Addr, size(c.MemoryTotal))
 	case sv.Incarnation == c.Incarnation:
-	case past && !c.Ghost && sv.State != ServerDown:
+	case past && !c.Ghost && (sv.State != ServerDown || c.Heard):
 		return refuse(Invalid, "server %s: incarnation %x was followed by %x at %s on %v, which began later: two servers have this id", c.ID, c.Incarnation, sv.Incarnation, sv.Addr, sv.Host)
 	case !past && !sv.yields(c) && c.Heard:
 		return refuse(IDInUse, "server %s lives at %s on %v: stop that one, or choose another --id for the one at %s on %v", c.ID, sv.Addr, sv.Host, c.Addr, c.Host)
@@ -67,11 +67,11 @@ func (s *State) register(c *Register) *Refusal {
 // yields reports whether the id may go to a server that began anew. What this one holds
 // is lost then, so it must have ended: a process on the same boot of the same machine
 // that has its state folder, or if one of them has none, its address, shows that.
-// Everybody else waits until it is down. A clone has the folder and the address, and is
+// Everybody else waits until it is down and says nothing. A clone has the folder and the address, and is
 // another machine or another boot.
 func (s *Server) yields(c *Register) bool {
 	switch {
-	case s.State == ServerDown:
+	case s.State == ServerDown && !c.Heard: // one that accepts nobody is heard
 		return true
 	case !s.Host.is(c.Host):
 		return false

@@ -56,8 +56,10 @@ func (s *Server) limit() int {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
 		return maxConns
 	}
-	return int(min(maxConns, r.Cur-r.Cur/4))
+	return limitOf(r.Cur)
 }
+
+func limitOf(descriptors uint64) int { return int(min(maxConns, descriptors-descriptors/4)) }
 
 // admit lets a connection in, or refuses and closes it.
 func (s *Server) admit(c net.Conn) bool {

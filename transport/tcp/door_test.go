@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"dmps/transport"
 )
 
@@ -224,3 +226,68 @@ type from struct {
 }
 
 func (f from) RemoteAddr() net.Addr { return f.a }
+
+// The system ends sessions of a host that vanished within half a minute: only then
+// another one gets its volume without a takeover.
+func TestVanishedPeerIsNoticed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &caught{Listener: l, conns: make(chan *net.TCPConn, 1)}
+	s := Server{Backend: &stuckRebuilds{}}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(c) }()
+	defer func() {
+		if err := errors.Join(s.Close(), <-served); err != nil {
+			t.Error(err)
+		}
+	}()
+	var d Dialer
+	defer d.Close()
+	conn, _, err := d.Dial(t.Context(), "tcp://"+l.Addr().String(), transport.Hello{Cluster: "c", Volume: 1, Epoch: 1}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	rc, err := (<-c.conns).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	option := func(level, name int) (n int) {
+		if err := rc.Control(func(fd uintptr) { n, err = unix.GetsockoptInt(int(fd), level, name) }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if option(unix.SOL_SOCKET, unix.SO_KEEPALIVE) == 0 {
+		t.Error("no probes")
+	}
+	if is := option(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE) + option(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL)*option(unix.IPPROTO_TCP, unix.TCP_KEEPCNT); is > 30 {
+		t.Errorf("an idle session ends after %d s", is)
+	}
+}
+
+// caught gives away the connections that it accepts.
+type caught struct {
+	net.Listener
+	conns chan *net.TCPConn
+}
+
+func (l *caught) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if t, ok := c.(*net.TCPConn); ok {
+		l.conns <- t
+	}
+	return c, err
+}
+
+// Connections never take the last descriptors: files, listeners and links of rebuilds
+// need some.
+func TestConnectionsLeaveDescriptors(t *testing.T) {
+	for descriptors, want := range map[uint64]int{128: 96, 1024: 768, 1 << 20: maxConns, ^uint64(0): maxConns} {
+		if got := limitOf(descriptors); got != want {
+			t.Errorf("of %d descriptors %d are for connections, not %d", descriptors, got, want)
+		}
+	}
+}
