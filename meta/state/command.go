@@ -269,6 +269,7 @@ func (s *State) Apply(c *Command) (any, error) {
 	// 0 stands for "no" in the state. A clock before 1970 is no reason to fail.
 	s.now = max(c.Now, 1)
 	result, refusal := s.apply(c)
+	s.settle()
 	s.now = 0
 	if refusal != nil {
 		return nil, refusal

@@ -71,6 +71,7 @@ type Member struct {
 	Incarnation raid.Incarnation `json:"i"`
 	Chunk       raid.ChunkID     `json:"c"`
 	State       raid.MemberState `json:"t,omitempty"`
+	Home        raid.ServerID    `json:"h,omitempty"` // for which Server stands in; empty: it belongs there itself
 }
 
 // Pending is a member that will replace a living one, and is being filled.
@@ -153,6 +154,7 @@ type Volume struct {
 	TargetFill int             `json:"target_fill"` // percent
 	Domain     Level           `json:"domain"`      // members of a group never share one
 	PlacedBy   Level           `json:"placed_by"`   // nor one of these: Domain or coarser
+	Aim        Level           `json:"aim"`         // what PlacedBy was at first, and will be again when servers make that possible
 	Created    int64           `json:"created"`     // Unix milliseconds, by the leader's clock
 	Request    string          `json:"request"`     // id of the call that created it
 	Epoch      raid.Epoch      `json:"epoch"`       // only grows: with every lease
@@ -240,7 +242,8 @@ type State struct {
 	byName  map[string]raid.VolumeID
 	chunks  map[raid.ChunkID]ChunkRef // every chunk in a group that is not lost
 	lost    int                       // members that are lost
-	now     int64                     // of the command that is carried out, Unix milliseconds
+	index   index
+	now     int64 // of the command that is carried out, Unix milliseconds
 	touched Touched
 }
 
@@ -253,6 +256,7 @@ func New() *State {
 		Nodes:   map[string]*Node{},
 		byName:  map[string]raid.VolumeID{},
 		chunks:  map[raid.ChunkID]ChunkRef{},
+		index:   newIndex(),
 		touched: newTouched(),
 	}
 }
@@ -262,11 +266,13 @@ func (s *State) Reindex() {
 	clear(s.byName)
 	clear(s.chunks)
 	s.lost = 0
+	s.index = newIndex()
 	for _, v := range s.Volumes {
 		s.byName[v.Name] = v.ID
 		s.indexChunks(v)
 	}
 	s.complete()
+	s.settle()
 	s.touched = newTouched()
 }
 
@@ -281,6 +287,9 @@ func (s *State) complete() {
 	}
 	for _, v := range s.Volumes {
 		v.Version = max(v.Version, 1)
+		if !slices.Contains(v.PlacedBy.wider(), v.Aim) {
+			v.Aim = v.PlacedBy
+		}
 		v.Unopened = v.Unopened || v.LastLease == 0
 		for _, g := range v.Groups {
 			if g.Since == 0 && !g.whole() {
@@ -292,14 +301,17 @@ func (s *State) complete() {
 
 func (s *State) indexChunks(v *Volume) {
 	for g, group := range v.Groups {
+		s.index.dirty = append(s.index.dirty, GroupKey{v.ID, raid.GroupID(g)})
 		for c, m := range group.Members {
 			if m.State == raid.MemberLost {
 				s.lost++
 				continue
 			}
+			s.index.hold(m.Server, m.Chunk)
 			s.chunks[m.Chunk] = ChunkRef{Volume: v.ID, Group: raid.GroupID(g), Col: raid.Col(c)}
 		}
 		for _, p := range group.Pending {
+			s.index.hold(p.Member.Server, p.Member.Chunk)
 			s.chunks[p.Member.Chunk] = ChunkRef{Volume: v.ID, Group: raid.GroupID(g), Col: p.Col, Pending: true}
 		}
 	}
@@ -348,6 +360,10 @@ type GroupKey struct {
 	Group  raid.GroupID
 }
 
+func (k GroupKey) compare(o GroupKey) int {
+	return cmp.Or(cmp.Compare(k.Volume, o.Volume), cmp.Compare(k.Group, o.Group))
+}
+
 // Touched is the records that commands changed, made or removed: those that
 // are in the State now are to be written, the others deleted. Root is the
 // cluster id and the counters.
@@ -381,5 +397,9 @@ func (s *State) touchServer(id raid.ServerID) { s.touched.Servers[id] = struct{}
 func (s *State) touchVolume(id raid.VolumeID) { s.touched.Volumes[id] = struct{}{} }
 func (s *State) touchNode(id string)          { s.touched.Nodes[id] = struct{}{} }
 func (s *State) touchGroup(v raid.VolumeID, g int) {
-	s.touched.Groups[GroupKey{v, raid.GroupID(g)}] = struct{}{}
+	k := GroupKey{v, raid.GroupID(g)}
+	s.touched.Groups[k] = struct{}{}
+	if n := len(s.index.dirty); n == 0 || s.index.dirty[n-1] != k {
+		s.index.dirty = append(s.index.dirty, k)
+	}
 }

@@ -16,7 +16,7 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 	}
 	v := &Volume{
 		Name: req.Name, Kind: req.Kind, Geometry: req.Geometry, Pages: req.Pages,
-		MinAck: req.MinAck, TargetFill: req.TargetFill, Domain: req.Domain, PlacedBy: req.Domain,
+		MinAck: req.MinAck, TargetFill: req.TargetFill, Domain: req.Domain, PlacedBy: req.Domain, Aim: req.Domain,
 		Created: req.Now, Request: req.Request, Version: 1, Unopened: true,
 	}
 	var groups [][]raid.ServerID
@@ -28,6 +28,7 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 		}
 		v.ChunkSlots = slots
 		groups, v.PlacedBy, refusal = s.placeLog(&req, slots, int(n))
+		v.Aim = v.PlacedBy
 	} else {
 		v.ChunkSlots, groups, refusal = s.placeInPlace(&req)
 	}
