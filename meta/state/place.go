@@ -66,13 +66,15 @@ func (c *candidate) share() float64 { return float64(c.free) / float64(max(c.Mem
 
 // combination is a copyset of candidates, during one placement.
 type combination struct {
-	at   []int // indexes of candidates, ascending by id as these are
-	turn int   // of the roles: it moves on from group to group
+	at    []int           // indexes of candidates, ascending by id as these are
+	homes []raid.ServerID // the servers for which these are, one each; nil: themselves
+	turn  int             // of the roles: it moves on from group to group
 }
 
 // placement is one try to place a volume's groups at one level.
 type placement struct {
-	cands   []candidate
+	pick    *picker
+	cands   []candidate          // pick's, as far as they are filled
 	members int                  // of a group
 	ask, by Level                //
 	need    func(col int) uint64 // bytes of a chunk of a column
@@ -115,10 +117,12 @@ func (s *State) candidates() []candidate {
 }
 
 // placeLog chooses the servers of every group of a log: the result's [g][c] is
-// the server of column c of group g.
-func (s *State) placeLog(c *CreateVolume, slots uint32, groups int) ([][]raid.ServerID, Level, *Refusal) {
+// the server of column c of group g, and the one that it stands in for.
+func (s *State) placeLog(c *CreateVolume, slots uint32, groups int) ([][]Member, Level, *Refusal) {
 	members := c.Geometry.Members()
-	cands := s.candidates()
+	pick := newPicker(s)
+	pick.ready()
+	cands := pick.cands
 	if n := distinct(cands, c.Domain); n < members {
 		return nil, 0, s.tooFewDomains(c, cands, n)
 	}
@@ -128,7 +132,7 @@ func (s *State) placeLog(c *CreateVolume, slots uint32, groups int) ([][]raid.Se
 			continue
 		}
 		p := &placement{
-			cands: slices.Clone(cands), members: members, ask: c.Domain, by: by,
+			pick: pick, cands: slices.Clone(cands), members: members, ask: c.Domain, by: by,
 			need: func(col int) uint64 { return ChunkBytes(c.Geometry, slots, raid.Col(col)) },
 			rng:  random(c.Seed), known: map[string]bool{}, cover: make([]int, len(cands)),
 		}
@@ -146,41 +150,59 @@ func (s *State) placeLog(c *CreateVolume, slots uint32, groups int) ([][]raid.Se
 	return nil, 0, s.noSpace(c, cands, groups, best, groupBytes(c.Geometry, slots))
 }
 
-// addKnown takes the combinations that other volumes were placed on and that fit.
-// Those that must wait for a server count for the others of them all the same, as long
-// as these are in some that need not wait: else every loss would bring new ones.
+// addKnown takes the combinations that other volumes were placed on and that fit. For
+// servers that are away others stand in, as in groups that are healed: else every
+// loss would bring new combinations.
 func (p *placement) addKnown(s *State) {
-	index := make(map[raid.ServerID]int, len(p.cands))
-	for i, c := range p.cands {
-		index[c.ID] = i
-	}
-	waiting := make([]int, len(p.cands))
 	for _, known := range s.index.home.sorted() {
 		if known.members != p.members {
 			continue
 		}
 		set := make([]int, 0, p.members)
-		fits, exist := true, true
+		fits, away := true, false
 		for _, id := range known.servers {
-			if i, ok := index[id]; ok {
+			i, ok := p.pick.byID[id]
+			away = away || !ok
+			if ok {
 				fits = fits && p.fits(set, i)
 				set = append(set, i)
 			}
-			exist = exist && s.Servers[id] != nil
 		}
 		switch {
-		case fits && len(set) == p.members:
+		case !fits:
+		case !away:
 			p.add(set)
-		case fits && exist:
-			for _, i := range set {
-				waiting[i]++
-			}
+		default:
+			p.standIn(known.servers, set)
 		}
 	}
-	for i, n := range waiting {
-		if p.cover[i] > 0 {
-			p.cover[i] += n
+}
+
+// standIn takes a combination of which only the set is there.
+func (p *placement) standIn(servers []raid.ServerID, set []int) {
+	present := set
+	key := setKey(slices.Clone(servers))
+	at := make([]int, 0, len(servers))
+	for _, id := range servers {
+		i, ok := p.pick.byID[id]
+		if !ok {
+			order := p.pick.order(post{set: key, server: id})
+			n := slices.IndexFunc(order, func(i int) bool {
+				return p.cands[i].free >= p.most && p.fits(set, i)
+			})
+			if n < 0 {
+				return
+			}
+			i = order[n]
+			set = append(set, i)
 		}
+		at = append(at, i)
+	}
+	if c := p.add(set); c != nil {
+		c.at, c.homes = at, servers
+	}
+	for _, i := range set[len(present):] {
+		p.cover[i]-- // it is not at home there
 	}
 }
 
@@ -283,8 +305,8 @@ func (p *placement) complete(set *[]int) {
 }
 
 // groups places up to n groups, fewer when no combination has the memory.
-func (p *placement) groups(n int) [][]raid.ServerID {
-	out := make([][]raid.ServerID, 0, n)
+func (p *placement) groups(n int) [][]Member {
+	out := make([][]Member, 0, n)
 	rest := slices.Clone(p.sets) // combinations that the volume does not use yet
 	var open []*combination      // that it uses, and that have room
 	more := func() bool {
@@ -313,10 +335,13 @@ func (p *placement) groups(n int) [][]raid.ServerID {
 		}
 		// The roles move on from group to group of one combination, so that
 		// every server holds data as often as the others.
-		group := make([]raid.ServerID, p.members)
+		group := make([]Member, p.members)
 		for i, at := range set.at {
 			col := (i + set.turn) % p.members
-			group[col] = p.cands[at].ID
+			group[col].Server = p.cands[at].ID
+			if set.homes != nil {
+				group[col].belongs(set.homes[i])
+			}
 			p.cands[at].free -= p.need(col)
 		}
 		set.turn++

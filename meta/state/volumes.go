@@ -19,7 +19,7 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 		MinAck: req.MinAck, TargetFill: req.TargetFill, Domain: req.Domain, PlacedBy: req.Domain, Aim: req.Domain,
 		Created: req.Now, Request: req.Request, Version: 1, Unopened: true,
 	}
-	var groups [][]raid.ServerID
+	var groups [][]Member
 	var refusal *Refusal
 	if req.Kind == raid.LayoutLog {
 		slots, n := sizeLog(req.Pages, req.Geometry, req.TargetFill, req.ChunkSlots)
@@ -39,11 +39,11 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 	// Nothing is refused any more: the state may change.
 	v.ID = s.NextVolume
 	s.NextVolume++
-	for g, servers := range groups {
-		group := &Group{Members: make([]Member, len(servers))}
-		v.Groups = append(v.Groups, group)
-		for col, id := range servers {
-			group.Members[col] = s.give(v, id, ChunkRef{v.ID, raid.GroupID(g), raid.Col(col), false}, raid.MemberInSync)
+	for g, members := range groups {
+		v.Groups = append(v.Groups, &Group{Members: members})
+		for col, m := range members {
+			members[col] = s.give(v, m.Server, ChunkRef{v.ID, raid.GroupID(g), raid.Col(col), false}, raid.MemberInSync)
+			members[col].belongs(m.home())
 		}
 	}
 	s.Volumes[v.ID] = v
