@@ -352,22 +352,20 @@ func (p *placement) groups(n int) [][]Member {
 
 // draw takes two combinations at random and gives the one with more room; those
 // without any leave the list.
-func (p *placement) draw(open *[]*combination) *combination {
-	one := func() *combination {
-		for len(*open) > 0 {
-			i := p.rng.below(len(*open))
-			if set := (*open)[i]; p.roomy(set.at) {
-				return set
-			}
+func (p *placement) draw(open *[]*combination) (best *combination) {
+	for draws := 2; draws > 0 && len(*open) > 0; {
+		i := p.rng.below(len(*open))
+		set := (*open)[i]
+		if !p.roomy(set.at) {
 			*open = slices.Delete(*open, i, i+1)
+			continue
 		}
-		return nil
+		draws--
+		if best == nil || p.room(set.at) > p.room(best.at) {
+			best = set
+		}
 	}
-	a, b := one(), one()
-	if a != nil && p.room(b.at) > p.room(a.at) {
-		return b
-	}
-	return a
+	return best
 }
 
 // roomy reports whether all of a combination have the memory for one more group.

@@ -1,0 +1,159 @@
+package state
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"dmps/raid"
+)
+
+// TestServersOfDifferentSizesFillAlike: no server is full while the cluster is not, and
+// the large ones are used.
+func TestServersOfDifferentSizesFillAlike(t *testing.T) {
+	m := &sim{t: t, s: New(), geo: raid.Geometry{K: 4, M: 2}, lives: map[raid.ServerID]raid.Incarnation{}}
+	total := uint64(0)
+	for i := range 100 {
+		memory := uint64(64 << 30)
+		if i%2 == 1 {
+			memory = 512 << 30
+		}
+		total += memory
+		m.do(Command{Register: &Register{ID: raid.ServerID(fmt.Sprintf("s%02d", i)), Incarnation: 1, Addr: "a", MemoryTotal: memory}})
+	}
+	shares := func() (used float64, most, least map[uint64]float64) {
+		most, least = map[uint64]float64{}, map[uint64]float64{64 << 30: 1, 512 << 30: 1}
+		for _, sv := range m.s.Servers {
+			share := float64(sv.Reserved) / float64(sv.MemoryTotal)
+			most[sv.MemoryTotal], least[sv.MemoryTotal] = max(most[sv.MemoryTotal], share), min(least[sv.MemoryTotal], share)
+			used += float64(sv.Reserved) / float64(total)
+		}
+		return used, most, least
+	}
+	for _, until := range []float64{0.26, 0.6, 0.8} {
+		used := 0.0
+		for used < until {
+			m.create()
+			used, _, _ = shares()
+		}
+		used, most, least := shares()
+		full := 0
+		for _, sv := range m.s.Servers {
+			if sv.Free() < sv.MemoryTotal/20 {
+				full++
+			}
+		}
+		t.Logf("%.0f %% used, %d of 100 servers have less than 5 %% left: the fullest small one has %.0f %%, the emptiest %.0f %%; large ones %.0f, %.0f %%; %d copysets",
+			100*used, full, 100*most[64<<30], 100*least[64<<30], 100*most[512<<30], 100*least[512<<30], len(m.sets()))
+		if used < 0.7 && full > 0 {
+			t.Errorf("%d servers are full while %.0f %% of the memory is used", full, 100*used)
+		}
+		if least[512<<30] < used/3 {
+			t.Errorf("a large server has %.0f %% of its memory used, all together %.0f %%", 100*least[512<<30], 100*used)
+		}
+	}
+	if err := m.s.Check(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestVolumesSpan: a client has sessions with tens of servers, not with all, and volumes
+// together use all servers alike.
+func TestVolumesSpan(t *testing.T) {
+	m := newSim(t, 400, raid.Geometry{K: 4, M: 2})
+	sessions := func(v *Volume) int {
+		seen := map[raid.ServerID]bool{}
+		for _, g := range v.Groups {
+			for _, mb := range g.Members {
+				seen[mb.Server] = true
+			}
+		}
+		return len(seen)
+	}
+	gib := func(n uint64) uint64 { return n << 30 / raid.PageSize }
+	for i, pages := range slices.Repeat([]uint64{gib(1), gib(16), gib(64), gib(256)}, 20) {
+		m.do(Command{CreateVolume: &CreateVolume{Name: fmt.Sprint("v", i), Pages: pages, Geometry: m.geo, Seed: uint64(i)}})
+		v, _ := m.s.VolumeByName(fmt.Sprint("v", i))
+		if n := sessions(v); n > 6*span(6, len(v.Groups)) || pages <= gib(64) && n > 48 {
+			t.Errorf("a volume of %d GiB, %d groups, is on %d servers", pages*raid.PageSize>>30, len(v.Groups), n)
+		}
+	}
+	least, most, mean := uint64(simMemory), uint64(0), uint64(0)
+	for _, sv := range m.s.Servers {
+		least, most, mean = min(least, sv.Reserved), max(most, sv.Reserved), mean+sv.Reserved/400
+	}
+	t.Logf("%d to %d GiB are used of servers with 64, %d on average", least>>30, most>>30, mean>>30)
+	if most > 2*mean || least < mean/3 {
+		t.Errorf("servers have %d to %d MiB used, %d on average", least>>20, most>>20, mean>>20)
+	}
+}
+
+// TestRackReturns: a volume on as many racks as a group has members loses one. It is
+// healed across hosts, and spread by rack again when the rack is back, or another one
+// in its place.
+func TestRackReturns(t *testing.T) {
+	for _, again := range []string{"the same servers", "others in another rack"} {
+		s := New()
+		do := func(c Command) {
+			t.Helper()
+			must(t, s, &c)
+			if err := s.Check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		join := func(id, rack string, life raid.Incarnation) {
+			do(Command{Register: &Register{ID: raid.ServerID(id), Incarnation: life, Addr: "a", MemoryTotal: 1 << 30, Labels: map[string]string{"rack": rack}}})
+		}
+		for i := range 12 {
+			join(fmt.Sprint("s", i), fmt.Sprint("r", i%6), 1)
+		}
+		do(Command{CreateVolume: &CreateVolume{Name: "v", Pages: 20000, Geometry: raid.Geometry{K: 4, M: 2}, ChunkSlots: 256}})
+		do(Command{Attach: &Attach{Name: "v", Holder: "h"}})
+		v := s.Volumes[1]
+		heal := func() {
+			for c := (&Heal{Limit: 1000, Moves: 16}); s.WouldHeal(c) || len(filling(v)) > 0; {
+				do(Command{Heal: c})
+				if n := len(filling(v)); n > 16 && s.Servers["s0"].State == ServerUp {
+					t.Fatalf("%d moves at once", n)
+				}
+				do(Command{Rebuilt: &Rebuilt{Volume: 1, Epoch: 1, Chunks: filling(v)}})
+				for id, sv := range s.Servers {
+					f := Freed{ID: id, Incarnation: sv.Incarnation}
+					for c := range sv.Freeing {
+						f.Chunks = append(f.Chunks, c)
+					}
+					do(Command{Freed: &f})
+				}
+			}
+		}
+		if v.PlacedBy != LevelRack {
+			t.Fatalf("placed by %v", v.PlacedBy)
+		}
+		for _, id := range []raid.ServerID{"s0", "s6"} {
+			do(Command{SetServer: &SetServer{ID: id, Incarnation: 1, State: ServerDown}})
+		}
+		heal()
+		if v.PlacedBy != LevelHost || s.Health(v, nil).State != Healthy {
+			t.Fatalf("with a rack down: placed by %v, %+v, stuck: %+v", v.PlacedBy, s.Health(v, nil), v.Stuck)
+		}
+		if c := s.Copysets(); c.Away == 0 || c.Repairs == 0 {
+			t.Errorf("with a rack down: %+v", c)
+		}
+		if again == "the same servers" {
+			join("s0", "r0", 2)
+			join("s6", "r0", 2)
+		} else {
+			do(Command{RemoveServer: &RemoveServer{ID: "s0", Force: true}})
+			do(Command{RemoveServer: &RemoveServer{ID: "s6", Force: true}})
+			join("s12", "r6", 1)
+			join("s13", "r6", 1)
+		}
+		heal()
+		if v.PlacedBy != LevelRack || s.Health(v, nil).State != Healthy {
+			t.Errorf("%s: placed by %v, %+v", again, v.PlacedBy, s.Health(v, nil))
+		}
+		if c := s.Copysets(); c.Away > 0 || c.Repairs > 0 {
+			t.Errorf("%s: %+v", again, c)
+		}
+	}
+}
