@@ -4757,6 +4757,7 @@ type GetStatusResponse struct {
 	Servers       []*Server              `protobuf:"bytes,3,rep,name=servers,proto3" json:"servers,omitempty"`
 	Members       []*Node                `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
 	Rebalancing   *Rebalancing           `protobuf:"bytes,5,opt,name=rebalancing,proto3" json:"rebalancing,omitempty"` // absent: memory use is not being evened out
+	Copysets      *Copysets              `protobuf:"bytes,6,opt,name=copysets,proto3" json:"copysets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4826,6 +4827,90 @@ func (x *GetStatusResponse) GetRebalancing() *Rebalancing {
 	return nil
 }
 
+func (x *GetStatusResponse) GetCopysets() *Copysets {
+	if x != nil {
+		return x.Copysets
+	}
+	return nil
+}
+
+// Copysets says how groups with redundancy lie on servers.
+type Copysets struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Sets            uint64                 `protobuf:"varint,1,opt,name=sets,proto3" json:"sets,omitempty"`                                               // combinations of servers that share groups
+	ByRepairs       uint64                 `protobuf:"varint,2,opt,name=by_repairs,json=byRepairs,proto3" json:"by_repairs,omitempty"`                    // of these: made by repairs and moves, until their members are home again
+	MembersAway     uint64                 `protobuf:"varint,3,opt,name=members_away,json=membersAway,proto3" json:"members_away,omitempty"`              // members that are not on the servers where they belong
+	Failures        uint64                 `protobuf:"varint,4,opt,name=failures,proto3" json:"failures,omitempty"`                                       // servers of loss_probability
+	LossProbability float64                `protobuf:"fixed64,5,opt,name=loss_probability,json=lossProbability,proto3" json:"loss_probability,omitempty"` // that data is lost when so many servers fail at once, any of them
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Copysets) Reset() {
+	*x = Copysets{}
+	mi := &file_meta_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Copysets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Copysets) ProtoMessage() {}
+
+func (x *Copysets) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Copysets.ProtoReflect.Descriptor instead.
+func (*Copysets) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *Copysets) GetSets() uint64 {
+	if x != nil {
+		return x.Sets
+	}
+	return 0
+}
+
+func (x *Copysets) GetByRepairs() uint64 {
+	if x != nil {
+		return x.ByRepairs
+	}
+	return 0
+}
+
+func (x *Copysets) GetMembersAway() uint64 {
+	if x != nil {
+		return x.MembersAway
+	}
+	return 0
+}
+
+func (x *Copysets) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Copysets) GetLossProbability() float64 {
+	if x != nil {
+		return x.LossProbability
+	}
+	return 0
+}
+
 type Rebalancing struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	ThresholdPercent uint32                 `protobuf:"varint,1,opt,name=threshold_percent,json=thresholdPercent,proto3" json:"threshold_percent,omitempty"`
@@ -4836,7 +4921,7 @@ type Rebalancing struct {
 
 func (x *Rebalancing) Reset() {
 	*x = Rebalancing{}
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4848,7 +4933,7 @@ func (x *Rebalancing) String() string {
 func (*Rebalancing) ProtoMessage() {}
 
 func (x *Rebalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4861,7 +4946,7 @@ func (x *Rebalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebalancing.ProtoReflect.Descriptor instead.
 func (*Rebalancing) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Rebalancing) GetThresholdPercent() uint32 {
@@ -5276,13 +5361,21 @@ const file_meta_proto_rawDesc = "" +
 	"\x06events\x18\x01 \x03(\v2\x13.dmps.meta.v1.EventR\x06events\x12\x16\n" +
 	"\x06missed\x18\x02 \x01(\x04R\x06missed\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\x04R\x04last\"\x12\n" +
-	"\x10GetStatusRequest\"\xf8\x01\n" +
+	"\x10GetStatusRequest\"\xac\x02\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12.\n" +
 	"\avolumes\x18\x02 \x03(\v2\x14.dmps.meta.v1.VolumeR\avolumes\x12.\n" +
 	"\aservers\x18\x03 \x03(\v2\x14.dmps.meta.v1.ServerR\aservers\x12,\n" +
 	"\amembers\x18\x04 \x03(\v2\x12.dmps.meta.v1.NodeR\amembers\x12;\n" +
-	"\vrebalancing\x18\x05 \x01(\v2\x19.dmps.meta.v1.RebalancingR\vrebalancing\"P\n" +
+	"\vrebalancing\x18\x05 \x01(\v2\x19.dmps.meta.v1.RebalancingR\vrebalancing\x122\n" +
+	"\bcopysets\x18\x06 \x01(\v2\x16.dmps.meta.v1.CopysetsR\bcopysets\"\xa7\x01\n" +
+	"\bCopysets\x12\x12\n" +
+	"\x04sets\x18\x01 \x01(\x04R\x04sets\x12\x1d\n" +
+	"\n" +
+	"by_repairs\x18\x02 \x01(\x04R\tbyRepairs\x12!\n" +
+	"\fmembers_away\x18\x03 \x01(\x04R\vmembersAway\x12\x1a\n" +
+	"\bfailures\x18\x04 \x01(\x04R\bfailures\x12)\n" +
+	"\x10loss_probability\x18\x05 \x01(\x01R\x0flossProbability\"P\n" +
 	"\vRebalancing\x12+\n" +
 	"\x11threshold_percent\x18\x01 \x01(\rR\x10thresholdPercent\x12\x14\n" +
 	"\x05moved\x18\x02 \x01(\x04R\x05moved*\xa4\x01\n" +
@@ -5349,7 +5442,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_meta_proto_goTypes = []any{
 	(ServerState)(0),              // 0: dmps.meta.v1.ServerState
 	(MemberState)(0),              // 1: dmps.meta.v1.MemberState
@@ -5423,11 +5516,12 @@ var file_meta_proto_goTypes = []any{
 	(*ListEventsResponse)(nil),    // 69: dmps.meta.v1.ListEventsResponse
 	(*GetStatusRequest)(nil),      // 70: dmps.meta.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 71: dmps.meta.v1.GetStatusResponse
-	(*Rebalancing)(nil),           // 72: dmps.meta.v1.Rebalancing
-	nil,                           // 73: dmps.meta.v1.RegisterRequest.LabelsEntry
-	nil,                           // 74: dmps.meta.v1.Server.LabelsEntry
-	nil,                           // 75: dmps.meta.v1.Report.CountersEntry
-	nil,                           // 76: dmps.meta.v1.Report.BadSlotsEntry
+	(*Copysets)(nil),              // 72: dmps.meta.v1.Copysets
+	(*Rebalancing)(nil),           // 73: dmps.meta.v1.Rebalancing
+	nil,                           // 74: dmps.meta.v1.RegisterRequest.LabelsEntry
+	nil,                           // 75: dmps.meta.v1.Server.LabelsEntry
+	nil,                           // 76: dmps.meta.v1.Report.CountersEntry
+	nil,                           // 77: dmps.meta.v1.Report.BadSlotsEntry
 }
 var file_meta_proto_depIdxs = []int32{
 	3,  // 0: dmps.meta.v1.Reason.code:type_name -> dmps.meta.v1.Reason.Code
@@ -5435,9 +5529,9 @@ var file_meta_proto_depIdxs = []int32{
 	5,  // 2: dmps.meta.v1.GetNodeResponse.leader:type_name -> dmps.meta.v1.Node
 	5,  // 3: dmps.meta.v1.JoinRequest.node:type_name -> dmps.meta.v1.Node
 	5,  // 4: dmps.meta.v1.ListMembersResponse.members:type_name -> dmps.meta.v1.Node
-	73, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
+	74, // 5: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
 	20, // 6: dmps.meta.v1.HeartbeatResponse.care:type_name -> dmps.meta.v1.CareOffer
-	74, // 7: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
+	75, // 7: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
 	0,  // 8: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
 	21, // 9: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
 	34, // 10: dmps.meta.v1.RemoveServerResponse.losses:type_name -> dmps.meta.v1.Loss
@@ -5448,11 +5542,11 @@ var file_meta_proto_depIdxs = []int32{
 	38, // 15: dmps.meta.v1.Group.pending:type_name -> dmps.meta.v1.Pending
 	39, // 16: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
 	2,  // 17: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
-	75, // 18: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
+	76, // 18: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
 	43, // 19: dmps.meta.v1.Report.rebuild:type_name -> dmps.meta.v1.RebuildProgress
 	45, // 20: dmps.meta.v1.Report.scrub:type_name -> dmps.meta.v1.Scrub
 	45, // 21: dmps.meta.v1.Report.last_scrub:type_name -> dmps.meta.v1.Scrub
-	76, // 22: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
+	77, // 22: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
 	44, // 23: dmps.meta.v1.RebuildProgress.members:type_name -> dmps.meta.v1.RebuildMember
 	2,  // 24: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
 	41, // 25: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
@@ -5468,64 +5562,65 @@ var file_meta_proto_depIdxs = []int32{
 	46, // 35: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
 	21, // 36: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
 	5,  // 37: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
-	72, // 38: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
-	6,  // 39: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
-	8,  // 40: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
-	10, // 41: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
-	12, // 42: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
-	14, // 43: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
-	65, // 44: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
-	16, // 45: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
-	18, // 46: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
-	22, // 47: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
-	24, // 48: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
-	26, // 49: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
-	28, // 50: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
-	30, // 51: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
-	32, // 52: dmps.meta.v1.ServerService.PurgeUnknown:input_type -> dmps.meta.v1.PurgeUnknownRequest
-	35, // 53: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
-	47, // 54: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
-	49, // 55: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
-	51, // 56: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
-	53, // 57: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
-	55, // 58: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
-	57, // 59: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
-	59, // 60: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
-	61, // 61: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
-	63, // 62: dmps.meta.v1.VolumeService.AcceptLoss:input_type -> dmps.meta.v1.AcceptLossRequest
-	70, // 63: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
-	68, // 64: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
-	7,  // 65: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
-	9,  // 66: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
-	11, // 67: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
-	13, // 68: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
-	15, // 69: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
-	66, // 70: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
-	17, // 71: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
-	19, // 72: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
-	23, // 73: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
-	25, // 74: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
-	27, // 75: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
-	29, // 76: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
-	31, // 77: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
-	33, // 78: dmps.meta.v1.ServerService.PurgeUnknown:output_type -> dmps.meta.v1.PurgeUnknownResponse
-	36, // 79: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
-	48, // 80: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
-	50, // 81: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
-	52, // 82: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
-	54, // 83: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
-	56, // 84: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
-	58, // 85: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
-	60, // 86: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
-	62, // 87: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
-	64, // 88: dmps.meta.v1.VolumeService.AcceptLoss:output_type -> dmps.meta.v1.AcceptLossResponse
-	71, // 89: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
-	69, // 90: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
-	65, // [65:91] is the sub-list for method output_type
-	39, // [39:65] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	73, // 38: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
+	72, // 39: dmps.meta.v1.GetStatusResponse.copysets:type_name -> dmps.meta.v1.Copysets
+	6,  // 40: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
+	8,  // 41: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
+	10, // 42: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
+	12, // 43: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
+	14, // 44: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
+	65, // 45: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
+	16, // 46: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
+	18, // 47: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
+	22, // 48: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
+	24, // 49: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
+	26, // 50: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
+	28, // 51: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
+	30, // 52: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
+	32, // 53: dmps.meta.v1.ServerService.PurgeUnknown:input_type -> dmps.meta.v1.PurgeUnknownRequest
+	35, // 54: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
+	47, // 55: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
+	49, // 56: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
+	51, // 57: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
+	53, // 58: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
+	55, // 59: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
+	57, // 60: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
+	59, // 61: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
+	61, // 62: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
+	63, // 63: dmps.meta.v1.VolumeService.AcceptLoss:input_type -> dmps.meta.v1.AcceptLossRequest
+	70, // 64: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
+	68, // 65: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
+	7,  // 66: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
+	9,  // 67: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
+	11, // 68: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
+	13, // 69: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
+	15, // 70: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
+	66, // 71: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
+	17, // 72: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
+	19, // 73: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
+	23, // 74: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
+	25, // 75: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
+	27, // 76: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
+	29, // 77: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
+	31, // 78: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
+	33, // 79: dmps.meta.v1.ServerService.PurgeUnknown:output_type -> dmps.meta.v1.PurgeUnknownResponse
+	36, // 80: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
+	48, // 81: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
+	50, // 82: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
+	52, // 83: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
+	54, // 84: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
+	56, // 85: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
+	58, // 86: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
+	60, // 87: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
+	62, // 88: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
+	64, // 89: dmps.meta.v1.VolumeService.AcceptLoss:output_type -> dmps.meta.v1.AcceptLossResponse
+	71, // 90: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
+	69, // 91: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
+	66, // [66:92] is the sub-list for method output_type
+	40, // [40:66] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -5539,7 +5634,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   73,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
