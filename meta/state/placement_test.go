@@ -157,3 +157,67 @@ func TestRackReturns(t *testing.T) {
 		}
 	}
 }
+
+// TestSubstitutesAreFew: what stands in for a lost server makes few combinations, and
+// shares the work.
+func TestSubstitutesAreFew(t *testing.T) {
+	m := newSim(t, 200, raid.Geometry{K: 8, M: 2})
+	m.fill(200)
+	id := raid.ServerID("s0007")
+	before, sets, held := len(m.sets()), 0, int(m.s.Servers[id].Chunks)
+	for _, set := range m.s.index.home {
+		if slices.Contains(set.servers, id) {
+			sets++
+		}
+	}
+	m.fail(id)
+	if made := len(m.sets()) - before + sets; made > substitutes*sets || made < 2*sets {
+		t.Errorf("server %s was in %d combinations, substitutes for it make %d", id, sets, made)
+	}
+	most := 0
+	takers := map[raid.ServerID]int{}
+	for k := range m.s.index.away[id] {
+		for _, mb := range m.s.Volumes[k.Volume].Groups[k.Group].Members {
+			if mb.Home == id {
+				takers[mb.Server]++
+				most = max(most, takers[mb.Server])
+			}
+		}
+	}
+	if most > held/2 || len(takers) < 4 {
+		t.Errorf("of %d members one server got %d: %v", held, most, takers)
+	}
+}
+
+// TestRegainLooks: that all members are where they belong does not say that these
+// servers are apart: labels change.
+func TestRegainLooks(t *testing.T) {
+	s := New()
+	join := func(i int, rack string) {
+		must(t, s, &Command{Register: &Register{ID: raid.ServerID(fmt.Sprint("s", i)), Incarnation: 1, Addr: "a", MemoryTotal: 1 << 30, Labels: map[string]string{"rack": rack}}})
+	}
+	for i := range 4 {
+		join(i, fmt.Sprint("r", i%3))
+	}
+	v := create(t, s, CreateVolume{Name: "v", Pages: 1000, Geometry: raid.Geometry{K: 2, M: 1}})
+	if v.PlacedBy != LevelRack {
+		t.Fatalf("placed by %v", v.PlacedBy)
+	}
+	v.PlacedBy = LevelHost
+	for i := range 3 {
+		join(i, "r0")
+	}
+	s.touchGroup(v.ID, 0)
+	s.settle()
+	if v.PlacedBy != LevelHost {
+		t.Errorf("all are in one rack, and it counts as spread by %v", v.PlacedBy)
+	}
+	for i := range 4 {
+		join(i, fmt.Sprint("r", i%3))
+	}
+	s.touchGroup(v.ID, 0)
+	s.settle()
+	if v.PlacedBy != LevelRack {
+		t.Errorf("all are in racks of their own, and it counts as spread by %v", v.PlacedBy)
+	}
+}
