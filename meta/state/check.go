@@ -73,6 +73,9 @@ func (c *check) volume(id raid.VolumeID, v *Volume) {
 			c.member(at, m, ChunkRef{id, raid.GroupID(g), raid.Col(col), false}, v.chunkBytes(col))
 		}
 		for _, p := range group.Pending {
+			if p.Member.Home != "" {
+				c.add("%s: pending member %d belongs on %s", at, p.Col, p.Member.Home)
+			}
 			servers[p.Member.Server]++
 			c.member(at, p.Member, ChunkRef{id, raid.GroupID(g), p.Col, true}, v.chunkBytes(int(p.Col)))
 		}

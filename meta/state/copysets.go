@@ -30,6 +30,34 @@ func (m *Member) belongs(home raid.ServerID) {
 	}
 }
 
+// belongsTo reports whether a member of the group belongs on a server.
+func (g *Group) belongsTo(id raid.ServerID) bool {
+	return slices.ContainsFunc(g.Members, func(m Member) bool { return m.home() == id })
+}
+
+// settle notes where a column of a group belongs. It is the servers that make a copyset,
+// not which of them has which column: who is on another member's server belongs there
+// from now on, and that one takes the place that is left. So no two wait for each other.
+func (g *Group) settle(col int, home raid.ServerID) {
+	g.Members[col].belongs(home)
+	for again := true; again; {
+		again = false
+		for c := range g.Members {
+			m := &g.Members[c]
+			if m.Home == "" || m.State == raid.MemberLost {
+				continue
+			}
+			for o := range g.Members {
+				if other := &g.Members[o]; o != c && other.home() == m.Server {
+					other.belongs(m.Home)
+					m.Home, again = "", true
+					break
+				}
+			}
+		}
+	}
+}
+
 // copyset is an entry of a table. It is never changed but for groups.
 type copyset struct {
 	servers []raid.ServerID // ascending

@@ -458,7 +458,9 @@ func (s *State) take(st step) {
 		s.promote(v, st.group, at, raid.MemberRebuilding)
 		return
 	case stepInherit:
-		group.Members[st.col].belongs(st.to)
+		if !group.belongsTo(st.to) {
+			group.settle(st.col, st.to)
+		}
 		s.touchGroup(v.ID, st.group)
 		return
 	case stepReplace:
@@ -471,7 +473,7 @@ func (s *State) take(st step) {
 			s.orphan(v, ref.Col, *m)
 		}
 		*m = s.give(v, st.to, ref, raid.MemberRebuilding)
-		m.belongs(home)
+		group.settle(st.col, home)
 		if fresh {
 			s.inSync(v, st.group, st.col)
 		}
@@ -480,10 +482,7 @@ func (s *State) take(st step) {
 			panic(fmt.Sprintf("volume %d group %d: a second pending member %d", v.ID, st.group, st.col))
 		}
 		ref.Pending = true
-		p := Pending{Col: ref.Col, Member: s.give(v, st.to, ref, raid.MemberRebuilding)}
-		if !st.stay {
-			p.Member.belongs(group.Members[st.col].home())
-		}
+		p := Pending{Col: ref.Col, Member: s.give(v, st.to, ref, raid.MemberRebuilding), Stays: st.stay}
 		group.Pending = slices.Insert(group.Pending, at, p)
 		if fresh {
 			s.promote(v, st.group, at, raid.MemberInSync)

@@ -104,7 +104,10 @@ func (p *healing) inherit(v *Volume, g, col int) {
 	if !ok {
 		return
 	}
-	p.add(step{v: v, group: g, col: col, kind: stepInherit, to: heir})
+	if p.add(step{v: v, group: g, col: col, kind: stepInherit, to: heir}) {
+		seats.homes[col] = heir // of two that were removed each gets its own
+		seats.set = setKey(slices.Clone(seats.homes))
+	}
 }
 
 // estate is a copyset, and its server that was removed.

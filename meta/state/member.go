@@ -60,8 +60,13 @@ func (s *State) promote(v *Volume, g, i int, state raid.MemberState) {
 	if m.State != raid.MemberLost {
 		s.orphan(v, p.Col, *m)
 	}
+	home := m.home()
+	if p.Stays && !group.belongsTo(p.Member.Server) {
+		home = p.Member.Server
+	}
 	*m = p.Member
 	m.State = state
+	group.settle(int(p.Col), home)
 	s.chunks[m.Chunk] = ChunkRef{Volume: v.ID, Group: raid.GroupID(g), Col: p.Col}
 	group.Pending = slices.Delete(group.Pending, i, i+1)
 	if group.whole() {

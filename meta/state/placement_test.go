@@ -2,8 +2,11 @@ package state
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
+
+	"pgregory.net/rapid"
 
 	"dmps/raid"
 )
@@ -220,4 +223,83 @@ func TestRegainLooks(t *testing.T) {
 	if v.PlacedBy != LevelRack {
 		t.Errorf("all are in racks of their own, and it counts as spread by %v", v.PlacedBy)
 	}
+}
+
+// TestMembersGoHome takes servers away, for good or for a while, and lets new ones join,
+// in any order. When there are enough again, and time, every member is where it belongs,
+// and the groups lie on so many copysets as they were placed on.
+func TestMembersGoHome(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := &healer{t: t, s: New(), lives: map[raid.ServerID]raid.Incarnation{}}
+		join := func() { h.register(raid.ServerID(fmt.Sprintf("s%02d", len(h.lives)))) }
+		for range rapid.IntRange(9, 14).Draw(t, "servers") {
+			join()
+		}
+		geo := rapid.SampledFrom([]raid.Geometry{{K: 4, M: 2}, {K: 1, M: 2}, {K: 2, M: 1}}).Draw(t, "geometry")
+		for i := range 2 {
+			name := fmt.Sprint("v", i)
+			h.do(Command{CreateVolume: &CreateVolume{Name: name, Pages: 1200, Geometry: geo, ChunkSlots: 256, Seed: rapid.Uint64().Draw(t, "seed")}})
+			h.do(Command{Attach: &Attach{Name: name, Holder: "h"}})
+		}
+		sets, servers := len(h.s.index.live), len(h.lives)
+		mend := func() { // as healer.quietly, but for servers that are away
+			for range 200 {
+				for _, v := range h.s.SortedVolumes() {
+					h.do(Command{Rebuilt: &Rebuilt{Volume: v.ID, Epoch: v.LastLease, Chunks: filling(v)}})
+				}
+				for _, sv := range h.s.SortedServers() {
+					h.do(Command{Freed: &Freed{ID: sv.ID, Incarnation: sv.Incarnation, Chunks: slices.Collect(maps.Keys(sv.Freeing))}})
+				}
+				c := &Heal{Limit: rapid.SampledFrom([]int{3, 1000}).Draw(t, "limit"), Moves: 3}
+				if !h.s.WouldHeal(c) {
+					return
+				}
+				h.do(Command{Heal: c})
+				moving := 0
+				for _, v := range h.s.Volumes {
+					for _, g := range v.Groups {
+						moving += len(g.Pending)
+					}
+				}
+				if moving > 3 {
+					t.Fatalf("%d members move at once", moving)
+				}
+			}
+			t.Fatal("healing does not end")
+		}
+		for range rapid.IntRange(1, 12).Draw(t, "steps") {
+			ids := slices.Sorted(maps.Keys(h.s.Servers))
+			id := rapid.SampledFrom(ids).Draw(t, "server")
+			switch sv := h.s.Servers[id]; rapid.IntRange(0, 4).Draw(t, "step") {
+			case 0, 1:
+				if len(ids) > geo.Members()+1 {
+					h.set(id, ServerDown)
+				}
+			case 2:
+				if sv.State == ServerDown {
+					h.register(id)
+				}
+			case 3:
+				if sv.State == ServerDown && len(ids) > geo.Members()+1 {
+					h.do(Command{RemoveServer: &RemoveServer{ID: id, Force: true}})
+				}
+			case 4:
+				h.do(Command{Drain: &Drain{ID: id, Off: sv.Draining}})
+			}
+			mend()
+		}
+		for len(h.s.Servers) < servers {
+			join()
+		}
+		for id, sv := range h.s.Servers {
+			if sv.State != ServerUp {
+				h.set(id, ServerUp)
+			}
+			h.do(Command{Drain: &Drain{ID: id, Off: true}})
+		}
+		mend()
+		if c := h.s.Copysets(); c.Away > 0 || c.Repairs > 0 || c.Sets > sets {
+			t.Fatalf("%d copysets at first, in the end %+v", sets, c)
+		}
+	})
 }

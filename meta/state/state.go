@@ -78,7 +78,8 @@ type Member struct {
 // Its State is raid.MemberRebuilding.
 type Pending struct {
 	Col    raid.Col `json:"col"`
-	Member Member   `json:"m"`
+	Member Member   `json:"m"`               // Home is empty
+	Stays  bool     `json:"stays,omitempty"` // it will belong there; else the column belongs where it did
 }
 
 // Group is the K+M chunks of one group.
