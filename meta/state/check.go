@@ -124,12 +124,11 @@ func (c *check) member(at string, m Member, ref ChunkRef, bytes uint64) {
 
 // index compares the index with a new one.
 func (c *check) index() {
-	n := &State{Servers: c.s.Servers, Volumes: c.s.Volumes, byName: map[string]raid.VolumeID{}, chunks: map[raid.ChunkID]ChunkRef{}, touched: newTouched(), index: newIndex()}
+	is, want := &c.s.index, newIndex()
 	for _, v := range c.s.Volumes {
-		n.indexChunks(v)
+		want.include(v)
 	}
-	n.settleGroups()
-	is, want := &c.s.index, &n.index
+	want.settle(c.s.Volumes)
 	same := func(what string, ok bool) {
 		if !ok {
 			c.add("the index of %s is not what the groups say", what)

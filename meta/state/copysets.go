@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
 
 	"dmps/raid"
 )
@@ -60,45 +59,43 @@ func (g *Group) settle(col int, home raid.ServerID) {
 
 // copyset is an entry of a table. It is never changed but for groups.
 type copyset struct {
+	key     string
 	servers []raid.ServerID // ascending
-	members int             // of a group
-	spare   int             // M of its groups
+	spare   int             // M of its groups; of those on homes: of the first
 	groups  int
 }
 
 // table counts groups by copyset.
 type table map[string]*copyset
 
-// setKey names the servers, which it sorts.
-func setKey(servers []raid.ServerID) string {
+// appendKey names the servers, which it sorts.
+func appendKey(key []byte, servers []raid.ServerID) []byte {
 	slices.Sort(servers)
-	n := len(servers)
 	for _, id := range servers {
-		n += len(id)
+		key = append(append(key, id...), 0)
 	}
-	var b strings.Builder
-	b.Grow(n)
-	for _, id := range servers {
-		b.WriteString(string(id))
-		b.WriteByte(0)
-	}
-	return b.String()
+	return key
 }
 
-// add counts one group more on the servers, which are its own from now on.
-func (t table) add(key string, servers []raid.ServerID, spare int) {
-	set := t[key]
+func setKey(servers []raid.ServerID) string { return string(appendKey(nil, servers)) }
+
+// add counts one group more on the servers.
+func (t table) add(key []byte, servers []raid.ServerID, spare int) *copyset {
+	set := t[string(key)]
 	if set == nil {
-		set = &copyset{servers: slices.Clone(servers), members: len(servers), spare: spare}
-		t[key] = set
+		set = &copyset{key: string(key), servers: slices.Clone(servers), spare: spare}
+		t[set.key] = set
 	}
 	set.groups++
+	return set
 }
 
-func (t table) remove(key string) {
-	set := t[key]
+func (t table) remove(set *copyset) {
+	if set == nil {
+		return
+	}
 	if set.groups--; set.groups == 0 {
-		delete(t, key)
+		delete(t, set.key)
 	}
 }
 
@@ -113,7 +110,7 @@ func (t table) sorted() []*copyset {
 
 // mark is what an index holds because of one group.
 type mark struct {
-	home, live string          // keys; empty: not counted
+	home, live *copyset        // nil: not counted
 	restless   bool            //
 	away       []raid.ServerID // homes of its members that are not there
 }
@@ -123,12 +120,15 @@ type mark struct {
 type index struct {
 	held     map[raid.ServerID]map[raid.ChunkID]struct{} // chunks that groups have on a server
 	home     table                                       // by the servers that groups belong on; of more than one
-	live     table                                       // by the servers that they are on; of groups with redundancy, by M too
+	live     table                                       // by M and the servers that groups with redundancy are on
 	restless map[GroupKey]struct{}                       // groups with a member not in sync, or a pending one
 	away     map[raid.ServerID]map[GroupKey]struct{}     // groups with members that belong on a server and are not there
 	strays   map[raid.VolumeID]int                       // members that are not where they belong
 	marks    map[raid.VolumeID][]mark                    // by group
 	dirty    []GroupKey                                  // to be marked anew
+
+	ids []raid.ServerID // for markOf
+	key []byte          // for markOf
 }
 
 func newIndex() index {
@@ -137,11 +137,6 @@ func newIndex() index {
 		restless: map[GroupKey]struct{}{}, away: map[raid.ServerID]map[GroupKey]struct{}{},
 		strays: map[raid.VolumeID]int{}, marks: map[raid.VolumeID][]mark{},
 	}
-}
-
-func (x *index) hold(id raid.ServerID, c raid.ChunkID) { put(x.held, id, c) }
-func (x *index) release(id raid.ServerID, c raid.ChunkID) {
-	take(x.held, id, c)
 }
 
 func put[K, E comparable](m map[K]map[E]struct{}, k K, e E) {
@@ -158,29 +153,25 @@ func take[K, E comparable](m map[K]map[E]struct{}, k K, e E) {
 	}
 }
 
-// markOf says what an index should hold because of a group. ids is for its use.
-func markOf(v *Volume, g *Group, ids []raid.ServerID) (m mark, home, live []raid.ServerID) {
-	home, live = ids[:0:len(g.Members)], ids[len(g.Members):len(g.Members)]
-	for _, member := range g.Members {
-		home, live = append(home, member.home()), append(live, member.Server)
-		if member.Home != "" && member.State != raid.MemberLost {
-			m.away = append(m.away, member.Home)
+// include takes a volume that was read.
+func (x *index) include(v *Volume) {
+	for g, group := range v.Groups {
+		x.dirty = append(x.dirty, GroupKey{v.ID, raid.GroupID(g)})
+		for _, m := range group.Members {
+			if m.State != raid.MemberLost {
+				put(x.held, m.Server, m.Chunk)
+			}
+		}
+		for _, p := range group.Pending {
+			put(x.held, p.Member.Server, p.Member.Chunk)
 		}
 	}
-	m.restless = len(g.Pending) > 0 || !g.whole()
-	if len(home) > 1 {
-		m.home = setKey(home)
-	}
-	if v.Geometry.M > 0 {
-		m.live = string(rune('0'+v.Geometry.M)) + setKey(live)
-	}
-	return m, home, live
 }
 
 // settle ends a command: the index follows what it touched.
 func (s *State) settle() {
 	dirty := s.index.dirty
-	s.settleGroups()
+	s.index.settle(s.Volumes)
 	seen := raid.VolumeID(0)
 	for _, k := range dirty {
 		if v := s.Volumes[k.Volume]; v != nil && v.ID != seen {
@@ -190,68 +181,70 @@ func (s *State) settle() {
 	}
 }
 
-// settleGroups marks groups anew.
-func (s *State) settleGroups() {
-	var ids []raid.ServerID
-	x := &s.index
+// settle marks groups anew.
+func (x *index) settle(volumes map[raid.VolumeID]*Volume) {
 	for _, k := range x.dirty {
-		v := s.Volumes[k.Volume]
+		v := volumes[k.Volume]
 		if v == nil {
-			x.drop(k.Volume)
+			for g, m := range x.marks[k.Volume] {
+				x.unmark(GroupKey{k.Volume, raid.GroupID(g)}, m)
+			}
+			delete(x.marks, k.Volume)
 			continue
 		}
-		for len(x.marks[v.ID]) < len(v.Groups) {
-			x.marks[v.ID] = append(x.marks[v.ID], mark{})
+		if len(x.marks[v.ID]) == 0 {
+			x.marks[v.ID] = make([]mark, len(v.Groups))
 		}
-		g := v.Groups[k.Group]
-		ids = slices.Grow(ids[:0], 2*len(g.Members))[:2*len(g.Members)]
-		now, home, live := markOf(v, g, ids)
-		x.unmark(k, x.marks[v.ID][k.Group])
-		x.mark(k, now, home, live, v.Geometry.M)
-		x.marks[v.ID][k.Group] = now
+		was := &x.marks[v.ID][k.Group]
+		x.unmark(k, *was)
+		*was = x.mark(k, v.Geometry.M, v.Groups[k.Group])
 	}
 	x.dirty = x.dirty[:0]
 }
 
-// drop forgets a volume that is no more.
-func (x *index) drop(id raid.VolumeID) {
-	for g, m := range x.marks[id] {
-		x.unmark(GroupKey{id, raid.GroupID(g)}, m)
+func (x *index) mark(k GroupKey, spare int, g *Group) (m mark) {
+	x.ids, x.key = x.ids[:0], append(x.key[:0], byte(spare))
+	strange := false
+	for _, member := range g.Members {
+		x.ids = append(x.ids, member.home())
+		if member.Home == "" {
+			continue
+		}
+		strange = true
+		if member.State != raid.MemberLost {
+			m.away = append(m.away, member.Home)
+			put(x.away, member.Home, k)
+			x.strays[k.Volume]++
+		}
 	}
-	delete(x.marks, id)
-}
-
-func (x *index) mark(k GroupKey, m mark, home, live []raid.ServerID, spare int) {
-	if m.home != "" {
-		x.home.add(m.home, home, spare)
+	x.key = appendKey(x.key, x.ids)
+	if len(x.ids) > 1 {
+		m.home = x.home.add(x.key[1:], x.ids, spare)
 	}
-	if m.live != "" {
-		x.live.add(m.live, live, spare)
+	if strange {
+		for c, member := range g.Members {
+			x.ids[c] = member.Server
+		}
+		x.key = appendKey(x.key[:1], x.ids)
 	}
-	if m.restless {
+	if spare > 0 {
+		m.live = x.live.add(x.key, x.ids, spare)
+	}
+	if m.restless = len(g.Pending) > 0 || !g.whole(); m.restless {
 		x.restless[k] = struct{}{}
 	}
-	for _, id := range m.away {
-		put(x.away, id, k)
-	}
-	if n := len(m.away); n > 0 {
-		x.strays[k.Volume] += n
-	}
+	return m
 }
 
 func (x *index) unmark(k GroupKey, m mark) {
-	if m.home != "" {
-		x.home.remove(m.home)
+	x.home.remove(m.home)
+	x.live.remove(m.live)
+	if m.restless {
+		delete(x.restless, k)
 	}
-	if m.live != "" {
-		x.live.remove(m.live)
-	}
-	delete(x.restless, k)
 	for _, id := range m.away {
 		take(x.away, id, k)
-	}
-	if n := len(m.away); n > 0 {
-		if x.strays[k.Volume] -= n; x.strays[k.Volume] == 0 {
+		if x.strays[k.Volume]--; x.strays[k.Volume] == 0 {
 			delete(x.strays, k.Volume)
 		}
 	}

@@ -17,7 +17,7 @@ func (s *State) give(v *Volume, id raid.ServerID, ref ChunkRef, state raid.Membe
 	s.NextChunk++
 	s.touched.Root = true
 	s.chunks[m.Chunk] = ref
-	s.index.hold(id, m.Chunk)
+	put(s.index.held, id, m.Chunk)
 	sv.Chunks++
 	sv.Reserved += v.chunkBytes(int(ref.Col))
 	s.touchServer(id)
@@ -29,7 +29,7 @@ func (s *State) give(v *Volume, id raid.ServerID, ref ChunkRef, state raid.Membe
 // the server gave it back (Freed), or is gone itself.
 func (s *State) orphan(v *Volume, c raid.Col, m Member) {
 	delete(s.chunks, m.Chunk)
-	s.index.release(m.Server, m.Chunk)
+	take(s.index.held, m.Server, m.Chunk)
 	sv := s.Servers[m.Server]
 	if sv == nil || sv.Incarnation != m.Incarnation {
 		return

@@ -155,7 +155,7 @@ func (s *State) placeLog(c *CreateVolume, slots uint32, groups int) ([][]Member,
 // loss would bring new combinations.
 func (p *placement) addKnown(s *State) {
 	for _, known := range s.index.home.sorted() {
-		if known.members != p.members {
+		if len(known.servers) != p.members {
 			continue
 		}
 		set := make([]int, 0, p.members)

@@ -21,7 +21,7 @@ func (s *State) Copysets() Copysets {
 	type shape struct{ members, spare int }
 	count := map[shape]int{}
 	for key, set := range s.index.live {
-		count[shape{set.members, set.spare}]++
+		count[shape{len(set.servers), set.spare}]++
 		out.Failures = max(out.Failures, set.spare+1)
 		if s.index.home[key[1:]] == nil {
 			out.Repairs++

@@ -271,6 +271,7 @@ func (s *State) Reindex() {
 	for _, v := range s.Volumes {
 		s.byName[v.Name] = v.ID
 		s.indexChunks(v)
+		s.index.include(v)
 	}
 	s.complete()
 	s.settle()
@@ -302,17 +303,14 @@ func (s *State) complete() {
 
 func (s *State) indexChunks(v *Volume) {
 	for g, group := range v.Groups {
-		s.index.dirty = append(s.index.dirty, GroupKey{v.ID, raid.GroupID(g)})
 		for c, m := range group.Members {
 			if m.State == raid.MemberLost {
 				s.lost++
 				continue
 			}
-			s.index.hold(m.Server, m.Chunk)
 			s.chunks[m.Chunk] = ChunkRef{Volume: v.ID, Group: raid.GroupID(g), Col: raid.Col(c)}
 		}
 		for _, p := range group.Pending {
-			s.index.hold(p.Member.Server, p.Member.Chunk)
 			s.chunks[p.Member.Chunk] = ChunkRef{Volume: v.ID, Group: raid.GroupID(g), Col: p.Col, Pending: true}
 		}
 	}
