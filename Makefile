@@ -127,6 +127,13 @@ PAPER ?=
 paper: build ## measure the figures of the paper in QEMU guests and draw them into docs/paper: PAPER='-only fill'
 	$(GO) run ./chaos/paper/cmd/paper -dmps $(CURDIR)/$(BIN) $(PAPER)
 
+# The real placement through repairs, in clusters of 24 to 1,000 servers; and what a
+# volume and a plan cost beside 500,000 groups. Some two minutes.
+.PHONY: placement
+placement: ## simulate placement through repairs, print the tables of docs/benchmarks.md
+	$(GO) test ./meta/state -count=1 -v -timeout 60m -run '^(TestCopysetsSurviveRepairs|TestServersOfDifferentSizesFillAlike|TestVolumesSpan)$$' \
+		-bench '^Benchmark(CreateVolume|PlanLostServer)$$' -placement.all
+
 .PHONY: bench-smoke
 bench-smoke: ## run the Go benchmarks for 100 rounds each, to know that they run
 	@# A round of BenchmarkFio takes seconds by design.

@@ -28,6 +28,11 @@ func (a statusAPI) GetStatus(ctx context.Context, _ *connect.Request[metapb.GetS
 		if b := s.Balance; b != nil {
 			res.Rebalancing = &metapb.Rebalancing{ThresholdPercent: uint32(b.Threshold), Moved: b.Moved}
 		}
+		c := s.Copysets()
+		res.Copysets = &metapb.Copysets{
+			Sets: uint64(c.Sets), ByRepairs: uint64(c.Repairs), MembersAway: uint64(c.Away),
+			Failures: uint64(c.Failures), LossProbability: c.Loss,
+		}
 		return nil
 	})
 	return answer(res, err)

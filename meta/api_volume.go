@@ -296,7 +296,6 @@ func (a volumeAPI) Rebuild(ctx context.Context, req *connect.Request[metapb.Rebu
 	c := &state.Heal{Limit: healBatch, Rebuilding: a.n.cfg.MaxRebuilding, Moves: a.n.cfg.MaxMoves}
 	var plan state.Healed
 	for more := true; more; {
-		c.Seed = rand.Uint64()
 		var suspects []raid.ServerID
 		err := a.n.ask(ctx, func(_ *reign, s *state.State) error {
 			v, ok := s.VolumeByName(req.Msg.Volume)

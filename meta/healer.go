@@ -2,14 +2,13 @@ package meta
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"dmps/meta/state"
 )
 
 const (
-	healBatch = 1024 // members that one command replaces: some 100 ms in the state, far below stallAfter
+	healBatch = 1024 // members that one command replaces: some milliseconds in the state
 	healShare = 10   // planning takes at most this fraction of the time: it holds the state
 )
 
@@ -30,7 +29,7 @@ func (h *healer) heal(ctx context.Context, n *Node, r *reign) {
 		if settling || applied == h.seen {
 			return
 		}
-		c := &state.Heal{Seed: rand.Uint64(), Limit: healBatch, Rebuilding: n.cfg.MaxRebuilding, Moves: n.cfg.MaxMoves}
+		c := &state.Heal{Limit: healBatch, Rebuilding: n.cfg.MaxRebuilding, Moves: n.cfg.MaxMoves}
 		would := false
 		start := time.Now()
 		if err := n.disks.state.View(func(s *state.State) { would = s.MayHeal() && s.WouldHeal(c) }); err != nil {

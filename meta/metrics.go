@@ -31,7 +31,12 @@ var (
 	unknownDesc   = prometheus.NewDesc("dmps_meta_volume_unknown_pages", "At most so many pages of a volume are gone of which nobody knows which they are; 0 once that is accepted.", []string{"volume"}, nil)
 	totalDesc     = prometheus.NewDesc("dmps_meta_memory_bytes", "Memory of the servers that are up.", nil, nil)
 	reservedDesc  = prometheus.NewDesc("dmps_meta_memory_reserved_bytes", "Memory promised to volumes on the servers that are up.", nil, nil)
-	collectorDesc = []*prometheus.Desc{leaderDesc, appliedDesc, fullDesc, stalledDesc, serverDesc, shortDesc, volumeDesc, degradedDesc, leftDesc, stuckDesc, fillingDesc, unknownDesc, totalDesc, reservedDesc}
+	setsDesc      = prometheus.NewDesc("dmps_meta_copysets", "Combinations of servers that share groups with redundancy.", nil, nil)
+	repairsDesc   = prometheus.NewDesc("dmps_meta_copysets_by_repairs", "Combinations of servers that repairs and moves made, until their members are home again.", nil, nil)
+	awayDesc      = prometheus.NewDesc("dmps_meta_members_away", "Members that are not on the servers where they belong.", nil, nil)
+	lossDesc      = prometheus.NewDesc("dmps_meta_loss_probability", "Probability that data is lost when one percent of the servers fail at once, and one more at least than groups survive.", nil, nil)
+	collectorDesc = []*prometheus.Desc{leaderDesc, appliedDesc, fullDesc, stalledDesc, serverDesc, shortDesc, volumeDesc, degradedDesc, leftDesc, stuckDesc, fillingDesc, unknownDesc, totalDesc, reservedDesc,
+		setsDesc, repairsDesc, awayDesc, lossDesc}
 )
 
 func newMetrics(n *Node) *metrics {
@@ -100,6 +105,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(shortDesc, short)
 		gauge(totalDesc, float64(total))
 		gauge(reservedDesc, float64(reserved))
+		sets := s.Copysets()
+		gauge(setsDesc, float64(sets.Sets))
+		gauge(repairsDesc, float64(sets.Repairs))
+		gauge(awayDesc, float64(sets.Away))
+		gauge(lossDesc, sets.Loss)
 		volumes := map[string]float64{state.Healthy: 0, state.Degraded: 0, state.Failed: 0}
 		for _, v := range s.SortedVolumes() {
 			m := r.volumeMessageLocked(s, v, time.Now())

@@ -35,6 +35,7 @@ type statusReport struct {
 	Meta    []metaclient.Node   `json:"meta"`
 
 	Rebalancing *metaclient.Rebalancing `json:"rebalancing,omitempty"` // absent: memory use is not being evened out
+	Copysets    metaclient.Copysets     `json:"copysets"`
 	Upgrade     upgrade                 `json:"upgrade"`
 }
 
@@ -171,7 +172,7 @@ func gatherStatus(ctx context.Context, meta *metaclient.Client) (statusReport, e
 		Servers: emptyNotNull(st.Servers),
 		Meta:    emptyNotNull(st.Meta),
 
-		Rebalancing: st.Rebalancing,
+		Rebalancing: st.Rebalancing, Copysets: st.Copysets,
 	}
 	var wg sync.WaitGroup
 	for i, v := range st.Volumes {
@@ -409,12 +410,36 @@ func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 	for _, l := range r.Upgrade.lines() {
 		lines = append(lines, p.paint(colourWarn, l))
 	}
+	if l := copysetLine(r); l != "" {
+		lines = append(lines, l)
+	}
 	if len(lines) > 0 {
 		fmt.Fprintln(w)
 	}
 	for _, l := range lines {
 		fmt.Fprintln(w, l)
 	}
+}
+
+// copysetLine says what many failures at once would do.
+func copysetLine(r statusReport) string {
+	c := r.Copysets
+	if c.Sets == 0 {
+		return ""
+	}
+	line := fmt.Sprintf("groups lie on %s of servers: if %d of the %d servers fail at once, data is lost with a probability of %.2g %%",
+		count(c.Sets, "combination"), c.Failures, len(r.Servers), 100*c.Loss)
+	if c.Repairs > 0 {
+		line += fmt.Sprintf("; %d of them are of repairs, until %s home", c.Repairs, goHome(c.Away))
+	}
+	return line
+}
+
+func goHome(members uint64) string {
+	if members == 1 {
+		return "1 member is"
+	}
+	return fmt.Sprintf("%d members are", members)
 }
 
 // headline says in one line what a person wants to know first.

@@ -56,6 +56,7 @@ func TestStatusOfARebuild(t *testing.T) {
 			{ID: "s2", State: metaclient.ServerDown, Addr: "h:2", MemoryTotal: 1 << 30, AwaySince: noon.Add(-50 * time.Second)},
 		},
 		Rebalancing: &metaclient.Rebalancing{Threshold: 5, Moved: 12},
+		Copysets:    metaclient.Copysets{Sets: 8, Repairs: 3, Away: 40, Failures: 2, Loss: 0.0123},
 	}
 	var out strings.Builder
 	if err := renderStatus(&out, report, palette{}, noon); err != nil {
@@ -75,6 +76,7 @@ swap1 has 2 members that cannot be replaced: group 0, member 1: no server to spa
 server s1 is being drained: 7 chunks left
 server s2 has been away for 50 s
 memory use is being evened out to within 5 %: 12 members moved
+groups lie on 8 combinations of servers: if 2 of the 2 servers fail at once, data is lost with a probability of 1.2 %; 3 of them are of repairs, until 40 members are home
 
 SERVER  STATE     ADDRESS  MEMORY  USED              PROMISED  CHUNKS  LABELS
 s1      draining  h:1      1 GiB   █████░░░░░  50 %  0 B       7       

@@ -28,6 +28,9 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	if b := res.Rebalancing; b != nil {
 		st.Rebalancing = &Rebalancing{Threshold: int(b.ThresholdPercent), Moved: b.Moved}
 	}
+	if c := res.Copysets; c != nil {
+		st.Copysets = Copysets{Sets: c.Sets, Repairs: c.ByRepairs, Away: c.MembersAway, Failures: c.Failures, Loss: c.LossProbability}
+	}
 	return st, nil
 }
 

@@ -28,6 +28,16 @@ type Status struct {
 	Meta    []Node   `json:"meta"`
 
 	Rebalancing *Rebalancing `json:"rebalancing,omitempty"` // nil: memory use is not being evened out
+	Copysets    Copysets     `json:"copysets"`
+}
+
+// Copysets is how groups with redundancy lie on servers.
+type Copysets struct {
+	Sets     uint64  `json:"sets"`             // combinations of servers that share groups
+	Repairs  uint64  `json:"by_repairs"`       // of these: made by repairs and moves, until their members are home again
+	Away     uint64  `json:"members_away"`     // members that are not on the servers where they belong
+	Failures uint64  `json:"failures"`         // servers of Loss
+	Loss     float64 `json:"loss_probability"` // that data is lost when so many servers fail at once, any of them
 }
 
 // Rebalancing is how evening out the servers' memory use goes.

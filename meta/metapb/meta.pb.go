@@ -4991,6 +4991,7 @@ type GetStatusResponse struct {
 	Members       []*Node                `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
 	Rebalancing   *Rebalancing           `protobuf:"bytes,5,opt,name=rebalancing,proto3" json:"rebalancing,omitempty"` // absent: memory use is not being evened out
 	Level         uint32                 `protobuf:"varint,6,opt,name=level,proto3" json:"level,omitempty"`            // of the cluster
+	Copysets      *Copysets              `protobuf:"bytes,7,opt,name=copysets,proto3" json:"copysets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5067,6 +5068,90 @@ func (x *GetStatusResponse) GetLevel() uint32 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetCopysets() *Copysets {
+	if x != nil {
+		return x.Copysets
+	}
+	return nil
+}
+
+// Copysets says how groups with redundancy lie on servers.
+type Copysets struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Sets            uint64                 `protobuf:"varint,1,opt,name=sets,proto3" json:"sets,omitempty"`                                               // combinations of servers that share groups
+	ByRepairs       uint64                 `protobuf:"varint,2,opt,name=by_repairs,json=byRepairs,proto3" json:"by_repairs,omitempty"`                    // of these: made by repairs and moves, until their members are home again
+	MembersAway     uint64                 `protobuf:"varint,3,opt,name=members_away,json=membersAway,proto3" json:"members_away,omitempty"`              // members that are not on the servers where they belong
+	Failures        uint64                 `protobuf:"varint,4,opt,name=failures,proto3" json:"failures,omitempty"`                                       // servers of loss_probability
+	LossProbability float64                `protobuf:"fixed64,5,opt,name=loss_probability,json=lossProbability,proto3" json:"loss_probability,omitempty"` // that data is lost when so many servers fail at once, any of them
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Copysets) Reset() {
+	*x = Copysets{}
+	mi := &file_meta_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Copysets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Copysets) ProtoMessage() {}
+
+func (x *Copysets) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Copysets.ProtoReflect.Descriptor instead.
+func (*Copysets) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *Copysets) GetSets() uint64 {
+	if x != nil {
+		return x.Sets
+	}
+	return 0
+}
+
+func (x *Copysets) GetByRepairs() uint64 {
+	if x != nil {
+		return x.ByRepairs
+	}
+	return 0
+}
+
+func (x *Copysets) GetMembersAway() uint64 {
+	if x != nil {
+		return x.MembersAway
+	}
+	return 0
+}
+
+func (x *Copysets) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Copysets) GetLossProbability() float64 {
+	if x != nil {
+		return x.LossProbability
+	}
+	return 0
+}
+
 type Rebalancing struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	ThresholdPercent uint32                 `protobuf:"varint,1,opt,name=threshold_percent,json=thresholdPercent,proto3" json:"threshold_percent,omitempty"`
@@ -5077,7 +5162,7 @@ type Rebalancing struct {
 
 func (x *Rebalancing) Reset() {
 	*x = Rebalancing{}
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5089,7 +5174,7 @@ func (x *Rebalancing) String() string {
 func (*Rebalancing) ProtoMessage() {}
 
 func (x *Rebalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5102,7 +5187,7 @@ func (x *Rebalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebalancing.ProtoReflect.Descriptor instead.
 func (*Rebalancing) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Rebalancing) GetThresholdPercent() uint32 {
@@ -5538,14 +5623,22 @@ const file_meta_proto_rawDesc = "" +
 	"\x06events\x18\x01 \x03(\v2\x13.dmps.meta.v1.EventR\x06events\x12\x16\n" +
 	"\x06missed\x18\x02 \x01(\x04R\x06missed\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\x04R\x04last\"\x12\n" +
-	"\x10GetStatusRequest\"\x8e\x02\n" +
+	"\x10GetStatusRequest\"\xc2\x02\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12.\n" +
 	"\avolumes\x18\x02 \x03(\v2\x14.dmps.meta.v1.VolumeR\avolumes\x12.\n" +
 	"\aservers\x18\x03 \x03(\v2\x14.dmps.meta.v1.ServerR\aservers\x12,\n" +
 	"\amembers\x18\x04 \x03(\v2\x12.dmps.meta.v1.NodeR\amembers\x12;\n" +
 	"\vrebalancing\x18\x05 \x01(\v2\x19.dmps.meta.v1.RebalancingR\vrebalancing\x12\x14\n" +
-	"\x05level\x18\x06 \x01(\rR\x05level\"P\n" +
+	"\x05level\x18\x06 \x01(\rR\x05level\x122\n" +
+	"\bcopysets\x18\a \x01(\v2\x16.dmps.meta.v1.CopysetsR\bcopysets\"\xa7\x01\n" +
+	"\bCopysets\x12\x12\n" +
+	"\x04sets\x18\x01 \x01(\x04R\x04sets\x12\x1d\n" +
+	"\n" +
+	"by_repairs\x18\x02 \x01(\x04R\tbyRepairs\x12!\n" +
+	"\fmembers_away\x18\x03 \x01(\x04R\vmembersAway\x12\x1a\n" +
+	"\bfailures\x18\x04 \x01(\x04R\bfailures\x12)\n" +
+	"\x10loss_probability\x18\x05 \x01(\x01R\x0flossProbability\"P\n" +
 	"\vRebalancing\x12+\n" +
 	"\x11threshold_percent\x18\x01 \x01(\rR\x10thresholdPercent\x12\x14\n" +
 	"\x05moved\x18\x02 \x01(\x04R\x05moved*\xa4\x01\n" +
@@ -5614,7 +5707,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_meta_proto_goTypes = []any{
 	(ServerState)(0),              // 0: dmps.meta.v1.ServerState
 	(MemberState)(0),              // 1: dmps.meta.v1.MemberState
@@ -5691,11 +5784,12 @@ var file_meta_proto_goTypes = []any{
 	(*ListEventsResponse)(nil),    // 72: dmps.meta.v1.ListEventsResponse
 	(*GetStatusRequest)(nil),      // 73: dmps.meta.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 74: dmps.meta.v1.GetStatusResponse
-	(*Rebalancing)(nil),           // 75: dmps.meta.v1.Rebalancing
-	nil,                           // 76: dmps.meta.v1.RegisterRequest.LabelsEntry
-	nil,                           // 77: dmps.meta.v1.Server.LabelsEntry
-	nil,                           // 78: dmps.meta.v1.Report.CountersEntry
-	nil,                           // 79: dmps.meta.v1.Report.BadSlotsEntry
+	(*Copysets)(nil),              // 75: dmps.meta.v1.Copysets
+	(*Rebalancing)(nil),           // 76: dmps.meta.v1.Rebalancing
+	nil,                           // 77: dmps.meta.v1.RegisterRequest.LabelsEntry
+	nil,                           // 78: dmps.meta.v1.Server.LabelsEntry
+	nil,                           // 79: dmps.meta.v1.Report.CountersEntry
+	nil,                           // 80: dmps.meta.v1.Report.BadSlotsEntry
 }
 var file_meta_proto_depIdxs = []int32{
 	3,  // 0: dmps.meta.v1.Reason.code:type_name -> dmps.meta.v1.Reason.Code
@@ -5704,10 +5798,10 @@ var file_meta_proto_depIdxs = []int32{
 	6,  // 3: dmps.meta.v1.GetNodeResponse.leader:type_name -> dmps.meta.v1.Node
 	6,  // 4: dmps.meta.v1.JoinRequest.node:type_name -> dmps.meta.v1.Node
 	6,  // 5: dmps.meta.v1.ListMembersResponse.members:type_name -> dmps.meta.v1.Node
-	76, // 6: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
+	77, // 6: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
 	5,  // 7: dmps.meta.v1.RegisterRequest.build:type_name -> dmps.meta.v1.Build
 	23, // 8: dmps.meta.v1.HeartbeatResponse.care:type_name -> dmps.meta.v1.CareOffer
-	77, // 9: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
+	78, // 9: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
 	0,  // 10: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
 	5,  // 11: dmps.meta.v1.Server.build:type_name -> dmps.meta.v1.Build
 	24, // 12: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
@@ -5720,11 +5814,11 @@ var file_meta_proto_depIdxs = []int32{
 	42, // 19: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
 	5,  // 20: dmps.meta.v1.Lease.build:type_name -> dmps.meta.v1.Build
 	2,  // 21: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
-	78, // 22: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
+	79, // 22: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
 	46, // 23: dmps.meta.v1.Report.rebuild:type_name -> dmps.meta.v1.RebuildProgress
 	48, // 24: dmps.meta.v1.Report.scrub:type_name -> dmps.meta.v1.Scrub
 	48, // 25: dmps.meta.v1.Report.last_scrub:type_name -> dmps.meta.v1.Scrub
-	79, // 26: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
+	80, // 26: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
 	47, // 27: dmps.meta.v1.RebuildProgress.members:type_name -> dmps.meta.v1.RebuildMember
 	2,  // 28: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
 	44, // 29: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
@@ -5741,66 +5835,67 @@ var file_meta_proto_depIdxs = []int32{
 	49, // 40: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
 	24, // 41: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
 	6,  // 42: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
-	75, // 43: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
-	7,  // 44: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
-	9,  // 45: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
-	11, // 46: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
-	13, // 47: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
-	15, // 48: dmps.meta.v1.ClusterService.RaiseLevel:input_type -> dmps.meta.v1.RaiseLevelRequest
-	17, // 49: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
-	68, // 50: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
-	19, // 51: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
-	21, // 52: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
-	25, // 53: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
-	27, // 54: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
-	29, // 55: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
-	31, // 56: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
-	33, // 57: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
-	35, // 58: dmps.meta.v1.ServerService.PurgeUnknown:input_type -> dmps.meta.v1.PurgeUnknownRequest
-	38, // 59: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
-	50, // 60: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
-	52, // 61: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
-	54, // 62: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
-	56, // 63: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
-	58, // 64: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
-	60, // 65: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
-	62, // 66: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
-	64, // 67: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
-	66, // 68: dmps.meta.v1.VolumeService.AcceptLoss:input_type -> dmps.meta.v1.AcceptLossRequest
-	73, // 69: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
-	71, // 70: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
-	8,  // 71: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
-	10, // 72: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
-	12, // 73: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
-	14, // 74: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
-	16, // 75: dmps.meta.v1.ClusterService.RaiseLevel:output_type -> dmps.meta.v1.RaiseLevelResponse
-	18, // 76: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
-	69, // 77: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
-	20, // 78: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
-	22, // 79: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
-	26, // 80: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
-	28, // 81: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
-	30, // 82: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
-	32, // 83: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
-	34, // 84: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
-	36, // 85: dmps.meta.v1.ServerService.PurgeUnknown:output_type -> dmps.meta.v1.PurgeUnknownResponse
-	39, // 86: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
-	51, // 87: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
-	53, // 88: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
-	55, // 89: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
-	57, // 90: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
-	59, // 91: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
-	61, // 92: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
-	63, // 93: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
-	65, // 94: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
-	67, // 95: dmps.meta.v1.VolumeService.AcceptLoss:output_type -> dmps.meta.v1.AcceptLossResponse
-	74, // 96: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
-	72, // 97: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
-	71, // [71:98] is the sub-list for method output_type
-	44, // [44:71] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	76, // 43: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
+	75, // 44: dmps.meta.v1.GetStatusResponse.copysets:type_name -> dmps.meta.v1.Copysets
+	7,  // 45: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
+	9,  // 46: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
+	11, // 47: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
+	13, // 48: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
+	15, // 49: dmps.meta.v1.ClusterService.RaiseLevel:input_type -> dmps.meta.v1.RaiseLevelRequest
+	17, // 50: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
+	68, // 51: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
+	19, // 52: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
+	21, // 53: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
+	25, // 54: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
+	27, // 55: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
+	29, // 56: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
+	31, // 57: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
+	33, // 58: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
+	35, // 59: dmps.meta.v1.ServerService.PurgeUnknown:input_type -> dmps.meta.v1.PurgeUnknownRequest
+	38, // 60: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
+	50, // 61: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
+	52, // 62: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
+	54, // 63: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
+	56, // 64: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
+	58, // 65: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
+	60, // 66: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
+	62, // 67: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
+	64, // 68: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
+	66, // 69: dmps.meta.v1.VolumeService.AcceptLoss:input_type -> dmps.meta.v1.AcceptLossRequest
+	73, // 70: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
+	71, // 71: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
+	8,  // 72: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
+	10, // 73: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
+	12, // 74: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
+	14, // 75: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
+	16, // 76: dmps.meta.v1.ClusterService.RaiseLevel:output_type -> dmps.meta.v1.RaiseLevelResponse
+	18, // 77: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
+	69, // 78: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
+	20, // 79: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
+	22, // 80: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
+	26, // 81: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
+	28, // 82: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
+	30, // 83: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
+	32, // 84: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
+	34, // 85: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
+	36, // 86: dmps.meta.v1.ServerService.PurgeUnknown:output_type -> dmps.meta.v1.PurgeUnknownResponse
+	39, // 87: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
+	51, // 88: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
+	53, // 89: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
+	55, // 90: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
+	57, // 91: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
+	59, // 92: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
+	61, // 93: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
+	63, // 94: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
+	65, // 95: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
+	67, // 96: dmps.meta.v1.VolumeService.AcceptLoss:output_type -> dmps.meta.v1.AcceptLossResponse
+	74, // 97: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
+	72, // 98: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
+	72, // [72:99] is the sub-list for method output_type
+	45, // [45:72] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -5814,7 +5909,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   76,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

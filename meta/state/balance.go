@@ -100,6 +100,7 @@ func (p *healing) balance() {
 func (p *healing) loads() []*load {
 	var out []*load
 	byID := map[raid.ServerID]*load{}
+	p.pick.ready()
 	for i, c := range p.pick.cands {
 		if c.MemoryTotal == 0 {
 			continue
@@ -159,10 +160,10 @@ func (p *healing) moveOne(loads []*load) bool {
 				bytes := st.v.chunkBytes(st.col)
 				seats := p.seatsOf(st.v.Groups[st.group])
 				if cand.free < bytes || to.share(bytes) >= from.share(0) ||
-					!p.pick.seatable(st.v, seats, st.col, cand.Server, st.v.PlacedBy, false) {
+					slices.Contains(seats.homes, cand.ID) || !p.pick.seatable(st.v, seats, st.col, cand.ID, st.v.PlacedBy, false) {
 					continue
 				}
-				if !p.add(step{st.v, st.group, st.col, stepMove, cand.ID, st.v.PlacedBy}) {
+				if !p.add(step{v: st.v, group: st.group, col: st.col, kind: stepMove, to: cand.ID, by: st.v.PlacedBy, stay: true}) {
 					return false
 				}
 				p.evening++

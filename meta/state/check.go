@@ -3,6 +3,8 @@ package state
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"dmps/meta/level"
 	"dmps/raid"
@@ -23,6 +25,7 @@ func (s *State) Check() error {
 	for id, sv := range s.Servers { // after the volumes, which say what it has
 		c.server(id, sv)
 	}
+	c.index()
 	for id, n := range s.Nodes {
 		if n.ID != id {
 			c.add("node %s stands at %s", n.ID, id)
@@ -86,6 +89,9 @@ func (c *check) volume(id raid.VolumeID, v *Volume) {
 	if err := c.s.Layout(v, v.Epoch, false).Validate(); err != nil {
 		c.add("volume %d: %w", id, err)
 	}
+	if !slices.Contains(v.PlacedBy.wider(), v.Aim) || !slices.Contains(v.Domain.wider(), v.PlacedBy) {
+		c.add("volume %d asks for %v, is spread by %v and was placed by %v", id, v.Domain, v.PlacedBy, v.Aim)
+	}
 	for g, group := range v.Groups {
 		at := fmt.Sprintf("volume %d group %d", id, g)
 		servers := map[raid.ServerID]int{}
@@ -94,8 +100,18 @@ func (c *check) volume(id raid.VolumeID, v *Volume) {
 			c.member(at, m, ChunkRef{id, raid.GroupID(g), raid.Col(col), false}, v.chunkBytes(col))
 		}
 		for _, p := range group.Pending {
+			if p.Member.Home != "" {
+				c.add("%s: pending member %d belongs on %s", at, p.Col, p.Member.Home)
+			}
 			servers[p.Member.Server]++
 			c.member(at, p.Member, ChunkRef{id, raid.GroupID(g), p.Col, true}, v.chunkBytes(int(p.Col)))
+		}
+		homes := map[raid.ServerID]bool{}
+		for col, m := range group.Members {
+			if m.Home == m.Server || homes[m.home()] {
+				c.add("%s: member %d on %s belongs on %s", at, col, m.Server, m.home())
+			}
+			homes[m.home()] = true
 		}
 		for sv, n := range servers {
 			if n > 1 {
@@ -131,6 +147,29 @@ func (c *check) member(at string, m Member, ref ChunkRef, bytes uint64) {
 	}
 	c.chunks[m.Server]++
 	c.reserved[m.Server] += bytes
+}
+
+// index compares the index with a new one.
+func (c *check) index() {
+	is, want := &c.s.index, newIndex()
+	for _, v := range c.s.Volumes {
+		want.include(v)
+	}
+	want.settle(c.s.Volumes)
+	same := func(what string, ok bool) {
+		if !ok {
+			c.add("the index of %s is not what the groups say", what)
+		}
+	}
+	groups := func(a, b *copyset) bool { return a.groups == b.groups && slices.Equal(a.servers, b.servers) }
+	same("copysets", maps.EqualFunc(is.home, want.home, groups))
+	same("copysets in use", maps.EqualFunc(is.live, want.live, groups))
+	same("groups to be healed", maps.Equal(is.restless, want.restless))
+	same("members away from home", maps.EqualFunc(is.away, want.away, maps.Equal[map[GroupKey]struct{}, map[GroupKey]struct{}]) && maps.Equal(is.strays, want.strays))
+	same("chunks by server", maps.EqualFunc(is.held, want.held, maps.Equal[map[raid.ChunkID]struct{}, map[raid.ChunkID]struct{}]))
+	if len(is.dirty) > 0 {
+		c.add("%d groups are not in the index", len(is.dirty))
+	}
 }
 
 func (c *check) server(id raid.ServerID, sv *Server) {

@@ -157,7 +157,7 @@ type PutReport struct {
 // Heal replaces members that are lost or whose server is down, and moves those
 // of draining servers: see planHeal. Its result is a Healed.
 type Heal struct {
-	Seed       uint64 `json:"seed"`                 // of the choices between servers
+	Seed       uint64 `json:"seed"`                 // of no use: who stands in for whom follows from the state
 	Limit      int    `json:"limit"`                // most members in this command
 	Rebuilding int    `json:"rebuilding,omitempty"` // most members of a volume that are filled at once; 0: no limit
 	Moves      int    `json:"moves"`                // most living members of the cluster that are replaced at once
@@ -329,6 +329,7 @@ func (s *State) Apply(c *Command) (any, error) {
 	// 0 stands for "no" in the state. A clock before 1970 is no reason to fail.
 	s.now = max(c.Now, 1)
 	result, refusal := s.apply(c)
+	s.settle()
 	s.now = 0
 	if refusal != nil {
 		return nil, refusal

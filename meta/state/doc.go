@@ -15,5 +15,6 @@
 // balance.go and behind.go for members that are replaced, moved or overtaken,
 // care.go for volumes that nobody has attached, raise.go for the cluster's level, events.go for what is told of it, recover.go for a state from a
 // backup, size.go and place.go for where a volume's chunks come to
-// lie, health.go for what status says of a volume, check.go.
+// lie, copysets.go for the index and home.go for members that go home, risk.go and
+// health.go for what status says, check.go.
 package state

@@ -1,7 +1,5 @@
 package state
 
-import "slices"
-
 // drain begins or ends the draining of a server. Ending it gives up the moves
 // that are not done; what was moved stays where it is.
 func (s *State) drain(c *Drain) *Refusal {
@@ -20,18 +18,15 @@ func (s *State) drain(c *Drain) *Refusal {
 		return nil
 	}
 	s.note(Event{Kind: EventServerUndrained, Server: sv.ID}, "server %s is not drained any more, and has %d members", sv.ID, sv.Chunks)
-	for _, v := range s.SortedVolumes() {
-		changed := false
-		for g, group := range v.Groups {
-			for i, p := range slices.Backward(group.Pending) {
-				if group.Members[p.Col].Server == sv.ID {
-					s.cancelPending(v, g, i)
-					changed = true
-				}
+	var last *Volume
+	for _, ref := range s.heldBy(sv.ID) {
+		v := s.Volumes[ref.Volume]
+		if at, ok := v.Groups[ref.Group].pending(int(ref.Col)); ok && !ref.Pending {
+			s.cancelPending(v, int(ref.Group), at)
+			if v != last {
+				s.newVersion(v)
+				last = v
 			}
-		}
-		if changed {
-			s.newVersion(v)
 		}
 	}
 	return nil

@@ -33,8 +33,9 @@ type step struct {
 	group int
 	col   int
 	kind  stepKind
-	to    raid.ServerID // replace, move
+	to    raid.ServerID // replace, move, inherit
 	by    Level         // replace, move: the level at which the new member is apart
+	stay  bool          // move: the new member belongs there
 }
 
 type stepKind uint8
@@ -44,6 +45,7 @@ const (
 	stepPromote                 // a missing member by its pending one
 	stepCancel                  // a pending member whose server is down or draining
 	stepMove                    // a living member: a pending one is added
+	stepInherit                 // a member whose home was removed: it belongs elsewhere
 )
 
 // Healed is the result of Heal.
@@ -72,14 +74,17 @@ type healing struct {
 	wait    int                   // members of the volume asked for that must wait for their turn
 	moves   int                   // pending members
 	stuck   map[raid.VolumeID]*Stuck
-	seated  map[*Group]*seats // of the groups that the plan touches
-	evened  bool              // Balance is done
-	evening int               // moves for Balance
+	seated  map[*Group]*seats        // of the groups that the plan touches
+	heirs   map[estate]raid.ServerID // of removed servers; empty: nobody can
+	cover   map[raid.ServerID]uint64 // copysets, by server
+	coined  map[string]bool          // copysets that heirs make
+	evened  bool                     // Balance is done
+	evening int                      // moves for Balance
 }
 
 // MayHeal reports whether a plan may find something to do. It is cheap.
 func (s *State) MayHeal() bool {
-	if s.lost > 0 || s.Balance != nil {
+	if s.lost > 0 || s.Balance != nil || s.toGoHome() {
 		return true
 	}
 	for _, sv := range s.Servers {
@@ -133,48 +138,20 @@ func (s *State) sameStuck(stuck map[raid.VolumeID]*Stuck) bool {
 // planHeal decides what Heal does, and changes nothing.
 func (s *State) planHeal(c *Heal) *healing {
 	p := &healing{
-		s: s, c: c, pick: newPicker(s, c.Seed),
+		s: s, c: c, pick: newPicker(s),
 		filling: map[raid.VolumeID]int{}, stuck: map[raid.VolumeID]*Stuck{}, seated: map[*Group]*seats{},
 	}
 	var todo []ailing
 	var moving []ailing
 	relief := newRelief()
-	for _, v := range s.SortedVolumes() {
-		if c.Volume != 0 && v.ID != c.Volume {
-			continue
+	for _, k := range s.concerned(c) {
+		v, g := s.Volumes[k.Volume], int(k.Group)
+		missing, leaving := p.look(v, g, relief)
+		if len(missing) > 0 {
+			todo = append(todo, ailing{v, g, missing})
 		}
-		for g, group := range v.Groups {
-			var missing, leaving []int
-			for col, m := range group.Members {
-				_, pending := group.pending(col)
-				switch {
-				case p.missing(m):
-					missing = append(missing, col)
-				case m.State == raid.MemberRebuilding:
-					if !group.bereft(v.Geometry.K) {
-						p.filling[v.ID]++
-					}
-				case s.Servers[m.Server].Draining && !pending:
-					leaving = append(leaving, col)
-				case s.Servers[m.Server].Short:
-					relief.note(v, g, col, m.Server, pending)
-				}
-			}
-			for i, pd := range group.Pending {
-				sv := s.Servers[pd.Member.Server]
-				if sv.State == ServerDown || sv.emptying() || p.away(sv) && p.missing(group.Members[pd.Col]) {
-					p.add(step{v: v, group: g, col: int(group.Pending[i].Col), kind: stepCancel})
-					continue
-				}
-				p.filling[v.ID]++
-				p.moves++
-			}
-			if len(missing) > 0 {
-				todo = append(todo, ailing{v, g, missing})
-			}
-			if len(leaving) > 0 {
-				moving = append(moving, ailing{v, g, leaving})
-			}
+		if len(leaving) > 0 {
+			moving = append(moving, ailing{v, g, leaving})
 		}
 	}
 	left := func(a ailing) int { return a.v.Geometry.M - len(a.cols) }
@@ -189,10 +166,67 @@ func (s *State) planHeal(c *Heal) *healing {
 		p.move(a)
 	}
 	p.relieve(relief)
+	p.homecoming()
 	if s.Balance != nil && !p.more {
 		p.balance()
 	}
 	return p
+}
+
+// concerned lists the groups that a plan has to look at, in their order.
+func (s *State) concerned(c *Heal) []GroupKey {
+	if c.Volume != 0 {
+		v := s.Volumes[c.Volume]
+		if v == nil {
+			return nil
+		}
+		keys := make([]GroupKey, len(v.Groups))
+		for g := range keys {
+			keys[g] = GroupKey{v.ID, raid.GroupID(g)}
+		}
+		return keys
+	}
+	keys := slices.Collect(maps.Keys(s.index.restless))
+	for id := range s.index.held {
+		if sv := s.Servers[id]; sv.State == ServerDown || sv.emptying() {
+			for _, ref := range s.heldBy(id) {
+				keys = append(keys, GroupKey{ref.Volume, ref.Group})
+			}
+		}
+	}
+	slices.SortFunc(keys, GroupKey.compare)
+	return slices.Compact(keys)
+}
+
+// look finds the columns of a group that are missing, and those that are to leave their
+// servers. Pending members that nobody waits for any more are given up.
+func (p *healing) look(v *Volume, g int, relief *relief) (missing, leaving []int) {
+	group := v.Groups[g]
+	for col, m := range group.Members {
+		_, pending := group.pending(col)
+		switch {
+		case p.missing(m):
+			missing = append(missing, col)
+		case m.State == raid.MemberRebuilding:
+			if !group.bereft(v.Geometry.K) {
+				p.filling[v.ID]++
+			}
+		case p.s.Servers[m.Server].Draining && !pending:
+			leaving = append(leaving, col)
+		case p.s.Servers[m.Server].Short:
+			relief.note(v, g, col, m.Server, pending)
+		}
+	}
+	for _, pd := range group.Pending {
+		sv := p.s.Servers[pd.Member.Server]
+		if sv.State == ServerDown || sv.emptying() || p.away(sv) && p.missing(group.Members[pd.Col]) {
+			p.add(step{v: v, group: g, col: int(pd.Col), kind: stepCancel})
+			continue
+		}
+		p.filling[v.ID]++
+		p.moves++
+	}
+	return missing, leaving
 }
 
 // missing reports whether a member is not there, and will not be, or not soon
@@ -300,12 +334,12 @@ func (p *healing) replace(a ailing) {
 			p.wait++
 			continue // its turn comes
 		}
-		to, by, why := p.pick.choose(a.v, seats, col, group.Members[col].State == raid.MemberLost)
+		to, by, why := p.pick.choose(a.v, seats, a.group, col, group.Members[col].State == raid.MemberLost)
 		if why != "" {
 			p.hold(a.v, 1, "group %d, member %d: %s", a.group, col, why).Room = true
 			continue
 		}
-		if !p.add(step{a.v, a.group, col, stepReplace, to, by}) {
+		if !p.add(step{v: a.v, group: a.group, col: col, kind: stepReplace, to: to, by: by}) {
 			return
 		}
 		seats.members[col], seats.lost[col] = to, false
@@ -328,12 +362,12 @@ func (p *healing) move(a ailing) {
 		if !fresh && (p.moves >= p.c.Moves || p.c.Rebuilding > 0 && p.filling[a.v.ID] >= p.c.Rebuilding) {
 			continue // its turn comes
 		}
-		to, by, why := p.pick.choose(a.v, seats, col, false)
+		to, by, why := p.pick.choose(a.v, seats, a.group, col, false)
 		if why != "" {
 			p.hold(a.v, 1, "group %d, member %d cannot leave server %s: %s", a.group, col, group.Members[col].Server, why).Room = true
 			continue
 		}
-		if !p.add(step{a.v, a.group, col, stepMove, to, by}) {
+		if !p.add(step{v: a.v, group: a.group, col: col, kind: stepMove, to: to, by: by}) {
 			return
 		}
 		seats.pending[col] = to
@@ -350,7 +384,9 @@ func (s *State) heal(c *Heal) Healed {
 	changed := map[raid.VolumeID]*Volume{}
 	for _, st := range p.steps {
 		s.take(st)
-		changed[st.v.ID] = st.v
+		if st.kind != stepInherit { // which no layout shows
+			changed[st.v.ID] = st.v
+		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(changed)) {
 		s.newVersion(changed[id])
@@ -421,8 +457,15 @@ func (s *State) take(st step) {
 		s.degraded(group, group.Members[st.col])
 		s.promote(v, st.group, at, raid.MemberRebuilding)
 		return
+	case stepInherit:
+		if !group.belongsTo(st.to) {
+			group.settle(st.col, st.to)
+		}
+		s.touchGroup(v.ID, st.group)
+		return
 	case stepReplace:
 		m := &group.Members[st.col]
+		home := m.home()
 		s.degraded(group, *m)
 		if m.State == raid.MemberLost {
 			s.lost--
@@ -430,6 +473,7 @@ func (s *State) take(st step) {
 			s.orphan(v, ref.Col, *m)
 		}
 		*m = s.give(v, st.to, ref, raid.MemberRebuilding)
+		group.settle(st.col, home)
 		if fresh {
 			s.inSync(v, st.group, st.col)
 		}
@@ -438,7 +482,7 @@ func (s *State) take(st step) {
 			panic(fmt.Sprintf("volume %d group %d: a second pending member %d", v.ID, st.group, st.col))
 		}
 		ref.Pending = true
-		p := Pending{Col: ref.Col, Member: s.give(v, st.to, ref, raid.MemberRebuilding)}
+		p := Pending{Col: ref.Col, Member: s.give(v, st.to, ref, raid.MemberRebuilding), Stays: st.stay}
 		group.Pending = slices.Insert(group.Pending, at, p)
 		if fresh {
 			s.promote(v, st.group, at, raid.MemberInSync)

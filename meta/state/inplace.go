@@ -9,7 +9,7 @@ import (
 
 // placeInPlace chooses chunk size and servers of a linear or striped volume.
 // Its groups are single chunks.
-func (s *State) placeInPlace(c *CreateVolume) (slots uint32, groups [][]raid.ServerID, refusal *Refusal) {
+func (s *State) placeInPlace(c *CreateVolume) (slots uint32, groups [][]Member, refusal *Refusal) {
 	cands := s.candidates()
 	if len(cands) == 0 {
 		return 0, nil, s.tooFewDomains(c, cands, 0)
@@ -48,7 +48,7 @@ func (s *State) placeInPlace(c *CreateVolume) (slots uint32, groups [][]raid.Ser
 // linear gives each server a run of chunks, the servers one after another by
 // id: the S_i of the paper's equation (1). S_i is the server's share of the
 // free memory; what rounding leaves over goes where most is left.
-func linear(cands []candidate, n int, bytes uint64) [][]raid.ServerID {
+func linear(cands []candidate, n int, bytes uint64) [][]Member {
 	var total uint64
 	for _, sv := range cands {
 		total += sv.free / bytes
@@ -71,10 +71,10 @@ func linear(cands []candidate, n int, bytes uint64) [][]raid.ServerID {
 		}
 		run[best]++
 	}
-	groups := make([][]raid.ServerID, 0, n)
+	groups := make([][]Member, 0, n)
 	for i, sv := range cands {
 		for range run[i] {
-			groups = append(groups, []raid.ServerID{sv.ID})
+			groups = append(groups, []Member{{Server: sv.ID}})
 		}
 	}
 	return groups
@@ -82,7 +82,7 @@ func linear(cands []candidate, n int, bytes uint64) [][]raid.ServerID {
 
 // striped deals the same number of chunks to each of as many servers as can
 // take them, in turn.
-func striped(cands []candidate, n int, bytes uint64) [][]raid.ServerID {
+func striped(cands []candidate, n int, bytes uint64) [][]Member {
 	cands = slices.Clone(cands)
 	slices.SortStableFunc(cands, func(a, b candidate) int { return cmp.Compare(b.free, a.free) })
 	for w := min(len(cands), n); w > 0; w-- {
@@ -92,10 +92,10 @@ func striped(cands []candidate, n int, bytes uint64) [][]raid.ServerID {
 		}
 		use := slices.Clone(cands[:w])
 		slices.SortFunc(use, func(a, b candidate) int { return cmp.Compare(a.ID, b.ID) })
-		groups := make([][]raid.ServerID, 0, int(each)*w)
+		groups := make([][]Member, 0, int(each)*w)
 		for range each {
 			for _, sv := range use {
-				groups = append(groups, []raid.ServerID{sv.ID})
+				groups = append(groups, []Member{{Server: sv.ID}})
 			}
 		}
 		return groups

@@ -27,39 +27,13 @@ type Loss struct {
 // name of the volume. Who is away holds nothing before it is back.
 func (s *State) Losses(id raid.ServerID) []Loss {
 	var out []Loss
-	for _, v := range s.SortedVolumes() {
+	for refs := s.heldBy(id); len(refs) > 0; {
+		v := s.Volumes[refs[0].Volume]
 		l := Loss{Volume: v.Name, RedundancyLeft: v.Geometry.M}
-		var silent []raid.ServerID // its client notices first
-		if v.Lease != nil && v.Report != nil {
-			silent = v.Report.Suspect
-		}
-		for _, g := range v.Groups {
-			hit, others, up := false, 0, 0
-			for _, m := range g.Members {
-				switch {
-				case m.State != raid.MemberInSync:
-				case m.Server == id:
-					hit = true
-				default:
-					others++
-					if s.Servers[m.Server].State == ServerUp && !slices.Contains(silent, m.Server) {
-						up++
-					}
-				}
-			}
-			if !hit {
-				continue
-			}
-			l.Members++
-			if v.fresh() {
-				continue // nobody wrote anything
-			}
-			l.RedundancyLeft = min(l.RedundancyLeft, up-v.Geometry.K)
-			switch {
-			case others < v.Geometry.K:
-				l.GroupsLost++
-			case up < v.Geometry.K:
-				l.GroupsAway++
+		for ; len(refs) > 0 && refs[0].Volume == v.ID; refs = refs[1:] {
+			if g := v.Groups[refs[0].Group]; !refs[0].Pending && g.Members[refs[0].Col].State == raid.MemberInSync {
+				l.Members++
+				s.loses(&l, v, g, id)
 			}
 		}
 		if r := v.Report; r != nil && r.DegradedRows > 0 && r.LostPages == 0 && l.Members > 0 {
@@ -72,6 +46,34 @@ func (s *State) Losses(id raid.ServerID) []Loss {
 	}
 	slices.SortFunc(out, func(a, b Loss) int { return cmp.Compare(a.Volume, b.Volume) })
 	return out
+}
+
+// loses adds what a volume loses with a group's member on a server.
+func (s *State) loses(l *Loss, v *Volume, g *Group, id raid.ServerID) {
+	if v.fresh() {
+		return // nobody wrote anything
+	}
+	var silent []raid.ServerID // its client notices first
+	if v.Lease != nil && v.Report != nil {
+		silent = v.Report.Suspect
+	}
+	others, up := 0, 0
+	for _, m := range g.Members {
+		if m.State != raid.MemberInSync || m.Server == id {
+			continue
+		}
+		others++
+		if s.Servers[m.Server].State == ServerUp && !slices.Contains(silent, m.Server) {
+			up++
+		}
+	}
+	l.RedundancyLeft = min(l.RedundancyLeft, up-v.Geometry.K)
+	switch {
+	case others < v.Geometry.K:
+		l.GroupsLost++
+	case up < v.Geometry.K:
+		l.GroupsAway++
+	}
 }
 
 func lossText(losses []Loss) string {

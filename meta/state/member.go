@@ -17,6 +17,7 @@ func (s *State) give(v *Volume, id raid.ServerID, ref ChunkRef, state raid.Membe
 	s.NextChunk++
 	s.touched.Root = true
 	s.chunks[m.Chunk] = ref
+	put(s.index.held, id, m.Chunk)
 	sv.Chunks++
 	sv.Reserved += v.chunkBytes(int(ref.Col))
 	s.touchServer(id)
@@ -28,6 +29,7 @@ func (s *State) give(v *Volume, id raid.ServerID, ref ChunkRef, state raid.Membe
 // the server gave it back (Freed), or is gone itself.
 func (s *State) orphan(v *Volume, c raid.Col, m Member) {
 	delete(s.chunks, m.Chunk)
+	take(s.index.held, m.Server, m.Chunk)
 	sv := s.Servers[m.Server]
 	if sv == nil || sv.Incarnation != m.Incarnation {
 		return
@@ -58,8 +60,13 @@ func (s *State) promote(v *Volume, g, i int, state raid.MemberState) {
 	if m.State != raid.MemberLost {
 		s.orphan(v, p.Col, *m)
 	}
+	home := m.home()
+	if p.Stays && !group.belongsTo(p.Member.Server) {
+		home = p.Member.Server
+	}
 	*m = p.Member
 	m.State = state
+	group.settle(int(p.Col), home)
 	s.chunks[m.Chunk] = ChunkRef{Volume: v.ID, Group: raid.GroupID(g), Col: p.Col}
 	group.Pending = slices.Delete(group.Pending, i, i+1)
 	if group.whole() {

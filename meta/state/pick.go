@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -11,6 +12,8 @@ import (
 // members, and of its pending ones by column.
 type seats struct {
 	members []raid.ServerID
+	homes   []raid.ServerID
+	set     string // names the servers in homes
 	lost    []bool
 	pending map[int]raid.ServerID
 }
@@ -19,94 +22,145 @@ func newSeats(g *Group) *seats {
 	t := &seats{pending: map[int]raid.ServerID{}}
 	for _, m := range g.Members {
 		t.members = append(t.members, m.Server)
+		t.homes = append(t.homes, m.home())
 		t.lost = append(t.lost, m.State == raid.MemberLost)
 	}
+	t.set = setKey(slices.Clone(t.homes))
 	for _, p := range g.Pending {
 		t.pending[int(p.Col)] = p.Member.Server
 	}
 	return t
 }
 
+// substitutes is how many servers stand in for one in a copyset: each makes one
+// combination of all the groups that it takes. Few keep the combinations few, and
+// several share the room and the work.
+const substitutes = 4
+
+// mostTickets is how many times as likely as another a server is drawn that has as many
+// times the memory; mean servers have a quarter.
+const mostTickets = 16
+
+// reserve is the part of its memory that a server keeps free when others can take a
+// member.
+const reserve = 0.1
+
 // picker chooses servers for single members, one after another.
 type picker struct {
-	s     *State
-	cands []candidate
-	known map[uint64]bool // combinations of servers that groups use
-	rng   random
+	s      *State
+	cands  []candidate // that get new chunks, by id
+	byID   map[raid.ServerID]int
+	sites  map[raid.ServerID]site // of all servers
+	hashes []uint64               // of candidates
+	orders map[post][]int         // of candidates, as post draws them
 }
 
-func newPicker(s *State, seed uint64) *picker {
-	return &picker{s: s, cands: s.candidates(), rng: random(seed)}
+// post is what substitutes are drawn for: the groups of one of so many parts of a
+// copyset, as far as they miss one server.
+type post struct {
+	set    string
+	server raid.ServerID
+	part   int
 }
 
-// setKey is a number for a server, so that the sum over a combination's names
-// the combination.
-func setKey(id raid.ServerID) uint64 {
-	h := uint64(14695981039346656037) // FNV-1a
-	for _, b := range []byte(id) {
+func newPicker(s *State) *picker { return &picker{s: s} }
+
+// ready looks at the servers, which is left undone until somebody must be chosen.
+func (p *picker) ready() {
+	if p.byID != nil {
+		return
+	}
+	p.byID, p.sites, p.orders = map[raid.ServerID]int{}, map[raid.ServerID]site{}, map[post][]int{}
+	for _, c := range p.s.sites() {
+		p.sites[c.ID] = c.site
+		if c.takes() {
+			p.byID[c.ID] = len(p.cands)
+			p.cands = append(p.cands, c)
+			p.hashes = append(p.hashes, hash(string(c.ID)))
+		}
+	}
+}
+
+// hash is a number for a text (FNV-1a, and SplitMix64 to spread it).
+func hash(text string) uint64 {
+	h := uint64(14695981039346656037)
+	for _, b := range []byte(text) {
 		h = (h ^ uint64(b)) * 1099511628211
 	}
 	r := random(h)
 	return r.next()
 }
 
-// combinations notes which servers share groups. It takes long, and is left
-// undone until somebody must be chosen.
-func (p *picker) combinations() {
-	if p.known != nil {
-		return
+// order lists the candidates as a post draws them (highest random weight, Thaler and
+// Ravishankar 1998): whoever plans, and whenever, comes to the same few while they are
+// there, and the more memory one has, the more posts are its.
+func (p *picker) order(at post) []int {
+	order, ok := p.orders[at]
+	if ok {
+		return order
 	}
-	p.known = map[uint64]bool{}
-	keys := map[raid.ServerID]uint64{}
-	for _, v := range p.s.Volumes {
-		for _, g := range v.Groups {
-			sum := uint64(0)
-			for _, m := range g.Members {
-				k, ok := keys[m.Server]
-				if !ok {
-					k = setKey(m.Server)
-					keys[m.Server] = k
-				}
-				sum += k
-			}
-			p.known[sum] = true
+	mean := max(capacity(p.cands)/uint64(max(len(p.cands), 1)), 1)
+	key := hash(at.set) ^ hash(string(at.server)) + uint64(at.part)
+	scores := make([]uint64, len(p.cands))
+	for i, c := range p.cands {
+		draw := random(key ^ p.hashes[i])
+		for range min(max(c.MemoryTotal/max(mean/4, 1), 1), mostTickets) {
+			scores[i] = max(scores[i], draw.next())
 		}
+		order = append(order, i)
 	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Or(cmp.Compare(scores[b], scores[a]), cmp.Compare(a, b)) })
+	p.orders[at] = order
+	return order
 }
 
 // choose finds a server for a column of a group: one that keeps the failure
-// domains apart, by the level at which the volume is spread or else a finer
-// one that it allows; rather one that makes a combination of servers that
-// other groups use already, unless these are much fuller than another; and of
-// two such, drawn at random, the one with more memory left. A server of the
+// domains apart, by the level at which the volume was placed or else a finer
+// one that it allows. That is the server where the member belongs, or one that the
+// member's post draws, unless it is nearly full. A server of the
 // group is never chosen; the member's own, started again, is, when own says
 // so. The chosen one's memory counts as taken.
-func (p *picker) choose(v *Volume, t *seats, col int, own bool) (to raid.ServerID, by Level, why string) {
-	p.combinations()
+func (p *picker) choose(v *Volume, t *seats, group, col int, own bool) (to raid.ServerID, by Level, why string) {
+	p.ready()
 	need := v.chunkBytes(col)
 	apartOnly := 0 // candidates that only lack memory
 	levels := v.Domain.wider()
-	if i := slices.Index(levels, v.PlacedBy); i > 0 {
+	if i := slices.Index(levels, v.Aim); i > 0 {
 		levels = levels[i:]
 	}
+	order := p.order(post{t.set, t.homes[col], (int(v.ID) + group) % substitutes})
+	home, there := p.byID[t.homes[col]]
 	for _, by := range levels {
-		var fit []int
 		apartOnly = 0
-		for i := range p.cands {
+		second := -1 // the first that is nearly full then, or that another member waits for
+		for n := -1; n < len(order); n++ {
+			i := home
 			switch {
-			case !p.seatable(v, t, col, p.cands[i].Server, by, own):
-			case p.cands[i].free < need:
-				apartOnly++
-			default:
-				fit = append(fit, i)
+			case n >= 0:
+				i = order[n]
+			case !there:
+				continue
 			}
+			c := &p.cands[i]
+			switch {
+			case !p.seatable(v, t, col, c.ID, by, own):
+				continue
+			case c.free < need:
+				apartOnly++
+				continue
+			case n >= 0 && (float64(c.free-need) < reserve*float64(c.MemoryTotal) || slices.Contains(t.homes, c.ID)):
+				if second < 0 {
+					second = i
+				}
+				continue
+			}
+			c.free -= need
+			return c.ID, by, ""
 		}
-		if len(fit) == 0 {
-			continue
+		if second >= 0 {
+			p.cands[second].free -= need
+			return p.cands[second].ID, by, ""
 		}
-		at := p.best(p.prefer(fit, t, col))
-		p.cands[at].free -= need
-		return p.cands[at].ID, by, ""
 	}
 	switch {
 	case apartOnly > 0:
@@ -120,14 +174,17 @@ func (p *picker) choose(v *Volume, t *seats, col int, own bool) (to raid.ServerI
 }
 
 // seatable reports whether a server may be a group's column.
-func (p *picker) seatable(v *Volume, t *seats, col int, sv *Server, by Level, own bool) bool {
+func (p *picker) seatable(v *Volume, t *seats, col int, to raid.ServerID, by Level, own bool) bool {
+	at := p.sites[to]
 	conflicts := func(c int, id raid.ServerID, lost bool) bool {
-		if id == sv.ID {
+		if id == to {
 			return c != col || !own
 		}
-		// What is lost keeps no domain: only its id, for the server's return.
-		other := p.s.Servers[id]
-		return c != col && !lost && other != nil && !apart(sv, other, v.Domain, by)
+		if c == col || lost {
+			return false // what is lost keeps no domain: only its id, for the server's return
+		}
+		other, ok := p.sites[id]
+		return ok && !at.apart(&other, v.Domain, by)
 	}
 	for c, id := range t.members {
 		if conflicts(c, id, t.lost[c]) {
@@ -140,42 +197,4 @@ func (p *picker) seatable(v *Volume, t *seats, col int, sv *Server, by Level, ow
 		}
 	}
 	return true
-}
-
-// prefer keeps the candidates that make a known combination and have at least
-// half the free memory of the emptiest; all when there is none.
-func (p *picker) prefer(fit []int, t *seats, col int) []int {
-	var sum, most uint64
-	for c, id := range t.members {
-		if c != col {
-			sum += setKey(id)
-		}
-	}
-	for _, i := range fit {
-		most = max(most, p.cands[i].free)
-	}
-	var known []int
-	for _, i := range fit {
-		if p.known[sum+setKey(p.cands[i].ID)] && p.cands[i].free >= most/2 {
-			known = append(known, i)
-		}
-	}
-	if len(known) > 0 {
-		return known
-	}
-	for _, i := range fit {
-		if p.cands[i].free >= most/2 {
-			known = append(known, i)
-		}
-	}
-	return known
-}
-
-// best draws two and takes the emptier.
-func (p *picker) best(fit []int) int {
-	a, b := fit[p.rng.below(len(fit))], fit[p.rng.below(len(fit))]
-	if p.cands[b].free > p.cands[a].free {
-		return b
-	}
-	return a
 }

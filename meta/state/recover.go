@@ -185,35 +185,29 @@ func (s *State) inventory(c *Inventory) *Refusal {
 	for _, id := range c.Chunks {
 		held[id] = true
 	}
-	for _, v := range s.SortedVolumes() {
-		if v.Untouched {
-			continue
-		}
-		lost, changed := 0, false
-		for g, group := range v.Groups {
-			for i, p := range slices.Backward(group.Pending) {
-				if p.Member.Server == sv.ID && !held[p.Member.Chunk] {
-					s.cancelPending(v, g, i)
-					s.forget(sv, p.Member.Chunk)
-					changed = true
-				}
-			}
-			for col, m := range group.Members {
-				if m.Server == sv.ID && m.State != raid.MemberLost && !held[m.Chunk] {
-					s.loseMember(v, g, col)
-					s.forget(sv, m.Chunk)
-					lost++
-				}
-			}
-		}
-		if changed || lost > 0 {
-			s.newVersion(v)
-		}
-		if lost > 0 {
-			s.note(Event{Kind: EventMembersLost, Server: sv.ID, Volume: v.Name, Count: uint64(lost)}, "server %s does not hold %d members of volume %s that the restored metadata knows: they were replaced after the backup", sv.ID, lost, v.Name)
+	var missing []ChunkRef
+	var chunks []raid.ChunkID
+	for _, ref := range s.heldBy(sv.ID) {
+		if id := s.chunkAt(ref); !held[id] && !s.Volumes[ref.Volume].Untouched {
+			missing, chunks = append(missing, ref), append(chunks, id)
 		}
 	}
+	s.giveUp(missing, func(v *Volume, n int) {
+		s.note(Event{Kind: EventMembersLost, Server: sv.ID, Volume: v.Name, Count: uint64(n)}, "server %s does not hold %d members of volume %s that the restored metadata knows: they were replaced after the backup", sv.ID, n, v.Name)
+	})
+	for _, id := range chunks {
+		s.forget(sv, id)
+	}
 	return nil
+}
+
+// chunkAt is the chunk that has an owner.
+func (s *State) chunkAt(ref ChunkRef) raid.ChunkID {
+	group := s.Volumes[ref.Volume].Groups[ref.Group]
+	if at, ok := group.pending(int(ref.Col)); ref.Pending && ok {
+		return group.Pending[at].Member.Chunk
+	}
+	return group.Members[ref.Col].Chunk
 }
 
 // forget frees the memory of a chunk that a server does not hold.

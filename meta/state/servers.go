@@ -85,34 +85,37 @@ func (s *Server) yields(c *Register) bool {
 // with its memory. It gives the number of members.
 func (s *State) loseMembers(sv *Server) int {
 	lost := 0
-	for _, v := range s.SortedVolumes() {
-		changed := false
-		before := lost
-		for g, group := range v.Groups {
-			for i, p := range slices.Backward(group.Pending) {
-				if p.Member.Server == sv.ID {
-					s.cancelPending(v, g, i)
-					changed = true
-				}
-			}
-			for c, m := range group.Members {
-				if m.Server == sv.ID && m.State != raid.MemberLost {
-					s.loseMember(v, g, c)
-					changed = true
-					lost++
-				}
-			}
-		}
-		if changed {
-			s.newVersion(v)
-		}
-		if n := lost - before; n > 0 {
-			s.note(Event{Kind: EventMembersLost, Server: sv.ID, Volume: v.Name, Count: uint64(n)}, "volume %s lost %d members with server %s", v.Name, n, sv.ID)
-		}
-	}
+	s.giveUp(s.heldBy(sv.ID), func(v *Volume, n int) {
+		lost += n
+		s.note(Event{Kind: EventMembersLost, Server: sv.ID, Volume: v.Name, Count: uint64(n)}, "volume %s lost %d members with server %s", v.Name, n, sv.ID)
+	})
 	sv.Chunks, sv.Reserved, sv.Freeing = 0, 0, nil
 	s.touchServer(sv.ID)
 	return lost
+}
+
+// giveUp marks members as lost, and drops pending ones: chunks of one server, as heldBy
+// lists them. For each volume that lost any it tells how many.
+func (s *State) giveUp(refs []ChunkRef, tell func(v *Volume, lost int)) {
+	for len(refs) > 0 {
+		v := s.Volumes[refs[0].Volume]
+		lost := 0
+		for len(refs) > 0 && refs[0].Volume == v.ID {
+			g, col := int(refs[0].Group), int(refs[0].Col)
+			if refs[0].Pending {
+				at, _ := v.Groups[g].pending(col)
+				s.cancelPending(v, g, at)
+			} else {
+				s.loseMember(v, g, col)
+				lost++
+			}
+			refs = refs[1:]
+		}
+		s.newVersion(v)
+		if lost > 0 {
+			tell(v, lost)
+		}
+	}
 }
 
 // live finds a server in the incarnation that the caller means.

@@ -73,13 +73,15 @@ type Member struct {
 	Incarnation raid.Incarnation `json:"i"`
 	Chunk       raid.ChunkID     `json:"c"`
 	State       raid.MemberState `json:"t,omitempty"`
+	Home        raid.ServerID    `json:"h,omitempty"` // for which Server stands in; empty: it belongs there itself
 }
 
 // Pending is a member that will replace a living one, and is being filled.
 // Its State is raid.MemberRebuilding.
 type Pending struct {
 	Col    raid.Col `json:"col"`
-	Member Member   `json:"m"`
+	Member Member   `json:"m"`               // Home is empty
+	Stays  bool     `json:"stays,omitempty"` // it will belong there; else the column belongs where it did
 }
 
 // Group is the K+M chunks of one group.
@@ -156,6 +158,7 @@ type Volume struct {
 	TargetFill int             `json:"target_fill"` // percent
 	Domain     Level           `json:"domain"`      // members of a group never share one
 	PlacedBy   Level           `json:"placed_by"`   // nor one of these: Domain or coarser
+	Aim        Level           `json:"aim"`         // what PlacedBy was at first, and will be again when servers make that possible
 	Created    int64           `json:"created"`     // Unix milliseconds, by the leader's clock
 	Request    string          `json:"request"`     // id of the call that created it
 	Epoch      raid.Epoch      `json:"epoch"`       // only grows: with every lease
@@ -250,7 +253,8 @@ type State struct {
 	byName  map[string]raid.VolumeID
 	chunks  map[raid.ChunkID]ChunkRef // every chunk in a group that is not lost
 	lost    int                       // members that are lost
-	now     int64                     // of the command that is carried out, Unix milliseconds
+	index   index
+	now     int64 // of the command that is carried out, Unix milliseconds
 	touched Touched
 }
 
@@ -263,6 +267,7 @@ func New() *State {
 		Nodes:   map[string]*Node{},
 		byName:  map[string]raid.VolumeID{},
 		chunks:  map[raid.ChunkID]ChunkRef{},
+		index:   newIndex(),
 		touched: newTouched(),
 	}
 }
@@ -272,11 +277,14 @@ func (s *State) Reindex() {
 	clear(s.byName)
 	clear(s.chunks)
 	s.lost = 0
+	s.index = newIndex()
 	for _, v := range s.Volumes {
 		s.byName[v.Name] = v.ID
 		s.indexChunks(v)
+		s.index.include(v)
 	}
 	s.complete()
+	s.settle()
 	s.touched = newTouched()
 }
 
@@ -291,6 +299,9 @@ func (s *State) complete() {
 	}
 	for _, v := range s.Volumes {
 		v.Version = max(v.Version, 1)
+		if !slices.Contains(v.PlacedBy.wider(), v.Aim) {
+			v.Aim = v.PlacedBy
+		}
 		v.Unopened = v.Unopened || v.LastLease == 0
 		for _, g := range v.Groups {
 			if g.Since == 0 && !g.whole() {
@@ -358,6 +369,10 @@ type GroupKey struct {
 	Group  raid.GroupID
 }
 
+func (k GroupKey) compare(o GroupKey) int {
+	return cmp.Or(cmp.Compare(k.Volume, o.Volume), cmp.Compare(k.Group, o.Group))
+}
+
 // Touched is the records that commands changed, made or removed: those that
 // are in the State now are to be written, the others deleted. Root is the
 // cluster id and the counters.
@@ -391,5 +406,9 @@ func (s *State) touchServer(id raid.ServerID) { s.touched.Servers[id] = struct{}
 func (s *State) touchVolume(id raid.VolumeID) { s.touched.Volumes[id] = struct{}{} }
 func (s *State) touchNode(id string)          { s.touched.Nodes[id] = struct{}{} }
 func (s *State) touchGroup(v raid.VolumeID, g int) {
-	s.touched.Groups[GroupKey{v, raid.GroupID(g)}] = struct{}{}
+	k := GroupKey{v, raid.GroupID(g)}
+	s.touched.Groups[k] = struct{}{}
+	if n := len(s.index.dirty); n == 0 || s.index.dirty[n-1] != k {
+		s.index.dirty = append(s.index.dirty, k)
+	}
 }

@@ -19,10 +19,10 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 	}
 	v := &Volume{
 		Name: req.Name, Kind: req.Kind, Geometry: req.Geometry, Pages: req.Pages,
-		MinAck: req.MinAck, TargetFill: req.TargetFill, Domain: req.Domain, PlacedBy: req.Domain,
+		MinAck: req.MinAck, TargetFill: req.TargetFill, Domain: req.Domain, PlacedBy: req.Domain, Aim: req.Domain,
 		Created: req.Now, Request: req.Request, Version: 1, Unopened: true,
 	}
-	var groups [][]raid.ServerID
+	var groups [][]Member
 	var refusal *Refusal
 	if req.Kind == raid.LayoutLog {
 		slots, n := sizeLog(req.Pages, req.Geometry, req.TargetFill, req.ChunkSlots)
@@ -31,6 +31,7 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 		}
 		v.ChunkSlots = slots
 		groups, v.PlacedBy, refusal = s.placeLog(&req, slots, int(n))
+		v.Aim = v.PlacedBy
 	} else {
 		v.ChunkSlots, groups, refusal = s.placeInPlace(&req)
 	}
@@ -41,11 +42,11 @@ func (s *State) createVolume(c *CreateVolume) (any, *Refusal) {
 	// Nothing is refused any more: the state may change.
 	v.ID = s.NextVolume
 	s.NextVolume++
-	for g, servers := range groups {
-		group := &Group{Members: make([]Member, len(servers))}
-		v.Groups = append(v.Groups, group)
-		for col, id := range servers {
-			group.Members[col] = s.give(v, id, ChunkRef{v.ID, raid.GroupID(g), raid.Col(col), false}, raid.MemberInSync)
+	for g, members := range groups {
+		v.Groups = append(v.Groups, &Group{Members: members})
+		for col, m := range members {
+			members[col] = s.give(v, m.Server, ChunkRef{v.ID, raid.GroupID(g), raid.Col(col), false}, raid.MemberInSync)
+			members[col].belongs(m.home())
 		}
 	}
 	s.Volumes[v.ID] = v

@@ -76,7 +76,7 @@ func history(t testing.TB) []Entry {
 
 func same(t testing.TB, a, b *Store) {
 	t.Helper()
-	opts := cmp.Options{cmp.AllowUnexported(state.State{}), cmpopts.IgnoreFields(state.State{}, "touched"), cmpopts.EquateEmpty()}
+	opts := cmp.Options{cmp.AllowUnexported(state.State{}), cmpopts.IgnoreFields(state.State{}, "touched", "index"), cmpopts.EquateEmpty()}
 	if d := cmp.Diff(a.mu.state, b.mu.state, opts); d != "" || a.Applied() != b.Applied() {
 		t.Errorf("states differ at %d and %d:\n%s", a.Applied(), b.Applied(), d)
 	}
