@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -79,6 +78,10 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 				b.deaf = old.deaf
 			}
 		}
+		if old := r.mu.beats[id]; old.incarnation == inc {
+			b.list = old.list
+		}
+		b.list, res.ListChunks = b.list.after(m)
 		r.mu.beats[id] = b
 		r.mu.care.sessions(m.Owned, time.Now())
 		if sv.State == state.ServerUp && !sv.Draining {
@@ -86,13 +89,6 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 		}
 		if sv.State == state.ServerDown && heard == state.ServerUp {
 			r.returnsLocked(a.n.cfg)
-		}
-		if sv.Unverified {
-			inv := &state.Inventory{ID: id, Incarnation: inc}
-			for _, c := range m.Chunks {
-				inv.Chunks = append(inv.Chunks, raid.ChunkID(c))
-			}
-			changes = append(changes, state.Command{Inventory: inv})
 		}
 		if sv.State != heard || resized(sv.MemoryTotal, m.MemoryTotal) {
 			changes = append(changes, state.Command{SetServer: &state.SetServer{
@@ -104,23 +100,9 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 				ID: id, Incarnation: inc, Short: m.Short, Wanted: m.WantedFreeBytes,
 			}})
 		}
-		held, unknown := r.holdingsLocked(s, sv, m)
-		for _, c := range m.Chunks {
-			if _, freeing := sv.Freeing[raid.ChunkID(c)]; freeing || s.Freed(raid.ChunkID(c)) {
-				res.Drop = append(res.Drop, c)
-			}
-		}
-		if unknown != nil {
-			changes = append(changes, state.Command{Unknown: unknown})
-		}
-		freed := &state.Freed{ID: id, Incarnation: inc}
-		for c := range sv.Freeing {
-			if !held[c] {
-				freed.Chunks = append(freed.Chunks, c)
-			}
-		}
-		if len(freed.Chunks) > 0 {
-			changes = append(changes, state.Command{Freed: freed})
+		if b.list != nil {
+			drop, more := r.holdingsLocked(s, sv, b.list, m.MemoryUsed)
+			res.Drop, changes = drop, append(changes, more...)
 		}
 		return nil
 	})
@@ -134,39 +116,6 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 		}
 	}
 	return answer(res, err)
-}
-
-// holdingsLocked reads a server's list of chunks, and gives what is to be noted of
-// those that this state did not give out; nil: nothing new.
-func (r *reign) holdingsLocked(s *state.State, sv *state.Server, m *metapb.HeartbeatRequest) (held map[raid.ChunkID]bool, note *state.Unknown) {
-	held = make(map[raid.ChunkID]bool, len(m.Chunks))
-	var unknown []raid.ChunkID
-	known := uint64(0) // bytes
-	for _, c := range m.Chunks {
-		chunk := raid.ChunkID(c)
-		held[chunk] = true
-		bytes, freeing := sv.Freeing[chunk]
-		ref, owned := s.Owner(chunk)
-		switch {
-		case owned:
-			v := s.Volumes[ref.Volume]
-			known += state.ChunkBytes(v.Geometry, v.ChunkSlots, ref.Col)
-		case freeing:
-			known += bytes
-		case !s.Freed(chunk):
-			unknown = append(unknown, chunk)
-		}
-	}
-	r.mu.unknown[sv.ID] = unknown
-	n := &state.Unknown{ID: sv.ID, Incarnation: sv.Incarnation, Chunks: uint64(len(unknown))}
-	if len(unknown) > 0 {
-		n.Next = slices.Max(unknown) + 1
-		n.Bytes = max(m.MemoryUsed, known) - known
-	}
-	if n.Chunks == sv.Unknown && !resized(sv.UnknownBytes+1, n.Bytes+1) {
-		return held, nil
-	}
-	return held, n
 }
 
 func (a serverAPI) PurgeUnknown(ctx context.Context, req *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error) {

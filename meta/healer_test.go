@@ -20,10 +20,12 @@ type fleet struct {
 	lives map[string]uint64
 	quiet map[string]bool
 	held  map[string][]uint64 // chunks
+	told  map[string]uint64   // hash of the list that was sent last
+	lists int                 // that were sent
 }
 
 func newFleet(v *virtual, at, n int) *fleet {
-	f := &fleet{v: v, at: at, lives: map[string]uint64{}, quiet: map[string]bool{}, held: map[string][]uint64{}}
+	f := &fleet{v: v, at: at, lives: map[string]uint64{}, quiet: map[string]bool{}, held: map[string][]uint64{}, told: map[string]uint64{}}
 	for i := range n {
 		f.start(fmt.Sprintf("s%d", i))
 	}
@@ -50,18 +52,37 @@ func (f *fleet) run(seconds int) {
 			if f.quiet[id] {
 				continue
 			}
-			res, err := serverAPI{f.v.nodes[f.at]}.Heartbeat(context.Background(), connect.NewRequest(&metapb.HeartbeatRequest{
-				Id: id, Incarnation: life, MemoryTotal: gib, Chunks: f.held[id],
-			}))
-			if err != nil {
-				f.v.t.Fatal(err)
+			res := f.beat(id, life)
+			if res.ListChunks {
+				f.told[id] = 0
+				res = f.beat(id, life)
 			}
-			if res.Msg.Unknown {
-				f.v.t.Fatalf("server %s is unknown", id)
+			if res.Unknown || res.ListChunks {
+				f.v.t.Fatalf("server %s: %v", id, res)
 			}
-			f.held[id] = slices.DeleteFunc(f.held[id], func(c uint64) bool { return slices.Contains(res.Msg.Drop, c) })
+			f.held[id] = slices.DeleteFunc(f.held[id], func(c uint64) bool { return slices.Contains(res.Drop, c) })
 		}
 	}
+}
+
+// beat sends one, with the list of chunks when that has changed, as a server does.
+func (f *fleet) beat(id string, life uint64) *metapb.HeartbeatResponse {
+	f.v.t.Helper()
+	hash := life
+	for _, c := range f.held[id] {
+		hash = hash*1099511628211 ^ c
+	}
+	q := &metapb.HeartbeatRequest{Id: id, Incarnation: life, MemoryTotal: gib, ChunksHash: hash, ChunksUnchanged: f.told[id] == hash}
+	if !q.ChunksUnchanged {
+		q.Chunks = slices.Clone(f.held[id])
+		f.lists++
+	}
+	res, err := serverAPI{f.v.nodes[f.at]}.Heartbeat(context.Background(), connect.NewRequest(q))
+	if err != nil {
+		f.v.t.Fatal(err)
+	}
+	f.told[id] = hash
+	return res.Msg
 }
 
 // volume gives a volume and its layout, and has the servers hold its chunks.

@@ -39,10 +39,11 @@ type reign struct {
 type beat struct {
 	incarnation raid.Incarnation
 	at          time.Time
-	used        uint64    // bytes
-	silent      bool      // it registered in this reign, and no heartbeat came since
-	deaf        time.Time // since when it says that it accepts nobody; zero: it does
-	together    bool      // it fell silent with too many others (state.State.Together), and was not heard of since
+	used        uint64     // bytes
+	silent      bool       // it registered in this reign, and no heartbeat came since
+	deaf        time.Time  // since when it says that it accepts nobody; zero: it does
+	list        *chunkList // the last one it sent; nil: none in this reign
+	together    bool       // it fell silent with too many others (state.State.Together), and was not heard of since
 }
 
 // grace is after how long of silence the server is down.

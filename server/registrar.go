@@ -40,14 +40,21 @@ type Heartbeat struct {
 	// NotAccepting says that nobody gets a new session here. For all but those who
 	// have one the server is as good as silent.
 	NotAccepting bool
+	// ChunksHash is of Chunks. Unchanged: Chunks is left out, it is the last list that was
+	// sent, which had this hash.
+	ChunksHash      uint64
+	ChunksUnchanged bool
 }
 
 // HeartbeatReply is meta's answer.
 type HeartbeatReply struct {
-	Unknown bool           // meta does not know this incarnation: Register
-	Drop    []raid.ChunkID // deleted volumes' chunks: give the memory back
-	Cluster string
-	Care    []CareOffer // volumes that nobody has attached and that need to be rebuilt
+	Unknown bool // meta does not know this incarnation: Register
+	// ListChunks says that the list which was left out is not known: a leader that is new
+	// has none.
+	ListChunks bool
+	Drop       []raid.ChunkID // deleted volumes' chunks: give the memory back
+	Cluster    string
+	Care       []CareOffer // volumes that nobody has attached and that need to be rebuilt
 }
 
 // CareOffer is a volume that needs somebody to rebuild it.

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"math/rand/v2"
 	"time"
@@ -19,8 +21,9 @@ const maxBackoff = 2 * time.Second
 // report keeps meta informed until ctx ends. The page path does not need it.
 func (s *Server) report(ctx context.Context) {
 	registered, fails := false, 0
+	var told uint64 // hash of the chunks that meta has; 0: none
 	for {
-		err := s.reportOnce(ctx, &registered)
+		err := s.reportOnce(ctx, &registered, &told)
 		if ctx.Err() != nil {
 			return
 		}
@@ -46,8 +49,9 @@ func (s *Server) report(ctx context.Context) {
 	}
 }
 
-// reportOnce registers when that is due, and beats.
-func (s *Server) reportOnce(ctx context.Context, registered *bool) error {
+// reportOnce registers when that is due, and beats. told is the hash of the list of chunks
+// that meta has of this incarnation.
+func (s *Server) reportOnce(ctx context.Context, registered *bool, told *uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, max(5*time.Second, s.c.Heartbeat))
 	defer cancel()
 	if !*registered {
@@ -58,14 +62,12 @@ func (s *Server) reportOnce(ctx context.Context, registered *bool) error {
 		if err != nil {
 			return fmt.Errorf("registering: %w", err)
 		}
-		*registered = true
+		*registered, *told = true, 0
 	}
-	st := s.Stats()
-	r, err := s.c.Registrar.Heartbeat(ctx, Heartbeat{
-		ID: s.c.ID, Incarnation: s.incarnation,
-		MemoryTotal: st.MemoryTotal, MemoryUsed: st.MemoryUsed, Chunks: s.chunkIDs(), Owned: s.owned(),
-		Short: st.Short, WantedFree: st.WantedFree, NotAccepting: s.accepting() != nil,
-	})
+	r, err := s.beat(ctx, told)
+	if err == nil && r.ListChunks {
+		r, err = s.beat(ctx, told)
+	}
 	if err != nil {
 		return fmt.Errorf("heartbeat: %w", err)
 	}
@@ -85,6 +87,42 @@ func (s *Server) reportOnce(ctx context.Context, registered *bool) error {
 		}
 	}
 	return nil
+}
+
+// beat sends a heartbeat. What it holds is thousands of chunks, and changes rarely: meta has
+// the list mostly, and hears that it is as it was.
+func (s *Server) beat(ctx context.Context, told *uint64) (HeartbeatReply, error) {
+	st, ids := s.Stats(), s.chunkIDs()
+	hash := hashOf(ids)
+	hb := Heartbeat{
+		ID: s.c.ID, Incarnation: s.incarnation,
+		MemoryTotal: st.MemoryTotal, MemoryUsed: st.MemoryUsed, Chunks: ids, Owned: s.owned(),
+		Short: st.Short, WantedFree: st.WantedFree, NotAccepting: s.accepting() != nil,
+		ChunksHash: hash, ChunksUnchanged: hash == *told,
+	}
+	if hb.ChunksUnchanged {
+		hb.Chunks = nil
+	}
+	r, err := s.c.Registrar.Heartbeat(ctx, hb)
+	switch {
+	case err != nil:
+	case r.ListChunks:
+		*told = 0
+	case !hb.ChunksUnchanged:
+		*told = hash
+	}
+	return r, err
+}
+
+// hashOf is of chunks in ascending order, and not 0.
+func hashOf(ids []raid.ChunkID) uint64 {
+	h := fnv.New64a()
+	var b [8]byte
+	for _, id := range ids {
+		binary.LittleEndian.PutUint64(b[:], uint64(id))
+		_, _ = h.Write(b[:]) // never fails
+	}
+	return max(h.Sum64(), 1)
 }
 
 // owned lists the volumes whose owner has a session here.

@@ -71,9 +71,9 @@ func TestReport(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second) // virtual
 		r, b := meta.counts()
-		last := meta.beats[b-1]
-		if r != 1 || b < 8 || b > 14 || !slices.Equal(last.Chunks, []raid.ChunkID{5}) || last.MemoryUsed != 11*4096 {
-			t.Fatalf("%d registrations, %d beats, last %+v", r, b, last)
+		listed, last := meta.beats[1], meta.beats[b-1]
+		if r != 1 || b < 8 || b > 14 || !slices.Equal(listed.Chunks, []raid.ChunkID{5}) || !last.ChunksUnchanged || last.MemoryUsed != 11*4096 {
+			t.Fatalf("%d registrations, %d beats, the second %+v, the last %+v", r, b, listed, last)
 		}
 		// Meta forgot the server.
 		meta.set(HeartbeatReply{Unknown: true}, nil)
@@ -129,4 +129,68 @@ func TestSoonHeardAfterAnOutage(t *testing.T) {
 			t.Errorf("it tries again after %v to %v", least, most)
 		}
 	})
+}
+
+// A server lists its chunks when meta has no list or they have changed, and says otherwise
+// that they have not.
+func TestChunksAreListedOnce(t *testing.T) {
+	meta := &fakeMeta{}
+	s, err := New(Config{ID: "a", Memory: 1 << 20, AllowSwappable: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.c.Registrar = meta // it reports when it is told to
+	defer func() {
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	registered, told := false, uint64(0)
+	beat := func(lists bool) Heartbeat {
+		t.Helper()
+		if err := s.reportOnce(t.Context(), &registered, &told); err != nil {
+			t.Fatal(err)
+		}
+		hb := meta.beats[len(meta.beats)-1]
+		if hb.ChunksUnchanged == lists || hb.ChunksHash == 0 || !lists && hb.Chunks != nil {
+			t.Errorf("%+v", hb)
+		}
+		return hb
+	}
+	first := beat(true)
+	if again := beat(false); again.ChunksHash != first.ChunksHash {
+		t.Error("the same chunks have another hash")
+	}
+	s.mu.Lock()
+	s.mu.chunks[7] = &chunk{}
+	s.mu.Unlock()
+	if hb := beat(true); hb.ChunksHash == first.ChunksHash || len(hb.Chunks) != 1 {
+		t.Errorf("with a chunk more: %+v", hb)
+	}
+	beat(false)
+	s.mu.Lock()
+	delete(s.mu.chunks, 7)
+	s.mu.Unlock()
+	if hb := beat(true); hb.ChunksHash != first.ChunksHash || len(hb.Chunks) != 0 {
+		t.Errorf("without it: %+v", hb)
+	}
+	// A new leader asks, and gets the list at once.
+	meta.set(HeartbeatReply{ListChunks: true}, nil)
+	n := len(meta.beats)
+	if err := s.reportOnce(t.Context(), &registered, &told); err != nil || len(meta.beats) != n+2 || meta.beats[n+1].ChunksUnchanged {
+		t.Errorf("%v, %+v", err, meta.beats[n:])
+	}
+	// It was not heard: nobody has the list.
+	meta.set(HeartbeatReply{}, errors.New("no"))
+	told = 0
+	if err := s.reportOnce(t.Context(), &registered, &told); err == nil || told != 0 {
+		t.Errorf("%v, told %d", err, told)
+	}
+	// It registers anew: meta has nothing of it.
+	meta.set(HeartbeatReply{Unknown: true}, nil)
+	if err := s.reportOnce(t.Context(), &registered, &told); err != nil || registered {
+		t.Error(err)
+	}
+	meta.set(HeartbeatReply{}, nil)
+	beat(true)
 }

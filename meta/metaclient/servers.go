@@ -53,7 +53,7 @@ func (c *Client) Heartbeat(ctx context.Context, hb server.Heartbeat) (server.Hea
 		Id: string(hb.ID), Incarnation: uint64(hb.Incarnation), MemoryTotal: hb.MemoryTotal, MemoryUsed: hb.MemoryUsed,
 		Chunks: each(hb.Chunks, func(c raid.ChunkID) uint64 { return uint64(c) }), Short: hb.Short, WantedFreeBytes: hb.WantedFree,
 		Owned:        each(hb.Owned, func(v raid.VolumeID) uint64 { return uint64(v) }),
-		NotAccepting: hb.NotAccepting,
+		NotAccepting: hb.NotAccepting, ChunksHash: hb.ChunksHash, ChunksUnchanged: hb.ChunksUnchanged,
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.HeartbeatRequest]) (*connect.Response[metapb.HeartbeatResponse], error) {
 		return n.servers.Heartbeat(ctx, meant(c, r))
 	})
@@ -62,7 +62,7 @@ func (c *Client) Heartbeat(ctx context.Context, hb server.Heartbeat) (server.Hea
 	}
 	c.learn(res.Cluster)
 	return server.HeartbeatReply{
-		Unknown: res.Unknown, Cluster: res.Cluster,
+		Unknown: res.Unknown, Cluster: res.Cluster, ListChunks: res.ListChunks,
 		Drop: each(res.Drop, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),
 		Care: each(res.Care, func(o *metapb.CareOffer) server.CareOffer {
 			return server.CareOffer{Volume: o.GetVolume(), Pages: o.GetPages()}

@@ -1306,6 +1306,8 @@ type HeartbeatRequest struct {
 	WantedFreeBytes uint64                 `protobuf:"varint,7,opt,name=wanted_free_bytes,json=wantedFreeBytes,proto3" json:"wanted_free_bytes,omitempty"` // how much of what it holds would help; 0: nothing more for now
 	Owned           []uint64               `protobuf:"varint,20,rep,packed,name=owned,proto3" json:"owned,omitempty"`                                      // volumes whose client has a session with the server
 	NotAccepting    bool                   `protobuf:"varint,21,opt,name=not_accepting,json=notAccepting,proto3" json:"not_accepting,omitempty"`           // nobody gets a new session: to the others it is as good as silent
+	ChunksHash      uint64                 `protobuf:"fixed64,22,opt,name=chunks_hash,json=chunksHash,proto3" json:"chunks_hash,omitempty"`                // that the server made of its chunks; 0: none, and the list counts each time
+	ChunksUnchanged bool                   `protobuf:"varint,23,opt,name=chunks_unchanged,json=chunksUnchanged,proto3" json:"chunks_unchanged,omitempty"`  // the list is left out: it is the last one that was sent, with this hash
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1403,12 +1405,27 @@ func (x *HeartbeatRequest) GetNotAccepting() bool {
 	return false
 }
 
+func (x *HeartbeatRequest) GetChunksHash() uint64 {
+	if x != nil {
+		return x.ChunksHash
+	}
+	return 0
+}
+
+func (x *HeartbeatRequest) GetChunksUnchanged() bool {
+	if x != nil {
+		return x.ChunksUnchanged
+	}
+	return false
+}
+
 type HeartbeatResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Unknown       bool                   `protobuf:"varint,1,opt,name=unknown,proto3" json:"unknown,omitempty"`  // register again
 	Drop          []uint64               `protobuf:"varint,2,rep,packed,name=drop,proto3" json:"drop,omitempty"` // chunks that belong to nobody: give them back
 	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Care          []*CareOffer           `protobuf:"bytes,6,rep,name=care,proto3" json:"care,omitempty"` // volumes that nobody has attached and that are to be rebuilt: whoever attaches first does it
+	Care          []*CareOffer           `protobuf:"bytes,6,rep,name=care,proto3" json:"care,omitempty"`                                // volumes that nobody has attached and that are to be rebuilt: whoever attaches first does it
+	ListChunks    bool                   `protobuf:"varint,7,opt,name=list_chunks,json=listChunks,proto3" json:"list_chunks,omitempty"` // the list that was left out is not known here: send it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1469,6 +1486,13 @@ func (x *HeartbeatResponse) GetCare() []*CareOffer {
 		return x.Care
 	}
 	return nil
+}
+
+func (x *HeartbeatResponse) GetListChunks() bool {
+	if x != nil {
+		return x.ListChunks
+	}
+	return false
 }
 
 // CareOffer is a volume that needs a memory server to rebuild it.
@@ -5304,7 +5328,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\",\n" +
 	"\x10RegisterResponse\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"\x9d\x02\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\xe9\x02\n" +
 	"\x10HeartbeatRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12!\n" +
@@ -5315,12 +5339,17 @@ const file_meta_proto_rawDesc = "" +
 	"\x05short\x18\x06 \x01(\bR\x05short\x12*\n" +
 	"\x11wanted_free_bytes\x18\a \x01(\x04R\x0fwantedFreeBytes\x12\x14\n" +
 	"\x05owned\x18\x14 \x03(\x04R\x05owned\x12#\n" +
-	"\rnot_accepting\x18\x15 \x01(\bR\fnotAccepting\"\x88\x01\n" +
+	"\rnot_accepting\x18\x15 \x01(\bR\fnotAccepting\x12\x1f\n" +
+	"\vchunks_hash\x18\x16 \x01(\x06R\n" +
+	"chunksHash\x12)\n" +
+	"\x10chunks_unchanged\x18\x17 \x01(\bR\x0fchunksUnchanged\"\xa9\x01\n" +
 	"\x11HeartbeatResponse\x12\x18\n" +
 	"\aunknown\x18\x01 \x01(\bR\aunknown\x12\x12\n" +
 	"\x04drop\x18\x02 \x03(\x04R\x04drop\x12\x18\n" +
 	"\acluster\x18\x03 \x01(\tR\acluster\x12+\n" +
-	"\x04care\x18\x06 \x03(\v2\x17.dmps.meta.v1.CareOfferR\x04care\"9\n" +
+	"\x04care\x18\x06 \x03(\v2\x17.dmps.meta.v1.CareOfferR\x04care\x12\x1f\n" +
+	"\vlist_chunks\x18\a \x01(\bR\n" +
+	"listChunks\"9\n" +
 	"\tCareOffer\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x14\n" +
 	"\x05pages\x18\x02 \x01(\x04R\x05pages\"\x89\x05\n" +

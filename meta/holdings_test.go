@@ -1,0 +1,116 @@
+package meta
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"dmps/meta/metapb"
+	"dmps/meta/state"
+	"dmps/raid"
+)
+
+// Servers tell what they hold once, and again when it changes. What nobody needs any more is
+// given back all the same, and a leader that is new asks for all lists.
+func TestListsAreSentOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVirtual(t, 3)
+		defer func() {
+			for i := range v.nodes {
+				v.stop(i)
+			}
+		}()
+		f := newFleet(v, v.leader(0, 1, 2), 8)
+		l := f.attach()
+		f.run(3)
+		sent := f.lists
+		f.run(60)
+		if f.lists != sent {
+			t.Errorf("%d lists were sent of what did not change", f.lists-sent)
+		}
+		if _, err := (volumeAPI{v.nodes[f.at]}).Detach(context.Background(), connect.NewRequest(&metapb.DetachRequest{Volume: l.Volume, Epoch: l.Epoch})); err != nil {
+			t.Fatal(err)
+		}
+		held := 0
+		for _, chunks := range f.held {
+			held += len(chunks)
+		}
+		if held == 0 {
+			t.Fatal("nothing is held")
+		}
+		if _, err := (volumeAPI{v.nodes[f.at]}).DeleteVolume(context.Background(), connect.NewRequest(&metapb.DeleteVolumeRequest{Name: "v"})); err != nil {
+			t.Fatal(err)
+		}
+		f.run(3)
+		for id, chunks := range f.held {
+			if len(chunks) > 0 {
+				t.Errorf("%s still holds %d chunks of a volume that was deleted", id, len(chunks))
+			}
+			if n := f.server(id); n.MemoryReserved != 0 {
+				t.Errorf("%s: %d bytes count as taken", id, n.MemoryReserved)
+			}
+		}
+		// A made-up hash, and a leader that has heard nothing.
+		f.told["s0"] = 0
+		res, err := serverAPI{v.nodes[f.at]}.Heartbeat(context.Background(), connect.NewRequest(&metapb.HeartbeatRequest{
+			Id: "s0", Incarnation: f.lives["s0"], MemoryTotal: gib, ChunksHash: 7, ChunksUnchanged: true,
+		}))
+		if err != nil || !res.Msg.ListChunks {
+			t.Errorf("a list that nobody has: %v, %v", res, err)
+		}
+		v.cut(f.at)
+		time.Sleep(20 * time.Second)
+		f.at = v.leader((f.at+1)%3, (f.at+2)%3)
+		sent = f.lists
+		f.run(1)
+		if f.lists-sent < 8 {
+			t.Errorf("a new leader has %d lists of 8", f.lists-sent)
+		}
+	})
+}
+
+// BenchmarkHeartbeat is of a server with 3,000 chunks: with their list, and without.
+func BenchmarkHeartbeat(b *testing.B) {
+	n, err := Start(b.Context(), Config{Dir: b.TempDir(), Name: "m", APIListen: "127.0.0.1:0", RaftListen: "127.0.0.1:0", Logger: quiet(), SuspectAfter: time.Hour, Grace: time.Hour})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = n.Close() }()
+	if err := n.WaitReady(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []*state.Command{
+		{Register: &state.Register{ID: "s", Incarnation: 1, Addr: "tcp://h:1", MemoryTotal: 64 * gib}},
+		{CreateVolume: &state.CreateVolume{Name: "v", Pages: 3000 * 256, Geometry: raid.Geometry{K: 1}, Kind: raid.LayoutLinear, ChunkSlots: 256}},
+	} {
+		if _, err := n.propose(b.Context(), c); err != nil {
+			b.Fatal(err)
+		}
+	}
+	q := &metapb.HeartbeatRequest{Id: "s", Incarnation: 1, MemoryTotal: 64 * gib, ChunksHash: 7}
+	if err := n.disks.state.View(func(s *state.State) {
+		v, _ := s.VolumeByName("v")
+		for _, g := range v.Groups {
+			q.Chunks = append(q.Chunks, uint64(g.Members[0].Chunk))
+		}
+	}); err != nil {
+		b.Fatal(err)
+	}
+	beat := func(b *testing.B, q *metapb.HeartbeatRequest) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if res, err := (serverAPI{n}).Heartbeat(b.Context(), connect.NewRequest(q)); err != nil || res.Msg.ListChunks || res.Msg.Unknown {
+				b.Fatal(res, err)
+			}
+		}
+		b.ReportMetric(float64(proto.Size(q)), "bytes/beat")
+	}
+	b.Run("list", func(b *testing.B) { beat(b, q) })
+	b.Run("unchanged", func(b *testing.B) {
+		beat(b, &metapb.HeartbeatRequest{Id: "s", Incarnation: 1, MemoryTotal: 64 * gib, ChunksHash: 7, ChunksUnchanged: true})
+	})
+}
