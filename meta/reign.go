@@ -3,7 +3,6 @@ package meta
 import (
 	"cmp"
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -253,18 +252,20 @@ func (n *Node) judge(ctx context.Context, r *reign) {
 	if held > 0 {
 		n.log.Error("too many memory servers fell silent together: they are given more time before their members are replaced; dmps rebuild VOLUME does not wait", "servers", held, "for", n.cfg.MassGrace)
 	}
+	// All at once: Raft writes them together. One after another those of a rack would take
+	// as long as it takes to suspect servers.
+	var wg sync.WaitGroup
 	for i := range verdicts {
 		v := &verdicts[i]
-		_, err := n.propose(ctx, &state.Command{SetServer: &v.SetServer})
-		var refusal *state.Refusal
-		switch {
-		case err == nil:
-			n.log.Warn(v.why, "server", v.ID, "state", v.State.String())
-		case errors.As(err, &refusal): // a newer life registered meanwhile
-		default:
-			return // no quorum: the next round, or the next leader, will see it
-		}
+		wg.Go(func() {
+			// What is refused is of a life that a newer one followed. Without a quorum the
+			// next round, or the next leader, sees it.
+			if _, err := n.propose(ctx, &state.Command{SetServer: &v.SetServer}); err == nil {
+				n.log.Warn(v.why, "server", v.ID, "state", v.State.String())
+			}
+		})
 	}
+	wg.Wait()
 }
 
 // leading gives the reign, ready, or errNoQuorum when this node does not lead.
