@@ -76,7 +76,14 @@ check: ## formatting, go vet, staticcheck, import rules, documentation
 
 .PHONY: e2e
 e2e: build ## end-to-end tests with real processes and NBD clients (DMPS_E2E=1: missing tools fail instead of skip)
-	DMPS_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m ./chaos/e2e/...
+	DMPS_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m ./chaos/e2e/... ./chaos/scale
+
+# A thousand servers, 500 clients, half a million groups; the bars are those of a machine
+# that has nothing else to do.
+SCALE ?= -scale.servers 1000 -scale.volumes 500 -scale.groups 1000 -scale.steady 1m -scale.bars
+.PHONY: scale
+scale: build ## measure three metadata nodes with 1,000 simulated servers and 500,000 groups: SCALE='-scale.servers 200'
+	DMPS_BIN=$(CURDIR)/$(BIN) $(GO) test -v -count=1 -timeout 2h -run '^TestScale$$' ./chaos/scale $(SCALE)
 
 # Every choice of servers that are out while single pages are written, and of those
 # that are out when they are read; and takeovers again and again. Some fifteen minutes.
