@@ -81,14 +81,15 @@ func (r *run) one() {
 
 // allBackRefused judges that a volume could not be opened although all servers are back.
 // It may be refused for ever when a server was harmed, and others that all together are
-// more than M are still being rebuilt: nobody can ask those what they had. Then the run ends.
+// more than M are still being rebuilt, or were out since all was healed: what the harmed one
+// had of rows that those miss is gone. Then the run ends.
 func (r *run) allBackRefused(err error) {
 	r.mu.Lock()
-	short := maps.Clone(r.harmed)
+	short, dirty := maps.Clone(r.harmed), maps.Clone(r.dirty)
 	r.mu.Unlock()
 	if len(short) > 0 {
 		for _, b := range r.boxes {
-			if r.meta.rebuilding(raid.ServerID(b.addr)) {
+			if r.meta.rebuilding(raid.ServerID(b.addr)) || dirty[b] {
 				short[b] = true
 			}
 		}
