@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dmps/chaos/e2e/rig"
+	"dmps/internal/exitcode"
 	"dmps/internal/nbdclient"
 )
 
@@ -135,7 +136,7 @@ func TestMetaLoss(t *testing.T) {
 	for time.Since(gone) < metaOutage {
 		ld.more(500)
 	}
-	if r := c.dmps("status", "--timeout", "300ms"); r.code != 1 {
+	if r := c.dmps("status", "--timeout", "300ms"); r.code != exitcode.Unavailable {
 		t.Errorf("nobody answers: %v", r)
 	}
 	ld.flawless() // every page is readable, and holds what it should
