@@ -168,7 +168,7 @@ func TestScale(t *testing.T) {
 	beats, renewals, errs := f.Taken()
 	t.Logf("in %v: %d heartbeats, p50 %v, p99 %v; %d renewals, p99 %v; %d errors", *steady, len(beats), beats.Quantile(0.5), beats.Quantile(0.99), len(renewals), renewals.Quantile(0.99), len(errs))
 	judge(t, "the latest heartbeat", beats.Quantile(1), suspect)
-	judge(t, "the leader's CPU time, a second", (after.CPU-before.CPU)*time.Second / *steady, time.Second)
+	judge(t, "the leader's CPU time, a second", time.Duration(float64(after.CPU-before.CPU)/steady.Seconds()), time.Second)
 	t.Logf("the leader's memory: %d MiB", after.Peak>>20)
 
 	lost := f.Silence(*servers / 2)
