@@ -303,3 +303,54 @@ func TestMembersGoHome(t *testing.T) {
 		}
 	})
 }
+
+// TestStandInCanGoHome: a volume is placed on the copyset of a server that is away only if
+// its members can go home: that server keeps the domains apart that the volume asks for.
+func TestStandInCanGoHome(t *testing.T) {
+	s := New()
+	join := func(i, rack int) {
+		must(t, s, &Command{Register: &Register{ID: raid.ServerID(fmt.Sprint("s", i)), Incarnation: 1, Addr: "a", MemoryTotal: 1 << 30,
+			Labels: map[string]string{"host": fmt.Sprint("h", i), "rack": fmt.Sprint("r", rack)}}})
+	}
+	for i, rack := range []int{0, 0, 1} {
+		join(i, rack)
+	}
+	create(t, s, CreateVolume{Name: "old", Pages: 1000, Geometry: raid.Geometry{K: 2, M: 1}})
+	join(3, 2)
+	join(4, 3)
+	must(t, s, &Command{SetServer: &SetServer{ID: "s1", Incarnation: 1, State: ServerSuspect}})
+	for seed := range 8 {
+		create(t, s, CreateVolume{Name: fmt.Sprint("v", seed), Pages: 1000, Geometry: raid.Geometry{K: 2, M: 1}, Domain: LevelRack, Seed: uint64(seed)})
+	}
+	must(t, s, &Command{SetServer: &SetServer{ID: "s1", Incarnation: 1, State: ServerUp}})
+	for c := (&Heal{Limit: 1000, Moves: 3}); s.WouldHeal(c); {
+		must(t, s, &Command{Heal: c})
+	}
+	if n := s.Copysets().Away; n > 0 {
+		t.Errorf("%d members never go home", n)
+	}
+}
+
+// TestStandInIsNoCover: who stands in for a server is in no copyset more because of that.
+func TestStandInIsNoCover(t *testing.T) {
+	for _, gone := range []raid.ServerID{"s00", "s03", "s07"} {
+		s := cluster(t, 8, 1<<30, nil)
+		create(t, s, CreateVolume{Name: "old", Pages: 1000, Geometry: raid.Geometry{K: 2, M: 1}})
+		must(t, s, &Command{SetServer: &SetServer{ID: gone, Incarnation: 1, State: ServerSuspect}})
+		pick := newPicker(s)
+		pick.ready()
+		p := &placement{pick: pick, cands: pick.cands, members: 3, known: map[string]bool{}, cover: make([]int, len(pick.cands))}
+		p.addKnown(s)
+		for i, c := range p.cands {
+			n := 0
+			for _, set := range s.index.home {
+				if slices.Contains(set.servers, c.ID) {
+					n++
+				}
+			}
+			if p.cover[i] != n {
+				t.Errorf("without %s: %s is at home in %d copysets, and counts as in %d", gone, c.ID, n, p.cover[i])
+			}
+		}
+	}
+}
