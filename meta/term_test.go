@@ -129,7 +129,7 @@ func TestWhatIsSaidIsBounded(t *testing.T) {
 }
 
 // A peer that answers a request for its vote with an absurd term is not heard.
-func TestAnswersAreBelievedAsLittle(t *testing.T) {
+func TestTermsOfAnswers(t *testing.T) {
 	log := raftLogger(slog.New(slog.DiscardHandler))
 	layer := func(id string) (*raft.NetworkTransport, raft.ServerAddress) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
