@@ -141,3 +141,19 @@ func TestHeirIsApart(t *testing.T) {
 		t.Errorf("%+v", s.Copysets())
 	}
 }
+
+// A server to which a member moves for good may become another member's home meanwhile:
+// each of them has a home of its own then, all the same.
+func TestHomeTakenMeanwhile(t *testing.T) {
+	s := cluster(t, 3, 1<<30, nil)
+	v := create(t, s, CreateVolume{Name: "v", Pages: 100, ChunkSlots: 256, Geometry: raid.Geometry{K: 2, M: 1}})
+	must(t, s, &Command{Attach: &Attach{Name: "v", Holder: "h"}})
+	must(t, s, &Command{Register: &Register{ID: "s03", Incarnation: 1, Addr: "a", MemoryTotal: 1 << 30}})
+	s.take(step{v: v, col: 0, kind: stepMove, to: "s03", by: v.PlacedBy, stay: true})
+	s.take(step{v: v, col: 1, kind: stepInherit, to: "s03"})
+	s.settle()
+	must(t, s, &Command{Rebuilt: &Rebuilt{Volume: v.ID, Epoch: v.LastLease, Chunks: filling(v)}})
+	if err := s.Check(); err != nil || v.Groups[0].Members[0].Server != "s03" {
+		t.Errorf("%+v: %v", v.Groups[0], err)
+	}
+}

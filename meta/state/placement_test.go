@@ -223,6 +223,19 @@ func TestRegainLooks(t *testing.T) {
 	if v.PlacedBy != LevelRack {
 		t.Errorf("all are in racks of their own, and it counts as spread by %v", v.PlacedBy)
 	}
+	v.PlacedBy = LevelHost
+	must(t, s, &Command{Attach: &Attach{Name: "v", Holder: "h"}}) // a move takes its time
+	crowded := map[raid.ServerID]raid.ServerID{"s0": "s3", "s3": "s0"}
+	for _, m := range v.Groups[0].Members {
+		if to := crowded[m.Server]; to != "" {
+			col := slices.IndexFunc(v.Groups[0].Members, func(o Member) bool { return o.Server != m.Server })
+			s.take(step{v: v, col: col, kind: stepMove, to: to, by: LevelHost})
+		}
+	}
+	s.settle()
+	if v.PlacedBy != LevelHost {
+		t.Errorf("a member moves beside another one, and it counts as spread by %v", v.PlacedBy)
+	}
 }
 
 // TestMembersGoHome takes servers away, for good or for a while, and lets new ones join,
