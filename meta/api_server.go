@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,15 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 	})
 	if err == nil {
 		_, err = a.n.propose(ctx, &state.Command{Register: c})
+	}
+	if refusal := (*state.Refusal)(nil); errors.As(err, &refusal) && refusal.Code == state.IDAwaited {
+		err = cmp.Or(a.n.ask(ctx, func(r *reign, _ *state.State) error {
+			if b, ok := r.mu.beats[c.ID]; ok {
+				b.followed = true
+				r.mu.beats[c.ID] = b
+			}
+			return nil
+		}), err)
 	}
 	if err != nil {
 		return nil, apiError(err)

@@ -189,7 +189,7 @@ func (r *reign) serverMessageLocked(sv *state.Server) *metapb.Server {
 	}
 	if b, ok := r.mu.beats[sv.ID]; ok && b.incarnation == sv.Incarnation {
 		p.MemoryUsed = b.used
-		if b.together && sv.State != state.ServerDown {
+		if b.held() && sv.State != state.ServerDown {
 			p.HeldUntilUnixMs = b.at.Add(r.mass).UnixMilli()
 		}
 	}

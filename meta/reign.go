@@ -43,11 +43,16 @@ type beat struct {
 	deaf        time.Time  // since when it says that it accepts nobody; zero: it does
 	list        *chunkList // the last one it sent; nil: none in this reign
 	together    bool       // it fell silent with too many others (state.State.Together), and was not heard of since
+	followed    bool       // one that began anew waits for its id
 }
+
+// held reports whether it gets more time than one that is silent alone. Not so when its
+// host was started again, as after a power failure: it does not come back with what it held.
+func (b beat) held() bool { return b.together && !b.followed }
 
 // grace is after how long of silence the server is down.
 func (b beat) grace(cfg *Config) time.Duration {
-	if b.together {
+	if b.held() {
 		return cfg.MassGrace
 	}
 	return cfg.Grace

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"log/slog"
 	"math"
 	"net"
 	"net/http"
@@ -60,7 +61,7 @@ func TestAbsurdTermsAreRefused(t *testing.T) {
 			"snapshot": outsider.InstallSnapshot(raft.ServerID(m.Id), to, &raft.InstallSnapshotRequest{
 				RPCHeader: head, SnapshotVersion: 1, Term: 1, LastLogIndex: 7, Size: 1, Configuration: []byte("x")}, &raft.InstallSnapshotResponse{}, strings.NewReader("x")),
 			"old snapshot": outsider.InstallSnapshot(raft.ServerID(m.Id), to, &raft.InstallSnapshotRequest{
-				RPCHeader: head, Term: 1, LastLogIndex: 7, Size: 1}, &raft.InstallSnapshotResponse{}, strings.NewReader("x")),
+				RPCHeader: head, Configuration: raft.EncodeConfiguration(raft.Configuration{}), Peers: []byte("x"), Term: 1, LastLogIndex: 7, Size: 1}, &raft.InstallSnapshotResponse{}, strings.NewReader("x")),
 		}
 		for what, err := range undecodable {
 			if err == nil {
@@ -124,5 +125,45 @@ func TestWhatIsSaidIsBounded(t *testing.T) {
 	}
 	if now := n.peer().raft.LastIndex(); now != last {
 		t.Errorf("%d entries were written to the log", now-last)
+	}
+}
+
+// A peer that answers a request for its vote with an absurd term is not heard.
+func TestTermsOfAnswers(t *testing.T) {
+	log := raftLogger(slog.New(slog.DiscardHandler))
+	layer := func(id string) (*raft.NetworkTransport, raft.ServerAddress) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := peerAddress(l.Addr().String(), id)
+		tr := networkTransport(newStreamLayer(l, at, identity{ID: id, Cluster: "c"}, "p", nil), log)
+		t.Cleanup(func() { _ = tr.Close() })
+		return tr, at
+	}
+	liar, to := layer("liar-aaaaaaaa")
+	honest, _ := layer("honest-aaaaaaaa")
+	g := guardTerms(honest, 7)
+	t.Cleanup(func() { _ = g.Close() })
+	const term = math.MaxUint64 - 1
+	go func() {
+		for range 2 {
+			rpc := <-liar.Consumer()
+			switch rpc.Command.(type) {
+			case *raft.RequestVoteRequest:
+				rpc.Respond(&raft.RequestVoteResponse{Term: term, Granted: false}, nil)
+			default:
+				rpc.Respond(&raft.RequestPreVoteResponse{Term: term, Granted: false}, nil)
+			}
+		}
+	}()
+	head := raft.RPCHeader{ProtocolVersion: 3}
+	for what, err := range map[string]error{
+		"vote":     g.RequestVote("liar-aaaaaaaa", to, &raft.RequestVoteRequest{RPCHeader: head, Term: 8}, &raft.RequestVoteResponse{}),
+		"pre-vote": g.RequestPreVote("liar-aaaaaaaa", to, &raft.RequestPreVoteRequest{RPCHeader: head, Term: 8}, &raft.RequestPreVoteResponse{}),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "cannot be") {
+			t.Errorf("a %s: %v", what, err)
+		}
 	}
 }

@@ -39,6 +39,13 @@ func TestSilentTogether(t *testing.T) {
 				f.quiet[fmt.Sprintf("s%d", i)] = is
 			}
 		}
+		// after is who began anew on a host that was started again.
+		after := func(i int) error {
+			_, err := serverAPI{v.nodes[at]}.Register(context.Background(), connect.NewRequest(&metapb.RegisterRequest{
+				Id: fmt.Sprintf("s%d", i), Incarnation: 99, Addr: "tcp://new", MemoryTotal: gib, Boot: "b2", Machine: "m",
+			}))
+			return err
+		}
 		before, _ := f.volume()
 		quiet(true, 0, 5)
 		f.run(120)
@@ -56,5 +63,29 @@ func TestSilentTogether(t *testing.T) {
 		quiet(true, 1, 3)
 		f.run(33)
 		states(metapb.ServerState_SERVER_STATE_DOWN, 1, 3, false)
+
+		// A power failure: whose host was started again is not waited for.
+		quiet(false, 0, 3)
+		f.run(1)
+		quiet(true, 0, 7)
+		f.run(10)
+		states(metapb.ServerState_SERVER_STATE_SUSPECT, 0, 7, true)
+		if err := after(0); reasonCode(err) != metapb.Reason_CODE_ID_AWAITED {
+			t.Fatalf("it is silent for a moment: %v", err)
+		}
+		states(metapb.ServerState_SERVER_STATE_SUSPECT, 0, 1, false)
+		f.run(25)
+		states(metapb.ServerState_SERVER_STATE_DOWN, 0, 1, false)
+		states(metapb.ServerState_SERVER_STATE_SUSPECT, 1, 7, true)
+		if err := after(0); err != nil {
+			t.Error(err)
+		}
+		if err := after(1); reasonCode(err) != metapb.Reason_CODE_ID_AWAITED {
+			t.Error(err)
+		}
+		f.run(1)
+		if err := after(1); err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -89,6 +89,10 @@ func TestUnknownChunksAreNotDrained(t *testing.T) {
 	if err := d.print(&out); err != nil || !strings.Contains(out.String(), "dmps server purge s1") {
 		t.Errorf("%q, %v", out.String(), err)
 	}
+	out.Reset()
+	if renderTrouble(&out, statusReport{Servers: st.Servers}, palette{}, time.Now()); strings.Contains(out.String(), "is drained") || !strings.Contains(out.String(), "3 chunks that the metadata does not know") {
+		t.Errorf("status: %q", out.String())
+	}
 	st.Servers[0].UnknownChunks = 0
 	if d, err := drainingFrom(st, "s1"); err != nil || !d.Drained || d.unknownLeft() != nil {
 		t.Errorf("%+v, %v", d, err)

@@ -391,6 +391,8 @@ func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 	}
 	for _, s := range r.Servers {
 		switch {
+		case s.Draining && s.Chunks == 0 && s.UnknownChunks > 0:
+			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("server %s has no members left, but %s that the metadata does not know: see dmps server drain %s", s.ID, count(s.UnknownChunks, "chunk"), s.ID)))
 		case s.Draining && s.Chunks == 0:
 			lines = append(lines, fmt.Sprintf("server %s is drained: it holds nothing", s.ID))
 		case s.Draining:

@@ -32,9 +32,10 @@ func (s *State) drain(c *Drain) *Refusal {
 	return nil
 }
 
-// drained tells when a server has nothing left to move.
+// drained tells when a server has nothing left: what this state does not know of nobody
+// moves, and would end with the server.
 func (s *State) drained(sv *Server) {
-	if sv.Draining && sv.Chunks == 0 {
+	if sv.Draining && sv.Chunks == 0 && sv.Unknown == 0 {
 		s.note(Event{Kind: EventServerDrained, Server: sv.ID}, "server %s is drained: it holds nothing, and can be stopped and removed", sv.ID)
 	}
 }

@@ -105,3 +105,34 @@ func TestRemovedIsNotDrained(t *testing.T) {
 		t.Errorf("%+v", s.Events)
 	}
 }
+
+// Nor was one that lost what it held because it was started again, and one that holds what
+// the state does not know, until that is gone.
+func TestDrainedHoldsNothing(t *testing.T) {
+	s, do := careCluster(t)
+	drained := func() (n int) {
+		for _, e := range s.Events {
+			if e.Kind == EventServerDrained {
+				n++
+			}
+		}
+		return n
+	}
+	do.must(t, Command{Drain: &Drain{ID: "s0"}})
+	do.must(t, Command{SetServer: &SetServer{ID: "s0", Incarnation: 1, State: ServerDown}})
+	do.must(t, Command{Register: &Register{ID: "s0", Incarnation: 2, Addr: "a", MemoryTotal: 1 << 30}})
+	if s.lost == 0 || !s.Servers["s0"].Draining || drained() > 0 {
+		t.Errorf("%d members lost: %+v", s.lost, s.Events)
+	}
+	do.must(t, Command{Drain: &Drain{ID: "s0", Off: true}})
+	do.must(t, Command{Unknown: &Unknown{ID: "s0", Incarnation: 2, Chunks: 2}})
+	do.must(t, Command{Drain: &Drain{ID: "s0"}})
+	do.must(t, Command{Unknown: &Unknown{ID: "s0", Incarnation: 2, Chunks: 1}})
+	if drained() > 0 {
+		t.Errorf("it holds an unknown chunk: %+v", s.Events)
+	}
+	do.must(t, Command{Unknown: &Unknown{ID: "s0", Incarnation: 2}})
+	if drained() != 1 {
+		t.Errorf("it is told %d times", drained())
+	}
+}

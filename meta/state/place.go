@@ -159,12 +159,11 @@ func (p *placement) addKnown(s *State) {
 			continue
 		}
 		set := make([]int, 0, p.members)
-		fits, away := true, false
+		fits, away := p.homesFit(known.servers), false
 		for _, id := range known.servers {
 			i, ok := p.pick.byID[id]
 			away = away || !ok
 			if ok {
-				fits = fits && p.fits(set, i)
 				set = append(set, i)
 			}
 		}
@@ -178,9 +177,22 @@ func (p *placement) addKnown(s *State) {
 	}
 }
 
+// homesFit reports whether servers are apart from each other, those too that are away: who
+// stands in for one could not go home else. Of those that were removed nothing is known.
+func (p *placement) homesFit(servers []raid.ServerID) bool {
+	for i, id := range servers {
+		at, ok := p.pick.sites[id]
+		for _, other := range servers[:i] {
+			if o, there := p.pick.sites[other]; ok && there && !at.apart(&o, p.ask, p.by) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // standIn takes a combination of which only the set is there.
 func (p *placement) standIn(servers []raid.ServerID, set []int) {
-	present := set
 	key := setKey(slices.Clone(servers))
 	at := make([]int, 0, len(servers))
 	for _, id := range servers {
@@ -201,8 +213,10 @@ func (p *placement) standIn(servers []raid.ServerID, set []int) {
 	if c := p.add(set); c != nil {
 		c.at, c.homes = at, servers
 	}
-	for _, i := range set[len(present):] {
-		p.cover[i]-- // it is not at home there
+	for n, id := range servers {
+		if p.cands[at[n]].ID != id {
+			p.cover[at[n]]-- // it is not at home there
+		}
 	}
 }
 

@@ -223,6 +223,19 @@ func TestRegainLooks(t *testing.T) {
 	if v.PlacedBy != LevelRack {
 		t.Errorf("all are in racks of their own, and it counts as spread by %v", v.PlacedBy)
 	}
+	v.PlacedBy = LevelHost
+	must(t, s, &Command{Attach: &Attach{Name: "v", Holder: "h"}}) // a move takes its time
+	crowded := map[raid.ServerID]raid.ServerID{"s0": "s3", "s3": "s0"}
+	for _, m := range v.Groups[0].Members {
+		if to := crowded[m.Server]; to != "" {
+			col := slices.IndexFunc(v.Groups[0].Members, func(o Member) bool { return o.Server != m.Server })
+			s.take(step{v: v, col: col, kind: stepMove, to: to, by: LevelHost})
+		}
+	}
+	s.settle()
+	if v.PlacedBy != LevelHost {
+		t.Errorf("a member moves beside another one, and it counts as spread by %v", v.PlacedBy)
+	}
 }
 
 // TestMembersGoHome takes servers away, for good or for a while, and lets new ones join,
@@ -302,4 +315,55 @@ func TestMembersGoHome(t *testing.T) {
 			t.Fatalf("%d copysets at first, in the end %+v", sets, c)
 		}
 	})
+}
+
+// TestStandInCanGoHome: a volume is placed on the copyset of a server that is away only if
+// its members can go home: that server keeps the domains apart that the volume asks for.
+func TestStandInCanGoHome(t *testing.T) {
+	s := New()
+	join := func(i, rack int) {
+		must(t, s, &Command{Register: &Register{ID: raid.ServerID(fmt.Sprint("s", i)), Incarnation: 1, Addr: "a", MemoryTotal: 1 << 30,
+			Labels: map[string]string{"host": fmt.Sprint("h", i), "rack": fmt.Sprint("r", rack)}}})
+	}
+	for i, rack := range []int{0, 0, 1} {
+		join(i, rack)
+	}
+	create(t, s, CreateVolume{Name: "old", Pages: 1000, Geometry: raid.Geometry{K: 2, M: 1}})
+	join(3, 2)
+	join(4, 3)
+	must(t, s, &Command{SetServer: &SetServer{ID: "s1", Incarnation: 1, State: ServerSuspect}})
+	for seed := range 8 {
+		create(t, s, CreateVolume{Name: fmt.Sprint("v", seed), Pages: 1000, Geometry: raid.Geometry{K: 2, M: 1}, Domain: LevelRack, Seed: uint64(seed)})
+	}
+	must(t, s, &Command{SetServer: &SetServer{ID: "s1", Incarnation: 1, State: ServerUp}})
+	for c := (&Heal{Limit: 1000, Moves: 3}); s.WouldHeal(c); {
+		must(t, s, &Command{Heal: c})
+	}
+	if n := s.Copysets().Away; n > 0 {
+		t.Errorf("%d members never go home", n)
+	}
+}
+
+// TestStandInIsNoCover: who stands in for a server is in no copyset more because of that.
+func TestStandInIsNoCover(t *testing.T) {
+	for _, gone := range []raid.ServerID{"s00", "s03", "s07"} {
+		s := cluster(t, 8, 1<<30, nil)
+		create(t, s, CreateVolume{Name: "old", Pages: 1000, Geometry: raid.Geometry{K: 2, M: 1}})
+		must(t, s, &Command{SetServer: &SetServer{ID: gone, Incarnation: 1, State: ServerSuspect}})
+		pick := newPicker(s)
+		pick.ready()
+		p := &placement{pick: pick, cands: pick.cands, members: 3, known: map[string]bool{}, cover: make([]int, len(pick.cands))}
+		p.addKnown(s)
+		for i, c := range p.cands {
+			n := 0
+			for _, set := range s.index.home {
+				if slices.Contains(set.servers, c.ID) {
+					n++
+				}
+			}
+			if p.cover[i] != n {
+				t.Errorf("without %s: %s is at home in %d copysets, and counts as in %d", gone, c.ID, n, p.cover[i])
+			}
+		}
+	}
 }

@@ -96,8 +96,12 @@ func (s *State) unknown(c *Unknown) *Refusal {
 	if c.Chunks > sv.Unknown {
 		s.note(Event{Kind: EventChunksUnknown, Server: sv.ID, Count: c.Chunks}, "server %s holds %d chunks that the metadata did not give out: it forgot that, or another cluster did. They are kept", sv.ID, c.Chunks)
 	}
+	had := sv.Unknown > 0
 	sv.Unknown, sv.UnknownBytes = c.Chunks, c.Bytes
 	s.touchServer(sv.ID)
+	if had {
+		s.drained(sv)
+	}
 	return nil
 }
 

@@ -84,12 +84,13 @@ func (s *Server) yields(c *Register) bool {
 // loseMembers marks all that a server held as lost; what it had reserved went
 // with its memory. It gives the number of members.
 func (s *State) loseMembers(sv *Server) int {
-	lost := 0
+	lost, draining := 0, sv.Draining
+	sv.Draining = false // that it holds nothing then is no merit of that
 	s.giveUp(s.heldBy(sv.ID), func(v *Volume, n int) {
 		lost += n
 		s.note(Event{Kind: EventMembersLost, Server: sv.ID, Volume: v.Name, Count: uint64(n)}, "volume %s lost %d members with server %s", v.Name, n, sv.ID)
 	})
-	sv.Chunks, sv.Reserved, sv.Freeing = 0, 0, nil
+	sv.Draining, sv.Chunks, sv.Reserved, sv.Freeing = draining, 0, 0, nil
 	s.touchServer(sv.ID)
 	return lost
 }
@@ -181,7 +182,6 @@ func (s *State) removeServer(c *RemoveServer) (any, *Refusal) {
 	}
 	r := Removed{Losses: s.Losses(c.ID)}
 	s.note(Event{Kind: EventServerRemoved, Server: c.ID}, "server %s was removed%s", c.ID, lossText(r.Losses))
-	sv.Draining = false // that it holds nothing now is no merit of that
 	r.Members = s.loseMembers(sv)
 	delete(s.Servers, c.ID)
 	return r, nil

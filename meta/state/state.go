@@ -284,7 +284,7 @@ func (s *State) Reindex() {
 		s.index.include(v)
 	}
 	s.complete()
-	s.settle()
+	s.index.settle(s.Volumes) // the index alone: what State.settle decides the other replicas would not have
 	s.touched = newTouched()
 }
 

@@ -25,8 +25,8 @@ func (s *State) Together(silent func(raid.ServerID) bool) (out []raid.ServerID) 
 	domains := map[Level]map[string]*tally{LevelRack: {}, LevelZone: {}}
 	var quiet []*Server
 	for _, sv := range s.SortedServers() {
-		if sv.State == ServerDown {
-			continue
+		if sv.State == ServerDown || sv.Draining && sv.Chunks == 0 {
+			continue // who was drained is stopped on purpose: that says nothing of the others
 		}
 		is := silent(sv.ID)
 		count := []*tally{&all}

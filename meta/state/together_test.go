@@ -13,6 +13,7 @@ func TestTogether(t *testing.T) {
 		servers, rack int // servers in racks of so many; 0: no racks
 		silent        []int
 		down          []int
+		drained       []int
 		want          int
 	}{
 		"nobody":                       {servers: 6},
@@ -28,6 +29,7 @@ func TestTogether(t *testing.T) {
 		"a rack but one":               {servers: 12, rack: 3, silent: []int{3, 4}},
 		"what is left of a rack":       {servers: 12, rack: 4, down: []int{4}, silent: []int{5, 6, 7}, want: 3},
 		"a rack of two":                {servers: 12, rack: 2, silent: []int{2, 3}},
+		"drained, and one more":        {servers: 8, drained: []int{4, 5, 6, 7}, silent: []int{0, 4, 5, 6, 7}},
 		"the only rack, less than all": {servers: 12, rack: 12, silent: []int{0, 1, 2}},
 	} {
 		s := New()
@@ -41,6 +43,9 @@ func TestTogether(t *testing.T) {
 		}
 		for _, i := range c.down {
 			s.Servers[id(i)].State = ServerDown
+		}
+		for _, i := range c.drained {
+			s.Servers[id(i)].Draining = true
 		}
 		got := s.Together(func(who raid.ServerID) bool {
 			return slices.ContainsFunc(c.silent, func(i int) bool { return id(i) == who })
