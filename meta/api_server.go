@@ -97,8 +97,14 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 		if sv.State == state.ServerUp && !sv.Draining {
 			res.Care = r.careOffersLocked(s, time.Now(), a.n.cfg)
 		}
+		if sv.Unverified && b.list == nil {
+			heard = sv.State // what it holds counts when it has said what that is
+		}
 		if sv.State == state.ServerDown && heard == state.ServerUp {
 			r.returnsLocked(a.n.cfg)
+		}
+		if b.list != nil { // before it is up: an inventory may take members from it
+			res.Drop, changes = r.holdingsLocked(s, sv, b.list, m.MemoryUsed)
 		}
 		if sv.State != heard || resized(sv.MemoryTotal, m.MemoryTotal) {
 			changes = append(changes, state.Command{SetServer: &state.SetServer{
@@ -109,10 +115,6 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 			changes = append(changes, state.Command{Shortage: &state.Shortage{
 				ID: id, Incarnation: inc, Short: m.Short, Wanted: m.WantedFreeBytes,
 			}})
-		}
-		if b.list != nil {
-			drop, more := r.holdingsLocked(s, sv, b.list, m.MemoryUsed)
-			res.Drop, changes = drop, append(changes, more...)
 		}
 		return nil
 	})

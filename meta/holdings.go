@@ -11,9 +11,9 @@ import (
 // chunkList is what a server holds, as its last list of chunks says. A list has thousands,
 // and is mostly the same a second later: then only its hash is sent.
 type chunkList struct {
-	hash    uint64
-	chunks  []uint64
-	settled bool // nothing in it is to be dropped, freed or noted, by what was decided when it was read last
+	hash   uint64
+	chunks []uint64
+	clean  bool // nothing in it is to be dropped, freed or noted, by what was decided when it was read last
 }
 
 // after is the list once a heartbeat came; ask: it was left out, and is not known.
@@ -31,7 +31,7 @@ func (l *chunkList) after(m *metapb.HeartbeatRequest) (now *chunkList, ask bool)
 // what is to be noted.
 func (r *reign) holdingsLocked(s *state.State, sv *state.Server, l *chunkList, used uint64) (drop []uint64, changes []state.Command) {
 	// Chunks become somebody's before a server has them, and nobody's by way of Freeing.
-	if l.settled && len(sv.Freeing) == 0 && !sv.Unverified && sv.Unknown == 0 {
+	if l.clean && len(sv.Freeing) == 0 && !sv.Unverified && sv.Unknown == 0 {
 		return nil, nil
 	}
 	if sv.Unverified {
@@ -80,6 +80,6 @@ func (r *reign) holdingsLocked(s *state.State, sv *state.Server, l *chunkList, u
 	if len(freed.Chunks) > 0 {
 		changes = append(changes, state.Command{Freed: freed})
 	}
-	l.settled = len(drop) == 0 && len(changes) == 0
+	l.clean = len(drop) == 0 && len(changes) == 0
 	return drop, changes
 }

@@ -73,6 +73,31 @@ func TestListsAreSentOnce(t *testing.T) {
 	})
 }
 
+// After a restore what a server holds counts when it has said what that is, not when it is
+// heard: it says first that its list is as it was, and nobody has that.
+func TestUpWhenItHasListed(t *testing.T) {
+	n := start(t, testConfig(t, "m"))
+	waitReady(t, n)
+	registerServers(t, newClient(t, 30*time.Second, n), 1)
+	if err := n.disks.state.Rewrite(func(s *state.State) { s.Recover(1, "in a test") }); err != nil {
+		t.Fatal(err)
+	}
+	for _, unchanged := range []bool{true, false} {
+		q := &metapb.HeartbeatRequest{Id: "s0", Incarnation: uint64(serverInfo(0, 1).Incarnation), MemoryTotal: gib, ChunksHash: 7, ChunksUnchanged: unchanged}
+		res, err := serverAPI{n}.Heartbeat(t.Context(), connect.NewRequest(q))
+		if err != nil || res.Msg.ListChunks != unchanged {
+			t.Fatal(res, err)
+		}
+		if err := n.disks.state.View(func(s *state.State) {
+			if sv := s.Servers["s0"]; (sv.State == state.ServerUp) == unchanged || sv.Unverified != unchanged {
+				t.Errorf("unchanged %v: %v, unverified %v", unchanged, sv.State, sv.Unverified)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkHeartbeat is of a server with 3,000 chunks: with their list, and without.
 func BenchmarkHeartbeat(b *testing.B) {
 	n, err := Start(b.Context(), Config{Dir: b.TempDir(), Name: "m", APIListen: "127.0.0.1:0", RaftListen: "127.0.0.1:0", Logger: quiet(), SuspectAfter: time.Hour, Grace: time.Hour})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dmps/client"
+	"dmps/internal/loadgen"
 	"dmps/meta/metaclient"
 	"dmps/raid"
 	"dmps/server"
@@ -44,22 +45,10 @@ type Fleet struct {
 
 	mu struct {
 		sync.Mutex
-		beats, renewals Times
+		beats, renewals loadgen.Histogram
 		errs            []error
 		counts          map[raid.ServerID]*member
 	}
-}
-
-// Times are how long calls took.
-type Times []time.Duration
-
-// Quantile is the time that a share q of the calls did not exceed; 0: there are none.
-func (t Times) Quantile(q float64) time.Duration {
-	if len(t) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(t))
-	return s[min(int(q*float64(len(s))), len(s)-1)]
 }
 
 // member is one memory server.
@@ -183,10 +172,10 @@ func (m *member) beat(f *Fleet, c *metaclient.Client) {
 	f.note(&f.mu.beats, took, err)
 }
 
-func (f *Fleet) note(to *Times, took time.Duration, err error) {
+func (f *Fleet) note(to *loadgen.Histogram, took time.Duration, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	*to = append(*to, took)
+	to.Add(took)
 	if err != nil && f.ctx.Err() == nil {
 		f.mu.errs = append(f.mu.errs, err)
 	}
@@ -194,15 +183,14 @@ func (f *Fleet) note(to *Times, took time.Duration, err error) {
 
 // Create makes the volumes, one after another, attaches each and renews its lease from then
 // on, and has the servers hold its chunks. It gives how long each creation took.
-func (f *Fleet) Create(progress func(int)) (Times, error) {
-	var took Times
+func (f *Fleet) Create(progress func(int)) (took loadgen.Histogram, err error) {
 	for i := range f.cfg.Volumes {
 		name := fmt.Sprintf("v%04d", i)
 		// As much as makes so many groups: a chunk is packed to four fifths, one row of it is the view's.
 		size := uint64(f.cfg.Groups) * uint64(f.cfg.Geometry.K) * chunkBytes * 3 / 4
 		begin := time.Now()
-		_, err := f.client(i).CreateVolume(f.ctx, metaclient.VolumeSpec{Name: name, Size: size, Redundancy: f.cfg.Geometry, ChunkBytes: chunkBytes, FailureDomain: "server"})
-		took = append(took, time.Since(begin))
+		_, err = f.client(i).CreateVolume(f.ctx, metaclient.VolumeSpec{Name: name, Size: size, Redundancy: f.cfg.Geometry, ChunkBytes: chunkBytes, FailureDomain: "server"})
+		took.Add(time.Since(begin))
 		if err != nil {
 			return took, err
 		}
@@ -261,11 +249,11 @@ func (f *Fleet) Chunks() (n int) {
 }
 
 // Taken gives the times of heartbeats and renewals since it was asked last, and errors.
-func (f *Fleet) Taken() (beats, renewals Times, errs []error) {
+func (f *Fleet) Taken() (beats, renewals loadgen.Histogram, errs []error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	beats, renewals, errs = f.mu.beats, f.mu.renewals, f.mu.errs
-	f.mu.beats, f.mu.renewals, f.mu.errs = nil, nil, nil
+	f.mu.beats, f.mu.renewals, f.mu.errs = loadgen.Histogram{}, loadgen.Histogram{}, nil
 	return beats, renewals, errs
 }
 

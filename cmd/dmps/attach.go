@@ -89,8 +89,9 @@ Once a week everything in the volume is verified, and repaired where it is wrong
 A client that was replaced by another one ends, with exit code 77: all its requests
 are refused. Do not start it again before you know why.
 
-The admin address, a socket of this user alone by default, answers GET /status and /latency (JSON), /metrics (Prometheus),
-/healthz, and takes POST /rebuild (dmps rebuild), /scrub and /scrub/stop (dmps scrub).`,
+The admin address is by default a socket that only this user and root reach. It answers
+GET /status and /latency (JSON), /metrics (Prometheus) and /healthz, and takes POST
+/rebuild (dmps rebuild), /scrub and /scrub/stop (dmps scrub), /detach (dmps detach).`,
 		Example: `  dmps attach swap0
   dmps attach swap0 --device nbd --swap    # the first free /dev/nbdN is swap space
   dmps attach swap0 --nbd unix:/run/dmps/swap0.sock --metrics 127.0.0.1:9810
@@ -244,8 +245,10 @@ func (f *attachFlags) check() error {
 	if err := errors.Join(f.device.check(), f.swap.check(f.device.path)); err != nil {
 		return err
 	}
-	if f.nbd == ownSocket {
-	} else if f.nbd != "" {
+	if f.nbd == "" && f.device.path == "" {
+		return usageError("nothing to serve: give an address to --nbd, or --device")
+	}
+	if f.nbd != "" && f.nbd != ownSocket {
 		addr, err := nbdclient.ParseListen(f.nbd)
 		if err != nil {
 			return usageError("--nbd: %v", err)
@@ -255,8 +258,6 @@ func (f *attachFlags) check() error {
 				return err
 			}
 		}
-	} else if f.device.path == "" {
-		return usageError("nothing to serve: give an address to --nbd, or --device")
 	}
 	if path, local := strings.CutPrefix(f.admin, "unix:"); local && path == "" {
 		return usageError("--admin %q: give a path, unix:PATH", f.admin)
