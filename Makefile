@@ -34,8 +34,9 @@ demo: build ## start a cluster on loopback, kill two of six memory servers, veri
 # for what hangs.
 TESTFLAGS ?=
 .PHONY: test
+# Six packages side by side: most tests wait more than they compute.
 test: race-ready ## run all tests with the race detector
-	$(GO) test -race -timeout 20m $(TESTFLAGS) ./...
+	$(GO) test -race -p 6 -timeout 20m $(TESTFLAGS) ./...
 
 # Beside four processes that only compute: a test that depends on being on time
 # fails. The logs of runs that failed are kept.

@@ -241,14 +241,14 @@ func TestFewerThanKAreRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeTest(t, v)
+	s.v = v
 	right := 0
-	b := make([]byte, raid.PageSize)
-	for p := range sincePages {
-		switch _, err := v.ReadAt(b, int64(p)*raid.PageSize); {
-		case errors.Is(err, ErrLost):
-		case err != nil:
-			t.Fatal(err)
-		case stamped(b, p, 1) == nil:
+	for p, r := range s.readAll() {
+		switch {
+		case errors.Is(r.err, ErrLost):
+		case r.err != nil:
+			t.Fatal(r.err)
+		case stamped(r.b, p, 1) == nil:
 			right++
 		}
 	}
@@ -256,7 +256,7 @@ func TestFewerThanKAreRead(t *testing.T) {
 	if r := v.Report(); right != sincePages/g.K || r.State != StateFailed || r.Unknown == 0 {
 		t.Errorf("%d of %d pages are right, %s, %d unknown", right, sincePages, r.State, r.Unknown)
 	}
-	if _, err := v.WriteAt(b, 0); !errors.Is(err, ErrNoSpace) {
+	if _, err := v.WriteAt(make([]byte, raid.PageSize), 0); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("a write: %v", err)
 	}
 }

@@ -90,6 +90,7 @@ func TestKept(t *testing.T) {
 	}
 	for _, f := range files {
 		t.Run(filepath.Base(f), func(t *testing.T) {
+			t.Parallel() // they mostly wait
 			b, err := os.ReadFile(f)
 			if err != nil {
 				t.Fatal(err)
