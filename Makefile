@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 GO    ?= go
 BIN   := bin/dmps
+STATICCHECK = $(GO) tool -modfile=$(CURDIR)/tools/staticcheck/go.mod staticcheck
 
 # What goes into `dmps version`. A tree without git still builds.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -37,6 +38,7 @@ TESTFLAGS ?=
 # Six packages side by side: most tests wait more than they compute.
 test: race-ready ## run all tests with the race detector
 	$(GO) test -race -p 6 -timeout 20m $(TESTFLAGS) ./...
+	cd $(RESEARCH) && $(GO) test -race -timeout 20m $(TESTFLAGS) ./...
 
 # Beside four processes that only compute: a test that depends on being on time
 # fails. The logs of runs that failed are kept.
@@ -72,7 +74,8 @@ race-ready:
 check: ## formatting, go vet, staticcheck, import rules, documentation
 	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "not formatted, run gofmt -w:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
+	$(STATICCHECK) ./...
+	cd $(RESEARCH) && $(GO) vet ./... && $(STATICCHECK) ./...
 	$(GO) test -count=1 ./internal/repocheck
 
 .PHONY: e2e
@@ -120,20 +123,26 @@ SOAK ?=
 soak: ## crash clients, cut off and harm servers for DURATION, one line a run: DURATION=4h SOAK='-crashloop.keep'
 	$(GO) test -v -count=1 -timeout 0 -run '^TestCrashLoop$$' ./chaos/crashloop -crashloop.duration $(DURATION) $(SOAK)
 
+# Measuring and drawing is a module of its own, so that the program depends on neither.
+RESEARCH = chaos/research
+.PHONY: research
+research: ## build what measures and draws: bin/peers, bin/heal, bin/paper, bin/transfer
+	cd $(RESEARCH) && $(GO) build -trimpath -o $(CURDIR)/bin/ ./peers/cmd/peers ./heal/cmd/heal ./paper/cmd/paper ./paper/cmd/transfer
+
 .PHONY: bench
-bench: build ## compare with other NBD servers on this machine; writes bench-out/
-	$(GO) run ./chaos/peers/cmd/peers -dmps $(CURDIR)/$(BIN) -out bench-out
+bench: build research ## compare with other NBD servers on this machine; writes bench-out/
+	bin/peers -dmps $(CURDIR)/$(BIN) -out bench-out
 
 .PHONY: bench-heal
-bench-heal: build ## page-in latency and speed of rebuilds, with the guard and without; writes bench-out/
-	$(GO) run ./chaos/heal/cmd/heal -dmps $(CURDIR)/$(BIN) -out bench-out
+bench-heal: build research ## page-in latency and speed of rebuilds, with the guard and without; writes bench-out/
+	bin/heal -dmps $(CURDIR)/$(BIN) -out bench-out
 
 # What the paper measured and what it left open, in guests; docs/paper. PAPER='-quick
 # -out bench-out/paper' tries it in some minutes, PAPER=-draw draws again.
 PAPER ?=
 .PHONY: paper
-paper: build ## measure the figures of the paper in QEMU guests and draw them into docs/paper: PAPER='-only fill'
-	$(GO) run ./chaos/paper/cmd/paper -dmps $(CURDIR)/$(BIN) $(PAPER)
+paper: build research ## measure the figures of the paper in QEMU guests and draw them into docs/paper: PAPER='-only fill'
+	bin/paper -dmps $(CURDIR)/$(BIN) $(PAPER)
 
 # The real placement through repairs, in clusters of 24 to 1,000 servers; and what a
 # volume and a plan cost beside 500,000 groups. Some two minutes.
@@ -197,20 +206,20 @@ verbs-ready: fabric-ready
 .PHONY: fabric
 fabric: fabric-ready ## test transport/fabric with libfabric, on the providers tcp and shm, with the race detector off and on
 	$(GO) vet -tags fabric ./...
-	$(GO) tool staticcheck -tags fabric ./transport/... ./server ./cmd/...
+	$(STATICCHECK) -tags fabric ./transport/... ./server ./cmd/...
 	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 5m ./transport/fabric ./transport/media
 	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 5m -run Fabric ./server
 	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 5m -race ./transport/fabric
 
 # All carriers by size, in turns, on this machine; some two minutes.
 .PHONY: fabric-plot
-fabric-plot: fabric-ready ## measure sockets, libfabric and our transports by size, draw them into docs/transport and print the bars
+fabric-plot: fabric-ready research ## measure sockets, libfabric and our transports by size, draw them into docs/transport and print the bars
 	CGO_ENABLED=1 $(GO) test -tags fabric -count=1 -timeout 10m -run '^TestFigure$$' ./transport/fabric -figure $(CURDIR)/docs/transport
-	$(GO) run ./chaos/paper/cmd/transfer -dir docs/transport
+	bin/transfer -dir docs/transport
 
 .PHONY: verbs-plot
-verbs-plot: kernel-ready verbs-ready ## the same for soft RoCE, in a QEMU guest
-	$(GO) run ./chaos/paper/cmd/transfer -dir docs/transport -guest '$(KERNEL_CACHE)'
+verbs-plot: kernel-ready verbs-ready research ## the same for soft RoCE, in a QEMU guest
+	bin/transfer -dir docs/transport -guest '$(KERNEL_CACHE)'
 
 .PHONY: fabric-ready
 fabric-ready:

@@ -11,8 +11,17 @@ import (
 
 // Build builds one of this module's programs for the guest, static, into dir.
 func Build(ctx context.Context, dir, pkg string) (string, error) {
+	return BuildIn(ctx, dir, ".", pkg)
+}
+
+// BuildIn is Build for a program of the module in folder module.
+func BuildIn(ctx context.Context, dir, module, pkg string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("building %s: %w", pkg, err)
+	}
 	out := filepath.Join(dir, filepath.Base(pkg))
-	return out, goTool(ctx, "CGO_ENABLED=0", "build", "-trimpath", "-o", out, pkg)
+	return out, goTool(ctx, "CGO_ENABLED=0", "build", "-C", module, "-trimpath", "-o", out, pkg)
 }
 
 // BuildFabric builds dmps with libfabric, and the tests of transport/fabric,

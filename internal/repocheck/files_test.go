@@ -37,9 +37,6 @@ func filesWith(t *testing.T, suffix string) []string {
 			return err
 		}
 		name := d.Name()
-		if d.IsDir() && path != base && exists(t, filepath.Join(strings.TrimPrefix(path, base), "go.mod")) {
-			return fs.SkipDir // a module of its own
-		}
 		if d.IsDir() && path != base && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin" || name == "bench-out") {
 			return fs.SkipDir
 		}

@@ -37,7 +37,7 @@ var rules = []rule{
 	{
 		dir:    "transport/fabric",
 		may:    []string{"=raid", "=transport", "=transport/tcp"},
-		tests:  []string{"raid", "server", "transport", "=chaos/paper"},
+		tests:  []string{"raid", "server", "transport", "=chaos/figures"},
 		reason: "one-sided transfers are set up over a link of package tcp, which does all that they do not; a write erases its slots as a server would, by package raid; its tests run against a real memory server, whose memory they reach, and measure a figure",
 	},
 	{

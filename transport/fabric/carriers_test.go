@@ -3,6 +3,7 @@
 package fabric_test
 
 import (
+	"dmps/chaos/figures"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -11,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"dmps/chaos/paper"
 	"dmps/raid"
 	"dmps/transport"
 	"dmps/transport/fabric"
@@ -133,7 +133,7 @@ func newRequests(t *testing.T, provider string, d transport.Dialer, scheme strin
 		t.Fatal(err)
 	}
 	// What is read later must be what is written now: all slots of a chunk.
-	row := paper.TransferRow{Way: paper.Several, Size: 128 << 10}
+	row := figures.TransferRow{Way: figures.Several, Size: 128 << 10}
 	measureTransfers(t, m, transport.OpWrite, &row, 10*time.Millisecond)
 	return m
 }

@@ -3,6 +3,7 @@
 package fabric_test
 
 import (
+	"dmps/chaos/figures"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,14 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"dmps/chaos/paper"
 	"dmps/transport"
 	"dmps/transport/fabric"
 	"dmps/transport/tcp"
 )
 
 var (
-	figureDir    = flag.String("figure", "", "TestFigure: measure all carriers by size, and write NAME.json to this `folder`; -: report to the console (paper.Report)")
+	figureDir    = flag.String("figure", "", "TestFigure: measure all carriers by size, and write NAME.json to this `folder`; -: report to the console (figures.Report)")
 	figureRounds = flag.Int("figure-rounds", 5, "TestFigure: how often the carriers take turns")
 	figureSlice  = flag.Duration("figure-slice", 50*time.Millisecond, "TestFigure: how long one size is measured at a time")
 )
@@ -47,21 +47,21 @@ func figureSizes() []int {
 }
 
 var carriers = map[string]func(t *testing.T) mover{
-	paper.CarrierSockets: newSockets,
-	paper.CarrierTCP: func(t *testing.T) mover {
+	figures.CarrierSockets: newSockets,
+	figures.CarrierTCP: func(t *testing.T) mover {
 		provider := "tcp"
 		if os.Getenv(verbsAt) != "" {
 			provider = "verbs" // by its network, too
 		}
 		return newRequests(t, provider, new(tcp.Dialer), "tcp")
 	},
-	paper.CarrierRawTCP: func(t *testing.T) mover { return newRaw(t, "tcp") },
-	paper.CarrierFabTCP: func(t *testing.T) mover { return newRequests(t, "tcp", oneSided(), "fabric+tcp") },
-	paper.CarrierRawShm: func(t *testing.T) mover { return newRaw(t, "shm") },
-	paper.CarrierFabShm: func(t *testing.T) mover { return newRequests(t, "shm", oneSided(), "fabric+shm") },
+	figures.CarrierRawTCP: func(t *testing.T) mover { return newRaw(t, "tcp") },
+	figures.CarrierFabTCP: func(t *testing.T) mover { return newRequests(t, "tcp", oneSided(), "fabric+tcp") },
+	figures.CarrierRawShm: func(t *testing.T) mover { return newRaw(t, "shm") },
+	figures.CarrierFabShm: func(t *testing.T) mover { return newRequests(t, "shm", oneSided(), "fabric+shm") },
 
-	paper.CarrierRawVerbs: func(t *testing.T) mover { return newRaw(t, "verbs") },
-	paper.CarrierFabVerbs: func(t *testing.T) mover { return newRequests(t, "verbs", oneSided(), "fabric+verbs") },
+	figures.CarrierRawVerbs: func(t *testing.T) mover { return newRaw(t, "verbs") },
+	figures.CarrierFabVerbs: func(t *testing.T) mover { return newRequests(t, "verbs", oneSided(), "fabric+verbs") },
 }
 
 func oneSided() transport.Dialer { return &fabric.Dialer{Strict: true, Eager: none} }
@@ -73,29 +73,29 @@ func TestFigure(t *testing.T) {
 	if *figureDir == "" {
 		rounds, slice, figure = 1, time.Millisecond, []int{4, 256, 4 << 10, 128 << 10, 1 << 20}
 	}
-	name := paper.FigureTransfer
+	name := figures.FigureTransfer
 	if os.Getenv(verbsAt) != "" {
-		name = paper.FigureVerbs
+		name = figures.FigureVerbs
 	}
-	d := paper.Data[paper.TransferRow]{Figure: name, Started: time.Now().UTC(), Machine: paper.ThisMachine()}
-	d.Host, d.Load[0] = d.Machine, paper.LoadAverage()
+	d := figures.Data[figures.TransferRow]{Figure: name, Started: time.Now().UTC(), Machine: figures.ThisMachine()}
+	d.Host, d.Load[0] = d.Machine, figures.LoadAverage()
 	d.Notes = []string{
 		"two processes on one machine; all carriers of a round one after another, each with processes of its own",
 		"raw libfabric: one-sided, with the settings that dmps has for the provider, both ends look without a pause (verbs: the target sleeps); sockets: one write and one read a message",
 		"dmps: below 4 KiB headers of 88 bytes alone, from 4 KiB on the bytes of pages, each with a header that is not counted, above 128 KiB requests of 128 KiB at once",
 	}
 	for round := range rounds {
-		for _, name := range paper.Carriers(d.Figure) {
+		for _, name := range figures.Carriers(d.Figure) {
 			t.Run(fmt.Sprintf("%d/%s", round, name), func(t *testing.T) {
 				m := carriers[name](t)
 				for _, size := range figure {
 					for op := transport.OpWrite; op > 0; op-- { // then OpRead
-						n, opName := m.fit(op, size), [...]string{transport.OpRead: paper.Read, transport.OpWrite: paper.Write}[op]
+						n, opName := m.fit(op, size), [...]string{transport.OpRead: figures.Read, transport.OpWrite: figures.Write}[op]
 						if n == 0 {
 							continue
 						}
-						for _, way := range []string{paper.OneByOne, paper.Several} {
-							row := paper.TransferRow{Carrier: name, Op: opName, Way: way, Asked: size, Size: n, Round: round}
+						for _, way := range []string{figures.OneByOne, figures.Several} {
+							row := figures.TransferRow{Carrier: name, Op: opName, Way: way, Asked: size, Size: n, Round: round}
 							measureTransfers(t, m, op, &row, slice)
 							d.Rows = append(d.Rows, row)
 						}
@@ -107,7 +107,7 @@ func TestFigure(t *testing.T) {
 	if t.Failed() || *figureDir == "" {
 		return
 	}
-	d.Load[1], d.Took = paper.LoadAverage(), time.Since(d.Started).Seconds()
+	d.Load[1], d.Took = figures.LoadAverage(), time.Since(d.Started).Seconds()
 	save := func() error { return d.Save(*figureDir) }
 	if *figureDir == "-" {
 		save = func() error { return report(d) }
@@ -118,24 +118,24 @@ func TestFigure(t *testing.T) {
 }
 
 // report says all of it on the console, from which another machine takes it.
-func report(d paper.Data[paper.TransferRow]) error {
-	r := paper.NewReport(os.Stdout, d.Figure)
-	err := r.Line(paper.KindMachine, d.Machine)
+func report(d figures.Data[figures.TransferRow]) error {
+	r := figures.NewReport(os.Stdout, d.Figure)
+	err := r.Line(figures.KindMachine, d.Machine)
 	for _, n := range d.Notes {
 		err = errors.Join(err, r.Note("%s", n))
 	}
 	for _, row := range d.Rows {
 		err = errors.Join(err, r.Row(row))
 	}
-	return errors.Join(err, r.Line(paper.KindDone, d.Took))
+	return errors.Join(err, r.Line(figures.KindDone, d.Took))
 }
 
 // measureTransfers fills the row with what happens in about d.
-func measureTransfers(t *testing.T, m mover, op transport.Op, row *paper.TransferRow, d time.Duration) {
+func measureTransfers(t *testing.T, m mover, op transport.Op, row *figures.TransferRow, d time.Duration) {
 	from, cpu := time.Now(), m.cpu()
 	var took time.Duration
 	var err error
-	if row.Way == paper.Several {
+	if row.Way == figures.Several {
 		row.Count, took, err = m.several(op, row.Size, min(32, fabric.RawBytes/row.Size), d)
 	} else {
 		took, err = measureOnce(m, op, row, d)
@@ -149,10 +149,10 @@ func measureTransfers(t *testing.T, m mover, op transport.Op, row *paper.Transfe
 	// What came before the row began used as much of the processor.
 	share := float64(took) / float64(time.Since(from))
 	row.CPU = float64(m.cpu()-cpu) / 1e3 * share / float64(row.Count)
-	row.Moved = paper.Moved{Bytes: int64(row.Size) * int64(row.Count), Seconds: took.Seconds()}
+	row.Moved = figures.Moved{Bytes: int64(row.Size) * int64(row.Count), Seconds: took.Seconds()}
 }
 
-func measureOnce(m mover, op transport.Op, row *paper.TransferRow, d time.Duration) (time.Duration, error) {
+func measureOnce(m mover, op transport.Op, row *figures.TransferRow, d time.Duration) (time.Duration, error) {
 	lasted := make([]time.Duration, 0, 1<<16)
 	began := time.Now()
 	for warm := true; ; {
