@@ -108,13 +108,18 @@ RANDOM_TIME ?= 10m
 small-random: ## walk small volumes at random: RANDOM_TIME=1h SMALL='-small.geometry rs:2+1 -small.seed 7'
 	$(GO) test ./raid -count=1 -v -timeout 0 -run '^TestSmallRandom$$' -small.random $(RANDOM_TIME) $(SMALL)
 
+# What injects faults is a program of its own.
+.PHONY: chaos-bin
+chaos-bin: ## build bin/chaos, which breaks clusters
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/chaos ./cmd/chaos
+
 # Which plan, and for how long; see docs/chaos.md. Without a seed a new one is taken.
 SEED     ?=
 DURATION ?= 5m
 CHAOS    ?=
 .PHONY: chaos
-chaos: build ## break a cluster of real processes under load: SEED= DURATION= CHAOS='--redundancy mirror:3'
-	$(BIN) --log-level warn chaos $(if $(SEED),--seed $(SEED)) --duration $(DURATION) $(CHAOS)
+chaos: build chaos-bin ## break a cluster of real processes under load: SEED= DURATION= CHAOS='--redundancy mirror:3'
+	bin/chaos --log-level warn $(if $(SEED),--seed $(SEED)) --duration $(DURATION) $(CHAOS)
 
 # Crashes clients of a volume within one process, by new seeds for DURATION; the
 # first failure ends it and names its seed. SOAK='-crashloop.geometry mirror:2'.

@@ -23,7 +23,7 @@ func breakAll(t *testing.T, g raid.Geometry) {
 	}
 	seed := rand.Uint64N(1 << 32)
 	p := plan.New(seed, plan.Options{Redundancy: g, Servers: g.Members() + 2, Meta: 3, Duration: chaosTime})
-	t.Logf("again: dmps chaos --target processes --seed %d --duration %v --redundancy %v --servers %d --meta-nodes 3", seed, chaosTime, g, p.Servers)
+	t.Logf("again: chaos --target processes --seed %d --duration %v --redundancy %v --servers %d --meta-nodes 3", seed, chaosTime, g, p.Servers)
 	// Unix socket paths are short, and t.TempDir is not.
 	dir, err := os.MkdirTemp("", "chaos-")
 	if err != nil {

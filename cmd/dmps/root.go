@@ -135,7 +135,7 @@ Exit codes:
 	root.AddCommand(
 		a.serverCommand(), a.metaCommand(), a.attachCommand(), a.detachCommand(), a.doctorCommand(),
 		a.volumeCommand(), a.statusCommand(), a.topCommand(), a.eventsCommand(), a.rebuildCommand(), a.scrubCommand(), a.rebalanceCommand(),
-		a.devCommand(), a.demoCommand(), a.benchCommand(), a.chaosCommand(),
+		a.devCommand(), a.demoCommand(), a.benchCommand(),
 		a.manCommand(), a.versionCommand(),
 	)
 	return root
