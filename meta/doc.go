@@ -4,7 +4,7 @@
 //
 // Start gives a Node: one of the one, three or five processes that hold the
 // service together. A Node is a Raft peer (hashicorp/raft: log and votes in
-// raft.db, decisions in state.db, see package store), a listener of the API
+// raft.db, see package raftlog, decisions in state.db, see package store), a listener of the API
 // (package metapb) and, while it leads, a reign: what it knows of heartbeats
 // and lease expiry, which is not replicated and begins anew with each leader.
 //

@@ -79,12 +79,6 @@ func (l *watchedLog) StoreLogs(logs []*raft.Log) error {
 	return l.write(func() error { return l.LogStore.StoreLogs(logs) })
 }
 
-// IsMonotonic keeps what the wrapped store says of itself.
-func (l *watchedLog) IsMonotonic() bool {
-	m, ok := l.LogStore.(raft.MonotonicLogStore)
-	return ok && m.IsMonotonic()
-}
-
 // Set implements raft.StableStore.
 func (l *watchedLog) Set(key, val []byte) error {
 	return l.write(func() error { return l.stable.Set(key, val) })

@@ -13,11 +13,11 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"dmps/meta/level"
+	"dmps/meta/raftlog"
 	"dmps/meta/state"
 	"dmps/meta/store"
 )
@@ -28,7 +28,7 @@ var ErrRunning = errors.New("a metadata node runs on this folder") // stop that 
 // disks is what a node keeps.
 type disks struct {
 	state *store.Store
-	log   *raftboltdb.BoltStore // Raft's log and votes
+	log   *raftlog.Store // Raft's log and votes
 	snaps *raft.FileSnapshotStore
 
 	ending chan struct{} // closed by giveUp
@@ -44,15 +44,12 @@ func openDisks(dir string, build level.Build, logger hclog.Logger) (*disks, erro
 	if err := store.CheckFile(filepath.Join(dir, "raft.db")); err != nil {
 		return nil, damaged(err)
 	}
-	d.log, err = raftboltdb.New(raftboltdb.Options{
-		Path:        filepath.Join(dir, "raft.db"),
-		BoltOptions: &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true},
-	})
+	d.log, err = raftlog.Open(filepath.Join(dir, "raft.db"), &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("%s: %w", dir, ErrRunning)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the Raft log in %s: %w", dir, err)
+		return nil, err
 	}
 	if d.state, err = store.Open(filepath.Join(dir, "state.db"), build); err != nil {
 		return nil, errors.Join(damaged(err), d.log.Close())
@@ -133,7 +130,7 @@ func (d *disks) restoreFirst() (bool, error) {
 // term is the latest that Raft has kept.
 func (d *disks) term() (uint64, error) {
 	t, err := d.log.GetUint64([]byte("CurrentTerm"))
-	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+	if err != nil && !errors.Is(err, raftlog.ErrNotFound) {
 		return 0, fmt.Errorf("term of the Raft log: %w", err)
 	}
 	return t, nil
