@@ -40,7 +40,7 @@
 //	a living one is moved                                   moving.go
 //	meta notes who misses rows that few others hold         thin.go
 //	the servers fill it from each other, from row lists     rebuild.go
-//	how fast they may, and how it goes                      heal.go, pace.go, guard.go
+//	how fast they may, and how it goes                      heal.go, guard.go
 //	who was away is compared with the map when it returns   compare.go
 //	everything is verified now and then, and repaired       scrub.go, scrub_settle.go, scrub_guard.go
 //
@@ -68,6 +68,6 @@
 // batch.go, pagein.go, rescue.go, distrust.go, stall.go, members.go, probation.go, watch.go, hedge.go,
 // lapse.go; then clean.go, tidy.go, trim.go,
 // recover.go, view.go, compare.go, erase.go, report.go, thin.go, relayout.go, moving.go,
-// rebuild.go, heal.go, guard.go, pace.go, scrub.go, scrub_settle.go, scrub_guard.go,
+// rebuild.go, heal.go, guard.go, scrub.go, scrub_settle.go, scrub_guard.go,
 // scrub_schedule.go, inplace.go.
 package client

@@ -4,7 +4,7 @@ import "time"
 
 // The guard holds a rebuild back when the foreground suffers from it. What it
 // watches is the p99 of the reads that front ends get, in short windows; what it
-// sets is the rate at which servers may pull for this volume (pace.go), from
+// sets is the rate at which servers may pull for this volume (internal/pace), from
 // which the size of lists and the pauses between them follow.
 //
 // It cannot tell why reads take longer: from the rebuild, from reads that have

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"dmps/internal/pace"
 	"dmps/raid"
 )
 
@@ -116,9 +117,9 @@ func (h *healState) pressing(health raid.Health) bool {
 	return h.mode != GuardStrict && health.RedundancyLeft <= 0
 }
 
-func (h *healState) applyTo(p *pace) {
+func (h *healState) applyTo(p *pace.Pace) {
 	rate, _ := h.limit()
-	p.set(rate)
+	p.Set(rate)
 }
 
 // beginFillLocked notes that one more member is being filled.
@@ -150,13 +151,13 @@ func (v *Volume) windowLocked(now time.Time) healWindow {
 // takes effect soon. granted is what settle has to be told.
 func (v *Volume) admit(ctx context.Context) (rows int, granted int64, err error) {
 	rows = rebuildRows
-	if rate := v.pace.rate(); rate > 0 {
+	if rate := v.pace.Rate(); rate > 0 {
 		v.mu.Lock()
 		share := rate / v.mu.heal.side()
 		v.mu.Unlock()
 		rows = max(1, int(min(share*rebuildGust.Seconds()/float64(v.rowCost()), rebuildRows)))
 	}
-	granted, err = v.pace.take(ctx, int64(rows)*v.rowCost())
+	granted, err = v.pace.Take(ctx, int64(rows)*v.rowCost())
 	return rows, granted, err
 }
 
@@ -171,7 +172,7 @@ func (v *Volume) rowCost() int64 {
 // listRateLocked is RateBytes of a list: a little above its share of the rate, so
 // that it does not come in one gust, and what bounds the sum is the pace.
 func (v *Volume) listRateLocked() int64 {
-	rate := v.pace.rate()
+	rate := v.pace.Rate()
 	if rate == 0 {
 		return 0
 	}
@@ -185,7 +186,7 @@ func (h *healState) side() float64 { return float64(min(max(h.active, 1), rebuil
 // settle accounts for what was moved after all.
 func (v *Volume) settle(granted, pulled int64) {
 	if granted > 0 {
-		v.pace.correct(pulled - granted)
+		v.pace.Correct(pulled - granted)
 	}
 }
 

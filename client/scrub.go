@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dmps/internal/jitter"
+	"dmps/internal/pace"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -182,7 +183,9 @@ func (s *scrub) run(ctx context.Context) {
 
 func (s *scrub) walk(ctx context.Context) error {
 	v := s.v
-	pace := scrubPace{rate: s.rate}
+	// What the member reads that reads most.
+	var limit pace.Pace
+	limit.Set(float64(s.rate))
 	for g := range v.layout.Groups {
 		began := time.Now()
 		for at := raid.Index(0); at < raid.Index(v.layout.ChunkSlots); {
@@ -204,7 +207,7 @@ func (s *scrub) walk(ctx context.Context) error {
 					return err
 				}
 			}
-			if err := pace.wait(ctx, list.bytes); err != nil {
+			if _, err := limit.Take(ctx, list.bytes); err != nil {
 				return err
 			}
 			if err := s.yield(ctx, time.Since(began)); err != nil {
@@ -212,7 +215,7 @@ func (s *scrub) walk(ctx context.Context) error {
 			}
 			began = time.Now()
 		}
-		if err := s.walkUnused(ctx, raid.GroupID(g), &pace); err != nil {
+		if err := s.walkUnused(ctx, raid.GroupID(g), &limit); err != nil {
 			return err
 		}
 	}
@@ -248,34 +251,6 @@ func (s *scrub) end(ctx context.Context, err error) {
 			"skipped", st.SlotsSkipped, "bad", st.BadSlots, "repaired", st.Repaired, "unrepairable", st.Unrepairable)
 	}
 	v.reportSoonLocked()
-}
-
-// scrubPace keeps the rate between lists: what the member that reads most
-// reads.
-type scrubPace struct {
-	rate int64
-	next time.Time
-}
-
-func (p *scrubPace) wait(ctx context.Context, n int64) error {
-	if p.rate == 0 || n == 0 {
-		return ctx.Err()
-	}
-	now := time.Now()
-	if p.next.IsZero() {
-		p.next = now.Add(-scrubHold / 2) // the list that is paid for has just been read
-	}
-	// What a slow server or a repair took is not made up for at once.
-	if floor := now.Add(-scrubHold); p.next.Before(floor) {
-		p.next = floor
-	}
-	p.next = p.next.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
-	select {
-	case <-time.After(p.next.Sub(now)):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // scrubList is rows of one group and whom to ask for them.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"dmps/internal/pace"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -15,7 +16,7 @@ import (
 // damaged header.
 
 // walkUnused looks at the headers of the free rows of g, member by member.
-func (s *scrub) walkUnused(ctx context.Context, g raid.GroupID, pace *scrubPace) error {
+func (s *scrub) walkUnused(ctx context.Context, g raid.GroupID, limit *pace.Pace) error {
 	v := s.v
 	var buf []byte
 	select {
@@ -32,7 +33,7 @@ func (s *scrub) walkUnused(ctx context.Context, g raid.GroupID, pace *scrubPace)
 			if err := s.unusedOf(ctx, g, c, raid.Index(from), headers); err != nil {
 				return err
 			}
-			if err := pace.wait(ctx, int64(len(headers))); err != nil {
+			if _, err := limit.Take(ctx, int64(len(headers))); err != nil {
 				return err
 			}
 			from += n

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dmps/internal/pace"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -61,7 +62,7 @@ type Volume struct {
 	urgent      chan struct{}          // a report is due that writes wait for
 	rebuildBell chan struct{}          // the rebuild driver has something to look at
 	guardBell   chan struct{}          // a rebuild has begun
-	pace        pace                   // of all members that are being filled
+	pace        pace.Pace              // of all members that are being filled
 	eraseBell   chan struct{}          // the eraser has something to do
 	erasings    []*erasing             // the eraser's
 	viewings    []*viewing             // likewise

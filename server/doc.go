@@ -15,7 +15,7 @@
 // only when none of them can touch the arena any more.
 //
 // A session can have slots of its own chunks filled from other servers: see
-// rebuild.go for the steps, and for the limits rebuild_pool.go and pace.go.
+// rebuild.go for the steps, and for the limits rebuild_pool.go and package internal/pace.
 // What is stored by it is subject to the same fence.
 //
 // On a host that runs short of memory it asks for chunks to be moved away, and

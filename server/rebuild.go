@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"dmps/internal/pace"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -41,8 +42,8 @@ type rebuild struct {
 	target  *chunk
 	sources []*pullSource // in the order of preference
 	byCol   [transport.MaxRebuildMembers]*pullSource
-	pace    pace // of this request
-	step    int  // rows of a batch
+	pace    pace.Pace // of this request
+	step    int       // rows of a batch
 
 	pulled  atomic.Uint64
 	checked atomic.Uint64
@@ -104,7 +105,7 @@ func (r *rebuild) workers() int {
 	switch {
 	case r.local():
 		return 1
-	case r.pace.rate != 0:
+	case r.pace.Rate() != 0:
 		return 1 // likewise
 	}
 	return batchesAtATime(runtime.GOMAXPROCS(0))
@@ -160,8 +161,8 @@ func (s *session) newRebuild(spec *transport.RebuildSpec) (*rebuild, error) {
 		session: s, spec: spec, geo: g, coder: coder, target: c,
 		fails: make([]transport.RebuildFailure, len(spec.Rows)),
 	}
-	r.pace.rate = spec.RateBytes
-	r.step = stepRows(g, spec.RateBytes, s.s.pace.rate)
+	r.pace.Set(float64(spec.RateBytes))
+	r.step = stepRows(g, spec.RateBytes, int64(s.s.pace.Rate()))
 	for i := range spec.Sources {
 		o := &pullSource{
 			links: &s.links, key: linkKey{spec.Sources[i].Addr, spec.Sources[i].Incarnation},

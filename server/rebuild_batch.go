@@ -69,10 +69,10 @@ func (b *rebuildBatch) run(ctx context.Context, from, to int) error {
 			return ctx.Err()
 		}
 		// The rates first: who waits for them holds no buffers.
-		if err := b.r.pace.wait(ctx, bytes); err != nil {
+		if _, err := b.r.pace.Take(ctx, int64(bytes)); err != nil {
 			return err
 		}
-		if err := b.r.session.s.pace.wait(ctx, bytes); err != nil {
+		if _, err := b.r.session.s.pace.Take(ctx, int64(bytes)); err != nil {
 			return err
 		}
 		if len(b.ids) == 0 {

@@ -30,10 +30,10 @@ func (r *rebuild) local() bool {
 func (b *rebuildBatch) verifyOwn(ctx context.Context) error {
 	s := b.r.session
 	n := len(b.rows) * (raid.PageSize + int(b.r.target.spec.HeaderBytes))
-	if err := b.r.pace.wait(ctx, n); err != nil {
+	if _, err := b.r.pace.Take(ctx, int64(n)); err != nil {
 		return err
 	}
-	if err := s.s.pace.wait(ctx, n); err != nil {
+	if _, err := s.s.pace.Take(ctx, int64(n)); err != nil {
 		return err
 	}
 	if err := s.alive(); err != nil {

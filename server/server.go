@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"dmps/internal/accept"
+	"dmps/internal/pace"
 	"dmps/raid"
 	"dmps/transport"
 )
@@ -21,7 +22,7 @@ type Server struct {
 	incarnation raid.Incarnation
 	arena       *arena
 	pool        *rebuildPool
-	pace        pace // of all rebuilds
+	pace        pace.Pace // of all rebuilds
 	m           *metrics
 	n           counters
 	net         Front // nil: it does not listen
@@ -93,7 +94,7 @@ func New(c Config) (*Server, error) {
 	if s.pool, err = newRebuildPool(); err != nil {
 		return nil, errors.Join(err, s.arena.close(), s.m.unregister(c.Metrics))
 	}
-	s.pace.rate = c.RebuildRate
+	s.pace.Set(float64(c.RebuildRate))
 	if err := c.Peers.Register(s.pool.arena.mem); err != nil {
 		return nil, errors.Join(fmt.Errorf("registering the buffers for rebuilds: %w", err), s.pool.close(), s.arena.close(), s.m.unregister(c.Metrics))
 	}

@@ -1,4 +1,4 @@
-package client
+package pace
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 func TestPaceHonoursItsRate(t *testing.T) {
 	for _, rate := range []float64{64 << 10, 5 << 20, 300 << 20} {
 		synctest.Test(t, func(t *testing.T) {
-			var p pace
-			p.set(rate)
+			var p Pace
+			p.Set(rate)
 			const span = 10 * time.Second
 			ctx, cancel := context.WithTimeout(t.Context(), span)
 			defer cancel()
@@ -26,7 +26,7 @@ func TestPaceHonoursItsRate(t *testing.T) {
 				piece := int64(rate/40) * int64(i+1)
 				wg.Go(func() {
 					for {
-						n, err := p.take(ctx, piece)
+						n, err := p.Take(ctx, piece)
 						if err != nil {
 							return
 						}
@@ -49,48 +49,48 @@ func TestPaceHonoursItsRate(t *testing.T) {
 // and not moved is given back.
 func TestPaceChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p pace
-		p.set(1000)
-		if n, err := p.take(t.Context(), 60_000); n != 60_000 || err != nil { // a minute
+		var p Pace
+		p.Set(1000)
+		if n, err := p.Take(t.Context(), 60_000); n != 60_000 || err != nil { // a minute
 			t.Fatal(n, err)
 		}
 		start := time.Now()
 		done := make(chan time.Duration)
 		go func() {
-			if _, err := p.take(t.Context(), 1000); err != nil {
+			if _, err := p.Take(t.Context(), 1000); err != nil {
 				t.Error(err)
 			}
 			done <- time.Since(start)
 		}()
 		time.Sleep(time.Second)
-		p.set(60_000)
+		p.Set(60_000)
 		// 59,000 bytes less the burst are owed: about a second at the new rate.
 		if took := <-done; took < 1900*time.Millisecond || took > 2*time.Second {
 			t.Errorf("waited for %v", took)
 		}
-		p.set(1)
+		p.Set(1)
 		go func() {
-			if n, err := p.take(t.Context(), 1000); n != 0 || err != nil {
+			if n, err := p.Take(t.Context(), 1000); n != 0 || err != nil {
 				t.Errorf("without a limit nothing is taken: %d, %v", n, err)
 			}
 			done <- time.Since(start)
 		}()
 		synctest.Wait()
-		p.set(0)
+		p.Set(0)
 		<-done
-		p.set(1000)
-		if _, err := p.take(t.Context(), 5000); err != nil {
+		p.Set(1000)
+		if _, err := p.Take(t.Context(), 5000); err != nil {
 			t.Fatal(err)
 		}
-		p.correct(-5000) // did not move
+		p.Correct(-5000) // did not move
 		start = time.Now()
-		if _, err := p.take(t.Context(), 10); err != nil || time.Since(start) > 10*time.Millisecond {
+		if _, err := p.Take(t.Context(), 10); err != nil || time.Since(start) > 10*time.Millisecond {
 			t.Errorf("waited for %v although nothing is owed: %v", time.Since(start), err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		p.correct(100_000)
-		if _, err := p.take(ctx, 10); !errors.Is(err, context.Canceled) {
+		p.Correct(100_000)
+		if _, err := p.Take(ctx, 10); !errors.Is(err, context.Canceled) {
 			t.Errorf("an ended context: %v", err)
 		}
 	})

@@ -1,4 +1,6 @@
-package client
+// Package pace bounds how fast bytes are moved: rebuilds and scrubs, in clients and
+// memory servers.
+package pace
 
 import (
 	"context"
@@ -6,13 +8,13 @@ import (
 	"time"
 )
 
-// paceBurst is how much time of unused rate a pace keeps.
-const paceBurst = 50 * time.Millisecond
+// burst is how much time of unused rate a Pace keeps: what was late by a little is
+// made up for.
+const burst = 50 * time.Millisecond
 
-// pace bounds what all members of the volume that are being filled move
-// together: a token bucket whose rate may change while somebody waits. The
-// servers' own limits count beside it.
-type pace struct {
+// Pace is a token bucket whose rate may change while somebody waits. The zero value has
+// no limit. Its methods may be called by several goroutines.
+type Pace struct {
 	mu struct {
 		sync.Mutex
 		rate    float64       // bytes a second; 0: no limit
@@ -21,8 +23,8 @@ type pace struct {
 	}
 }
 
-// set changes the rate; 0 is no limit. What is owed stays owed in bytes.
-func (p *pace) set(rate float64) {
+// Set changes the rate, in bytes a second; 0 is no limit. What is owed stays owed in bytes.
+func (p *Pace) Set(rate float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if rate == p.mu.rate {
@@ -42,17 +44,17 @@ func (p *pace) set(rate float64) {
 	}
 }
 
-// rate is the limit in bytes a second; 0: none.
-func (p *pace) rate() float64 {
+// Rate is the limit in bytes a second; 0: none.
+func (p *Pace) Rate() float64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.mu.rate
 }
 
-// take waits until n bytes may be moved and takes them, in the order of the
+// Take waits until n bytes may be moved and takes them, in the order of the
 // calls. It gives what it took: n, or 0 when there is no limit. It fails only
 // when ctx ends first; then nothing was taken.
-func (p *pace) take(ctx context.Context, n int64) (int64, error) {
+func (p *Pace) Take(ctx context.Context, n int64) (int64, error) {
 	for {
 		p.mu.Lock()
 		if p.mu.rate == 0 {
@@ -60,7 +62,7 @@ func (p *pace) take(ctx context.Context, n int64) (int64, error) {
 			return 0, ctx.Err()
 		}
 		now := time.Now()
-		if floor := now.Add(-paceBurst); p.mu.next.Before(floor) {
+		if floor := now.Add(-burst); p.mu.next.Before(floor) {
 			p.mu.next = floor
 		}
 		wait := p.mu.next.Sub(now)
@@ -80,18 +82,18 @@ func (p *pace) take(ctx context.Context, n int64) (int64, error) {
 		case <-changed:
 			// Wait anew, at the new rate.
 			t.Stop()
-			p.correct(-n)
+			p.Correct(-n)
 		case <-ctx.Done():
 			t.Stop()
-			p.correct(-n)
+			p.Correct(-n)
 			return 0, ctx.Err()
 		}
 	}
 }
 
-// correct counts n bytes that were moved and not taken; negative: taken and
+// Correct counts n bytes that were moved and not taken; negative: taken and
 // not moved.
-func (p *pace) correct(n int64) {
+func (p *Pace) Correct(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.mu.rate > 0 {
