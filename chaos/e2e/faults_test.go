@@ -78,8 +78,8 @@ func TestOneServerFrozen(t *testing.T) {
 			if err := r.Err(); err != nil {
 				t.Error(err)
 			}
-			if r.Stats.Max > maxHiccup {
-				t.Errorf("a %s took %v, more than %v", r.Stats.MaxOp, r.Stats.Max, maxHiccup)
+			if r.Stats.Max() > maxHiccup {
+				t.Errorf("a %s took %v, more than %v", r.Stats.MaxOp, r.Stats.Max(), maxHiccup)
 			}
 			ld.check(ld.conns[0])
 		})
@@ -161,8 +161,8 @@ func TestMoreThanMKilled(t *testing.T) {
 			if r.Failed >= ld.ledger.Blocks()*9/10 {
 				t.Error("pages on servers that live are not served")
 			}
-			if r.Stats.Max > maxStall {
-				t.Errorf("a %s took %v", r.Stats.MaxOp, r.Stats.Max)
+			if r.Stats.Max() > maxStall {
+				t.Errorf("a %s took %v", r.Stats.MaxOp, r.Stats.Max())
 			}
 			c.allAlive(dead...)
 			if r.Failed > 0 {

@@ -304,8 +304,8 @@ func (ld *load) flawless() {
 	if err := r.Err(); err != nil {
 		ld.c.t.Errorf("during the load: %v", err)
 	}
-	if r.Stats.Max > maxStall {
-		ld.c.t.Errorf("a %s begun at %v took %v, more than %v", r.Stats.MaxOp, r.Stats.MaxStart.Format("15:04:05.000"), r.Stats.Max, maxStall)
+	if r.Stats.Max() > maxStall {
+		ld.c.t.Errorf("a %s begun at %v took %v, more than %v", r.Stats.MaxOp, r.Stats.MaxStart.Format("15:04:05.000"), r.Stats.Max(), maxStall)
 	}
 	ld.check(ld.conns[0])
 }
