@@ -326,7 +326,7 @@ func TestStats(t *testing.T) {
 	if q := s.Quantile(0.99); q < 100*time.Microsecond || q > 200*time.Microsecond {
 		t.Errorf("p99 %v", q)
 	}
-	if s.Quantile(1) != 3*time.Second || s.Max != 3*time.Second || s.MaxOp != "write" {
+	if s.Quantile(1) != 3*time.Second || s.Max() != 3*time.Second || s.MaxOp != "write" {
 		t.Errorf("%v", &s)
 	}
 }
