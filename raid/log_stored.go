@@ -8,7 +8,7 @@ package raid
 //
 // Writers may go beyond it as long as there are free rows, because packing costs
 // moves and rows that are left alone die by themselves; a volume that nobody
-// writes to is packed down to it (package client, tidy.go). Always possible:
+// writes to is packed down to it (client/tidy.go). Always possible:
 // when Victims finds nothing any more each group has less than one row to gain.
 func (l *Log) RowBound() uint64 {
 	if l.fill == 0 {

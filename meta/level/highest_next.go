@@ -3,5 +3,5 @@
 package level
 
 // Highest is one above what there is: tests build such a program to have a cluster of
-// two versions (package state, mark_next.go). It is never released.
+// two versions (meta/state/mark_next.go). It is never released.
 const Highest Level = 2

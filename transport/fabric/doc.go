@@ -22,7 +22,7 @@
 // (conn.addWhole), else each part follows when the one before has arrived.
 //
 // A reader's session maps a chunk when it first reads there, to read only. When the
-// server wants the memory back it ends that session (package server, expose.go).
+// server wants the memory back it ends that session (server/expose.go).
 //
 // The fence: each session has a domain (fi_domain(3)) of its own at the server,
 // with an endpoint and the registrations of the chunks that it has opened.
