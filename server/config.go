@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/procfs"
 
 	"dmps/internal/reach"
 	"dmps/raid"
@@ -116,7 +117,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	errs = append(errs, c.Shortage.validate())
 	if c.Shortage.Look == nil {
-		c.Shortage.Look = lookAtHost
+		c.Shortage.Look = func() (HostMemory, error) { return lookAtHost(procfs.DefaultMountPoint) }
 	}
 	if c.Listen != "" {
 		l, err := rails.Split(c.Listen)

@@ -1,16 +1,14 @@
 package server
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
 // A host that runs short of memory gets back some of what this server lends.
@@ -189,66 +187,37 @@ func (s *Server) withheldLocked() (n int64) {
 	return n
 }
 
-// lookAtHost reads the memory of this machine. A kernel without pressure
-// information is no error.
-func lookAtHost() (HostMemory, error) {
-	var m HostMemory
-	f, err := os.Open("/proc/meminfo")
+// lookAtHost reads the memory of the machine whose /proc is given. A kernel without
+// pressure information is no error.
+func lookAtHost(proc string) (HostMemory, error) {
+	fail := func(err error) (HostMemory, error) {
+		return HostMemory{}, fmt.Errorf("looking at the host's memory: %w", err)
+	}
+	dir, err := procfs.NewFS(proc)
 	if err != nil {
-		return m, fmt.Errorf("looking at the host's memory: %w", err)
+		return fail(err)
 	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		parseMeminfo(sc.Text(), &m)
+	info, err := dir.Meminfo()
+	if err != nil {
+		return fail(err)
 	}
-	if m.Total == 0 || m.Available == 0 {
-		return m, errors.New("looking at the host's memory: /proc/meminfo does not say how much is available")
+	if info.MemTotalBytes == nil || info.MemAvailableBytes == nil {
+		return fail(errors.New("/proc/meminfo does not say how much is available"))
 	}
-	b, err := os.ReadFile("/proc/pressure/memory")
+	m := HostMemory{Total: *info.MemTotalBytes, Available: *info.MemAvailableBytes}
+	pressure, err := dir.PSIStatsForResource("memory")
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EOPNOTSUPP) {
 		return m, nil // not built in, or turned off
 	}
 	if err != nil {
-		return m, fmt.Errorf("looking at the host's memory pressure: %w", err)
+		return fail(err)
 	}
-	return m, parsePressure(string(b), &m)
-}
-
-// parseMeminfo takes one line of /proc/meminfo.
-func parseMeminfo(line string, m *HostMemory) {
-	f := strings.Fields(line)
-	if len(f) < 2 {
-		return
+	if pressure.Some == nil {
+		return fail(errors.New("/proc/pressure/memory does not say how long some tasks waited"))
 	}
-	n, err := strconv.ParseUint(f[1], 10, 54)
-	if err != nil {
-		return // lookAtHost misses it
+	m.Some = pressure.Some.Avg10
+	if pressure.Full != nil {
+		m.Full = pressure.Full.Avg10
 	}
-	switch f[0] {
-	case "MemTotal:":
-		m.Total = n << 10
-	case "MemAvailable:":
-		m.Available = n << 10
-	}
-}
-
-// parsePressure takes /proc/pressure/memory.
-func parsePressure(text string, m *HostMemory) error {
-	for line := range strings.Lines(text) {
-		f := strings.Fields(line)
-		if len(f) < 2 || !strings.HasPrefix(f[1], "avg10=") {
-			return fmt.Errorf("memory pressure %q is not understood", line)
-		}
-		v, err := strconv.ParseFloat(strings.TrimPrefix(f[1], "avg10="), 64)
-		if err != nil {
-			return fmt.Errorf("memory pressure %q is not understood: %w", line, err)
-		}
-		switch f[0] {
-		case "some":
-			m.Some = v
-		case "full":
-			m.Full = v
-		}
-	}
-	return nil
+	return m, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"unsafe"
@@ -64,23 +65,38 @@ func TestGauge(t *testing.T) {
 	}
 }
 
-func TestParseHostMemory(t *testing.T) {
-	var m HostMemory
-	for _, line := range []string{"MemTotal:       24568 kB", "MemFree:  3 kB", "MemAvailable:    1000 kB", "", "HugePages_Total: 0"} {
-		parseMeminfo(line, &m)
+func TestLookAtHost(t *testing.T) {
+	const sound = "MemTotal:       24568 kB\nMemFree:  3 kB\nMemAvailable:    1000 kB\nHugePages_Total: 0\n"
+	const pressed = "some avg10=1.50 avg60=0.03 avg300=0.00 total=56\nfull avg10=0.25 avg60=0.00 avg300=0.00 total=1\n"
+	for name, c := range map[string]struct {
+		meminfo, pressure string // "": no such file
+		want              HostMemory
+		ok                bool
+	}{
+		"all":               {sound, pressed, HostMemory{Total: 24568 << 10, Available: 1000 << 10, Some: 1.5, Full: 0.25}, true},
+		"no pressure":       {sound, "", HostMemory{Total: 24568 << 10, Available: 1000 << 10}, true},
+		"pressure is cut":   {sound, "some avg10=x", HostMemory{}, false},
+		"pressure is empty": {sound, "\n", HostMemory{}, false},
+		"none available":    {"MemTotal:       24568 kB\n", pressed, HostMemory{}, false},
+		"nothing":           {"", "", HostMemory{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, text := range map[string]string{"meminfo": c.meminfo, "pressure/memory": c.pressure} {
+				if text == "" {
+					continue
+				}
+				path := filepath.Join(dir, file)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if m, err := lookAtHost(dir); m != c.want || (err == nil) != c.ok {
+				t.Errorf("%+v, %v", m, err)
+			}
+		})
 	}
-	if err := parsePressure("some avg10=1.50 avg60=0.03 avg300=0.00 total=56\nfull avg10=0.25 avg60=0.00 avg300=0.00 total=1\n", &m); err != nil {
-		t.Fatal(err)
-	}
-	if m != (HostMemory{Total: 24568 << 10, Available: 1000 << 10, Some: 1.5, Full: 0.25}) {
-		t.Fatalf("%+v", m)
-	}
-	for _, bad := range []string{"some", "some avg60=1", "some avg10=x"} {
-		if err := parsePressure(bad, &m); err == nil {
-			t.Errorf("%q was taken", bad)
-		}
-	}
-	if m, err := lookAtHost(); err != nil || m.Available > m.Total {
+	if m, err := lookAtHost("/proc"); err != nil || m.Available > m.Total {
 		t.Fatalf("%+v %v", m, err)
 	}
 }

@@ -2,12 +2,14 @@ package swapctl
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
 	"strings"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -134,12 +136,7 @@ func Measure(path string) (Fit, error) {
 	if err != nil {
 		return Fit{}, err
 	}
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return Fit{}, fmt.Errorf("how much memory is available: %w", err)
-	}
-	defer f.Close() // read only
-	available, err := parseAvailable(f)
+	available, err := availableIn(procfs.DefaultMountPoint)
 	if err != nil {
 		return Fit{}, err
 	}
@@ -167,15 +164,18 @@ func measure(all []Space, path string, available int64) (Fit, error) {
 	return fit, nil
 }
 
-func parseAvailable(r io.Reader) (int64, error) {
-	for s := bufio.NewScanner(r); s.Scan(); {
-		if v, ok := strings.CutPrefix(s.Text(), "MemAvailable:"); ok {
-			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(v, "kB")), 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("how much memory is available: %w", err)
-			}
-			return kb << 10, nil
-		}
+// availableIn is how many bytes of memory the machine has available whose /proc is given.
+func availableIn(proc string) (int64, error) {
+	dir, err := procfs.NewFS(proc)
+	if err != nil {
+		return 0, fmt.Errorf("how much memory is available: %w", err)
 	}
-	return 0, fmt.Errorf("how much memory is available: no MemAvailable in /proc/meminfo")
+	info, err := dir.Meminfo()
+	if err != nil {
+		return 0, fmt.Errorf("how much memory is available: %w", err)
+	}
+	if info.MemAvailableBytes == nil {
+		return 0, errors.New("how much memory is available: no MemAvailable in /proc/meminfo")
+	}
+	return int64(*info.MemAvailableBytes), nil
 }

@@ -1,6 +1,8 @@
 package swapctl
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -27,6 +29,16 @@ func TestParseSpaces(t *testing.T) {
 	}
 }
 
+// procOf is a /proc with this meminfo.
+func procOf(t *testing.T, meminfo string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "meminfo"), []byte(meminfo), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func TestFit(t *testing.T) {
 	spaces, err := parseSpaces(strings.NewReader(swaps))
 	if err != nil {
@@ -41,7 +53,7 @@ func TestFit(t *testing.T) {
 		{"MemAvailable:    3300 kB\n", false},
 		{"MemAvailable:    0 kB\n", false},
 	} {
-		available, err := parseAvailable(strings.NewReader(c.meminfo))
+		available, err := availableIn(procOf(t, c.meminfo))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +72,7 @@ func TestFit(t *testing.T) {
 	if _, err := measure(spaces, "/dev/nbd1", 1); err == nil {
 		t.Error("a device that is no swap space fits")
 	}
-	if _, err := parseAvailable(strings.NewReader("MemTotal: 1 kB\n")); err == nil {
+	if _, err := availableIn(procOf(t, "MemTotal: 1 kB\n")); err == nil {
 		t.Error("memory without MemAvailable")
 	}
 }
