@@ -29,9 +29,7 @@ func (v *Volume) close(ctx context.Context, release bool) error {
 	already := v.mu.closing
 	if !already {
 		v.mu.closing = true
-		if v.mu.closed == nil { // a fenced volume stays one
-			v.mu.closed = ErrClosed
-		}
+		v.acceptNoMoreLocked(ErrClosed) // a fenced volume stays one
 		if v.mu.ops == 0 {
 			close(idle)
 		} else {
@@ -85,6 +83,29 @@ func (v *Volume) leave(ctx context.Context, last Report) error {
 		return fmt.Errorf("giving back the lease of volume %s: %w", v.layout.Name, err)
 	}
 	return nil
+}
+
+// Done is closed when the volume accepts nothing more: another client took it, or it is
+// being closed. Err says which.
+func (v *Volume) Done() <-chan struct{} { return v.ended }
+
+// Err is nil until Done is closed, and then ErrFenced or ErrClosed.
+func (v *Volume) Err() error {
+	a := v.lock()
+	defer v.unlock(a)
+	return v.mu.closed
+}
+
+// acceptNoMoreLocked ends the acceptance of requests, which end with err from now on. A
+// volume that is being closed may still be fenced.
+func (v *Volume) acceptNoMoreLocked(err error) {
+	switch {
+	case v.mu.closed == nil:
+		close(v.ended)
+	case errors.Is(v.mu.closed, ErrFenced):
+		return
+	}
+	v.mu.closed = err
 }
 
 func (v *Volume) fenced() bool {

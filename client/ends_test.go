@@ -149,6 +149,9 @@ func TestCloseAnswersEverything(t *testing.T) {
 					{Kind: OpRead, Off: 0, Len: 64 * raid.PageSize}, {Kind: OpRead, Off: 40 * raid.PageSize, Len: raid.PageSize},
 				}
 				done := submitted(t, v, ops...)
+				if err := v.Err(); err != nil {
+					t.Errorf("an open volume has ended: %v", err)
+				}
 				want := ErrClosed
 				if how != "close" {
 					v.fence(errors.New("test"))
@@ -169,6 +172,14 @@ func TestCloseAnswersEverything(t *testing.T) {
 					if op := answer(t, done); !errors.Is(op.Err, want) {
 						t.Errorf("kind %d at %d: got %v, want %v", op.Kind, op.Off, op.Err, want)
 					}
+				}
+				select {
+				case <-v.Done():
+				default:
+					t.Error("it has not ended")
+				}
+				if err := v.Err(); !errors.Is(err, want) {
+					t.Errorf("it ended by %v, want %v", err, want)
 				}
 				if how == "fence" {
 					closeTest(t, v)

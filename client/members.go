@@ -137,7 +137,7 @@ func (v *Volume) fence(cause error) {
 	a := v.lock()
 	first := !errors.Is(v.mu.closed, ErrFenced) // also while the volume is being closed
 	if first {
-		v.mu.closed = fmt.Errorf("%w: %w", ErrFenced, cause)
+		v.acceptNoMoreLocked(fmt.Errorf("%w: %w", ErrFenced, cause))
 		v.failWaitingLocked(v.mu.closed, a)
 	}
 	v.unlock(a)

@@ -36,6 +36,7 @@ func newVolume(cfg Config) (*Volume, error) {
 		cfg: cfg, layout: l, geo: l.Geometry, size: int64(l.Pages) * raid.PageSize,
 		log:         cfg.Logger.With("volume", l.Name, "epoch", uint64(l.Epoch)),
 		wake:        make(chan struct{}, 1),
+		ended:       make(chan struct{}),
 		worse:       make(chan struct{}, 1),
 		urgent:      make(chan struct{}, 1),
 		rebuildBell: make(chan struct{}, 1),

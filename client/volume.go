@@ -54,6 +54,7 @@ type Volume struct {
 	cancel      context.CancelFunc
 	wg          sync.WaitGroup
 	wake        chan struct{} // ends the watch's rest
+	ended       chan struct{} // closed when mu.closed is set first
 	recovered   atomic.Bool   // the map comes from slot headers: members that return are compared with it first
 	resting     atomic.Bool
 	stage       atomic.Pointer[string] // what the open is at

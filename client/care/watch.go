@@ -54,11 +54,9 @@ func (k *Keeper) watch(vol *client.Volume, told *told) string {
 		select {
 		case <-k.ctx.Done():
 			return "this server ends"
-		case <-tick.C:
-		}
-		// A volume that was taken fails every request, a flush too.
-		if err := vol.Flush(); errors.Is(err, client.ErrFenced) {
+		case <-vol.Done():
 			return "it was attached, or deleted"
+		case <-tick.C:
 		}
 		filling, err := k.filling(vol.Layout().Volume)
 		switch {

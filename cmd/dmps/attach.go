@@ -53,7 +53,6 @@ var guardModes = map[string]client.GuardMode{"on": client.GuardOn, "strict": cli
 const (
 	leavePatience = 10 * time.Second // for requests in flight when it is told to end
 	askEvery      = time.Second      // for a metadata service that does not answer
-	fenceCheck    = time.Second      // how soon a client that was replaced ends
 
 	// How long requests wait for servers: somebody who asks over NBD can decide
 	// what to do about an error, a process whose page does not come dies of it.
@@ -500,22 +499,15 @@ func (s *attachment) leave(dev kernelDevice) error {
 // any more.
 func (s *attachment) wait(ctx context.Context, served <-chan error, dev kernelDevice) error {
 	failed, why := failing(dev)
-	t := time.NewTicker(fenceCheck)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-served:
-			return fmt.Errorf("serving NBD: %w", err)
-		case <-failed:
-			return fmt.Errorf("serving %s: %w", dev.Path(), why())
-		case <-t.C:
-			// Every request of a client that was replaced fails, a flush too.
-			if err := s.vol.Flush(); errors.Is(err, client.ErrFenced) {
-				return err
-			}
-		}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-served:
+		return fmt.Errorf("serving NBD: %w", err)
+	case <-failed:
+		return fmt.Errorf("serving %s: %w", dev.Path(), why())
+	case <-s.vol.Done():
+		return s.vol.Err()
 	}
 }
 
