@@ -68,3 +68,28 @@ func TestRefusedChunkEndsNoSession(t *testing.T) {
 	check(v)
 	closeTest(t, v)
 }
+
+// A member that is being rebuilt has no chunk, for want of memory. A recovery does not ask
+// that server for it, which would end the session: what else it holds is read.
+func TestRefusedChunkIsNotAsked(t *testing.T) {
+	f := newFakeNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 512, 8, 512)
+	closeTest(t, openTest(t, f, l))
+	next := *l
+	next.Epoch, next.FirstEpoch = 2, false
+	next.Groups = cloneGroups(next.Groups)
+	m := &next.Groups[0].Members[1]
+	m.Chunk, m.State = 1000, raid.MemberRebuilding
+	f.mu.Lock()
+	f.servers["s1"].refuses = 1000
+	f.mu.Unlock()
+	v := openTest(t, f, &next)
+	defer closeTest(t, v)
+	for _, g := range l.Groups[1:] {
+		for c := range raid.Col(v.geo.Members()) {
+			if v.member(g.ID, c).ref.unread.Load() {
+				t.Errorf("column %d of group %d was not read", c, g.ID)
+			}
+		}
+	}
+}

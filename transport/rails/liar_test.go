@@ -111,7 +111,7 @@ func believe(t *testing.T, d *rails.Dialer, addr string) {
 	if err != nil {
 		return
 	}
-	short, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
+	short, cancel := context.WithTimeout(ctx, time.Millisecond)
 	defer cancel()
 	_ = c.OpenChunk(short, 1, transport.ChunkSpec{Slots: 16, HeaderBytes: 88})
 	done := make(chan *transport.Request, 8)
@@ -119,7 +119,7 @@ func believe(t *testing.T, d *rails.Dialer, addr string) {
 	for i, op := range []transport.Op{transport.OpRead, transport.OpWrite} {
 		q := &transport.Request{
 			Op: op, Chunk: 1, Segs: []transport.Seg{{Index: 1, Header: mem[i*88:][:88:88], Page: mem[(i+1)*transport.PageSize:][:transport.PageSize:transport.PageSize]}},
-			Deadline: time.Now().Add(5 * time.Millisecond), Done: func(q *transport.Request) { done <- q },
+			Deadline: time.Now().Add(time.Millisecond), Done: func(q *transport.Request) { done <- q },
 		}
 		if c.Submit(q) == nil {
 			sent++
