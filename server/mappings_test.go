@@ -6,9 +6,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"runtime"
 	"strconv"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"dmps/raid"
@@ -202,5 +204,66 @@ func TestMappingsStayFew(t *testing.T) {
 	t.Logf("%d chunks, %d of them put together, %d mappings at most", len(lent), gathered, most)
 	if most > 65530/4 {
 		t.Errorf("%d mappings", most)
+	}
+}
+
+// The system takes memory and does not give as much again: that is withheld, neither lent
+// nor free, until it can be had. The rest is lent as before.
+func TestGatheredMemoryIsRefused(t *testing.T) {
+	s := start(t, Config{Cluster: "c", Memory: 16 * raid.PageSize, AllowSwappable: true})
+	if !s.arena.locked {
+		t.Skip("memory cannot be locked here")
+	}
+	open := func(id raid.ChunkID, slots uint32) error {
+		_, err := s.openChunk(id, 1, transport.ChunkSpec{Slots: slots, HeaderBytes: raid.HeaderSize})
+		return err
+	}
+	for id := range raid.ChunkID(4) {
+		if err := open(id+1, 3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Drop([]raid.ChunkID{1, 3})
+	swept(t, s)
+	within(t, 8*raid.PageSize, func() {
+		if err := open(5, 7); !errors.Is(err, transport.ErrNoMemory) {
+			t.Error(err)
+		}
+	})
+	st := s.Stats()
+	if st.MemoryTotal != 12*raid.PageSize || st.MemoryUsed != 8*raid.PageSize {
+		t.Errorf("%d of %d bytes are used", st.MemoryUsed, st.MemoryTotal)
+	}
+	s.lendAgain(1<<40, 0)
+	if err := open(5, 7); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Stats(); st.MemoryTotal != 16*raid.PageSize || st.MemoryUsed != st.MemoryTotal {
+		t.Errorf("%d of %d bytes are used", st.MemoryUsed, st.MemoryTotal)
+	}
+}
+
+// within calls f on a thread that may lock no more than limit bytes, in all of the process.
+func within(t *testing.T, limit uint64, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with what it may not
+		head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var caps [2]unix.CapUserData
+		err := unix.Capget(&head, &caps[0])
+		caps[0].Effective &^= 1 << unix.CAP_IPC_LOCK
+		var old unix.Rlimit
+		if err = errors.Join(err, unix.Capset(&head, &caps[0]), unix.Getrlimit(unix.RLIMIT_MEMLOCK, &old)); err == nil {
+			err = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: limit, Max: old.Max})
+		}
+		if err == nil {
+			f()
+			err = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &old)
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }
