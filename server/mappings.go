@@ -79,29 +79,31 @@ func (a *arena) gather(runs []extent) (gathered, error) {
 	}
 	x := extent{int64(uintptr(at)) - int64(uintptr(a.base)), size}
 	a.advise(a.bytes(x))
-	done := int64(0)
+	var taken, there int64 // of size: given to the system, and had again
 	for i, r := range runs {
 		for r.size > 0 {
-			n := min(r.size, gatherPiece)
-			var back extent
+			n := min(r.size, there+gatherPiece-taken) // whole pieces, for the sake of large pages
 			if err = a.release(extent{r.off, n}); err == nil {
-				r, back = extent{r.off + n, r.size - n}, extent{x.off + done, n}
-				err = a.populate(back)
-				done += n
-			}
-			if err == nil {
-				continue
-			}
-			g := gathered{back: back}
-			for _, f := range append([]extent{{x.off, done - back.size}, r}, runs[i+1:]...) {
-				if f.size > 0 {
-					g.free = append(g.free, f)
+				r, taken = extent{r.off + n, r.size - n}, taken+n
+				if taken-there == gatherPiece || taken == size {
+					err = a.populate(extent{x.off + there, taken - there})
 				}
 			}
-			return g, errors.Join(fmt.Errorf("putting %d bytes together: %w", size, err), a.keep(x, done))
+			if err != nil {
+				g := gathered{back: extent{x.off + there, taken - there}}
+				for _, f := range append([]extent{{x.off, there}, r}, runs[i+1:]...) {
+					if f.size > 0 {
+						g.free = append(g.free, f)
+					}
+				}
+				return g, errors.Join(fmt.Errorf("putting %d bytes together: %w", size, err), a.keep(x, taken))
+			}
+			if taken-there == gatherPiece {
+				there = taken
+			}
 		}
 	}
-	return gathered{got: x}, a.keep(x, done)
+	return gathered{got: x}, a.keep(x, size)
 }
 
 // keep enters the first n bytes of a new mapping, and lets go of the others.

@@ -231,7 +231,7 @@ func TestGatheredMemoryIsRefused(t *testing.T) {
 		}
 	})
 	st := s.Stats()
-	if st.MemoryTotal != 12*raid.PageSize || st.MemoryUsed != 8*raid.PageSize {
+	if st.MemoryTotal != 8*raid.PageSize || st.MemoryUsed != st.MemoryTotal {
 		t.Errorf("%d of %d bytes are used", st.MemoryUsed, st.MemoryTotal)
 	}
 	s.lendAgain(1<<40, 0)
