@@ -33,7 +33,8 @@ type fakeServer struct {
 	conns  map[*fakeConn]bool
 
 	released map[uint64]bool
-	fills    error // what those of its chunks end with; nil: it refuses them
+	refuses  uint64 // the chunk that it has no memory for
+	fills    error  // what those of its chunks end with; nil: it refuses them
 }
 
 type fakeChunk struct {
@@ -241,7 +242,7 @@ func (c *fakeConn) OpenChunk(ctx context.Context, chunk uint64, spec transport.C
 		if spec.MustExist {
 			return transport.ErrNoChunk
 		}
-		if c.s.full {
+		if c.s.full || c.s.refuses == chunk {
 			return transport.ErrNoMemory
 		}
 		c.s.chunks[chunk] = newFakeChunk(spec)

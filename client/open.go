@@ -319,7 +319,7 @@ func (v *Volume) enoughLocked() error {
 	for _, g := range v.layout.Groups {
 		up := 0
 		for c := range g.Members {
-			if p := v.member(g.ID, raid.Col(c)).peer; p != nil && p.state == peerUp {
+			if m := v.member(g.ID, raid.Col(c)); m.peer != nil && m.peer.state == peerUp && m.ref.opened {
 				up++
 			}
 		}

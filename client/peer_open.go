@@ -15,8 +15,8 @@ import (
 // it had; treat that chunk as lost.
 var errChunkGone = errors.New("server no longer holds its chunk")
 
-// connect makes a session in which all chunks are open, but for those of
-// newcomers that the server has no memory for. limit is for the handshake, and then
+// connect makes a session in which all chunks are open, but for those that the server
+// has no memory for: these were never there. limit is for the handshake, and then
 // for each chunk: a server may hold thousands.
 func (p *peer) connect(run context.Context, limit time.Duration) (transport.Conn, error) {
 	v := p.v
@@ -46,7 +46,7 @@ func (p *peer) connect(run context.Context, limit time.Duration) (transport.Conn
 			v.chunkGone(m, err)
 			continue
 		}
-		if errors.Is(err, transport.ErrNoMemory) && v.isNewcomer(m) {
+		if errors.Is(err, transport.ErrNoMemory) && v.inplace == nil && !v.wasOpened(m) {
 			continue // openLate goes on with it: what else is there is needed now
 		}
 		if err != nil {
@@ -77,11 +77,11 @@ func (p *peer) compared(in transport.Conn) bool {
 	return true
 }
 
-// isNewcomer reports whether m is on its way into its group, and has no chunk yet.
-func (v *Volume) isNewcomer(m *memberRef) bool {
+// wasOpened reports whether this client has had the chunk of m.
+func (v *Volume) wasOpened(m *memberRef) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return !m.opened && (m.pending || m.rebuilding)
+	return m.opened
 }
 
 // open opens a member's chunk in a session and makes sure that what it holds
@@ -96,9 +96,7 @@ func (p *peer) open(ctx, run context.Context, conn transport.Conn, m *memberRef)
 // openChunk is the first half of open. It may run for several members at once.
 func (p *peer) openChunk(ctx context.Context, conn transport.Conn, m *memberRef) error {
 	v := p.v
-	v.mu.Lock()
-	opened := m.opened
-	v.mu.Unlock()
+	opened := v.wasOpened(m)
 	spec := transport.ChunkSpec{
 		Slots:       v.layout.ChunkSlots,
 		HeaderBytes: uint32(v.layout.HeaderBytes(m.col)),

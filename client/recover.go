@@ -333,7 +333,7 @@ func (v *Volume) membersToRead(g raid.GroupID) (asked [raid.MaxData + raid.MaxPa
 		m := v.member(g, c)
 		switch {
 		case m.peer == nil:
-		case m.ref.empty.Load() || m.peer.state != peerUp:
+		case m.ref.empty.Load() || m.peer.state != peerUp || !m.ref.opened: // or its server had no memory for it
 			m.ref.unread.Store(true)
 		default:
 			asked[c] = *m

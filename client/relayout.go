@@ -202,7 +202,7 @@ func (p *peer) openLate(ctx context.Context, m *memberRef) {
 			v.chunkGone(m, err)
 			return
 		}
-		v.log.Warn("a replacement cannot be opened", "server", p.id, "chunk", m.chunk, "err", err)
+		v.log.Warn("a chunk cannot be opened: its member is not used until it is", "server", p.id, "chunk", m.chunk, "err", err)
 		select {
 		case <-ctx.Done():
 		case <-conn.Done():

@@ -111,6 +111,14 @@ const (
 	headerSum    = HeaderSize - 4 // where the checksum of the header lies
 )
 
+// ChunkBytes is the memory that a chunk takes of its server, in bytes: slots pages and
+// as many headers of headerBytes, in whole pages. The metadata counts by it and servers
+// lend by it.
+func ChunkBytes(slots uint32, headerBytes int) uint64 {
+	n := uint64(slots) * uint64(PageSize+headerBytes)
+	return (n + PageSize - 1) / PageSize * PageSize
+}
+
 // HeaderBytes is the size of the headers of column c, in bytes.
 func HeaderBytes(g Geometry, c Col) int {
 	if g.K > 1 && int(c) >= g.K {

@@ -45,14 +45,13 @@ func (c *chunk) pin() bool {
 
 func (c *chunk) unpin() { c.pins.Add(-1) }
 
-// chunkSize is the memory of a chunk in bytes, in whole pages.
+// chunkSize is the memory of a chunk in bytes.
 func chunkSize(s transport.ChunkSpec) int64 {
-	n := int64(s.Slots) * (raid.PageSize + int64(s.HeaderBytes))
-	return (n + raid.PageSize - 1) / raid.PageSize * raid.PageSize
+	return int64(raid.ChunkBytes(s.Slots, int(s.HeaderBytes)))
 }
 
+// newChunk makes a chunk of the memory of x, which is mem.
 func newChunk(id raid.ChunkID, volume raid.VolumeID, s transport.ChunkSpec, x extent, mem []byte) *chunk {
-	mem = mem[x.off : x.off+x.size : x.off+x.size]
 	p := int64(s.Slots) * raid.PageSize
 	s.MustExist = false
 	c := &chunk{

@@ -27,12 +27,12 @@ func (s *Server) openChunk(id raid.ChunkID, volume raid.VolumeID, spec transport
 	spec.MustExist = false
 	var late <-chan time.Time
 	for {
-		c, x, wait, err := s.claim(id, volume, spec, must)
+		c, runs, wait, err := s.claim(id, volume, spec, must)
 		switch {
 		case c != nil || err != nil && wait == nil:
 			return c, err
 		case wait == nil:
-			return s.makeChunk(id, volume, spec, x), nil
+			return s.makeChunk(id, volume, spec, runs)
 		case late == nil:
 			t := time.NewTimer(sweepPatience)
 			defer t.Stop()
@@ -51,44 +51,59 @@ func (s *Server) openChunk(id raid.ChunkID, volume raid.VolumeID, spec transport
 
 // claim finds a chunk, or takes the memory of a new one, which is to be made then. It
 // may have to be asked again when wait is closed; with err, that is why.
-func (s *Server) claim(id raid.ChunkID, volume raid.VolumeID, spec transport.ChunkSpec, must bool) (c *chunk, x extent, wait <-chan struct{}, err error) {
+func (s *Server) claim(id raid.ChunkID, volume raid.VolumeID, spec transport.ChunkSpec, must bool) (c *chunk, runs []extent, wait <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.mu.chunks[id]; c != nil {
 		if c.volume != volume || c.spec != spec {
-			return nil, x, nil, fmt.Errorf("%w: it exists with another shape or owner", transport.ErrNoChunk)
+			return nil, nil, nil, fmt.Errorf("%w: it exists with another shape or owner", transport.ErrNoChunk)
 		}
-		return c, x, nil, nil
+		return c, nil, nil, nil
 	}
 	if made := s.mu.making[id]; made != nil {
-		return nil, x, made, nil
+		return nil, nil, made, nil
 	}
 	if must {
-		return nil, x, nil, transport.ErrNoChunk
+		return nil, nil, nil, transport.ErrNoChunk
 	}
 	size := chunkSize(spec)
-	x, ok := s.mu.free.take(size)
-	if ok {
+	if runs = s.mu.free.take(size); runs != nil {
 		s.mu.making[id] = make(chan struct{})
-		return nil, x, nil, nil
+		return nil, runs, nil, nil
 	}
-	err = fmt.Errorf("%w: chunk of %d bytes, %d of %d are free", transport.ErrNoMemory, size, s.mu.free.left, len(s.arena.mem))
+	err = fmt.Errorf("%w: chunk of %d bytes, %d of %d are free", transport.ErrNoMemory, size, s.mu.free.left, s.c.Memory)
 	if len(s.mu.dirty) > 0 {
 		wait = s.mu.swept
 	}
-	return nil, x, wait, err
+	return nil, nil, wait, err
 }
 
-// makeChunk makes the chunk that claim has taken x for. Free memory is zero: what
+// makeChunk makes the chunk that claim has taken runs for. Free memory is zero: what
 // another volume left is not seen by this one.
-func (s *Server) makeChunk(id raid.ChunkID, volume raid.VolumeID, spec transport.ChunkSpec, x extent) *chunk {
-	c := newChunk(id, volume, spec, x, s.arena.mem)
+func (s *Server) makeChunk(id raid.ChunkID, volume raid.VolumeID, spec transport.ChunkSpec, runs []extent) (c *chunk, err error) {
+	g := gathered{got: runs[0]}
+	if len(runs) > 1 {
+		g, err = s.arena.gather(runs)
+	}
+	if err == nil {
+		c = newChunk(id, volume, spec, g.got, s.arena.bytes(g.got))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.chunks[id] = c
 	close(s.mu.making[id])
 	delete(s.mu.making, id)
-	return c
+	if err != nil {
+		for _, x := range g.free {
+			s.mu.free.give(x)
+		}
+		if g.back.size > 0 {
+			s.mu.withheld = append(s.mu.withheld, g.back)
+		}
+		s.c.Log.Error("memory that is free cannot be lent", "bytes", chunkSize(spec), "err", err)
+		return nil, fmt.Errorf("%w: %w", transport.ErrNoMemory, err)
+	}
+	s.mu.chunks[id] = c
+	return c, nil
 }
 
 // Drop gives chunks back that no session has open and nothing refers to. It

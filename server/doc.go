@@ -2,7 +2,8 @@
 // to volumes, a chunk at a time. It is the paper's DMS.
 //
 // A [Server] maps and locks one arena at start. Chunks are extents of it: the
-// pages of all slots, then the headers of all slots. A client's session (see
+// pages of all slots, then the headers of all slots. When free memory lies in short
+// runs it is put together: see mappings.go. A client's session (see
 // transport.Backend, which Server implements) reads and writes the slots of
 // its own volume's chunks. A page is received straight into its slot; its
 // header is stored only when the page's checksum is the header's. Until then the
@@ -24,6 +25,6 @@
 // Meta hears of the server through a [Registrar]; the page path never waits
 // for it.
 //
-// Read server.go, fence.go, session.go, chunk.go, arena.go, extents.go,
+// Read server.go, fence.go, session.go, chunk.go, arena.go, extents.go, mappings.go,
 // rebuild.go, rebuild_verify.go, shortage.go.
 package server

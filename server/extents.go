@@ -3,13 +3,15 @@ package server
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 )
 
-// extent is a run of bytes of the arena.
+// extent is a run of bytes of the arena; off counts from its base.
 type extent struct{ off, size int64 }
 
 // extents is the free memory of an arena, all of it zero: first fit, neighbours joined.
+// What is free can be had: several runs are taken when no one is long enough.
 type extents struct {
 	free []extent // by offset; no two touch, none is empty
 	left int64    // sum of free
@@ -19,23 +21,39 @@ func newExtents(size int64) extents {
 	return extents{free: []extent{{0, size}}, left: size}
 }
 
-// take takes size bytes. It reports false when no free extent is large enough.
-func (e *extents) take(size int64) (extent, bool) {
-	for i := range e.free {
-		f := &e.free[i]
-		if f.size < size {
-			continue
-		}
-		x := extent{f.off, size}
-		f.off += size
-		f.size -= size
-		if f.size == 0 {
-			e.free = slices.Delete(e.free, i, i+1)
-		}
-		e.left -= size
-		return x, true
+// take takes size bytes: one run if there is one that is long enough, else several. It
+// returns none when less is free.
+func (e *extents) take(size int64) []extent {
+	if size > e.left {
+		return nil
 	}
-	return extent{}, false
+	i := slices.IndexFunc(e.free, func(x extent) bool { return x.size >= size })
+	if i >= 0 {
+		return []extent{e.cut(i, size)}
+	}
+	// The shortest first: they are of no use to others.
+	slices.SortFunc(e.free, func(a, b extent) int { return cmp.Compare(a.size, b.size) })
+	var runs []extent
+	for size > 0 {
+		x := e.cut(0, min(size, e.free[0].size))
+		size -= x.size
+		runs = append(runs, x)
+	}
+	slices.SortFunc(e.free, func(a, b extent) int { return cmp.Compare(a.off, b.off) })
+	return runs
+}
+
+// cut takes the first bytes of a run.
+func (e *extents) cut(i int, size int64) extent {
+	f := &e.free[i]
+	x := extent{f.off, size}
+	f.off += size
+	f.size -= size
+	if f.size == 0 {
+		e.free = slices.Delete(e.free, i, i+1)
+	}
+	e.left -= size
+	return x
 }
 
 // give gives an extent back that take gave. Giving what is free panics.
@@ -57,10 +75,10 @@ func (e *extents) give(x extent) {
 }
 
 // check reports the first thing that is wrong with the list.
-func (e *extents) check(size int64) error {
-	var sum, end int64 = 0, -1
+func (e *extents) check() error {
+	var sum, end int64 = 0, math.MinInt64
 	for i, f := range e.free {
-		if f.size <= 0 || f.off <= end || f.off < 0 || f.off+f.size > size {
+		if f.size <= 0 || f.off <= end {
 			return fmt.Errorf("free extent %d: %d bytes at %d after %d", i, f.size, f.off, end)
 		}
 		sum, end = sum+f.size, f.off+f.size

@@ -81,7 +81,7 @@ func (s *Server) clear(ctx context.Context, x extent) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		s.zero(s.arena.mem[o:min(o+sweepPiece, x.off+x.size)])
+		s.zero(s.arena.bytes(extent{o, min(sweepPiece, x.off+x.size-o)}))
 	}
 	return true
 }

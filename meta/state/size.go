@@ -21,8 +21,7 @@ const (
 // ChunkBytes is the memory that a chunk of column c takes of a server: slots
 // and headers, in whole pages.
 func ChunkBytes(g raid.Geometry, slots uint32, c raid.Col) uint64 {
-	n := uint64(slots) * uint64(raid.PageSize+raid.HeaderBytes(g, c))
-	return (n + raid.PageSize - 1) / raid.PageSize * raid.PageSize
+	return raid.ChunkBytes(slots, raid.HeaderBytes(g, c))
 }
 
 // groupBytes is the memory of all chunks of one group.

@@ -1,0 +1,95 @@
+package client
+
+import (
+	"slices"
+	"testing"
+
+	"dmps/raid"
+)
+
+// A server has no memory for one of the chunks that it is to hold. The others are used all
+// the same, nothing is lost, and that member is filled when there is memory again: when
+// the volume is opened first, and when it is opened by a client that should find it.
+func TestRefusedChunkEndsNoSession(t *testing.T) {
+	f := newFakeNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 512, 4, 512)
+	refused := uint64(l.Groups[0].Members[1].Chunk) // on s1
+	refuse := func(chunk uint64) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.servers["s1"].refuses = chunk
+		delete(f.servers["s1"].chunks, chunk)
+	}
+	page := make([]byte, raid.PageSize)
+	data := func(i int) []byte {
+		for j := range page {
+			page[j] = byte(i + j%7)
+		}
+		return page
+	}
+	check := func(v *Volume) {
+		t.Helper()
+		got := make([]byte, raid.PageSize)
+		for i := range 64 {
+			if _, err := v.ReadAt(got, int64(i)*raid.PageSize); err != nil || !slices.Equal(got, data(i)) {
+				t.Fatalf("page %d: %v", i, err)
+			}
+		}
+	}
+	degraded := func(v *Volume) {
+		t.Helper()
+		r := v.Report()
+		if r.State != StateDegraded || r.DegradedGroups != 1 || len(r.Suspect) != 0 {
+			t.Errorf("%s, %d groups degraded, suspect %v", r.State, r.DegradedGroups, r.Suspect)
+		}
+	}
+	refuse(refused)
+	v := openTest(t, f, l)
+	degraded(v)
+	for i := range 64 {
+		if _, err := v.WriteAt(data(i), int64(i)*raid.PageSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(v)
+	degraded(v)
+	refuse(0)
+	wait(t, "filling the member", v, func() bool { return v.Report().State == StateHealthy })
+	closeTest(t, v)
+
+	refuse(refused)
+	next := *l
+	next.Epoch, next.FirstEpoch = 2, false
+	v = openTest(t, f, &next)
+	degraded(v)
+	check(v)
+	refuse(0)
+	wait(t, "filling the member again", v, func() bool { return v.Report().State == StateHealthy })
+	check(v)
+	closeTest(t, v)
+}
+
+// A member that is being rebuilt has no chunk, for want of memory. A recovery does not ask
+// that server for it, which would end the session: what else it holds is read.
+func TestRefusedChunkIsNotAsked(t *testing.T) {
+	f := newFakeNet(3)
+	l := f.layout(raid.LayoutLog, raid.Geometry{K: 2, M: 1}, 512, 8, 512)
+	closeTest(t, openTest(t, f, l))
+	next := *l
+	next.Epoch, next.FirstEpoch = 2, false
+	next.Groups = cloneGroups(next.Groups)
+	m := &next.Groups[0].Members[1]
+	m.Chunk, m.State = 1000, raid.MemberRebuilding
+	f.mu.Lock()
+	f.servers["s1"].refuses = 1000
+	f.mu.Unlock()
+	v := openTest(t, f, &next)
+	defer closeTest(t, v)
+	for _, g := range l.Groups[1:] {
+		for c := range raid.Col(v.geo.Members()) {
+			if v.member(g.ID, c).ref.unread.Load() {
+				t.Errorf("column %d of group %d was not read", c, g.ID)
+			}
+		}
+	}
+}
