@@ -194,7 +194,7 @@ func (s *State) concerned(c *Heal) []GroupKey {
 			}
 		}
 	}
-	slices.SortFunc(keys, GroupKey.compare)
+	slices.SortFunc(keys, GroupKey.Compare)
 	return slices.Compact(keys)
 }
 

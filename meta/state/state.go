@@ -369,7 +369,7 @@ type GroupKey struct {
 	Group  raid.GroupID
 }
 
-func (k GroupKey) compare(o GroupKey) int {
+func (k GroupKey) Compare(o GroupKey) int {
 	return cmp.Or(cmp.Compare(k.Volume, o.Volume), cmp.Compare(k.Group, o.Group))
 }
 
@@ -407,8 +407,9 @@ func (s *State) touchVolume(id raid.VolumeID) { s.touched.Volumes[id] = struct{}
 func (s *State) touchNode(id string)          { s.touched.Nodes[id] = struct{}{} }
 func (s *State) touchGroup(v raid.VolumeID, g int) {
 	k := GroupKey{v, raid.GroupID(g)}
-	s.touched.Groups[k] = struct{}{}
-	if n := len(s.index.dirty); n == 0 || s.index.dirty[n-1] != k {
-		s.index.dirty = append(s.index.dirty, k)
+	if n := len(s.index.dirty); n > 0 && s.index.dirty[n-1] == k {
+		return // for another of its members
 	}
+	s.touched.Groups[k] = struct{}{}
+	s.index.dirty = append(s.index.dirty, k)
 }
