@@ -126,6 +126,7 @@ type index struct {
 	strays   map[raid.VolumeID]int                       // members that are not where they belong
 	marks    map[raid.VolumeID][]mark                    // by group
 	dirty    []GroupKey                                  // to be marked anew
+	views    *views
 
 	ids []raid.ServerID // for markOf
 	key []byte          // for markOf
@@ -135,7 +136,7 @@ func newIndex() index {
 	return index{
 		held: map[raid.ServerID]map[raid.ChunkID]struct{}{}, home: table{}, live: table{},
 		restless: map[GroupKey]struct{}{}, away: map[raid.ServerID]map[GroupKey]struct{}{},
-		strays: map[raid.VolumeID]int{}, marks: map[raid.VolumeID][]mark{},
+		strays: map[raid.VolumeID]int{}, marks: map[raid.VolumeID][]mark{}, views: newViews(),
 	}
 }
 
@@ -172,6 +173,7 @@ func (x *index) include(v *Volume) {
 func (s *State) settle() {
 	dirty := s.index.dirty
 	s.index.settle(s.Volumes)
+	s.settleViews(dirty)
 	seen := raid.VolumeID(0)
 	for _, k := range dirty {
 		if v := s.Volumes[k.Volume]; v != nil && v.ID != seen {

@@ -284,7 +284,12 @@ func (s *State) Reindex() {
 		s.index.include(v)
 	}
 	s.complete()
-	s.index.settle(s.Volumes) // the index alone: what State.settle decides the other replicas would not have
+	for id := range s.Servers {
+		s.touchServer(id)
+	}
+	// The index alone: what State.settle decides the other replicas would not have.
+	s.settleViews(s.index.dirty)
+	s.index.settle(s.Volumes)
 	s.touched = newTouched()
 }
 
@@ -402,7 +407,10 @@ func (s *State) TakeTouched() Touched {
 	return t
 }
 
-func (s *State) touchServer(id raid.ServerID) { s.touched.Servers[id] = struct{}{} }
+func (s *State) touchServer(id raid.ServerID) {
+	s.touched.Servers[id] = struct{}{}
+	s.index.views.touched[id] = struct{}{}
+}
 func (s *State) touchVolume(id raid.VolumeID) { s.touched.Volumes[id] = struct{}{} }
 func (s *State) touchNode(id string)          { s.touched.Nodes[id] = struct{}{} }
 func (s *State) touchGroup(v raid.VolumeID, g int) {

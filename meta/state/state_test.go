@@ -391,6 +391,7 @@ func TestHealth(t *testing.T) {
 		if i > 0 {
 			down(i)
 		}
+		want.Reserved = v.Reserved()
 		if got := s.Health(v, nil); got != want {
 			t.Errorf("%d servers down: %+v, want %+v", i, got, want)
 		}
