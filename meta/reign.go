@@ -42,6 +42,7 @@ type beat struct {
 	silent      bool       // it registered in this reign, and no heartbeat came since
 	deaf        time.Time  // since when it says that it accepts nobody; zero: it does
 	list        *chunkList // the last one it sent; nil: none in this reign
+	calm        *calm      // nil: the next one is compared with the state
 	together    bool       // it fell silent with too many others (state.State.Together), and was not heard of since
 	followed    bool       // one that began anew waits for its id
 }
@@ -167,9 +168,9 @@ func (n *Node) announce(ctx context.Context, p *peer, r *reign) error {
 		}
 	}
 	now := time.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	err := n.disks.state.View(func(s *state.State) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		for _, sv := range s.Servers {
 			r.mu.beats[sv.ID] = beat{incarnation: sv.Incarnation, at: now}
 		}
@@ -213,10 +214,11 @@ func (n *Node) judge(ctx context.Context, r *reign) {
 		why string
 	}
 	var verdicts []verdict
-	now := time.Now()
-	r.mu.Lock()
+	now := time.Now() // before it waits for the state, as heartbeats may
 	held := 0
 	err := n.disks.state.View(func(s *state.State) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		for _, sv := range s.Servers {
 			if b, ok := r.mu.beats[sv.ID]; !ok || b.incarnation != sv.Incarnation {
 				// It registered, and the call did not come to note it.
@@ -249,7 +251,6 @@ func (n *Node) judge(ctx context.Context, r *reign) {
 			}
 		}
 	})
-	r.mu.Unlock()
 	if err != nil {
 		n.unusable(err)
 		return

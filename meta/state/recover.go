@@ -159,17 +159,18 @@ func (s *State) forgetNodes() {
 // Unverified lists the servers of a volume that have yet to say what they
 // hold, without those that are down.
 func (s *State) Unverified(v *Volume) (out []raid.ServerID) {
-	for _, sv := range s.SortedServers() {
+	for _, sv := range s.Servers {
 		if !sv.Unverified || sv.State == ServerDown {
 			continue
 		}
-		has := slices.ContainsFunc(v.Groups, func(g *Group) bool {
-			return slices.ContainsFunc(g.Members, func(m Member) bool { return m.Server == sv.ID && m.State != raid.MemberLost })
-		})
-		if has {
-			out = append(out, sv.ID)
+		for c := range s.index.held[sv.ID] {
+			if ref := s.chunks[c]; ref.Volume == v.ID && !ref.Pending {
+				out = append(out, sv.ID)
+				break
+			}
 		}
 	}
+	slices.Sort(out)
 	return out
 }
 
