@@ -4289,6 +4289,7 @@ func (x *RenewResponse) GetVersion() uint64 {
 type GetLayoutRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Volume        uint64                 `protobuf:"varint,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	Since         uint64                 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"` // version of the layout that the caller has; 0: none. A node of an older version sends all groups
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4330,9 +4331,17 @@ func (x *GetLayoutRequest) GetVolume() uint64 {
 	return 0
 }
 
+func (x *GetLayoutRequest) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
 type GetLayoutResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Layout        *Layout                `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"` // its epoch is that of the newest lease
+	Since         uint64                 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`  // not 0: the layout has only the groups that changed after this version, the one that was asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4372,6 +4381,13 @@ func (x *GetLayoutResponse) GetLayout() *Layout {
 		return x.Layout
 	}
 	return nil
+}
+
+func (x *GetLayoutResponse) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
 }
 
 type DetachRequest struct {
@@ -5610,11 +5626,13 @@ const file_meta_proto_rawDesc = "" +
 	"\x06behind\x18\x14 \x03(\x04R\x06behind\x12\x14\n" +
 	"\x05known\x18\x15 \x01(\x04R\x05known\")\n" +
 	"\rRenewResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x04R\aversion\"*\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"@\n" +
 	"\x10GetLayoutRequest\x12\x16\n" +
-	"\x06volume\x18\x01 \x01(\x04R\x06volume\"A\n" +
+	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x04R\x05since\"W\n" +
 	"\x11GetLayoutResponse\x12,\n" +
-	"\x06layout\x18\x01 \x01(\v2\x14.dmps.meta.v1.LayoutR\x06layout\"=\n" +
+	"\x06layout\x18\x01 \x01(\v2\x14.dmps.meta.v1.LayoutR\x06layout\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x04R\x05since\"=\n" +
 	"\rDetachRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x10\n" +

@@ -37,7 +37,7 @@ const (
 // was replaced meanwhile and is lost (inventory).
 func (s *State) Recover(now int64, why string) {
 	s.now = max(now, 1)
-	defer func() { s.now = 0 }()
+	defer func() { s.settle(); s.now = 0 }()
 	age := uint64(max(now-recoverSince, 0))
 	s.NextVolume = max(s.NextVolume, raid.VolumeID(min(age/millisPerVolume, recoverMostID))) + recoverVolumes
 	s.nextGeneration()
@@ -73,7 +73,7 @@ func (s *State) Recover(now int64, why string) {
 // no command either.
 func (s *State) Alone(now int64) {
 	s.now = max(now, 1)
-	defer func() { s.now = 0 }()
+	defer func() { s.settle(); s.now = 0 }()
 	s.nextGeneration()
 	s.forgetNodes()
 	s.note(Event{Kind: EventRestored}, "the metadata goes on with one of its nodes, without the others: leases and all that was decided stay")
