@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"slices"
 
 	"dmps/raid"
@@ -197,8 +198,8 @@ func (s *State) inventory(c *Inventory) *Refusal {
 			missing, chunks = append(missing, ref), append(chunks, id)
 		}
 	}
-	s.giveUp(missing, func(v *Volume, n int) {
-		s.note(Event{Kind: EventMembersLost, Server: sv.ID, Volume: v.Name, Count: uint64(n)}, "server %s does not hold %d members of volume %s that the restored metadata knows: they were replaced after the backup", sv.ID, n, v.Name)
+	s.noteVolumes(Event{Kind: EventMembersLost, Server: sv.ID}, s.giveUp(missing), func(t told, whose string) string {
+		return fmt.Sprintf("server %s does not hold %d members of %s that the restored metadata knows: they were replaced after the backup", sv.ID, t.count, whose)
 	})
 	for _, id := range chunks {
 		s.forget(sv, id)
