@@ -58,7 +58,7 @@ func (s *State) Recover(now int64, why string) {
 		if sv.State == ServerUp {
 			sv.Away = s.now
 		}
-		sv.State = ServerSuspect
+		sv.State, sv.Silent, sv.Together = ServerSuspect, 0, false
 		s.touchServer(sv.ID)
 	}
 	s.forgetNodes()

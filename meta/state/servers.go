@@ -59,7 +59,7 @@ func (s *State) register(c *Register) *Refusal {
 	if sv.Incarnation == c.Incarnation {
 		s.noteState(sv, ServerUp)
 	}
-	sv.State, sv.Away = ServerUp, 0
+	sv.State, sv.Away, sv.Silent, sv.Together = ServerUp, 0, 0, false
 	s.touchServer(sv.ID)
 	return nil
 }
@@ -140,6 +140,9 @@ func (s *State) setServer(c *SetServer) *Refusal {
 	if refusal != nil {
 		return refusal // a newer life registered meanwhile
 	}
+	if c.Still && sv.State != ServerSuspect {
+		return nil
+	}
 	s.noteState(sv, c.State)
 	switch {
 	case c.State == ServerUp:
@@ -147,7 +150,10 @@ func (s *State) setServer(c *SetServer) *Refusal {
 	case sv.State == ServerUp:
 		sv.Away = s.now
 	}
-	sv.State = c.State
+	sv.State, sv.Silent, sv.Together = c.State, 0, false
+	if c.State == ServerSuspect {
+		sv.Silent, sv.Together = max(c.Silent, 0), c.Together
+	}
 	if c.MemoryTotal != 0 {
 		sv.MemoryTotal = c.MemoryTotal
 	}

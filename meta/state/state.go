@@ -47,6 +47,8 @@ type Server struct {
 	MemoryTotal uint64                  `json:"memory_total"`     // bytes of the arena
 	State       ServerState             `json:"state"`
 	Away        int64                   `json:"away,omitempty"`       // since when it is not up, Unix milliseconds; 0: it is
+	Silent      int64                   `json:"silent,omitempty"`     // for how long leaders that could hear did not hear it, milliseconds, as of the last verdict; only while it is suspect
+	Together    bool                    `json:"together,omitempty"`   // it fell silent with too many others, and gets more time; only while it is suspect
 	Draining    bool                    `json:"draining,omitempty"`   // gets no chunks, and its members are moved away
 	Short       bool                    `json:"short,omitempty"`      // its host is short of memory: gets no chunks, and some of its members are moved away
 	Wanted      uint64                  `json:"wanted,omitempty"`     // bytes that it wants to have back; 0 unless Short
