@@ -22,9 +22,10 @@ type Meta interface {
 	// the new members. Errors: ErrFenced.
 	Renew(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch, r Report) (version uint64, err error)
 	// Layout gives the present layout of a volume; its Epoch is that of the
-	// newest lease, whoever has it, and FirstEpoch is never set. Errors:
-	// ErrNoVolume.
-	Layout(ctx context.Context, volume raid.VolumeID) (*raid.Layout, error)
+	// newest lease, whoever has it, and FirstEpoch is never set. To whom has the
+	// version since it may give only the groups that changed after it, and those that
+	// reports named in Behind (raid.Layout Since); since 0 asks for all. Errors: ErrNoVolume.
+	Layout(ctx context.Context, volume raid.VolumeID, since uint64) (*raid.Layout, error)
 	// Detach gives the lease back after the last write.
 	Detach(ctx context.Context, volume raid.VolumeID, epoch raid.Epoch) error
 }

@@ -306,7 +306,7 @@ func testRestartInTheMiddleOfMove(t *testing.T) {
 		m.mu.Lock()
 		m.mute = false
 		m.mu.Unlock()
-		l, err := m.Layout(context.Background(), 1)
+		l, err := m.Layout(context.Background(), 1, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

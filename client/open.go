@@ -45,7 +45,7 @@ func newVolume(cfg Config) (*Volume, error) {
 	}
 	v.mu.heal.mode, v.mu.heal.rate = cfg.RebuildGuard, max(cfg.RebuildRate, 0)
 	v.mu.heal.applyTo(&v.pace)
-	v.mu.unknown = l.Unknown
+	v.mu.version, v.mu.unknown = l.Version, l.Unknown
 	v.mu.scrubbed, v.scrubPatience = cfg.LastScrub, scrubPatience
 	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
 	v.xfers.done = v.done

@@ -22,12 +22,12 @@ import (
 // announced.
 func (v *Volume) layoutChanged(ctx context.Context, version uint64) error {
 	v.mu.Lock()
-	current := v.mu.version >= version
+	known := v.mu.version
 	v.mu.Unlock()
-	if current {
+	if known >= version {
 		return nil
 	}
-	l, err := v.cfg.Meta.Layout(ctx, v.layout.Volume)
+	l, err := v.cfg.Meta.Layout(ctx, v.layout.Volume, known)
 	if err != nil {
 		return fmt.Errorf("fetching version %d of the layout: %w", version, err)
 	}
@@ -36,11 +36,15 @@ func (v *Volume) layoutChanged(ctx context.Context, version uint64) error {
 
 // applyLayout takes over what has changed in the members.
 func (v *Volume) applyLayout(l *raid.Layout) error {
-	if l.Volume != v.layout.Volume || l.Geometry != v.geo || l.ChunkSlots != v.layout.ChunkSlots || len(l.Groups) != len(v.layout.Groups) {
+	all := len(v.layout.Groups)
+	if l.Volume != v.layout.Volume || l.Geometry != v.geo || l.ChunkSlots != v.layout.ChunkSlots || l.Since == 0 && len(l.Groups) != all {
 		return fmt.Errorf("version %d of the layout of volume %s is another volume's", l.Version, v.layout.Name)
 	}
 	if err := l.Validate(); err != nil {
 		return fmt.Errorf("version %d of the layout of volume %s: %w", l.Version, v.layout.Name, err)
+	}
+	if n := len(l.Groups); n > 0 && int(l.Groups[n-1].ID) >= all {
+		return fmt.Errorf("version %d of the layout of volume %s has a group %d of %d", l.Version, v.layout.Name, l.Groups[n-1].ID, all)
 	}
 	if v.inplace != nil {
 		return nil // nothing is ever replaced without redundancy
@@ -49,6 +53,10 @@ func (v *Volume) applyLayout(l *raid.Layout) error {
 	if v.mu.closed != nil || l.Version <= v.mu.version {
 		v.unlock(a)
 		return nil
+	}
+	if known := v.mu.version; l.Since > known {
+		v.unlock(a)
+		return fmt.Errorf("what changed in the layout of volume %s after version %d does not follow on version %d", v.layout.Name, l.Since, known)
 	}
 	v.mu.version = l.Version
 	if !v.mu.untold {

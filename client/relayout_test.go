@@ -78,7 +78,7 @@ func (m *fakeMeta) Renew(_ context.Context, _ raid.VolumeID, _ raid.Epoch, r Rep
 	return m.layout.Version, nil
 }
 
-func (m *fakeMeta) Layout(context.Context, raid.VolumeID) (*raid.Layout, error) {
+func (m *fakeMeta) Layout(context.Context, raid.VolumeID, uint64) (*raid.Layout, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.layout
@@ -202,7 +202,7 @@ func TestRestartInTheMiddleOfRebuild(t *testing.T) {
 	f.kill("s0")
 	m := newFakeMeta(l)
 	m.replace(f, "s0", "s3")
-	l, _ = m.Layout(context.Background(), 1)
+	l, _ = m.Layout(context.Background(), 1, 0)
 	l.Epoch, l.FirstEpoch = 2, false
 	v = openTest(t, f, l, func(c *Config) { c.Meta, c.Lease = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond} })
 	defer closeTest(t, v)

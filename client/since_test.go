@@ -168,7 +168,7 @@ func (s *since) again(t *testing.T, away int) {
 	for _, i := range s.rnd.Perm(s.g.Members())[:away] {
 		s.f.down(fmt.Sprint("s", i), true)
 	}
-	l, _ := s.m.Layout(t.Context(), 1)
+	l, _ := s.m.Layout(t.Context(), 1, 0)
 	l.Epoch, l.FirstEpoch = l.Epoch+1, false
 	cfg := Config{Layout: l, Dialer: s.f, ArenaBytes: 4 << 20, Logger: quiet(), Patience: time.Second, DialTimeout: time.Second}
 	s.config(&cfg)
@@ -227,7 +227,7 @@ func TestFewerThanKAreRead(t *testing.T) {
 	for i := range g.M + 1 {
 		s.f.down(fmt.Sprint("s", i), true)
 	}
-	again, _ := s.m.Layout(t.Context(), 1)
+	again, _ := s.m.Layout(t.Context(), 1, 0)
 	again.Epoch, again.FirstEpoch = 2, false
 	cfg := Config{Layout: again, Dialer: s.f, ArenaBytes: 4 << 20, Logger: quiet(), Patience: time.Second, DialTimeout: time.Second}
 	s.config(&cfg)

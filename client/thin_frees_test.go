@@ -87,7 +87,7 @@ func TestThinRowFreesWhatWasAnswered(t *testing.T) {
 		m.layout.Epoch, m.layout.FirstEpoch = m.layout.Epoch+1, false
 		m.mu.Unlock()
 		var err error
-		if l, err = m.Layout(context.Background(), 1); err != nil {
+		if l, err = m.Layout(context.Background(), 1, 0); err != nil {
 			t.Fatal(err)
 		}
 		return open(patience)

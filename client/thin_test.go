@@ -144,7 +144,7 @@ func testWhoIsBehindIsNotedFirst(t *testing.T) {
 	f.away("s2", true)
 	f.away("s0", false)
 	f.away("s1", false)
-	next, err := m.Layout(t.Context(), 1)
+	next, err := m.Layout(t.Context(), 1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func testBehindWhileMoving(t *testing.T) {
 		t.Errorf("%d members are noted, not one", n)
 	}
 	closeTest(t, v.Volume)
-	next, err := m.Layout(t.Context(), 1)
+	next, err := m.Layout(t.Context(), 1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

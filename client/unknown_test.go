@@ -54,7 +54,7 @@ func TestNothingLeftIsNotHealthy(t *testing.T) {
 		f.restart(id)
 		m.reseat(f, id)
 	}
-	again, _ := m.Layout(t.Context(), 1)
+	again, _ := m.Layout(t.Context(), 1, 0)
 	again.Epoch, again.FirstEpoch = 2, false
 	b := &book{fakeMeta: m, deadAfter: -1}
 	cfg := Config{

@@ -96,7 +96,7 @@ func knownLossAfterARestart(t *testing.T, g raid.Geometry, accepts bool) {
 	await(t, v, "knowing what is lost", func(r Report) bool { return len(r.Suspect) == 0 && r.LostPages > 0 && onlyLost(v) })
 	known := v.Report().LostPages
 	closeTest(t, v)
-	again, _ := m.Layout(t.Context(), 1)
+	again, _ := m.Layout(t.Context(), 1, 0)
 	again.Epoch, again.FirstEpoch = 2, false
 	b := &rememberer{book: book{fakeMeta: m, deadAfter: -1}}
 	if accepts { // a loss of before, while this client is on its way

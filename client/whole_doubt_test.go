@@ -61,7 +61,7 @@ func TestColumnInDoubtIsWholeByTheRecord(t *testing.T) {
 	m.mute = false
 	m.layout.Epoch, m.layout.FirstEpoch = 2, false
 	m.mu.Unlock()
-	l2, err := m.Layout(context.Background(), 1)
+	l2, err := m.Layout(context.Background(), 1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

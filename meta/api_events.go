@@ -50,6 +50,6 @@ func (a statusAPI) ListEvents(ctx context.Context, req *connect.Request[metapb.L
 
 func eventMessage(e state.Event) *metapb.Event {
 	return &metapb.Event{
-		Seq: e.Seq, AtUnixMs: noted(e.At), Kind: e.Kind, Server: string(e.Server), Volume: e.Volume, Count: e.Count, Text: e.Text,
+		Seq: e.Seq, AtUnixMs: noted(e.At), Kind: e.Kind, Server: string(e.Server), Volume: e.Volume, Count: e.Count, Text: e.Text, Volumes: e.Volumes,
 	}
 }

@@ -69,53 +69,20 @@ const memoryChange = 100
 
 func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.HeartbeatRequest]) (*connect.Response[metapb.HeartbeatResponse], error) {
 	m := req.Msg
-	id, inc := raid.ServerID(m.Id), raid.Incarnation(m.Incarnation)
 	res := &metapb.HeartbeatResponse{}
 	var changes []state.Command
-	err := a.n.ask(ctx, func(r *reign, s *state.State) error {
-		res.Cluster = s.Cluster
-		sv := s.Servers[id]
-		if sv == nil || sv.Incarnation != inc {
-			res.Unknown = true
-			return nil
-		}
-		now := time.Now()
-		b := beat{incarnation: inc, at: now, used: m.MemoryUsed}
-		heard := state.ServerUp
-		if m.NotAccepting {
-			heard, b.deaf = sv.State, now
-			if old := r.mu.beats[id]; old.incarnation == inc && !old.deaf.IsZero() {
-				b.deaf = old.deaf
-			}
-		}
-		if old := r.mu.beats[id]; old.incarnation == inc {
-			b.list = old.list
-		}
-		b.list, res.ListChunks = b.list.after(m)
-		r.mu.beats[id] = b
-		r.mu.care.sessions(m.Owned, time.Now())
-		if sv.State == state.ServerUp && !sv.Draining {
-			res.Care = r.careOffersLocked(s, time.Now(), a.n.cfg)
-		}
-		if sv.Unverified && b.list == nil {
-			heard = sv.State // what it holds counts when it has said what that is
-		}
-		if sv.State == state.ServerDown && heard == state.ServerUp {
-			r.returnsLocked(a.n.cfg)
-		}
-		if b.list != nil { // before it is up: an inventory may take members from it
-			res.Drop, changes = r.holdingsLocked(s, sv, b.list, m.MemoryUsed)
-		}
-		if sv.State != heard || resized(sv.MemoryTotal, m.MemoryTotal) {
-			changes = append(changes, state.Command{SetServer: &state.SetServer{
-				ID: id, Incarnation: inc, State: heard, MemoryTotal: m.MemoryTotal,
-			}})
-		}
-		if m.Short != sv.Short || m.Short && resized(sv.Wanted+1, m.WantedFreeBytes+1) {
-			changes = append(changes, state.Command{Shortage: &state.Shortage{
-				ID: id, Incarnation: inc, Short: m.Short, Wanted: m.WantedFreeBytes,
-			}})
-		}
+	r, _, err := a.n.leading(ctx)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	r.mu.Lock()
+	same := r.calmLocked(m, time.Now())
+	r.mu.Unlock()
+	if same != nil {
+		return connect.NewResponse(same), nil
+	}
+	err = a.n.ask(ctx, func(r *reign, s *state.State) error {
+		changes = r.beatLocked(s, m, res, a.n.cfg)
 		return nil
 	})
 	for i := range changes {

@@ -47,19 +47,20 @@ func answer[T any](res *T, err error) (*connect.Response[T], error) {
 }
 
 // ask calls f with the leader's knowledge and the state, both locked: f copies
-// what it keeps.
+// what it keeps. The state is locked first, here and elsewhere: a command may hold it
+// for long, and heartbeats that say nothing new need only the other.
 func (n *Node) ask(ctx context.Context, f func(*reign, *state.State) error) error {
 	r, _, err := n.leading(ctx)
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	var answer error
-	if err := n.disks.state.View(func(s *state.State) { answer = f(r, s) }); err != nil {
-		return err
-	}
-	return answer
+	err = n.disks.state.View(func(s *state.State) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		answer = f(r, s)
+	})
+	return cmp.Or(err, answer)
 }
 
 func (r *reign) volumesLocked(s *state.State) []*metapb.Volume {

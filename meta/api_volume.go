@@ -267,16 +267,22 @@ func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewR
 }
 
 func (a volumeAPI) GetLayout(ctx context.Context, req *connect.Request[metapb.GetLayoutRequest]) (*connect.Response[metapb.GetLayoutResponse], error) {
-	res := &metapb.GetLayoutResponse{}
-	err := a.n.ask(ctx, func(_ *reign, s *state.State) error {
-		v := s.Volumes[raid.VolumeID(req.Msg.Volume)]
-		if v == nil {
-			return &state.Refusal{Code: state.NoVolume, Message: fmt.Sprintf("volume %d was deleted", req.Msg.Volume)}
+	if _, _, err := a.n.leading(ctx); err != nil {
+		return nil, apiError(err)
+	}
+	var l *raid.Layout
+	err := a.n.disks.state.View(func(s *state.State) {
+		if v := s.Volumes[raid.VolumeID(req.Msg.Volume)]; v != nil {
+			l = s.LayoutSince(v, v.LastLease, req.Msg.Since)
 		}
-		res.Layout = layoutMessage(s.Layout(v, v.LastLease, false))
-		return nil
 	})
-	return answer(res, err)
+	switch {
+	case err != nil:
+		return nil, apiError(err)
+	case l == nil:
+		return nil, apiError(&state.Refusal{Code: state.NoVolume, Message: fmt.Sprintf("volume %d was deleted", req.Msg.Volume)})
+	}
+	return connect.NewResponse(&metapb.GetLayoutResponse{Layout: layoutMessage(l), Since: l.Since}), nil
 }
 
 // differs reports whether a new leader must know the new report: counters of

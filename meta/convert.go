@@ -153,7 +153,7 @@ func (r *reign) volumeMessageLocked(s *state.State, v *state.Volume, now time.Ti
 		Layout: v.Kind.String(), SizeBytes: v.Pages * raid.PageSize, Groups: uint64(len(v.Groups)),
 		DegradedGroups: h.DegradedGroups, RedundancyLeft: int32(h.RedundancyLeft),
 		TargetFill: uint32(v.TargetFill), MinAck: uint32(v.MinAck), ChunkBytes: uint64(v.ChunkSlots) * raid.PageSize,
-		ReservedBytes: v.Reserved(), FailureDomain: v.Domain.String(), PlacedBy: v.PlacedBy.String(),
+		ReservedBytes: h.Reserved, FailureDomain: v.Domain.String(), PlacedBy: v.PlacedBy.String(),
 		CreatedUnixMs: v.Created, Report: report, Version: v.Version, AtRiskSinceUnixMs: noted(h.Since),
 		RebuildingMembers: h.Rebuilding, PendingMembers: h.Moving, RebuildRows: report.GetRebuildRows(),
 		UnknownPages: max(v.Unknown(), report.GetUnknownPages()), UnknownSinceUnixMs: noted(v.UnknownAt), BereftGroups: h.Bereft, EmptyGroups: h.Empty,

@@ -83,9 +83,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	gauge(leaderDesc, 1)
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	err := c.n.disks.state.View(func(s *state.State) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		servers := map[string]float64{"up": 0, "suspect": 0, "down": 0}
 		var total, reserved uint64
 		short := 0.0

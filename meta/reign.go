@@ -42,6 +42,7 @@ type beat struct {
 	silent      bool       // it registered in this reign, and no heartbeat came since
 	deaf        time.Time  // since when it says that it accepts nobody; zero: it does
 	list        *chunkList // the last one it sent; nil: none in this reign
+	calm        *calm      // nil: the next one is compared with the state
 	together    bool       // it fell silent with too many others (state.State.Together), and was not heard of since
 	followed    bool       // one that began anew waits for its id
 }
@@ -167,11 +168,11 @@ func (n *Node) announce(ctx context.Context, p *peer, r *reign) error {
 		}
 	}
 	now := time.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	err := n.disks.state.View(func(s *state.State) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		for _, sv := range s.Servers {
-			r.mu.beats[sv.ID] = beat{incarnation: sv.Incarnation, at: now}
+			r.mu.beats[sv.ID] = firstBeat(sv, now, &n.cfg)
 		}
 		for _, v := range s.Volumes {
 			if v.Lease != nil {
@@ -184,6 +185,24 @@ func (n *Node) announce(ctx context.Context, p *peer, r *reign) error {
 	}
 	return err
 }
+
+// firstBeat is what a new leader assumes of a server: that it was heard now, or in a moment,
+// since servers that found nobody wait before they try again. Of one that was suspect before it
+// counts for how long earlier leaders did not hear it, while they could, and gives it
+// time to be heard.
+func firstBeat(sv *state.Server, now time.Time, cfg *Config) beat {
+	b := beat{incarnation: sv.Incarnation, at: now.Add(cfg.SuspectAfter / 2)}
+	if sv.State == state.ServerSuspect {
+		b.together = sv.Together
+		silent := time.Duration(sv.Silent) * time.Millisecond
+		b.at = now.Add(-max(min(silent, b.grace(cfg)-2*cfg.SuspectAfter), 0))
+	}
+	return b
+}
+
+// silentStep is how much longer the silence of a suspect server is before that is
+// replicated, for the next leader: what it does not know the server gets once more.
+func (b beat) silentStep(cfg *Config) time.Duration { return max(b.grace(cfg)/6, time.Second) }
 
 // excuse takes the blame for silence when this node itself did not run for a
 // while: it heard nobody then, and renewed no lease.
@@ -213,10 +232,11 @@ func (n *Node) judge(ctx context.Context, r *reign) {
 		why string
 	}
 	var verdicts []verdict
-	now := time.Now()
-	r.mu.Lock()
+	now := time.Now() // before it waits for the state, as heartbeats may
 	held := 0
 	err := n.disks.state.View(func(s *state.State) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		for _, sv := range s.Servers {
 			if b, ok := r.mu.beats[sv.ID]; !ok || b.incarnation != sv.Incarnation {
 				// It registered, and the call did not come to note it.
@@ -234,22 +254,29 @@ func (n *Node) judge(ctx context.Context, r *reign) {
 			b := r.mu.beats[sv.ID]
 			away := b.away(now)
 			is := sv.State // only a heartbeat makes a server up again
+			v := state.SetServer{ID: sv.ID, Incarnation: sv.Incarnation, Silent: away.Milliseconds(), Together: b.held()}
 			switch {
 			case away > b.grace(&n.cfg):
 				is = state.ServerDown
 			case away > n.cfg.SuspectAfter && sv.State == state.ServerUp:
 				is = state.ServerSuspect
 			}
+			v.State = is
+			why := "" // nobody need be told
 			if is != sv.State {
-				why := "memory server misses its heartbeats"
+				why = "memory server misses its heartbeats"
 				if !b.deaf.IsZero() {
 					why = "memory server says that it accepts no sessions"
 				}
-				verdicts = append(verdicts, verdict{state.SetServer{ID: sv.ID, Incarnation: sv.Incarnation, State: is}, why})
+			} else {
+				v.Still = true
+				if is != state.ServerSuspect || v.Together == sv.Together && v.Silent-sv.Silent < b.silentStep(&n.cfg).Milliseconds() {
+					continue
+				}
 			}
+			verdicts = append(verdicts, verdict{v, why})
 		}
 	})
-	r.mu.Unlock()
 	if err != nil {
 		n.unusable(err)
 		return
@@ -265,7 +292,7 @@ func (n *Node) judge(ctx context.Context, r *reign) {
 		wg.Go(func() {
 			// What is refused is of a life that a newer one followed. Without a quorum the
 			// next round, or the next leader, sees it.
-			if _, err := n.propose(ctx, &state.Command{SetServer: &v.SetServer}); err == nil {
+			if _, err := n.propose(ctx, &state.Command{SetServer: &v.SetServer}); err == nil && v.why != "" {
 				n.log.Warn(v.why, "server", v.ID, "state", v.State.String())
 			}
 		})

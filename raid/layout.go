@@ -85,6 +85,7 @@ type Layout struct {
 	Version    uint64 // grows with every change of Groups, whoever has the lease
 	FirstEpoch bool   // no client has opened the volume before: there is nothing to recover. It counts as opened when Open has told meta
 	Groups     []Group
+	Since      uint64 // not 0: Groups are only those that changed after this version, ascending
 	Cluster    string // cluster id, checked by every server
 	Unknown    uint64 // pages that are gone, of which nobody knows which they are, as far as the last client said
 	TargetFill int    // percent of data slots that hold live pages when every page of the volume is in use
@@ -124,6 +125,24 @@ func (l *Layout) Validate() error {
 	if l.Pages == 0 || l.Pages > MaxPages {
 		add("volume of %d pages: must be 1 to %d", l.Pages, uint64(MaxPages))
 	}
+	if l.Since > l.Version {
+		add("what changed after version %d is of version %d", l.Since, l.Version)
+	}
+	if l.Since == 0 {
+		l.validateSize(add)
+	}
+	if l.MinAck < l.Geometry.K || l.MinAck > l.Geometry.Members() {
+		add("min ack %d: must be %d to %d", l.MinAck, l.Geometry.K, l.Geometry.Members())
+	}
+	if l.Epoch > MaxEpoch {
+		add("epoch %d: sequence numbers hold at most %d", l.Epoch, MaxEpoch)
+	}
+	l.validateGroups(add)
+	return errors.Join(errs...)
+}
+
+// validateSize looks at what needs all groups.
+func (l *Layout) validateSize(add func(string, ...any)) {
 	if l.ChunkSlots == 0 || len(l.Groups) == 0 || l.Kind == LayoutLog && l.ChunkSlots <= ViewRows {
 		add("volume has no slots")
 	}
@@ -133,12 +152,9 @@ func (l *Layout) Validate() error {
 	} else if n := l.DataSlots(); n < l.Pages {
 		add("volume of %d pages has only %d data slots", l.Pages, n)
 	}
-	if l.MinAck < l.Geometry.K || l.MinAck > l.Geometry.Members() {
-		add("min ack %d: must be %d to %d", l.MinAck, l.Geometry.K, l.Geometry.Members())
-	}
-	if l.Epoch > MaxEpoch {
-		add("epoch %d: sequence numbers hold at most %d", l.Epoch, MaxEpoch)
-	}
+}
+
+func (l *Layout) validateGroups(add func(string, ...any)) {
 	owner := make(map[ChunkID]GroupID)
 	own := func(g GroupID, c Col, id ChunkID) {
 		if other, dup := owner[id]; dup && id != 0 {
@@ -147,7 +163,7 @@ func (l *Layout) Validate() error {
 		owner[id] = g
 	}
 	for i, g := range l.Groups {
-		if int(g.ID) != i {
+		if l.Since == 0 && int(g.ID) != i || i > 0 && g.ID <= l.Groups[i-1].ID {
 			add("group %d stands at place %d", g.ID, i)
 		}
 		if len(g.Members) != l.Geometry.Members() {
@@ -166,7 +182,6 @@ func (l *Layout) Validate() error {
 			}
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // The page map holds 32-bit entries with one bit for the kind: 2^31 slots of

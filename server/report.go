@@ -14,9 +14,9 @@ import (
 )
 
 // maxBackoff bounds the time between attempts to reach meta, jitter included: when
-// meta is back it waits for the servers as long as it takes to suspect them (2 s), and
-// replaces what those hold that come later.
-const maxBackoff = 2 * time.Second
+// meta is back it waits for the servers a little longer than it takes to suspect them
+// (2 s), and an attempt takes time too.
+const maxBackoff = 1500 * time.Millisecond
 
 // report keeps meta informed until ctx ends. The page path does not need it.
 func (s *Server) report(ctx context.Context) {

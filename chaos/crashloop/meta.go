@@ -27,6 +27,23 @@ type metadata struct {
 	chunk  raid.ChunkID
 	report client.Report // the newest
 	opened bool          // a client has said that it can be used
+
+	was     [][]raid.Member // by group, as of the last version
+	touched []uint64        // version that last touched a group
+}
+
+// newVersionLocked ends a change of groups, or the asking for that: behind is who was named.
+func (m *metadata) newVersionLocked(behind []raid.ChunkID) {
+	m.layout.Version++
+	if m.was == nil {
+		m.was, m.touched = make([][]raid.Member, len(m.layout.Groups)), make([]uint64, len(m.layout.Groups))
+	}
+	for i, g := range m.layout.Groups {
+		named := slices.ContainsFunc(g.Members, func(x raid.Member) bool { return slices.Contains(behind, x.Chunk) })
+		if named || !slices.Equal(g.Members, m.was[i]) {
+			m.was[i], m.touched[i] = slices.Clone(g.Members), m.layout.Version
+		}
+	}
 }
 
 func (m *metadata) copyLocked() *raid.Layout {
@@ -66,12 +83,12 @@ func (m *metadata) renew(epoch raid.Epoch, r client.Report) (uint64, error) {
 			}
 		})
 		if n > 0 {
-			m.layout.Version++
+			m.newVersionLocked(nil)
 		}
 	}
 	if len(r.Behind) > 0 {
 		m.behindLocked(r.Behind)
-		m.layout.Version++
+		m.newVersionLocked(r.Behind)
 		m.behind = m.layout.Version
 	}
 	return m.layout.Version, nil
@@ -111,7 +128,7 @@ func (m *metadata) lose(id raid.ServerID) {
 			x.State = raid.MemberLost
 		}
 	})
-	m.layout.Version++
+	m.newVersionLocked(nil)
 }
 
 // rebuilding reports whether a server holds a member that counts as being rebuilt.
@@ -131,7 +148,7 @@ func (m *metadata) heard(b *box) {
 	m.eachLocked(func(x *raid.Member) {
 		if x.Addr == b.addr && x.Incarnation != b.s.Incarnation() && x.State != raid.MemberLost {
 			x.State = raid.MemberLost
-			m.layout.Version++
+			m.newVersionLocked(nil)
 		}
 	})
 }
@@ -170,7 +187,7 @@ func (m *metadata) replace(up []*box) {
 		}
 	}
 	if changed {
-		m.layout.Version++
+		m.newVersionLocked(nil)
 	}
 }
 
@@ -235,13 +252,18 @@ func (h *holder) Renew(_ context.Context, _ raid.VolumeID, epoch raid.Epoch, r c
 }
 
 // Layout implements client.Meta.
-func (h *holder) Layout(context.Context, raid.VolumeID) (*raid.Layout, error) {
+func (h *holder) Layout(_ context.Context, _ raid.VolumeID, since uint64) (*raid.Layout, error) {
 	if err := h.reach(); err != nil {
 		return nil, err
 	}
 	h.m.mu.Lock()
 	defer h.m.mu.Unlock()
-	return h.m.copyLocked(), nil
+	l := h.m.copyLocked()
+	if since > 0 && h.m.was != nil {
+		l.Since = since
+		l.Groups = slices.DeleteFunc(l.Groups, func(g raid.Group) bool { return h.m.touched[g.ID] <= since })
+	}
+	return l, nil
 }
 
 // Detach implements client.Meta.

@@ -30,7 +30,7 @@ func startLossy(t testing.TB, n int, memory int64, pages uint64, change ...func(
 	eight := &Cluster{Servers: c.Servers[:8]}
 	l := eight.Layout(raid.LayoutLog, raid.Geometry{K: 4, M: 2}, pages)
 	m := &replacer{layout: *l, chunk: 1 << 20}
-	first, err := m.Layout(t.Context(), 1)
+	first, err := m.Layout(t.Context(), 1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

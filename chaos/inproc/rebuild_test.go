@@ -43,7 +43,7 @@ func (m *replacer) Renew(_ context.Context, _ raid.VolumeID, _ raid.Epoch, r cli
 	return m.layout.Version, nil
 }
 
-func (m *replacer) Layout(context.Context, raid.VolumeID) (*raid.Layout, error) {
+func (m *replacer) Layout(context.Context, raid.VolumeID, uint64) (*raid.Layout, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.layout
@@ -110,7 +110,7 @@ func TestServersRebuildEachOther(t *testing.T) {
 		}
 	}
 	m := &replacer{layout: *l, chunk: 1 << 20}
-	first, err := m.Layout(t.Context(), 1)
+	first, err := m.Layout(t.Context(), 1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

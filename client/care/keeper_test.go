@@ -69,7 +69,7 @@ func (c *cluster) Renew(_ context.Context, _ raid.VolumeID, _ raid.Epoch, r clie
 	return c.layout.Version, nil
 }
 
-func (c *cluster) Layout(context.Context, raid.VolumeID) (*raid.Layout, error) {
+func (c *cluster) Layout(context.Context, raid.VolumeID, uint64) (*raid.Layout, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.copy(), nil

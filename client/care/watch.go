@@ -82,7 +82,7 @@ func (k *Keeper) watch(vol *client.Volume, told *told) string {
 func (k *Keeper) filling(volume raid.VolumeID) (n int, err error) {
 	ctx, cancel := context.WithTimeout(k.ctx, leaveLimit)
 	defer cancel()
-	l, err := k.cfg.Meta.Layout(ctx, volume)
+	l, err := k.cfg.Meta.Layout(ctx, volume, 0)
 	if err != nil {
 		return 0, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,7 +66,7 @@ error; no event is told twice.`,
 	f.BoolVarP(&follow, "follow", "f", false, "wait for more, until interrupted")
 	f.Var(&since, "since", "after the event with this number, or not older than a time such as 90s, 10m, 2h")
 	f.IntVarP(&last, "last", "n", 50, "without --since: this `number` of the newest; 0: all")
-	f.StringVar(&keep.volume, "volume", "", "only about the volume `NAME`")
+	f.StringVar(&keep.volume, "volume", "", "only about the volume `NAME`, or members of many volumes")
 	f.StringVar(&keep.server, "server", "", "only about the server `ID`")
 	noCompletion(cmd, "since", "last")
 	complete(cmd, "volume", a.completeFlag(volumeNames))
@@ -114,8 +115,10 @@ func (s *eventsSince) Set(text string) error {
 // eventFilter says which events are wanted.
 type eventFilter struct{ volume, server string }
 
+// wants takes what befell members of many volumes at once for any of them.
 func (f eventFilter) wants(e *metaclient.Event) bool {
-	return (f.volume == "" || f.volume == e.Volume) && (f.server == "" || raid.ServerID(f.server) == e.Server)
+	many := e.Volume == "" && strings.HasPrefix(e.Kind, "members-")
+	return (f.volume == "" || f.volume == e.Volume || many) && (f.server == "" || raid.ServerID(f.server) == e.Server)
 }
 
 // check refuses names that nobody knows. What was deleted may have events still, and is

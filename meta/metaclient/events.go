@@ -70,6 +70,6 @@ func (c *Client) FollowEvents(ctx context.Context, since uint64, f func(EventPag
 func eventFrom(p *metapb.Event) Event {
 	return Event{
 		Seq: p.GetSeq(), At: instant(p.GetAtUnixMs()), Kind: p.GetKind(), Server: raid.ServerID(p.GetServer()),
-		Volume: p.GetVolume(), Count: p.GetCount(), Text: p.GetText(),
+		Volume: p.GetVolume(), Count: p.GetCount(), Text: p.GetText(), Volumes: p.GetVolumes(),
 	}
 }

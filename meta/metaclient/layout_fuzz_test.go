@@ -26,7 +26,8 @@ func FuzzLayout(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(b)
+		f.Add(b, uint64(0))
+		f.Add(b, uint64(1))
 	}
 	add(func(*metapb.Layout) {})
 	add(func(l *metapb.Layout) { l.Epoch = 1 << 40 })
@@ -38,19 +39,19 @@ func FuzzLayout(f *testing.F) {
 		l.Groups[0].Pending = []*metapb.Pending{{Col: 1, Member: p}}
 	})
 	add(func(l *metapb.Layout) { l.Groups[0].Members[1].Chunk = 1 })
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Fuzz(func(t *testing.T, b []byte, since uint64) {
 		var p metapb.Layout
 		if proto.Unmarshal(b, &p) != nil {
 			return
 		}
-		l, err := layoutFrom(&p)
+		l, err := layoutFrom(&p, since)
 		if err != nil {
 			return
 		}
 		if l.Epoch > raid.MaxEpoch || raid.FirstSeq(l.Epoch) < raid.FirstSeq(0) {
 			t.Errorf("epoch %d is taken", l.Epoch)
 		}
-		if l.DataSlots() < l.Pages || l.Pages > raid.MaxPages || len(l.Groups) == 0 {
+		if since == 0 && (l.DataSlots() < l.Pages || len(l.Groups) == 0) || l.Pages > raid.MaxPages || since > l.Version {
 			t.Errorf("%d pages in %d slots", l.Pages, l.DataSlots())
 		}
 		for _, g := range l.Groups {

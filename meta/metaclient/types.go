@@ -64,6 +64,8 @@ type Event struct {
 	Volume string        `json:"volume,omitempty"` // name
 	Count  uint64        `json:"count,omitempty"`  // of members
 	Text   string        `json:"text"`             // for people
+
+	Volumes uint64 `json:"volumes,omitempty"` // how many it concerns, where Volume is empty; 0: none, or that was not counted
 }
 
 // EventPage is the events after one that is known.

@@ -25,7 +25,7 @@ func (c *Client) Attach(ctx context.Context, req client.AttachRequest) (*raid.La
 	if err != nil {
 		return nil, client.Lease{}, err
 	}
-	l, err := layoutFrom(res.Layout)
+	l, err := layoutFrom(res.Layout, 0)
 	if err != nil {
 		return nil, client.Lease{}, fmt.Errorf("attach %s: %w", req.Volume, err)
 	}
@@ -49,16 +49,19 @@ func (c *Client) Renew(ctx context.Context, volume raid.VolumeID, epoch raid.Epo
 }
 
 // Layout implements client.Meta. Errors: client.ErrNoVolume.
-func (c *Client) Layout(ctx context.Context, volume raid.VolumeID) (*raid.Layout, error) {
+func (c *Client) Layout(ctx context.Context, volume raid.VolumeID, since uint64) (*raid.Layout, error) {
 	what := fmt.Sprintf("layout of volume %d", volume)
-	res, err := call(ctx, c, attemptTimeout, what, &metapb.GetLayoutRequest{Volume: uint64(volume)},
+	res, err := call(ctx, c, attemptTimeout, what, &metapb.GetLayoutRequest{Volume: uint64(volume), Since: since},
 		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.GetLayoutRequest]) (*connect.Response[metapb.GetLayoutResponse], error) {
 			return n.volumes.GetLayout(ctx, meant(c, r))
 		})
 	if err != nil {
 		return nil, err
 	}
-	l, err := layoutFrom(res.Layout)
+	if res.Since != 0 && res.Since != since {
+		return nil, fmt.Errorf("%s: what changed after version %d was asked for, and after %d came", what, since, res.Since)
+	}
+	l, err := layoutFrom(res.Layout, res.Since)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
@@ -149,7 +152,7 @@ func (c *Client) Volume(ctx context.Context, name string) (Volume, *raid.Layout,
 	if err != nil {
 		return Volume{}, nil, err
 	}
-	l, err := layoutFrom(res.Layout)
+	l, err := layoutFrom(res.Layout, 0)
 	if err != nil {
 		return Volume{}, nil, fmt.Errorf("volume %s: %w", name, err)
 	}
@@ -178,7 +181,9 @@ func (c *Client) DeleteVolume(ctx context.Context, name string, force bool) erro
 
 func milliseconds(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }
 
-func layoutFrom(p *metapb.Layout) (*raid.Layout, error) {
+// layoutFrom reads a layout; since, when it is not 0, says that it has only what changed
+// after that version.
+func layoutFrom(p *metapb.Layout, since uint64) (*raid.Layout, error) {
 	if p == nil {
 		return nil, errors.New("the service sent no layout")
 	}
@@ -194,7 +199,7 @@ func layoutFrom(p *metapb.Layout) (*raid.Layout, error) {
 		Volume: raid.VolumeID(p.Volume), Name: p.Name, Kind: kind, Geometry: g, Pages: p.Pages,
 		ChunkSlots: p.ChunkSlots, MinAck: int(p.MinAck), Epoch: raid.Epoch(p.Epoch), FirstEpoch: p.FirstEpoch,
 		Cluster: p.Cluster, TargetFill: int(p.TargetFill), Version: p.Version, Unknown: p.UnknownPages,
-		Groups: make([]raid.Group, len(p.Groups)),
+		Groups: make([]raid.Group, len(p.Groups)), Since: since,
 	}
 	for i, pg := range p.Groups {
 		ms := make([]raid.Member, len(pg.Members))

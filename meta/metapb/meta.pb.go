@@ -4289,6 +4289,7 @@ func (x *RenewResponse) GetVersion() uint64 {
 type GetLayoutRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Volume        uint64                 `protobuf:"varint,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	Since         uint64                 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"` // version of the layout that the caller has; 0: none. A node of an older version sends all groups
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4330,9 +4331,17 @@ func (x *GetLayoutRequest) GetVolume() uint64 {
 	return 0
 }
 
+func (x *GetLayoutRequest) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
 type GetLayoutResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Layout        *Layout                `protobuf:"bytes,1,opt,name=layout,proto3" json:"layout,omitempty"` // its epoch is that of the newest lease
+	Since         uint64                 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`  // not 0: the layout has only the groups that changed after this version, the one that was asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4372,6 +4381,13 @@ func (x *GetLayoutResponse) GetLayout() *Layout {
 		return x.Layout
 	}
 	return nil
+}
+
+func (x *GetLayoutResponse) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
 }
 
 type DetachRequest struct {
@@ -4765,9 +4781,10 @@ type Event struct {
 	AtUnixMs      int64                  `protobuf:"varint,2,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"` // by the clock of the leader of that time
 	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`                            // for programs, for example server-down
 	Server        string                 `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`
-	Volume        string                 `protobuf:"bytes,5,opt,name=volume,proto3" json:"volume,omitempty"` // name
-	Count         uint64                 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`  // of members
-	Text          string                 `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"`     // for people
+	Volume        string                 `protobuf:"bytes,5,opt,name=volume,proto3" json:"volume,omitempty"`    // name
+	Count         uint64                 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`     // of members
+	Text          string                 `protobuf:"bytes,7,opt,name=text,proto3" json:"text,omitempty"`        // for people
+	Volumes       uint64                 `protobuf:"varint,8,opt,name=volumes,proto3" json:"volumes,omitempty"` // how many volumes it concerns, where volume is empty; 0: none, or that was not counted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4849,6 +4866,13 @@ func (x *Event) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *Event) GetVolumes() uint64 {
+	if x != nil {
+		return x.Volumes
+	}
+	return 0
 }
 
 type ListEventsRequest struct {
@@ -5610,11 +5634,13 @@ const file_meta_proto_rawDesc = "" +
 	"\x06behind\x18\x14 \x03(\x04R\x06behind\x12\x14\n" +
 	"\x05known\x18\x15 \x01(\x04R\x05known\")\n" +
 	"\rRenewResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x04R\aversion\"*\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"@\n" +
 	"\x10GetLayoutRequest\x12\x16\n" +
-	"\x06volume\x18\x01 \x01(\x04R\x06volume\"A\n" +
+	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x04R\x05since\"W\n" +
 	"\x11GetLayoutResponse\x12,\n" +
-	"\x06layout\x18\x01 \x01(\v2\x14.dmps.meta.v1.LayoutR\x06layout\"=\n" +
+	"\x06layout\x18\x01 \x01(\v2\x14.dmps.meta.v1.LayoutR\x06layout\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x04R\x05since\"=\n" +
 	"\rDetachRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x10\n" +
@@ -5634,7 +5660,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x05pages\x18\x01 \x01(\x04R\x05pages\"\x0f\n" +
 	"\rBackupRequest\"$\n" +
 	"\x0eBackupResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\xa5\x01\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xbf\x01\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\n" +
@@ -5643,7 +5669,8 @@ const file_meta_proto_rawDesc = "" +
 	"\x06server\x18\x04 \x01(\tR\x06server\x12\x16\n" +
 	"\x06volume\x18\x05 \x01(\tR\x06volume\x12\x14\n" +
 	"\x05count\x18\x06 \x01(\x04R\x05count\x12\x12\n" +
-	"\x04text\x18\a \x01(\tR\x04text\"X\n" +
+	"\x04text\x18\a \x01(\tR\x04text\x12\x18\n" +
+	"\avolumes\x18\b \x01(\x04R\avolumes\"X\n" +
 	"\x11ListEventsRequest\x12\x14\n" +
 	"\x05since\x18\x01 \x01(\x04R\x05since\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x17\n" +

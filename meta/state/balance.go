@@ -58,10 +58,11 @@ func (s *State) balanced(p *healing) {
 
 // load is a server during the planning of moves.
 type load struct {
-	at    int    // index in picker.cands
-	used  uint64 // bytes once all moves under way are done
-	total uint64
-	seats []seat // members that may move
+	at     int    // index in picker.cands
+	used   uint64 // bytes once all moves under way are done
+	total  uint64
+	seats  []seat // members that may move, once looked
+	looked bool
 }
 
 type seat struct {
@@ -95,8 +96,7 @@ func (p *healing) balance() {
 	p.evened = !busy
 }
 
-// loads lists the servers that take part, and what may move off them: members
-// of whole groups, which nothing else is about to change.
+// loads lists the servers that take part.
 func (p *healing) loads() []*load {
 	var out []*load
 	byID := map[raid.ServerID]*load{}
@@ -112,30 +112,40 @@ func (p *healing) loads() []*load {
 		out = append(out, l)
 		byID[c.ID] = l
 	}
-	for _, v := range p.s.SortedVolumes() {
-		if v.Kind != raid.LayoutLog && !v.fresh() {
-			continue
+	leaves := func(v *Volume, g, col int) {
+		if l := byID[v.Groups[g].Members[col].Server]; l != nil {
+			l.used -= min(v.chunkBytes(col), l.used)
 		}
-		for g, group := range v.Groups {
-			planned := p.seated[group] // nil: nothing
-			movable := group.whole() && !slices.ContainsFunc(group.Members, p.missing)
-			for col, m := range group.Members {
-				l := byID[m.Server]
-				if l == nil {
-					continue
-				}
-				_, pending := group.pending(col)
-				leaves := pending
-				if planned != nil {
-					_, leaves = planned.pending[col]
-				}
-				switch {
-				case leaves:
-					l.used -= min(v.chunkBytes(col), l.used)
-				case movable:
-					l.seats = append(l.seats, seat{v, g, col})
-				}
-			}
+	}
+	for k := range p.s.index.restless {
+		v := p.s.Volumes[k.Volume]
+		for _, pd := range v.Groups[k.Group].Pending {
+			leaves(v, int(k.Group), int(pd.Col))
+		}
+	}
+	for _, st := range p.steps {
+		if st.kind == stepMove {
+			leaves(st.v, st.group, st.col)
+		}
+	}
+	return out
+}
+
+// mayMove lists the members that may move off a server: of whole groups, which nothing
+// else is about to change.
+func (p *healing) mayMove(id raid.ServerID) (out []seat) {
+	for _, ref := range p.s.heldBy(id) {
+		v, col := p.s.Volumes[ref.Volume], int(ref.Col)
+		group := v.Groups[ref.Group]
+		_, pending := group.pending(col)
+		if t := p.seated[group]; t != nil {
+			_, pending = t.pending[col]
+		}
+		switch {
+		case pending || ref.Pending || v.Kind != raid.LayoutLog && !v.fresh():
+		case !group.whole() || slices.ContainsFunc(group.Members, p.missing):
+		default:
+			out = append(out, seat{v, int(ref.Group), col})
 		}
 	}
 	return out
@@ -150,6 +160,9 @@ func (p *healing) moveOne(loads []*load) bool {
 		for _, to := range slices.Backward(order) {
 			if from.share(0)-to.share(0) <= least {
 				break
+			}
+			if !from.looked {
+				from.seats, from.looked = p.mayMove(p.pick.cands[from.at].ID), true
 			}
 			for i, st := range from.seats {
 				fresh := st.v.fresh()

@@ -25,6 +25,9 @@ func (s *State) behind(c *Behind) *Refusal {
 		if !ok || ref.Volume != v.ID || ref.Pending {
 			continue // replaced meanwhile, or not relied on
 		}
+		// Also where nothing changes: the holder must hear how the group stands, and is
+		// sent only groups that were touched.
+		s.touchGroup(v.ID, int(ref.Group))
 		group := v.Groups[ref.Group]
 		m := &group.Members[ref.Col]
 		if m.State != raid.MemberInSync || inSyncWithout(group, c.Chunks) < v.Geometry.K {
@@ -32,7 +35,6 @@ func (s *State) behind(c *Behind) *Refusal {
 		}
 		s.degraded(group, *m)
 		m.State = raid.MemberRebuilding
-		s.touchGroup(v.ID, int(ref.Group))
 		n++
 	}
 	s.newVersion(v)

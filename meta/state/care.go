@@ -26,30 +26,15 @@ func (s *State) NoCare(v *Volume) string {
 	case v.Unopened:
 		return "nobody ever opened it"
 	}
-	filling, away := false, false
-	for g, group := range v.Groups {
-		readable := 0
-		for _, m := range group.Members {
-			switch {
-			case m.State == raid.MemberLost || s.Servers[m.Server].State != ServerUp:
-				away = true
-			case m.State == raid.MemberRebuilding:
-				filling = true
-			default:
-				readable++
-			}
-		}
-		if readable < v.Geometry.K {
-			return fmt.Sprintf("group %d: %d of the %d members that are needed can be read", g, readable, v.Geometry.K)
-		}
-		for _, p := range group.Pending {
-			filling = filling || s.Servers[p.Member.Server].State == ServerUp
-		}
+	is := s.survey(v)
+	if is.thin >= 0 {
+		return fmt.Sprintf("group %d: %d of the %d members that are needed can be read", is.thin, is.readable, v.Geometry.K)
 	}
 	// Rows that members missed, as the last client said; one that did not give its
 	// lease back may have died before it could. While members are away there are
 	// some that nobody can mend.
-	if r := v.Report; !away && (v.Lease != nil || r != nil && (r.State == Degraded || r.DegradedRows > 0)) {
+	filling := is.filling
+	if r := v.Report; !is.away && (v.Lease != nil || r != nil && (r.State == Degraded || r.DegradedRows > 0)) {
 		filling = true
 	}
 	if !filling {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	"dmps/meta/level"
@@ -167,6 +168,9 @@ func (c *check) index() {
 	same("groups to be healed", maps.Equal(is.restless, want.restless))
 	same("members away from home", maps.EqualFunc(is.away, want.away, maps.Equal[map[GroupKey]struct{}, map[GroupKey]struct{}]) && maps.Equal(is.strays, want.strays))
 	same("chunks by server", maps.EqualFunc(is.held, want.held, maps.Equal[map[raid.ChunkID]struct{}, map[raid.ChunkID]struct{}]))
+	for _, v := range c.s.Volumes {
+		same("what is known of volume "+v.Name, *c.s.survey(v) == *c.s.walk(v) && (v.Stuck == nil || reflect.DeepEqual(c.s.StuckNow(v), c.s.stuckNow(v))))
+	}
 	if len(is.dirty) > 0 {
 		c.add("%d groups are not in the index", len(is.dirty))
 	}

@@ -78,6 +78,9 @@ type SetServer struct {
 	Incarnation raid.Incarnation `json:"incarnation"`
 	State       ServerState      `json:"state"`
 	MemoryTotal uint64           `json:"memory_total,omitempty"` // 0: as before
+	Silent      int64            `json:"silent,omitempty"`       // see Server, unless State is ServerUp
+	Together    bool             `json:"together,omitempty"`     // likewise
+	Still       bool             `json:"still,omitempty"`        // it is suspect as before, and silent for longer; of no effect when it was heard meanwhile
 }
 
 // RemoveServer forgets a memory server. Its result is a Removed.

@@ -113,6 +113,7 @@ type mark struct {
 	home, live *copyset        // nil: not counted
 	restless   bool            //
 	away       []raid.ServerID // homes of its members that are not there
+	version    uint64          // of the volume, when the group was last touched, as far as this replica knows
 }
 
 // index finds what a command concerns without a walk over all groups. It follows from
@@ -125,7 +126,9 @@ type index struct {
 	away     map[raid.ServerID]map[GroupKey]struct{}     // groups with members that belong on a server and are not there
 	strays   map[raid.VolumeID]int                       // members that are not where they belong
 	marks    map[raid.VolumeID][]mark                    // by group
+	base     map[raid.VolumeID]uint64                    // version of a volume from which on marks are known to be right
 	dirty    []GroupKey                                  // to be marked anew
+	views    *views
 
 	ids []raid.ServerID // for markOf
 	key []byte          // for markOf
@@ -135,7 +138,7 @@ func newIndex() index {
 	return index{
 		held: map[raid.ServerID]map[raid.ChunkID]struct{}{}, home: table{}, live: table{},
 		restless: map[GroupKey]struct{}{}, away: map[raid.ServerID]map[GroupKey]struct{}{},
-		strays: map[raid.VolumeID]int{}, marks: map[raid.VolumeID][]mark{},
+		strays: map[raid.VolumeID]int{}, marks: map[raid.VolumeID][]mark{}, base: map[raid.VolumeID]uint64{}, views: newViews(),
 	}
 }
 
@@ -172,6 +175,7 @@ func (x *index) include(v *Volume) {
 func (s *State) settle() {
 	dirty := s.index.dirty
 	s.index.settle(s.Volumes)
+	s.settleViews(dirty)
 	seen := raid.VolumeID(0)
 	for _, k := range dirty {
 		if v := s.Volumes[k.Volume]; v != nil && v.ID != seen {
@@ -190,14 +194,16 @@ func (x *index) settle(volumes map[raid.VolumeID]*Volume) {
 				x.unmark(GroupKey{k.Volume, raid.GroupID(g)}, m)
 			}
 			delete(x.marks, k.Volume)
+			delete(x.base, k.Volume)
 			continue
 		}
 		if len(x.marks[v.ID]) == 0 {
-			x.marks[v.ID] = make([]mark, len(v.Groups))
+			x.marks[v.ID], x.base[v.ID] = make([]mark, len(v.Groups)), v.Version
 		}
 		was := &x.marks[v.ID][k.Group]
 		x.unmark(k, *was)
 		*was = x.mark(k, v.Geometry.M, v.Groups[k.Group])
+		was.version = v.Version
 	}
 	x.dirty = x.dirty[:0]
 }

@@ -8,10 +8,20 @@ import (
 	"dmps/raid"
 )
 
-// maxEvents is how many events are kept: some hundred KiB, and hours of a
-// cluster in trouble, because what befalls many members at once is one event
-// a volume.
-const maxEvents = 4096
+const (
+	// maxEvents is how many events are kept: some hundred KiB, and hours of a cluster in
+	// trouble, because what befalls many members at once is one event.
+	maxEvents = 4096
+	// tellVolumes is of how many volumes a plan tells one by one. When more are concerned
+	// it tells of all in one event.
+	tellVolumes = 8
+	// tellServers is how many servers a text names.
+	tellServers = 16
+	// foldWithin is for how long what clients of many volumes say is one event, once
+	// tellVolumes of them have been told of.
+	foldWithin = 60_000 // milliseconds
+	foldBack   = 64     // events that are looked at for that
+)
 
 // Kinds of events. They are part of the API.
 const (
@@ -67,6 +77,8 @@ type Event struct {
 	Volume string        `json:"volume,omitempty"` // name
 	Count  uint64        `json:"count,omitempty"`  // of members
 	Text   string        `json:"text"`             // for people
+
+	Volumes uint64 `json:"volumes,omitempty"` // how many it concerns, where Volume is empty; 0: none, or that was not counted
 }
 
 // note appends an event.
@@ -80,6 +92,63 @@ func (s *State) note(e Event, format string, a ...any) {
 		}
 		s.Events = slices.Delete(s.Events, 0, extra)
 	}
+}
+
+// told is what a command did to members of a volume.
+type told struct {
+	volume string
+	count  uint64
+	on     tally
+}
+
+// noteVolumes tells what a command did to members of volumes, in one event when these are
+// many. text gets whose members it were.
+func (s *State) noteVolumes(e Event, all []told, text func(t told, whose string) string) {
+	if len(all) <= tellVolumes {
+		for _, t := range all {
+			e.Volume, e.Count = t.volume, t.count
+			s.note(e, "%s", text(t, "volume "+t.volume))
+		}
+		return
+	}
+	sum := told{on: tally{}}
+	for _, t := range all {
+		sum.count += t.count
+		for id, n := range t.on {
+			sum.on[id] += n
+		}
+	}
+	e.Count, e.Volumes = sum.count, uint64(len(all))
+	s.note(e, "%s", text(sum, fmt.Sprintf("%d volumes", len(all))))
+}
+
+// noteFolded tells of members of a volume, as its client says. When those of many volumes
+// said the same lately, one event tells of all, and takes the place of the one before.
+func (s *State) noteFolded(e Event, what string) {
+	volumes, last := map[string]bool{e.Volume: true}, -1
+	for i := len(s.Events) - 1; i >= max(len(s.Events)-foldBack, 0); i-- {
+		was := &s.Events[i]
+		if was.Kind != e.Kind || s.now-was.At > foldWithin {
+			continue
+		}
+		if was.Volume == "" {
+			last = i
+			break
+		}
+		volumes[was.Volume] = true
+	}
+	if last < 0 && len(volumes) <= tellVolumes {
+		s.note(e, "%d members of volume %s %s", e.Count, e.Volume, what)
+		return
+	}
+	name := e.Volume
+	e.Volume = ""
+	if last >= 0 {
+		e.Count += s.Events[last].Count
+		s.touched.Events[s.Events[last].Seq] = struct{}{}
+		s.Events = slices.Delete(s.Events, last, last+1)
+	}
+	s.note(e, "%d members of many volumes %s, the last of volume %s", e.Count, what, name)
 }
 
 // LastEvent is the sequence number of the newest event; 0: none yet.
@@ -123,6 +192,9 @@ func (t tally) String() string {
 	slices.Sort(ids)
 	text := ""
 	for i, id := range ids {
+		if i == tellServers && len(ids) > i+1 {
+			return text + fmt.Sprintf(" and %d more", len(ids)-i)
+		}
 		if i > 0 {
 			text += ", "
 		}

@@ -194,7 +194,7 @@ func (s *State) concerned(c *Heal) []GroupKey {
 			}
 		}
 	}
-	slices.SortFunc(keys, GroupKey.compare)
+	slices.SortFunc(keys, GroupKey.Compare)
 	return slices.Compact(keys)
 }
 
@@ -390,14 +390,16 @@ func (s *State) heal(c *Heal) Healed {
 	}
 	for _, id := range slices.Sorted(maps.Keys(changed)) {
 		s.newVersion(changed[id])
-		s.noteHealed(changed[id], p.steps)
 	}
+	s.noteHealed(p.steps)
 	if c.Volume != 0 {
 		// What is stuck in an ordinary plan is another question.
 		return Healed{Steps: len(p.steps), More: p.more, Wait: p.wait, Stuck: p.stuck[c.Volume]}
 	}
 	s.balanced(p)
 	if !p.more {
+		var stuck []told
+		why := ""
 		for _, v := range s.SortedVolumes() {
 			is := p.stuck[v.ID]
 			if (is == nil) == (v.Stuck == nil) && (is == nil || *is == *v.Stuck) {
@@ -406,41 +408,57 @@ func (s *State) heal(c *Heal) Healed {
 			v.Stuck = is
 			s.touchVolume(v.ID)
 			if is != nil {
-				s.note(Event{Kind: EventMembersStuck, Volume: v.Name, Count: is.Members}, "%d members of volume %s cannot be replaced: %s", is.Members, v.Name, is.Reason)
+				stuck, why = append(stuck, told{volume: v.Name, count: is.Members}), is.Reason
 			}
 		}
+		s.noteVolumes(Event{Kind: EventMembersStuck}, stuck, func(t told, whose string) string {
+			if t.volume == "" {
+				return fmt.Sprintf("%d members of %s cannot be replaced, those of volume %s: %s", t.count, whose, stuck[len(stuck)-1].volume, why)
+			}
+			v, _ := s.VolumeByName(t.volume)
+			return fmt.Sprintf("%d members of %s cannot be replaced: %s", t.count, whose, v.Stuck.Reason)
+		})
 	}
 	return Healed{Steps: len(p.steps), More: p.more}
 }
 
-// noteHealed tells what a plan did to a volume.
-func (s *State) noteHealed(v *Volume, steps []step) {
-	replaced, moving := tally{}, tally{}
-	givenUp := uint64(0)
-	for _, st := range steps {
-		if st.v != v {
-			continue
+// noteHealed tells what a plan did.
+func (s *State) noteHealed(steps []step) {
+	replaced, moving, givenUp := map[raid.VolumeID]tally{}, map[raid.VolumeID]tally{}, map[raid.VolumeID]tally{}
+	count := func(of map[raid.VolumeID]tally, v *Volume, on raid.ServerID) {
+		if of[v.ID] == nil {
+			of[v.ID] = tally{}
 		}
+		of[v.ID][on]++
+	}
+	for _, st := range steps {
 		switch st.kind {
 		case stepReplace:
-			replaced[st.to]++
+			count(replaced, st.v, st.to)
 		case stepPromote:
-			replaced[v.Groups[st.group].Members[st.col].Server]++
+			count(replaced, st.v, st.v.Groups[st.group].Members[st.col].Server)
 		case stepMove:
-			moving[st.to]++
+			count(moving, st.v, st.to)
 		case stepCancel:
-			givenUp++
+			count(givenUp, st.v, "")
 		}
 	}
-	if n := replaced.total(); n > 0 {
-		s.note(Event{Kind: EventMembersReplaced, Volume: v.Name, Count: n}, "%d members of volume %s are replaced: on %v", n, v.Name, replaced)
+	tell := func(kind string, of map[raid.VolumeID]tally, text func(t told, whose string) string) {
+		var all []told
+		for _, id := range slices.Sorted(maps.Keys(of)) {
+			all = append(all, told{s.Volumes[id].Name, of[id].total(), of[id]})
+		}
+		s.noteVolumes(Event{Kind: kind}, all, text)
 	}
-	if n := moving.total(); n > 0 {
-		s.note(Event{Kind: EventMembersMoving, Volume: v.Name, Count: n}, "%d members of volume %s move: to %v", n, v.Name, moving)
-	}
-	if givenUp > 0 {
-		s.note(Event{Kind: EventMovesGivenUp, Volume: v.Name, Count: givenUp}, "%d moves of members of volume %s were given up: their new servers are down or drained", givenUp, v.Name)
-	}
+	tell(EventMembersReplaced, replaced, func(t told, whose string) string {
+		return fmt.Sprintf("%d members of %s are replaced: on %v", t.count, whose, t.on)
+	})
+	tell(EventMembersMoving, moving, func(t told, whose string) string {
+		return fmt.Sprintf("%d members of %s move: to %v", t.count, whose, t.on)
+	})
+	tell(EventMovesGivenUp, givenUp, func(t told, whose string) string {
+		return fmt.Sprintf("%d moves of members of %s were given up: their new servers are down or drained", t.count, whose)
+	})
 }
 
 // take carries one step out.
@@ -538,10 +556,10 @@ func (s *State) rebuilt(c *Rebuilt) *Refusal {
 		s.newVersion(v)
 	}
 	if rebuilt > 0 {
-		s.note(Event{Kind: EventMembersRebuilt, Volume: v.Name, Count: rebuilt}, "%d members of volume %s hold everything again", rebuilt, v.Name)
+		s.noteFolded(Event{Kind: EventMembersRebuilt, Volume: v.Name, Count: rebuilt}, "hold everything again")
 	}
 	if moved > 0 {
-		s.note(Event{Kind: EventMembersMoved, Volume: v.Name, Count: moved}, "%d members of volume %s have moved", moved, v.Name)
+		s.noteFolded(Event{Kind: EventMembersMoved, Volume: v.Name, Count: moved}, "have moved")
 	}
 	return nil
 }

@@ -1,7 +1,5 @@
 package state
 
-import "dmps/raid"
-
 // States of a volume.
 const (
 	Healthy  = "healthy"
@@ -19,46 +17,21 @@ type Health struct {
 	Moving         uint64 // pending members
 	Bereft         uint64 // groups of which fewer than K members hold their data, those on servers that are away included
 	Empty          uint64 // of these: groups of which no member is left
+	Reserved       uint64 // bytes of memory on servers, lost members aside
 }
 
 // Health merges what the servers' states say of a volume with the last report
 // of its client, which may be nil. The worse of the two wins: meta does not
 // see rows that missed a member, and a client that is away sees no servers.
 func (s *State) Health(v *Volume, r *Report) Health {
-	h := Health{State: Healthy, RedundancyLeft: v.Geometry.M}
-	for _, g := range v.Groups {
-		missing, holders := 0, 0
-		h.since(g.Since)
-		h.Moving += uint64(len(g.Pending))
-		for _, m := range g.Members {
-			sv := s.Servers[m.Server]
-			alive := sv != nil && sv.Incarnation == m.Incarnation
-			if m.State != raid.MemberInSync || !alive || sv.State != ServerUp {
-				missing++
-			}
-			switch m.State {
-			case raid.MemberRebuilding:
-				h.Rebuilding++
-			case raid.MemberInSync:
-				holders++
-			}
-			if alive {
-				h.since(sv.Away)
-			}
-		}
-		if holders < v.Geometry.K && !v.Unopened {
-			h.Bereft++
-			if holders == 0 {
-				h.Empty++
-			}
-		}
-		if missing > 0 {
-			h.DegradedGroups++
-			h.RedundancyLeft = min(h.RedundancyLeft, v.Geometry.M-missing)
-		}
+	is := s.survey(v)
+	h := Health{
+		State: Healthy, DegradedGroups: is.degraded, RedundancyLeft: is.left, Since: is.since,
+		Rebuilding: is.rebuilding, Moving: is.moving, Bereft: is.bereft, Empty: is.empty, Reserved: is.reserved,
 	}
 	if v.Unopened {
-		h.RedundancyLeft = max(h.RedundancyLeft, 0) // nobody wrote anything that could be out of reach
+		// Nobody wrote anything that could be gone or out of reach.
+		h.RedundancyLeft, h.Bereft, h.Empty = max(h.RedundancyLeft, 0), 0, 0
 	}
 	switch {
 	case h.RedundancyLeft < 0:
@@ -78,12 +51,6 @@ func (s *State) Health(v *Volume, r *Report) Health {
 		h.State = Failed
 	}
 	return h
-}
-
-func (h *Health) since(t int64) {
-	if t != 0 && (h.Since == 0 || t < h.Since) {
-		h.Since = t
-	}
 }
 
 func worse(a, b string) string {

@@ -54,7 +54,7 @@ func (p *healing) homecoming() {
 }
 
 func sortedKeys(m map[GroupKey]struct{}) []GroupKey {
-	return slices.SortedFunc(maps.Keys(m), GroupKey.compare)
+	return slices.SortedFunc(maps.Keys(m), GroupKey.Compare)
 }
 
 // goHome plans the move of a member to the server where it belongs.

@@ -100,3 +100,32 @@ func TestDeafServerKeepsItsID(t *testing.T) {
 	twin.Heard = false
 	must(t, s, &Command{Register: &twin})
 }
+
+// TestStillSuspect: that a suspect server is silent for longer says nothing of one that was
+// heard meanwhile, and what is known of a silence ends with it.
+func TestStillSuspect(t *testing.T) {
+	s := cluster(t, 1, 1<<30, nil)
+	sv := s.Servers["s00"]
+	say := func(c SetServer) {
+		c.ID, c.Incarnation = sv.ID, 1
+		must(t, s, &Command{Now: 7, SetServer: &c})
+	}
+	longer := SetServer{State: ServerSuspect, Silent: 9000, Together: true, Still: true}
+	say(longer)
+	if sv.State != ServerUp || sv.Silent != 0 || sv.Together {
+		t.Errorf("a server that is up: %+v", sv)
+	}
+	say(SetServer{State: ServerSuspect, Silent: 2000})
+	events := s.LastEvent()
+	say(longer)
+	if sv.State != ServerSuspect || sv.Silent != 9000 || !sv.Together || sv.Away != 7 || s.LastEvent() != events {
+		t.Errorf("a suspect server: %+v", sv)
+	}
+	for _, state := range []ServerState{ServerUp, ServerDown} {
+		say(SetServer{State: ServerSuspect, Silent: 2000, Together: true})
+		say(SetServer{State: state, Silent: 9000, Together: true})
+		if sv.State != state || sv.Silent != 0 || sv.Together {
+			t.Errorf("a server that is %v: %+v", state, sv)
+		}
+	}
+}

@@ -20,7 +20,9 @@ func (s *State) placeInPlace(c *CreateVolume) (slots uint32, groups [][]Member, 
 	}
 	slots = c.ChunkSlots
 	if slots == 0 {
-		slots = chooseSlots(c.Pages, want)
+		for slots = chooseSlots(c.Pages, want); tooMany(ceilDiv(c.Pages, uint64(slots)), c.Geometry); {
+			slots *= 2
+		}
 	}
 	n := ceilDiv(c.Pages, uint64(slots))
 	if refusal := c.checkCount(slots, n); refusal != nil {

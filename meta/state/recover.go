@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"slices"
 
 	"dmps/raid"
@@ -37,7 +38,7 @@ const (
 // was replaced meanwhile and is lost (inventory).
 func (s *State) Recover(now int64, why string) {
 	s.now = max(now, 1)
-	defer func() { s.now = 0 }()
+	defer func() { s.settle(); s.now = 0 }()
 	age := uint64(max(now-recoverSince, 0))
 	s.NextVolume = max(s.NextVolume, raid.VolumeID(min(age/millisPerVolume, recoverMostID))) + recoverVolumes
 	s.nextGeneration()
@@ -57,7 +58,7 @@ func (s *State) Recover(now int64, why string) {
 		if sv.State == ServerUp {
 			sv.Away = s.now
 		}
-		sv.State = ServerSuspect
+		sv.State, sv.Silent, sv.Together = ServerSuspect, 0, false
 		s.touchServer(sv.ID)
 	}
 	s.forgetNodes()
@@ -73,7 +74,7 @@ func (s *State) Recover(now int64, why string) {
 // no command either.
 func (s *State) Alone(now int64) {
 	s.now = max(now, 1)
-	defer func() { s.now = 0 }()
+	defer func() { s.settle(); s.now = 0 }()
 	s.nextGeneration()
 	s.forgetNodes()
 	s.note(Event{Kind: EventRestored}, "the metadata goes on with one of its nodes, without the others: leases and all that was decided stay")
@@ -159,17 +160,18 @@ func (s *State) forgetNodes() {
 // Unverified lists the servers of a volume that have yet to say what they
 // hold, without those that are down.
 func (s *State) Unverified(v *Volume) (out []raid.ServerID) {
-	for _, sv := range s.SortedServers() {
+	for _, sv := range s.Servers {
 		if !sv.Unverified || sv.State == ServerDown {
 			continue
 		}
-		has := slices.ContainsFunc(v.Groups, func(g *Group) bool {
-			return slices.ContainsFunc(g.Members, func(m Member) bool { return m.Server == sv.ID && m.State != raid.MemberLost })
-		})
-		if has {
-			out = append(out, sv.ID)
+		for c := range s.index.held[sv.ID] {
+			if ref := s.chunks[c]; ref.Volume == v.ID && !ref.Pending {
+				out = append(out, sv.ID)
+				break
+			}
 		}
 	}
+	slices.Sort(out)
 	return out
 }
 
@@ -196,8 +198,8 @@ func (s *State) inventory(c *Inventory) *Refusal {
 			missing, chunks = append(missing, ref), append(chunks, id)
 		}
 	}
-	s.giveUp(missing, func(v *Volume, n int) {
-		s.note(Event{Kind: EventMembersLost, Server: sv.ID, Volume: v.Name, Count: uint64(n)}, "server %s does not hold %d members of volume %s that the restored metadata knows: they were replaced after the backup", sv.ID, n, v.Name)
+	s.noteVolumes(Event{Kind: EventMembersLost, Server: sv.ID}, s.giveUp(missing), func(t told, whose string) string {
+		return fmt.Sprintf("server %s does not hold %d members of %s that the restored metadata knows: they were replaced after the backup", sv.ID, t.count, whose)
 	})
 	for _, id := range chunks {
 		s.forget(sv, id)

@@ -59,7 +59,7 @@ func (s *State) register(c *Register) *Refusal {
 	if sv.Incarnation == c.Incarnation {
 		s.noteState(sv, ServerUp)
 	}
-	sv.State, sv.Away = ServerUp, 0
+	sv.State, sv.Away, sv.Silent, sv.Together = ServerUp, 0, 0, false
 	s.touchServer(sv.ID)
 	return nil
 }
@@ -86,21 +86,24 @@ func (s *Server) yields(c *Register) bool {
 func (s *State) loseMembers(sv *Server) int {
 	lost, draining := 0, sv.Draining
 	sv.Draining = false // that it holds nothing then is no merit of that
-	s.giveUp(s.heldBy(sv.ID), func(v *Volume, n int) {
-		lost += n
-		s.note(Event{Kind: EventMembersLost, Server: sv.ID, Volume: v.Name, Count: uint64(n)}, "volume %s lost %d members with server %s", v.Name, n, sv.ID)
+	all := s.giveUp(s.heldBy(sv.ID))
+	s.noteVolumes(Event{Kind: EventMembersLost, Server: sv.ID}, all, func(t told, whose string) string {
+		return fmt.Sprintf("%s lost %d members with server %s", whose, t.count, sv.ID)
 	})
+	for _, t := range all {
+		lost += int(t.count)
+	}
 	sv.Draining, sv.Chunks, sv.Reserved, sv.Freeing = draining, 0, 0, nil
 	s.touchServer(sv.ID)
 	return lost
 }
 
 // giveUp marks members as lost, and drops pending ones: chunks of one server, as heldBy
-// lists them. For each volume that lost any it tells how many.
-func (s *State) giveUp(refs []ChunkRef, tell func(v *Volume, lost int)) {
+// lists them. It gives how many each volume lost that lost any.
+func (s *State) giveUp(refs []ChunkRef) (all []told) {
 	for len(refs) > 0 {
 		v := s.Volumes[refs[0].Volume]
-		lost := 0
+		lost := uint64(0)
 		for len(refs) > 0 && refs[0].Volume == v.ID {
 			g, col := int(refs[0].Group), int(refs[0].Col)
 			if refs[0].Pending {
@@ -114,9 +117,10 @@ func (s *State) giveUp(refs []ChunkRef, tell func(v *Volume, lost int)) {
 		}
 		s.newVersion(v)
 		if lost > 0 {
-			tell(v, lost)
+			all = append(all, told{volume: v.Name, count: lost})
 		}
 	}
+	return all
 }
 
 // live finds a server in the incarnation that the caller means.
@@ -136,6 +140,9 @@ func (s *State) setServer(c *SetServer) *Refusal {
 	if refusal != nil {
 		return refusal // a newer life registered meanwhile
 	}
+	if c.Still && sv.State != ServerSuspect {
+		return nil
+	}
 	s.noteState(sv, c.State)
 	switch {
 	case c.State == ServerUp:
@@ -143,7 +150,10 @@ func (s *State) setServer(c *SetServer) *Refusal {
 	case sv.State == ServerUp:
 		sv.Away = s.now
 	}
-	sv.State = c.State
+	sv.State, sv.Silent, sv.Together = c.State, 0, false
+	if c.State == ServerSuspect {
+		sv.Silent, sv.Together = max(c.Silent, 0), c.Together
+	}
 	if c.MemoryTotal != 0 {
 		sv.MemoryTotal = c.MemoryTotal
 	}

@@ -8,10 +8,11 @@ import (
 
 // Sizes of chunks and volumes.
 const (
-	maxAutoSlots = 16384   // of a chunk that meta chooses: 64 MiB of pages
+	maxAutoSlots = 16384   // of a chunk that meta chooses, unless the volume would have tooMany: 64 MiB of pages
 	minSlots     = 256     // of any chunk: 1 MiB of pages; smaller ones are not worth their bookkeeping
 	maxSlots     = 1 << 20 // of any chunk: 4 GiB of pages
-	maxGroups    = 1 << 17 // 8 TiB in chunks of 64 MiB without redundancy; bounds a layout's message to some 40 MiB
+	maxGroups    = 1 << 14 // of a volume: a replica answers nobody while it makes or deletes them (BenchmarkApply in meta/store)
+	maxChunks    = 1 << 16 // of all its groups, likewise
 	wantGroups   = 16      // of a log, so that placement and cleaning have a choice
 	wantRuns     = 4       // chunks a server of a linear volume, so that shares can follow free memory
 
@@ -54,8 +55,18 @@ func sizeLog(pages uint64, g raid.Geometry, fill int, chunkSlots uint32) (slots 
 	if slots == 0 {
 		slots = chooseSlots(data, wantGroups*k)
 	}
-	groups = ceilDiv(data, k*uint64(slots-raid.ViewRows))
-	return slots, groups + spareGroups(groups)
+	for ; ; slots *= 2 {
+		groups = ceilDiv(data, k*uint64(slots-raid.ViewRows))
+		groups += spareGroups(groups)
+		if chunkSlots != 0 || slots >= maxSlots || !tooMany(groups, g) {
+			return slots, groups
+		}
+	}
+}
+
+// tooMany reports whether a volume may not have so many groups.
+func tooMany(groups uint64, g raid.Geometry) bool {
+	return groups > maxGroups || groups*uint64(g.Members()) > maxChunks
 }
 
 // spareGroups is one for the rows being written, and 3 % for the unevenness
@@ -105,8 +116,8 @@ func (c *CreateVolume) validate() *Refusal {
 // checkCount refuses what no layout can hold.
 func (c *CreateVolume) checkCount(slots uint32, groups uint64) *Refusal {
 	switch {
-	case groups > maxGroups:
-		return refuse(Invalid, "volume %s would have %d groups, at most %d: use larger chunks", c.Name, groups, maxGroups)
+	case tooMany(groups, c.Geometry):
+		return refuse(Invalid, "volume %s would have %d groups, at most %d of %d chunks in all: use larger chunks", c.Name, groups, maxGroups, maxChunks)
 	case groups*uint64(slots)*uint64(c.Geometry.K) > raid.MaxDataSlots:
 		return refuse(Invalid, "volume %s with a target fill of %d %% has more slots than the 8 TiB of a volume", c.Name, c.TargetFill)
 	}

@@ -47,6 +47,8 @@ type Server struct {
 	MemoryTotal uint64                  `json:"memory_total"`     // bytes of the arena
 	State       ServerState             `json:"state"`
 	Away        int64                   `json:"away,omitempty"`       // since when it is not up, Unix milliseconds; 0: it is
+	Silent      int64                   `json:"silent,omitempty"`     // for how long leaders that could hear did not hear it, milliseconds, as of the last verdict; only while it is suspect
+	Together    bool                    `json:"together,omitempty"`   // it fell silent with too many others, and gets more time; only while it is suspect
 	Draining    bool                    `json:"draining,omitempty"`   // gets no chunks, and its members are moved away
 	Short       bool                    `json:"short,omitempty"`      // its host is short of memory: gets no chunks, and some of its members are moved away
 	Wanted      uint64                  `json:"wanted,omitempty"`     // bytes that it wants to have back; 0 unless Short
@@ -284,7 +286,12 @@ func (s *State) Reindex() {
 		s.index.include(v)
 	}
 	s.complete()
-	s.index.settle(s.Volumes) // the index alone: what State.settle decides the other replicas would not have
+	for id := range s.Servers {
+		s.touchServer(id)
+	}
+	// The index alone: what State.settle decides the other replicas would not have.
+	s.settleViews(s.index.dirty)
+	s.index.settle(s.Volumes)
 	s.touched = newTouched()
 }
 
@@ -369,7 +376,7 @@ type GroupKey struct {
 	Group  raid.GroupID
 }
 
-func (k GroupKey) compare(o GroupKey) int {
+func (k GroupKey) Compare(o GroupKey) int {
 	return cmp.Or(cmp.Compare(k.Volume, o.Volume), cmp.Compare(k.Group, o.Group))
 }
 
@@ -402,13 +409,17 @@ func (s *State) TakeTouched() Touched {
 	return t
 }
 
-func (s *State) touchServer(id raid.ServerID) { s.touched.Servers[id] = struct{}{} }
+func (s *State) touchServer(id raid.ServerID) {
+	s.touched.Servers[id] = struct{}{}
+	s.index.views.touched[id] = struct{}{}
+}
 func (s *State) touchVolume(id raid.VolumeID) { s.touched.Volumes[id] = struct{}{} }
 func (s *State) touchNode(id string)          { s.touched.Nodes[id] = struct{}{} }
 func (s *State) touchGroup(v raid.VolumeID, g int) {
 	k := GroupKey{v, raid.GroupID(g)}
-	s.touched.Groups[k] = struct{}{}
-	if n := len(s.index.dirty); n == 0 || s.index.dirty[n-1] != k {
-		s.index.dirty = append(s.index.dirty, k)
+	if n := len(s.index.dirty); n > 0 && s.index.dirty[n-1] == k {
+		return // for another of its members
 	}
+	s.touched.Groups[k] = struct{}{}
+	s.index.dirty = append(s.index.dirty, k)
 }

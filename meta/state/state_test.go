@@ -327,8 +327,10 @@ func TestSizes(t *testing.T) {
 		groups uint64
 	}{
 		{1, raid.Geometry{K: 1}, 256, 1 + 1},
-		{1 << 30 / 4096, raid.Geometry{K: 4, M: 2}, 4096, 21 + 1},              // 1 GiB: chunks of 16 MiB; 20 without view rows
-		{1 << 40 / 4096, raid.Geometry{K: 4, M: 2}, 16384, 5121 + 1 + 5121/32}, // 1 TiB: chunks of 64 MiB; 5120 likewise
+		{1 << 30 / 4096, raid.Geometry{K: 4, M: 2}, 4096, 21 + 1},                // 1 GiB: chunks of 16 MiB; 20 without view rows
+		{1 << 40 / 4096, raid.Geometry{K: 4, M: 2}, 16384, 5121 + 1 + 5121/32},   // 1 TiB: chunks of 64 MiB; 5120 likewise
+		{4 << 40 / 4096, raid.Geometry{K: 4, M: 2}, 32768, 10241 + 1 + 10241/32}, // 4 TiB: 125,000 chunks of 64 MiB would be too many
+		{4 << 40 / 4096, raid.Geometry{K: 1, M: 1}, 131072, 10241 + 1 + 10241/32},
 		{1 << 30 / 4096, raid.Geometry{K: 1, M: 2}, 16384, 21 + 1},
 		{254 * 80 / 100, raid.Geometry{K: 1, M: 1}, 256, 1 + 1}, // all of a group but its view rows
 		{254*80/100 + 1, raid.Geometry{K: 1, M: 1}, 256, 2 + 1},
@@ -389,6 +391,7 @@ func TestHealth(t *testing.T) {
 		if i > 0 {
 			down(i)
 		}
+		want.Reserved = v.Reserved()
 		if got := s.Health(v, nil); got != want {
 			t.Errorf("%d servers down: %+v, want %+v", i, got, want)
 		}

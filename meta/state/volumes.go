@@ -89,22 +89,50 @@ func (s *State) deleteVolume(c *DeleteVolume) *Refusal {
 // Layout is what a client must know of a volume, under the lease of the given
 // epoch.
 func (s *State) Layout(v *Volume, epoch raid.Epoch, first bool) *raid.Layout {
-	l := &raid.Layout{
-		Volume: v.ID, Name: v.Name, Kind: v.Kind, Geometry: v.Geometry, Pages: v.Pages,
-		ChunkSlots: v.ChunkSlots, MinAck: v.MinAck, Epoch: epoch, Version: v.Version, FirstEpoch: first,
-		Cluster: s.Cluster, Unknown: v.Unknown(), TargetFill: v.TargetFill, Groups: make([]raid.Group, len(v.Groups)),
+	l := s.layoutHead(v, epoch, first)
+	l.Groups = make([]raid.Group, len(v.Groups))
+	for g := range v.Groups {
+		l.Groups[g] = s.layoutGroup(v, g)
 	}
-	for g, group := range v.Groups {
-		members := make([]raid.Member, len(group.Members))
-		for c, m := range group.Members {
-			members[c] = s.layoutMember(m)
-		}
-		l.Groups[g] = raid.Group{ID: raid.GroupID(g), Members: members}
-		for _, p := range group.Pending {
-			l.Groups[g].Pending = append(l.Groups[g].Pending, raid.Pending{Col: p.Col, Member: s.layoutMember(p.Member)})
+	return l
+}
+
+// LayoutSince is what changed after a version that a client has: the groups that
+// commands touched, whatever became of them. All of it, if that version is not known, or
+// older than this replica's index.
+func (s *State) LayoutSince(v *Volume, epoch raid.Epoch, since uint64) *raid.Layout {
+	marks := s.index.marks[v.ID]
+	if since == 0 || since < s.index.base[v.ID] || since > v.Version || len(marks) != len(v.Groups) {
+		return s.Layout(v, epoch, false)
+	}
+	l := s.layoutHead(v, epoch, false)
+	l.Since = since
+	for g := range marks {
+		if marks[g].version > since {
+			l.Groups = append(l.Groups, s.layoutGroup(v, g))
 		}
 	}
 	return l
+}
+
+func (s *State) layoutHead(v *Volume, epoch raid.Epoch, first bool) *raid.Layout {
+	return &raid.Layout{
+		Volume: v.ID, Name: v.Name, Kind: v.Kind, Geometry: v.Geometry, Pages: v.Pages,
+		ChunkSlots: v.ChunkSlots, MinAck: v.MinAck, Epoch: epoch, Version: v.Version, FirstEpoch: first,
+		Cluster: s.Cluster, Unknown: v.Unknown(), TargetFill: v.TargetFill,
+	}
+}
+
+func (s *State) layoutGroup(v *Volume, g int) raid.Group {
+	group := v.Groups[g]
+	out := raid.Group{ID: raid.GroupID(g), Members: make([]raid.Member, len(group.Members))}
+	for c, m := range group.Members {
+		out.Members[c] = s.layoutMember(m)
+	}
+	for _, p := range group.Pending {
+		out.Pending = append(out.Pending, raid.Pending{Col: p.Col, Member: s.layoutMember(p.Member)})
+	}
+	return out
 }
 
 func (s *State) layoutMember(m Member) raid.Member {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -298,7 +300,9 @@ func write(tx *bolt.Tx, st *state.State, t state.Touched, applied uint64) error 
 			return err
 		}
 	}
-	for k := range t.Groups {
+	// In their order: a volume's groups come after all others then, and a leaf that is
+	// filled in any other is moved in memory with each of them.
+	for _, k := range slices.SortedFunc(maps.Keys(t.Groups), state.GroupKey.Compare) {
 		var g *state.Group
 		if v := st.Volumes[k.Volume]; v != nil {
 			g = v.Groups[k.Group]
