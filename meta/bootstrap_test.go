@@ -59,7 +59,7 @@ func TestBootstrapWithRestarts(t *testing.T) {
 					t.Errorf("%s is in cluster %s, %s in %s", id.Name, id.Cluster, nodes[0].identity().Name, nodes[0].identity().Cluster)
 				}
 			}
-			st, err := newClient(t, 10*time.Second, nodes...).Status(t.Context())
+			st, err := newClient(t, time.Minute, nodes...).Status(t.Context())
 			if err != nil || len(st.Meta) != 3 {
 				t.Errorf("%+v, %v", st, err)
 			}
@@ -82,7 +82,7 @@ func TestStateBehindLogAndSnapshot(t *testing.T) {
 	}
 	n := start(t, cfg)
 	waitReady(t, n)
-	registerServers(t, newClient(t, 5*time.Second, n), 2)
+	registerServers(t, newClient(t, time.Minute, n), 2)
 	stop(t, n)
 	older, err := os.ReadFile(file)
 	if err != nil {
@@ -91,7 +91,7 @@ func TestStateBehindLogAndSnapshot(t *testing.T) {
 
 	n = start(t, cfg)
 	waitReady(t, n)
-	registerServers(t, newClient(t, 5*time.Second, n), 7)
+	registerServers(t, newClient(t, time.Minute, n), 7)
 	stop(t, n)
 	if err := os.WriteFile(file, older, 0o600); err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func TestTakingPartTwice(t *testing.T) {
 	if err := b.takePart(); err != nil || b.peer() != was {
 		t.Errorf("Raft was started again: %v", err)
 	}
-	if _, err := newClient(t, 5*time.Second, b).Status(t.Context()); err != nil {
+	if _, err := newClient(t, time.Minute, b).Status(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

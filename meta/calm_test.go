@@ -15,7 +15,7 @@ import (
 func TestCalmBeats(t *testing.T) {
 	n := start(t, testConfig(t, "m"))
 	waitReady(t, n)
-	registerServers(t, newClient(t, 30*time.Second, n), 2)
+	registerServers(t, newClient(t, time.Minute, n), 2)
 	r, _, err := n.leading(t.Context())
 	if err != nil {
 		t.Fatal(err)

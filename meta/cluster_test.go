@@ -71,12 +71,12 @@ func TestThreeNodes(t *testing.T) {
 		}
 	}
 	ctx := t.Context()
-	c := newClient(t, 10*time.Second, nodes...)
+	c := newClient(t, time.Minute, nodes...)
 	registerServers(t, c, 3)
 
 	// Every node answers every call: those that do not lead hand it on.
 	for _, n := range nodes {
-		one := newClient(t, 5*time.Second, n)
+		one := newClient(t, time.Minute, n)
 		st, err := one.Status(ctx)
 		if err != nil || len(st.Servers) != 3 || len(st.Meta) != 3 {
 			t.Fatalf("status by %s: %+v, %v", n.cfg.Name, st, err)
@@ -137,7 +137,7 @@ func TestMembership(t *testing.T) {
 	cfgs := threeConfigs(t)
 	nodes := startAll(t, cfgs)
 	ctx := t.Context()
-	c := newClient(t, 10*time.Second, nodes...)
+	c := newClient(t, time.Minute, nodes...)
 	registerServers(t, c, 2)
 
 	// A node with an empty disk takes the place of its dead older self.

@@ -81,7 +81,7 @@ func TestLeaderWithAFullLog(t *testing.T) {
 	}
 	nodes := startAll(t, cfgs)
 	first := leaderOf(t, nodes)
-	c := newClient(t, 20*time.Second, nodes...)
+	c := newClient(t, time.Minute, nodes...)
 	registerServers(t, c, 1)
 	full[first].Store(true)
 	if err := c.Register(t.Context(), serverInfo(1, 1)); err != nil {
@@ -127,7 +127,7 @@ func TestOneNodeWithAFullLog(t *testing.T) {
 	}
 	n := start(t, cfg)
 	waitReady(t, n)
-	c, patient := newClient(t, 200*time.Millisecond, n), newClient(t, 30*time.Second, n)
+	c, patient := newClient(t, 200*time.Millisecond, n), newClient(t, time.Minute, n)
 	registerServers(t, patient, 1)
 	beat := server.Heartbeat{ID: "s0", Incarnation: serverInfo(0, 1).Incarnation, MemoryTotal: gib}
 	stopBeats, beaten := make(chan struct{}), make(chan struct{})
@@ -183,7 +183,7 @@ func TestClosingWithAFullDisk(t *testing.T) {
 				}
 			}
 			nodes := startAll(t, cfgs)
-			c := newClient(t, 10*time.Second, nodes...)
+			c := newClient(t, time.Minute, nodes...)
 			registerServers(t, c, 2)
 			at := leaderOf(t, nodes)
 			if what == "vote" { // a follower that loses its leader asks for votes, with a new term
@@ -221,7 +221,7 @@ func TestFullFileSystem(t *testing.T) {
 		mountSmall(t, cfgs[i].Dir)
 	}
 	nodes := startAll(t, cfgs)
-	c := newClient(t, 30*time.Second, nodes...)
+	c := newClient(t, time.Minute, nodes...)
 	first := leaderOf(t, nodes)
 	ballast := filepath.Join(cfgs[first].Dir, "ballast")
 	fillUp(t, ballast)

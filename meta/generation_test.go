@@ -28,7 +28,7 @@ func beside(t *testing.T) besides {
 	t.Helper()
 	n := start(t, testConfig(t, "meta1"))
 	waitReady(t, n)
-	c := newClient(t, 5*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	registerServers(t, c, 6)
 	var backup bytes.Buffer
 	if _, err := c.Backup(t.Context(), &backup); err != nil {
@@ -79,7 +79,7 @@ func holds(i int, l *raid.Layout) server.Heartbeat {
 func TestRestoredClusterDropsNothingUnknown(t *testing.T) {
 	t.Parallel()
 	b := beside(t)
-	c := newClient(t, 5*time.Second, b.restored)
+	c := newClient(t, time.Minute, b.restored)
 	total := uint64(0)
 	for i := range 6 {
 		hb := holds(i, b.later)
@@ -142,12 +142,12 @@ func TestRestoredClusterDropsNothingUnknown(t *testing.T) {
 func TestOlderGenerationEnds(t *testing.T) {
 	t.Parallel()
 	b := beside(t)
-	c := newClient(t, 5*time.Second, b.restored, b.old)
+	c := newClient(t, time.Minute, b.restored, b.old)
 	hb := holds(0, b.later)
 	if _, err := c.Heartbeat(t.Context(), hb); err != nil {
 		t.Fatal(err)
 	}
-	old := newClient(t, 30*time.Second, b.old)
+	old := newClient(t, time.Minute, b.old)
 	if _, err := old.Status(t.Context()); err != nil {
 		t.Fatalf("the old one, before it heard: %v", err)
 	}
@@ -181,7 +181,7 @@ func TestOlderGenerationEnds(t *testing.T) {
 func TestGenerationsAreLearned(t *testing.T) {
 	t.Parallel()
 	b := beside(t)
-	c := newClient(t, 5*time.Second, b.old, b.restored)
+	c := newClient(t, time.Minute, b.old, b.restored)
 	hb := holds(0, b.later)
 	if _, err := c.Heartbeat(t.Context(), hb); err != nil {
 		t.Fatal(err)

@@ -78,7 +78,7 @@ func TestListsAreSentOnce(t *testing.T) {
 func TestUpWhenItHasListed(t *testing.T) {
 	n := start(t, testConfig(t, "m"))
 	waitReady(t, n)
-	registerServers(t, newClient(t, 30*time.Second, n), 1)
+	registerServers(t, newClient(t, time.Minute, n), 1)
 	if err := n.disks.state.Rewrite(func(s *state.State) { s.Recover(1, "in a test") }); err != nil {
 		t.Fatal(err)
 	}

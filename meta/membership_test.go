@@ -27,7 +27,7 @@ func TestJoinOfUnreachable(t *testing.T) {
 	t.Parallel()
 	n := start(t, testConfig(t, "meta1"))
 	waitReady(t, n)
-	c := newClient(t, 10*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	registerServers(t, c, 3)
 	cfg := testConfig(t, "meta2")
 	cfg.Join = []string{n.APIURL()}
@@ -80,7 +80,7 @@ func TestNonvoterCountsForNothing(t *testing.T) {
 	first.promoteAfter = time.Hour
 	n := start(t, first)
 	waitReady(t, n)
-	c := newClient(t, 10*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	cfg := testConfig(t, "meta2")
 	cfg.Join = []string{n.APIURL()}
 	second := start(t, cfg)
@@ -105,7 +105,7 @@ func TestNonvoterCountsForNothing(t *testing.T) {
 func TestLeaveOfLiving(t *testing.T) {
 	t.Parallel()
 	nodes := startAll(t, threeConfigs(t))
-	c := newClient(t, 10*time.Second, nodes...)
+	c := newClient(t, time.Minute, nodes...)
 	lead := leaderOf(t, nodes)
 	dead, living := (lead+1)%3, (lead+2)%3
 	stop(t, nodes[dead])
@@ -143,7 +143,7 @@ func TestCopyOfLivingNode(t *testing.T) {
 	t.Parallel()
 	cfgs := threeConfigs(t)
 	nodes := startAll(t, cfgs)
-	c := newClient(t, 10*time.Second, nodes...)
+	c := newClient(t, time.Minute, nodes...)
 	at := (leaderOf(t, nodes) + 1) % 3
 	eventually(t, "it is known where all are", func() (known bool) {
 		err := nodes[at].disks.state.View(func(s *state.State) { known = len(s.Nodes) == 3 })
@@ -201,7 +201,7 @@ func TestCopyOfLivingNode(t *testing.T) {
 func TestRecoverMembershipOnly(t *testing.T) {
 	t.Parallel()
 	nodes := startAll(t, threeConfigs(t))
-	c := newClient(t, 10*time.Second, nodes...)
+	c := newClient(t, time.Minute, nodes...)
 	before := populate(t, c)
 	lead := nodes[leaderOf(t, nodes)]
 	for _, n := range nodes {
@@ -214,7 +214,7 @@ func TestRecoverMembershipOnly(t *testing.T) {
 	cfg.Join, cfg.BootstrapExpect = nil, 0
 	n := start(t, cfg)
 	waitReady(t, n)
-	c = newClient(t, 5*time.Second, n)
+	c = newClient(t, time.Minute, n)
 	if _, err := c.Renew(t.Context(), before.Volume, before.Epoch, client.Report{State: client.StateHealthy}); err != nil {
 		t.Errorf("the lease from before: %v", err)
 	}
@@ -244,7 +244,7 @@ func TestUnknownStaysUnknown(t *testing.T) {
 	t.Parallel()
 	nodes := startAll(t, threeConfigs(t))
 	lead := nodes[leaderOf(t, nodes)]
-	c := newClient(t, 8*time.Second, lead)
+	c := newClient(t, time.Minute, lead)
 	for _, n := range nodes {
 		if n != lead {
 			n.peer().layer.mute(true)

@@ -23,7 +23,7 @@ func TestOneNode(t *testing.T) {
 	cfg := testConfig(t, "meta1")
 	n := start(t, cfg)
 	waitReady(t, n)
-	c := newClient(t, 5*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	ctx := t.Context()
 	registerServers(t, c, 6)
 
@@ -154,7 +154,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	cfg := testConfig(t, "meta1")
 	n := start(t, cfg)
 	waitReady(t, n)
-	c := newClient(t, 5*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	registerServers(t, c, 3)
 	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 64 << 20, Redundancy: raid.Geometry{K: 1, M: 2}}); err != nil {
 		t.Fatal(err)
@@ -168,7 +168,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 
 	n = start(t, cfg)
 	waitReady(t, n)
-	c = newClient(t, 5*time.Second, n)
+	c = newClient(t, time.Minute, n)
 	if n.identity().Cluster != cluster {
 		t.Errorf("cluster %s became %s", cluster, n.identity().Cluster)
 	}

@@ -20,7 +20,7 @@ func TestSessionsKeepALease(t *testing.T) {
 	cfg.LeaseTTL = 300 * time.Millisecond
 	n := start(t, cfg)
 	waitReady(t, n)
-	c := newClient(t, 5*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	registerServers(t, c, 3)
 	var owned []raid.VolumeID
 	for _, name := range []string{"v", "w", "x"} {

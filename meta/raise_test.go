@@ -63,7 +63,7 @@ func TestUpgrade(t *testing.T) {
 	cfgs := threeConfigs(t)
 	cfgs[0].build, cfgs[1].build, cfgs[2].build = nextBuild, nextBuild, oldBuild
 	nodes := startAll(t, cfgs)
-	c := newClient(t, 10*time.Second, nodes...)
+	c := newClient(t, time.Minute, nodes...)
 	levelIs(t, c, level.Highest)
 	versionsAre(t, c, "next next old ")
 	_, _, err := c.RaiseLevel(t.Context(), 0)
@@ -174,7 +174,7 @@ func TestTooOldForItsLog(t *testing.T) {
 	cfg.build = nextBuild
 	n = start(t, cfg)
 	waitReady(t, n)
-	levelIs(t, newClient(t, 10*time.Second, n), nextBuild.Highest)
+	levelIs(t, newClient(t, time.Minute, n), nextBuild.Highest)
 	if err := n.peer().raft.Snapshot().Error(); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestTooOldFollowerEnds(t *testing.T) {
 	cfgs := threeConfigs(t)
 	cfgs[0].build, cfgs[1].build, cfgs[2].build = nextBuild, nextBuild, oldBuild
 	nodes := startAll(t, cfgs)
-	c := newClient(t, 10*time.Second, nodes[:2]...)
+	c := newClient(t, time.Minute, nodes[:2]...)
 	versionsAre(t, c, "next next old ")
 	if leaderOf(t, nodes) == 2 {
 		if err := nodes[2].peer().raft.LeadershipTransfer().Error(); err != nil {

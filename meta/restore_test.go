@@ -101,7 +101,7 @@ func TestBackupAndRestore(t *testing.T) {
 	t.Parallel()
 	n := start(t, testConfig(t, "meta1"))
 	waitReady(t, n)
-	c := newClient(t, 5*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	before := populate(t, c)
 	var backup bytes.Buffer
 	if size, err := c.Backup(t.Context(), &backup); err != nil || size != int64(backup.Len()) || size == 0 {
@@ -136,7 +136,7 @@ func TestBackupAndRestore(t *testing.T) {
 	if again.identity().Cluster != cluster {
 		t.Errorf("cluster %s became %s", cluster, again.identity().Cluster)
 	}
-	c = newClient(t, 5*time.Second, again)
+	c = newClient(t, time.Minute, again)
 	afterwards(t, c, 6, before)
 
 	// A node that joins gets what was restored, not only what came after.
@@ -159,7 +159,7 @@ func TestBackupAndRestore(t *testing.T) {
 func TestRecoverSurvivor(t *testing.T) {
 	t.Parallel()
 	nodes := startAll(t, threeConfigs(t))
-	c := newClient(t, 10*time.Second, nodes...)
+	c := newClient(t, time.Minute, nodes...)
 	before := populate(t, c)
 	survivor := nodes[1]
 	eventually(t, "the survivor has everything", func() bool {
@@ -183,7 +183,7 @@ func TestRecoverSurvivor(t *testing.T) {
 	cfg.Join, cfg.BootstrapExpect = nil, 0
 	n := start(t, cfg)
 	waitReady(t, n)
-	c = newClient(t, 5*time.Second, n)
+	c = newClient(t, time.Minute, n)
 	afterwards(t, c, 6, before)
 }
 
@@ -191,7 +191,7 @@ func TestEvents(t *testing.T) {
 	t.Parallel()
 	n := start(t, testConfig(t, "meta1"))
 	waitReady(t, n)
-	c := newClient(t, 5*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var got []metaclient.Event

@@ -19,7 +19,7 @@ func TestLastScrubIsRemembered(t *testing.T) {
 	cfg := testConfig(t, "meta1")
 	n := start(t, cfg)
 	waitReady(t, n)
-	c := newClient(t, 5*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	registerServers(t, c, 3)
 	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 64 << 20, Redundancy: raid.Geometry{K: 1, M: 2}}); err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestLastScrubIsRemembered(t *testing.T) {
 	stop(t, n)
 	n = start(t, cfg)
 	waitReady(t, n)
-	c = newClient(t, 5*time.Second, n)
+	c = newClient(t, time.Minute, n)
 	remembered(first)
 	if l, _, err = c.Attach(t.Context(), client.AttachRequest{Volume: "v", Holder: "a"}); err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func TestLastScrubIsRemembered(t *testing.T) {
 	stop(t, n)
 	n = start(t, cfg)
 	waitReady(t, n)
-	c = newClient(t, 5*time.Second, n)
+	c = newClient(t, time.Minute, n)
 	remembered(&second)
 
 	// Once it was said that a scrub left something out, and why.

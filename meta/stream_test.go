@@ -61,7 +61,7 @@ func TestLeaderWithAStalledDisk(t *testing.T) {
 	}
 	nodes := startAll(t, cfgs)
 	first := leaderOf(t, nodes)
-	c := newClient(t, 20*time.Second, nodes...)
+	c := newClient(t, time.Minute, nodes...)
 	registerServers(t, c, 1)
 
 	disk[first].Lock()

@@ -21,7 +21,7 @@ import (
 // One message with an absurd term, from anybody who reaches the port, ends no election.
 func TestAbsurdTermsAreRefused(t *testing.T) {
 	nodes := startAll(t, threeConfigs(t))
-	c := newClient(t, 30*time.Second, nodes...)
+	c := newClient(t, time.Minute, nodes...)
 	registerServers(t, c, 2)
 	get := func(n *Node) *metapb.GetNodeResponse {
 		res, err := metapbconnect.NewClusterServiceClient(http.DefaultClient, n.APIURL()).GetNode(t.Context(), connect.NewRequest(&metapb.GetNodeRequest{}))
@@ -103,7 +103,7 @@ func TestBelievedTerms(t *testing.T) {
 func TestWhatIsSaidIsBounded(t *testing.T) {
 	n := start(t, testConfig(t, "meta1"))
 	waitReady(t, n)
-	c := newClient(t, 30*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	registerServers(t, c, 3)
 	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 16 << 20}); err != nil {
 		t.Fatal(err)

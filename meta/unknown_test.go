@@ -18,7 +18,7 @@ func TestUnknownPagesAreRemembered(t *testing.T) {
 	cfg := testConfig(t, "meta1")
 	n := start(t, cfg)
 	waitReady(t, n)
-	c := newClient(t, 5*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	registerServers(t, c, 3)
 	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 64 << 20, Redundancy: raid.Geometry{K: 1, M: 2}}); err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestUnknownPagesAreRemembered(t *testing.T) {
 	stop(t, n)
 	n = start(t, cfg)
 	waitReady(t, n)
-	c = newClient(t, 5*time.Second, n)
+	c = newClient(t, time.Minute, n)
 	shows(5)
 	l = attach(5)
 	renew(l, 5, l.Version)

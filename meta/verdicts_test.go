@@ -17,7 +17,7 @@ func TestVerdictsAreWrittenTogether(t *testing.T) {
 	cfg.beforeLog = func() error { writes.Add(1); return nil }
 	n := start(t, cfg)
 	waitReady(t, n)
-	c := newClient(t, 30*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	registerServers(t, c, servers)
 	r, _, err := n.leading(t.Context())
 	if err != nil {
