@@ -30,6 +30,7 @@ type reign struct {
 		reports map[raid.VolumeID]report
 		unknown map[raid.ServerID][]raid.ChunkID // that a server holds and this state did not give out, as of its last heartbeat
 		settle  time.Time                        // servers that were down are coming back: nothing is replaced before
+		unfound map[raid.ServerID]unfound        // servers that were dialled and did not answer
 		care    care
 	}
 }

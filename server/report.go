@@ -18,9 +18,13 @@ import (
 // replaces what those hold that come later.
 const maxBackoff = 2 * time.Second
 
+// sayAgain is how often the log is told why meta does not hear of this server.
+const sayAgain = 30 * time.Second
+
 // report keeps meta informed until ctx ends. The page path does not need it.
 func (s *Server) report(ctx context.Context) {
 	registered, fails := false, 0
+	var said time.Time
 	var told uint64 // hash of the chunks that meta has; 0: none
 	for {
 		err := s.reportOnce(ctx, &registered, &told)
@@ -30,7 +34,8 @@ func (s *Server) report(ctx context.Context) {
 		wait := s.c.Heartbeat
 		if err != nil {
 			s.m.heartbeatErrors.Inc()
-			if fails == 0 { // once per outage
+			if fails == 0 || time.Since(said) > sayAgain { // the reason may be another one by now
+				said = time.Now()
 				s.c.Log.Warn("meta does not hear of this server; memory stays lent", "err", err)
 			}
 			fails++

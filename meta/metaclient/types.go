@@ -29,6 +29,16 @@ type Status struct {
 
 	Rebalancing *Rebalancing `json:"rebalancing,omitempty"` // nil: memory use is not being evened out
 	Copysets    Copysets     `json:"copysets"`
+
+	Unreachable []Unreachable `json:"unreachable_servers"`
+}
+
+// Unreachable is a memory server that the leader did not find where it says that it is.
+type Unreachable struct {
+	ID     raid.ServerID `json:"id"`
+	Addr   string        `json:"addr"` // of its addresses, one where it was not found
+	Reason string        `json:"reason"`
+	Up     bool          `json:"up"` // it answers at another address; else it was refused, and gets no chunks
 }
 
 // Copysets is how groups with redundancy lie on servers.

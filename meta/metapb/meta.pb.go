@@ -5016,6 +5016,7 @@ type GetStatusResponse struct {
 	Rebalancing   *Rebalancing           `protobuf:"bytes,5,opt,name=rebalancing,proto3" json:"rebalancing,omitempty"` // absent: memory use is not being evened out
 	Level         uint32                 `protobuf:"varint,6,opt,name=level,proto3" json:"level,omitempty"`            // of the cluster
 	Copysets      *Copysets              `protobuf:"bytes,7,opt,name=copysets,proto3" json:"copysets,omitempty"`
+	Unreachable   []*UnreachableServer   `protobuf:"bytes,8,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5099,6 +5100,82 @@ func (x *GetStatusResponse) GetCopysets() *Copysets {
 	return nil
 }
 
+func (x *GetStatusResponse) GetUnreachable() []*UnreachableServer {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+// UnreachableServer is a memory server that the leader did not find where it says that it is.
+type UnreachableServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Addr          string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"` // of its addresses, one where it was not found
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Registered    bool                   `protobuf:"varint,4,opt,name=registered,proto3" json:"registered,omitempty"` // it answers at another address; else it was refused, and gets no chunks
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreachableServer) Reset() {
+	*x = UnreachableServer{}
+	mi := &file_meta_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreachableServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreachableServer) ProtoMessage() {}
+
+func (x *UnreachableServer) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreachableServer.ProtoReflect.Descriptor instead.
+func (*UnreachableServer) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *UnreachableServer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UnreachableServer) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *UnreachableServer) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *UnreachableServer) GetRegistered() bool {
+	if x != nil {
+		return x.Registered
+	}
+	return false
+}
+
 // Copysets says how groups with redundancy lie on servers.
 type Copysets struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -5113,7 +5190,7 @@ type Copysets struct {
 
 func (x *Copysets) Reset() {
 	*x = Copysets{}
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5125,7 +5202,7 @@ func (x *Copysets) String() string {
 func (*Copysets) ProtoMessage() {}
 
 func (x *Copysets) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5138,7 +5215,7 @@ func (x *Copysets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copysets.ProtoReflect.Descriptor instead.
 func (*Copysets) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Copysets) GetSets() uint64 {
@@ -5186,7 +5263,7 @@ type Rebalancing struct {
 
 func (x *Rebalancing) Reset() {
 	*x = Rebalancing{}
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5198,7 +5275,7 @@ func (x *Rebalancing) String() string {
 func (*Rebalancing) ProtoMessage() {}
 
 func (x *Rebalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5211,7 +5288,7 @@ func (x *Rebalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebalancing.ProtoReflect.Descriptor instead.
 func (*Rebalancing) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Rebalancing) GetThresholdPercent() uint32 {
@@ -5652,7 +5729,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x06events\x18\x01 \x03(\v2\x13.dmps.meta.v1.EventR\x06events\x12\x16\n" +
 	"\x06missed\x18\x02 \x01(\x04R\x06missed\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\x04R\x04last\"\x12\n" +
-	"\x10GetStatusRequest\"\xc2\x02\n" +
+	"\x10GetStatusRequest\"\x85\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12.\n" +
 	"\avolumes\x18\x02 \x03(\v2\x14.dmps.meta.v1.VolumeR\avolumes\x12.\n" +
@@ -5660,7 +5737,15 @@ const file_meta_proto_rawDesc = "" +
 	"\amembers\x18\x04 \x03(\v2\x12.dmps.meta.v1.NodeR\amembers\x12;\n" +
 	"\vrebalancing\x18\x05 \x01(\v2\x19.dmps.meta.v1.RebalancingR\vrebalancing\x12\x14\n" +
 	"\x05level\x18\x06 \x01(\rR\x05level\x122\n" +
-	"\bcopysets\x18\a \x01(\v2\x16.dmps.meta.v1.CopysetsR\bcopysets\"\xa7\x01\n" +
+	"\bcopysets\x18\a \x01(\v2\x16.dmps.meta.v1.CopysetsR\bcopysets\x12A\n" +
+	"\vunreachable\x18\b \x03(\v2\x1f.dmps.meta.v1.UnreachableServerR\vunreachable\"o\n" +
+	"\x11UnreachableServer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1e\n" +
+	"\n" +
+	"registered\x18\x04 \x01(\bR\n" +
+	"registered\"\xa7\x01\n" +
 	"\bCopysets\x12\x12\n" +
 	"\x04sets\x18\x01 \x01(\x04R\x04sets\x12\x1d\n" +
 	"\n" +
@@ -5736,7 +5821,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_meta_proto_goTypes = []any{
 	(ServerState)(0),              // 0: dmps.meta.v1.ServerState
 	(MemberState)(0),              // 1: dmps.meta.v1.MemberState
@@ -5813,12 +5898,13 @@ var file_meta_proto_goTypes = []any{
 	(*ListEventsResponse)(nil),    // 72: dmps.meta.v1.ListEventsResponse
 	(*GetStatusRequest)(nil),      // 73: dmps.meta.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 74: dmps.meta.v1.GetStatusResponse
-	(*Copysets)(nil),              // 75: dmps.meta.v1.Copysets
-	(*Rebalancing)(nil),           // 76: dmps.meta.v1.Rebalancing
-	nil,                           // 77: dmps.meta.v1.RegisterRequest.LabelsEntry
-	nil,                           // 78: dmps.meta.v1.Server.LabelsEntry
-	nil,                           // 79: dmps.meta.v1.Report.CountersEntry
-	nil,                           // 80: dmps.meta.v1.Report.BadSlotsEntry
+	(*UnreachableServer)(nil),     // 75: dmps.meta.v1.UnreachableServer
+	(*Copysets)(nil),              // 76: dmps.meta.v1.Copysets
+	(*Rebalancing)(nil),           // 77: dmps.meta.v1.Rebalancing
+	nil,                           // 78: dmps.meta.v1.RegisterRequest.LabelsEntry
+	nil,                           // 79: dmps.meta.v1.Server.LabelsEntry
+	nil,                           // 80: dmps.meta.v1.Report.CountersEntry
+	nil,                           // 81: dmps.meta.v1.Report.BadSlotsEntry
 }
 var file_meta_proto_depIdxs = []int32{
 	3,  // 0: dmps.meta.v1.Reason.code:type_name -> dmps.meta.v1.Reason.Code
@@ -5827,10 +5913,10 @@ var file_meta_proto_depIdxs = []int32{
 	6,  // 3: dmps.meta.v1.GetNodeResponse.leader:type_name -> dmps.meta.v1.Node
 	6,  // 4: dmps.meta.v1.JoinRequest.node:type_name -> dmps.meta.v1.Node
 	6,  // 5: dmps.meta.v1.ListMembersResponse.members:type_name -> dmps.meta.v1.Node
-	77, // 6: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
+	78, // 6: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
 	5,  // 7: dmps.meta.v1.RegisterRequest.build:type_name -> dmps.meta.v1.Build
 	23, // 8: dmps.meta.v1.HeartbeatResponse.care:type_name -> dmps.meta.v1.CareOffer
-	78, // 9: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
+	79, // 9: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
 	0,  // 10: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
 	5,  // 11: dmps.meta.v1.Server.build:type_name -> dmps.meta.v1.Build
 	24, // 12: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
@@ -5843,11 +5929,11 @@ var file_meta_proto_depIdxs = []int32{
 	42, // 19: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
 	5,  // 20: dmps.meta.v1.Lease.build:type_name -> dmps.meta.v1.Build
 	2,  // 21: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
-	79, // 22: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
+	80, // 22: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
 	46, // 23: dmps.meta.v1.Report.rebuild:type_name -> dmps.meta.v1.RebuildProgress
 	48, // 24: dmps.meta.v1.Report.scrub:type_name -> dmps.meta.v1.Scrub
 	48, // 25: dmps.meta.v1.Report.last_scrub:type_name -> dmps.meta.v1.Scrub
-	80, // 26: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
+	81, // 26: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
 	47, // 27: dmps.meta.v1.RebuildProgress.members:type_name -> dmps.meta.v1.RebuildMember
 	2,  // 28: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
 	44, // 29: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
@@ -5864,67 +5950,68 @@ var file_meta_proto_depIdxs = []int32{
 	49, // 40: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
 	24, // 41: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
 	6,  // 42: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
-	76, // 43: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
-	75, // 44: dmps.meta.v1.GetStatusResponse.copysets:type_name -> dmps.meta.v1.Copysets
-	7,  // 45: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
-	9,  // 46: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
-	11, // 47: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
-	13, // 48: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
-	15, // 49: dmps.meta.v1.ClusterService.RaiseLevel:input_type -> dmps.meta.v1.RaiseLevelRequest
-	17, // 50: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
-	68, // 51: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
-	19, // 52: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
-	21, // 53: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
-	25, // 54: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
-	27, // 55: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
-	29, // 56: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
-	31, // 57: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
-	33, // 58: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
-	35, // 59: dmps.meta.v1.ServerService.PurgeUnknown:input_type -> dmps.meta.v1.PurgeUnknownRequest
-	38, // 60: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
-	50, // 61: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
-	52, // 62: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
-	54, // 63: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
-	56, // 64: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
-	58, // 65: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
-	60, // 66: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
-	62, // 67: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
-	64, // 68: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
-	66, // 69: dmps.meta.v1.VolumeService.AcceptLoss:input_type -> dmps.meta.v1.AcceptLossRequest
-	73, // 70: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
-	71, // 71: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
-	8,  // 72: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
-	10, // 73: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
-	12, // 74: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
-	14, // 75: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
-	16, // 76: dmps.meta.v1.ClusterService.RaiseLevel:output_type -> dmps.meta.v1.RaiseLevelResponse
-	18, // 77: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
-	69, // 78: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
-	20, // 79: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
-	22, // 80: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
-	26, // 81: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
-	28, // 82: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
-	30, // 83: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
-	32, // 84: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
-	34, // 85: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
-	36, // 86: dmps.meta.v1.ServerService.PurgeUnknown:output_type -> dmps.meta.v1.PurgeUnknownResponse
-	39, // 87: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
-	51, // 88: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
-	53, // 89: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
-	55, // 90: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
-	57, // 91: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
-	59, // 92: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
-	61, // 93: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
-	63, // 94: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
-	65, // 95: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
-	67, // 96: dmps.meta.v1.VolumeService.AcceptLoss:output_type -> dmps.meta.v1.AcceptLossResponse
-	74, // 97: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
-	72, // 98: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
-	72, // [72:99] is the sub-list for method output_type
-	45, // [45:72] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	77, // 43: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
+	76, // 44: dmps.meta.v1.GetStatusResponse.copysets:type_name -> dmps.meta.v1.Copysets
+	75, // 45: dmps.meta.v1.GetStatusResponse.unreachable:type_name -> dmps.meta.v1.UnreachableServer
+	7,  // 46: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
+	9,  // 47: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
+	11, // 48: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
+	13, // 49: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
+	15, // 50: dmps.meta.v1.ClusterService.RaiseLevel:input_type -> dmps.meta.v1.RaiseLevelRequest
+	17, // 51: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
+	68, // 52: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
+	19, // 53: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
+	21, // 54: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
+	25, // 55: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
+	27, // 56: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
+	29, // 57: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
+	31, // 58: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
+	33, // 59: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
+	35, // 60: dmps.meta.v1.ServerService.PurgeUnknown:input_type -> dmps.meta.v1.PurgeUnknownRequest
+	38, // 61: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
+	50, // 62: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
+	52, // 63: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
+	54, // 64: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
+	56, // 65: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
+	58, // 66: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
+	60, // 67: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
+	62, // 68: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
+	64, // 69: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
+	66, // 70: dmps.meta.v1.VolumeService.AcceptLoss:input_type -> dmps.meta.v1.AcceptLossRequest
+	73, // 71: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
+	71, // 72: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
+	8,  // 73: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
+	10, // 74: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
+	12, // 75: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
+	14, // 76: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
+	16, // 77: dmps.meta.v1.ClusterService.RaiseLevel:output_type -> dmps.meta.v1.RaiseLevelResponse
+	18, // 78: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
+	69, // 79: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
+	20, // 80: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
+	22, // 81: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
+	26, // 82: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
+	28, // 83: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
+	30, // 84: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
+	32, // 85: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
+	34, // 86: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
+	36, // 87: dmps.meta.v1.ServerService.PurgeUnknown:output_type -> dmps.meta.v1.PurgeUnknownResponse
+	39, // 88: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
+	51, // 89: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
+	53, // 90: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
+	55, // 91: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
+	57, // 92: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
+	59, // 93: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
+	61, // 94: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
+	63, // 95: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
+	65, // 96: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
+	67, // 97: dmps.meta.v1.VolumeService.AcceptLoss:output_type -> dmps.meta.v1.AcceptLossResponse
+	74, // 98: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
+	72, // 99: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
+	73, // [73:100] is the sub-list for method output_type
+	46, // [46:73] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -5938,7 +6025,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   77,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
