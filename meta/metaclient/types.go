@@ -11,7 +11,7 @@ import (
 type VolumeSpec struct {
 	Name          string          // 1 to 63 of a-z A-Z 0-9 . _ -
 	Size          uint64          // bytes, rounded up to a page
-	Redundancy    raid.Geometry   // the zero value is none
+	Redundancy    raid.Geometry   // required; K of 1 alone is none
 	Kind          raid.LayoutKind // log, linear or striped
 	FailureDomain string          // server, host, rack or zone: what members of a group must not share; empty: host
 	TargetFill    int             // percent of the slots in use when the volume is full; 0: 80, in place 100

@@ -2332,7 +2332,7 @@ type CreateVolumeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                                        // 1 to 63 of a-z A-Z 0-9 . _ -
 	SizeBytes     uint64                 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`            // rounded up to a page
-	Redundancy    string                 `protobuf:"bytes,3,opt,name=redundancy,proto3" json:"redundancy,omitempty"`                            // none, mirror:N or rs:K+M; empty: none
+	Redundancy    string                 `protobuf:"bytes,3,opt,name=redundancy,proto3" json:"redundancy,omitempty"`                            // none, mirror:N or rs:K+M; required
 	Layout        string                 `protobuf:"bytes,4,opt,name=layout,proto3" json:"layout,omitempty"`                                    // log, linear or striped; empty: log
 	FailureDomain string                 `protobuf:"bytes,5,opt,name=failure_domain,json=failureDomain,proto3" json:"failure_domain,omitempty"` // server, host, rack or zone; empty: host
 	TargetFill    uint32                 `protobuf:"varint,6,opt,name=target_fill,json=targetFill,proto3" json:"target_fill,omitempty"`         // percent, 10 to 95; 0: 80; 100 for linear and striped
