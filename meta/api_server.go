@@ -118,6 +118,7 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 		}
 		if b.list != nil { // before it is up: an inventory may take members from it
 			res.Drop, changes = r.holdingsLocked(s, sv, b.list, m.MemoryUsed)
+			res.Describe = r.describedLocked(id, m.About)
 		}
 		if sv.State != heard || resized(sv.MemoryTotal, m.MemoryTotal) {
 			changes = append(changes, state.Command{SetServer: &state.SetServer{
@@ -140,6 +141,19 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 			err, res.Unknown = nil, true // replaced or removed this moment
 		}
 	}
+	return answer(res, err)
+}
+
+func (a serverAPI) ListUnknown(ctx context.Context, req *connect.Request[metapb.ListUnknownRequest]) (*connect.Response[metapb.ListUnknownResponse], error) {
+	res := &metapb.ListUnknownResponse{}
+	err := a.n.ask(ctx, func(r *reign, s *state.State) error {
+		id := raid.ServerID(req.Msg.Id)
+		if s.Servers[id] == nil {
+			return &state.Refusal{Code: state.NotFound, Message: "no server " + req.Msg.Id}
+		}
+		res.Chunks = r.unknownLocked(s, id)
+		return nil
+	})
 	return answer(res, err)
 }
 

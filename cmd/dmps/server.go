@@ -97,7 +97,7 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 		panic(err) // the flag is defined above
 	}
 	noCompletion(cmd, "id", "listen", "advertise", "memory", "label", "metrics", "heap-limit", "low-memory", "pressure", "drain-on-stop")
-	cmd.AddCommand(a.serverListCommand(), a.serverDrainCommand(), a.serverUndrainCommand(), a.serverRemoveCommand(), a.serverPurgeCommand())
+	cmd.AddCommand(a.serverListCommand(), a.serverDrainCommand(), a.serverUndrainCommand(), a.serverRemoveCommand(), a.serverUnknownCommand(), a.serverPurgeCommand())
 	return cmd
 }
 

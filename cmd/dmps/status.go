@@ -34,10 +34,10 @@ type statusReport struct {
 	Servers []metaclient.Server `json:"servers"`
 	Meta    []metaclient.Node   `json:"meta"`
 
-	Rebalancing *metaclient.Rebalancing `json:"rebalancing,omitempty"` // absent: memory use is not being evened out
-	Copysets    metaclient.Copysets     `json:"copysets"`
+	Rebalancing *metaclient.Rebalancing  `json:"rebalancing,omitempty"` // absent: memory use is not being evened out
+	Copysets    metaclient.Copysets      `json:"copysets"`
 	Unreachable []metaclient.Unreachable `json:"unreachable_servers"`
-	Upgrade     upgrade                 `json:"upgrade"`
+	Upgrade     upgrade                  `json:"upgrade"`
 }
 
 // volumeStatus is a volume as the cluster and its client together know it.

@@ -33,6 +33,16 @@ type Status struct {
 	Unreachable []Unreachable `json:"unreachable_servers"`
 }
 
+// UnknownChunk is a chunk that a server holds and that the metadata did not give out.
+type UnknownChunk struct {
+	Chunk  raid.ChunkID  `json:"chunk"`
+	Volume raid.VolumeID `json:"volume_id"`        // 0: the server has not said yet what it is
+	Name   string        `json:"volume,omitempty"` // empty: the metadata has no volume of that id
+	Group  raid.GroupID  `json:"group"`
+	Bytes  uint64        `json:"bytes"`         // that it takes
+	Made   time.Time     `json:"made,omitzero"` // by the server's clock
+}
+
 // Unreachable is a memory server that the leader did not find where it says that it is.
 type Unreachable struct {
 	ID     raid.ServerID `json:"id"`
