@@ -13,8 +13,7 @@ import (
 	"dmps/meta/metapb"
 	"dmps/meta/state"
 	"dmps/raid"
-	"dmps/transport"
-	"dmps/transport/tcp"
+	"dmps/server"
 )
 
 // A memory server that begins, or says that it is elsewhere, is dialled by the leader
@@ -120,23 +119,16 @@ func isAnother(err error) bool {
 	return is
 }
 
-// dialBack shakes hands with a memory server, as a reader of no volume. Behind any scheme
-// is a TCP port that answers that.
+// dialBack looks whether a server is at one of its addresses.
 func dialBack(ctx context.Context, addr string, c *state.Register, cluster string) error {
-	_, hostPort, ok := strings.Cut(addr, "://")
-	if !ok {
-		return errors.New("the address has no scheme, such as tcp://")
-	}
-	var d tcp.Dialer
-	defer d.Close()
-	_, w, err := d.Dial(ctx, "tcp://"+hostPort, transport.Hello{Cluster: cluster, Mode: transport.ModeReader, Client: "metadata"}, nil)
+	id, incarnation, err := server.Who(ctx, addr, cluster)
 	switch {
 	case err != nil:
 		return err
-	case w.Server != string(c.ID):
-		return anotherError{"server " + clip(w.Server)}
-	case raid.Incarnation(w.Incarnation) != c.Incarnation:
-		return anotherError{"another process of server " + clip(w.Server)}
+	case id != c.ID:
+		return anotherError{"server " + clip(string(id))}
+	case incarnation != c.Incarnation:
+		return anotherError{"another process of server " + clip(string(id))}
 	}
 	return nil
 }

@@ -269,6 +269,9 @@ func (f *attachFlags) check() error {
 		if err != nil {
 			return usageError("--nbd: %v", err)
 		}
+		if err := addr.Fit(); err != nil {
+			return usageError("--nbd: %v", err)
+		}
 		if addr.Network == "tcp" {
 			if err := f.role.checkAddr("nbd", f.nbd); err != nil {
 				return err
@@ -292,6 +295,9 @@ func (f *attachFlags) check() error {
 	}
 	if f.patience < time.Second {
 		return usageError("--patience %v: at least 1s", f.patience)
+	}
+	if f.heap < 16*bytesize.MiB {
+		return usageError("--heap-limit %v: at least 16MiB", f.heap)
 	}
 	if f.arena < bytesize.MiB {
 		return usageError("--arena %v: at least 1MiB", f.arena)

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 
+	"dmps/internal/accept"
 	"dmps/raid"
 	"dmps/transport"
 	"dmps/transport/tcp"
@@ -25,7 +25,7 @@ type Server struct {
 
 // Start listens on loopback. End it with Close.
 func Start(id raid.ServerID, incarnation raid.Incarnation) (*Server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := accept.Listen(context.Background(), "tcp", "127.0.0.1:0", nil)
 	if err != nil {
 		return nil, fmt.Errorf("stand-in of server %s: %w", id, err)
 	}
