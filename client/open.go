@@ -8,86 +8,28 @@ import (
 	"dmps/raid"
 )
 
-// Open attaches a volume: it maps and locks the arena, makes a session with
-// every memory server, recovers the page map from the slot headers unless the
-// volume is new, and starts the background work. The lease must be held.
+// Open attaches a volume: it makes a session with every memory server, recovers the
+// page map from the slot headers unless the volume is new, and starts the background
+// work. The lease must be held. It is Prepare and Prepared.Open in one.
 //
 // It fails when too few members of some group can be reached to recover, and
 // when buffers cannot be locked (Config.AllowSwappable).
 func Open(ctx context.Context, cfg Config) (*Volume, error) {
-	if err := cfg.fill(); err != nil {
-		return nil, err
-	}
-	v, err := newVolume(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("opening volume %s: %w", cfg.Layout.Name, err)
-	}
-	if err := v.open(ctx); err != nil {
-		v.abandon(err)
-		return nil, fmt.Errorf("opening volume %s: %w", cfg.Layout.Name, err)
-	}
-	return v, nil
-}
-
-// newVolume makes a volume with its arena and an empty map. Nobody knows of it yet.
-func newVolume(cfg Config) (*Volume, error) {
-	l := cfg.Layout
-	v := &Volume{
-		cfg: cfg, layout: l, geo: l.Geometry, size: int64(l.Pages) * raid.PageSize,
-		log:         cfg.Logger.With("volume", l.Name, "epoch", uint64(l.Epoch)),
-		wake:        make(chan struct{}, 1),
-		ended:       make(chan struct{}),
-		worse:       make(chan struct{}, 1),
-		urgent:      make(chan struct{}, 1),
-		rebuildBell: make(chan struct{}, 1),
-		guardBell:   make(chan struct{}, 1),
-		eraseBell:   make(chan struct{}, 1),
-	}
-	v.mu.heal.mode, v.mu.heal.rate = cfg.RebuildGuard, max(cfg.RebuildRate, 0)
-	v.mu.heal.applyTo(&v.pace)
-	v.mu.version, v.mu.unknown = l.Version, l.Unknown
-	v.mu.scrubbed, v.scrubPatience = cfg.LastScrub, scrubPatience
-	v.afters.New = func() any { return &after{free: make([]*Buf, 0, 1024), done: make([]*Op, 0, 256)} }
-	v.xfers.done = v.done
-	v.hooks.Store(&[]*hook{})
-	v.peers.Store(&[]*peer{})
-	v.granted.read, v.granted.edges, v.granted.trim = v.readGranted, v.edgesGranted, v.trimGranted
-	var err error
-	if v.coder, err = raid.NewCoder(v.geo); err != nil {
-		return nil, err
-	}
-	if l.Kind == raid.LayoutLog {
-		v.mu.log, err = raid.NewLog(raid.ConfigOf(l))
-		if err == nil && cfg.Meta != nil {
-			v.mu.log.GuardThin()
-		}
-	} else {
-		v.inplace, err = raid.NewInPlace(l)
-		v.mu.groupQ = make([]groupQueue, len(l.Groups))
-		v.mu.seq = raid.FirstSeq(l.Epoch)
-	}
+	p, err := Prepare(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err := v.makeArena(); err != nil {
-		return nil, err
-	}
-	v.run, v.cancel = context.WithCancel(context.Background())
-	return v, nil
+	return p.Open(ctx, cfg.Layout, cfg.Lease)
 }
 
 // open makes the sessions, recovers the page map, and starts the background work. What
 // it leaves when it fails, abandon undoes.
 func (v *Volume) open(ctx context.Context) error {
 	run, l := v.run, v.layout
-	if err := v.register(); err != nil {
-		return err
-	}
 	watched := v.cfg.Meta != nil && v.cfg.Lease.TTL > 0 && v.mu.log != nil
 	if watched {
 		v.mu.lapse.renewed = nanotime() // it was taken just now
 	}
-	v.makeReady()
 	v.makePeers()
 	v.doing("waiting for memory servers")
 	opening, opened := context.WithCancel(run)

@@ -30,13 +30,26 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 			return nil, apiError(&state.Refusal{Code: state.Invalid, Message: fmt.Sprintf("server %s: nobody can dial %s: start it with --advertise", c.ID, addr)})
 		}
 	}
-	err := a.n.ask(ctx, func(r *reign, _ *state.State) error {
+	if refusal := (&state.Command{Register: c}).Check(); refusal != nil {
+		return nil, apiError(refusal)
+	}
+	var known bool // where it says that it is
+	var cluster string
+	err := a.n.ask(ctx, func(r *reign, s *state.State) error {
 		b, ok := r.mu.beats[c.ID]
 		other := ok && b.incarnation != c.Incarnation
 		c.Heard = other && time.Since(b.at) < a.n.cfg.SuspectAfter
 		c.Ghost = other && b.silent && !c.Heard
+		sv := s.Servers[c.ID]
+		known, cluster = sv != nil && sv.Incarnation == c.Incarnation && sv.Addr == c.Addr, s.Cluster
+		if refusal := s.Registrable(c); refusal != nil {
+			return refusal
+		}
 		return nil
 	})
+	if err == nil && !known {
+		err = a.n.findsServer(ctx, c, cluster)
+	}
 	if err == nil {
 		_, err = a.n.propose(ctx, &state.Command{Register: c})
 	}
@@ -94,6 +107,19 @@ func (a serverAPI) Heartbeat(ctx context.Context, req *connect.Request[metapb.He
 			err, res.Unknown = nil, true // replaced or removed this moment
 		}
 	}
+	return answer(res, err)
+}
+
+func (a serverAPI) ListUnknown(ctx context.Context, req *connect.Request[metapb.ListUnknownRequest]) (*connect.Response[metapb.ListUnknownResponse], error) {
+	res := &metapb.ListUnknownResponse{}
+	err := a.n.ask(ctx, func(r *reign, s *state.State) error {
+		id := raid.ServerID(req.Msg.Id)
+		if s.Servers[id] == nil {
+			return &state.Refusal{Code: state.NotFound, Message: "no server " + req.Msg.Id}
+		}
+		res.Chunks = r.unknownLocked(s, id)
+		return nil
+	})
 	return answer(res, err)
 }
 

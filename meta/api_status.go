@@ -25,6 +25,7 @@ func (a statusAPI) GetStatus(ctx context.Context, _ *connect.Request[metapb.GetS
 		res.Cluster, res.Level = s.Cluster, uint32(s.Level)
 		res.Volumes = r.volumesLocked(s)
 		res.Servers = r.serversLocked(s)
+		res.Unreachable = r.unfoundLocked(time.Now())
 		if b := s.Balance; b != nil {
 			res.Rebalancing = &metapb.Rebalancing{ThresholdPercent: uint32(b.Threshold), Moved: b.Moved}
 		}

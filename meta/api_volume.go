@@ -49,7 +49,7 @@ func (a volumeAPI) CreateVolume(ctx context.Context, req *connect.Request[metapb
 // createCommand reads a request and adds what is not for the state to decide.
 func createCommand(m *metapb.CreateVolumeRequest) (*state.CreateVolume, error) {
 	c := &state.CreateVolume{
-		Name: m.Name, Request: m.RequestId, Geometry: raid.Geometry{K: 1},
+		Name: m.Name, Request: m.RequestId,
 		TargetFill: int(m.TargetFill), MinAck: int(m.MinAck),
 		Seed: rand.Uint64(), Now: time.Now().UnixMilli(),
 	}
@@ -63,11 +63,12 @@ func createCommand(m *metapb.CreateVolumeRequest) (*state.CreateVolume, error) {
 		return nil, fmt.Errorf("volume %s: chunks of %d bytes: must be a power of two from 1 MiB to 4 GiB", m.Name, m.ChunkBytes)
 	}
 	c.ChunkSlots = uint32(slots)
+	if m.Redundancy == "" {
+		return nil, fmt.Errorf("volume %s: say which redundancy: rs:4+2, mirror:2, or none, with which each server that is lost takes a part of the volume", m.Name)
+	}
 	var err error
-	if m.Redundancy != "" {
-		if c.Geometry, err = raid.ParseGeometry(m.Redundancy); err != nil {
-			return nil, err
-		}
+	if c.Geometry, err = raid.ParseGeometry(m.Redundancy); err != nil {
+		return nil, err
 	}
 	if m.Layout != "" {
 		if c.Kind, err = raid.ParseLayoutKind(m.Layout); err != nil {

@@ -30,7 +30,7 @@ func (r *reign) calmLocked(m *metapb.HeartbeatRequest, now time.Time) *metapb.He
 	switch {
 	case c == nil || b.incarnation != raid.Incarnation(m.Incarnation) || c.changes.Load() != c.seen:
 		return nil
-	case !m.ChunksUnchanged || m.ChunksHash != b.list.hash || m.NotAccepting || !b.deaf.IsZero():
+	case !m.ChunksUnchanged || len(m.About) > 0 || m.ChunksHash != b.list.hash || m.NotAccepting || !b.deaf.IsZero():
 		return nil
 	case m.MemoryTotal != c.total || m.Short != c.short || m.WantedFreeBytes != c.wanted:
 		return nil
@@ -82,6 +82,7 @@ func (r *reign) beatLocked(s *state.State, m *metapb.HeartbeatRequest, res *meta
 	}
 	if b.list != nil { // before it is up: an inventory may take members from it
 		res.Drop, changes = r.holdingsLocked(s, sv, b.list, m.MemoryUsed)
+		res.Describe = r.describedLocked(id, m.About)
 	}
 	if sv.State != heard || resized(sv.MemoryTotal, m.MemoryTotal) {
 		changes = append(changes, state.Command{SetServer: &state.SetServer{
@@ -93,7 +94,7 @@ func (r *reign) beatLocked(s *state.State, m *metapb.HeartbeatRequest, res *meta
 			ID: id, Incarnation: inc, Short: m.Short, Wanted: m.WantedFreeBytes,
 		}})
 	}
-	if len(changes) == 0 && len(res.Drop) == 0 && b.list != nil && b.list.clean && b.list.hash != 0 {
+	if len(changes) == 0 && len(res.Drop) == 0 && len(res.Describe) == 0 && b.list != nil && b.list.clean && b.list.hash != 0 {
 		b.calm = &calm{
 			changes: s.Changes(id), seen: s.Changes(id).Load(), cluster: s.Cluster, cares: sv.State == state.ServerUp && !sv.Draining,
 			total: m.MemoryTotal, short: m.Short, wanted: m.WantedFreeBytes,

@@ -221,7 +221,7 @@ func TestForeignCluster(t *testing.T) {
 	// and finds its own among several addresses.
 	both := newClient(t, time.Second, b, a)
 	registerServers(t, newClient(t, time.Second, b), 2)
-	if _, err := both.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 1 << 20}); err != nil {
+	if _, err := both.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 1 << 20, Redundancy: raid.Geometry{K: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	l, _, err := both.Attach(t.Context(), client.AttachRequest{Volume: "v", Holder: "h"})

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -50,6 +51,9 @@ type Config struct {
 
 	promoteAfter time.Duration // tests: a node that joins votes when it has answered for so long. Default: 2 s
 
+	// dialBack finds a memory server at one of its addresses. Tests: servers of the books only.
+	dialBack func(ctx context.Context, addr string, c *state.Register, cluster string) error
+
 	beforeLog func() error // tests: before a write of Raft's log, as if by a slow disk, or one that fails
 }
 
@@ -67,6 +71,9 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxMoves, 16)
 	setDefault(&c.promoteAfter, 2*time.Second)
 	setDefault(&c.Logger, slog.Default())
+	if c.dialBack == nil {
+		c.dialBack = dialBack
+	}
 	setDefault(&c.build, level.This(c.Version))
 	if len(c.Join) == 0 {
 		setDefault(&c.BootstrapExpect, 1)

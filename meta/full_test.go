@@ -144,14 +144,14 @@ func TestOneNodeWithAFullLog(t *testing.T) {
 		}
 	}()
 	full.Store(true)
-	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 1 << 20}); !errors.Is(err, client.ErrNoQuorum) {
+	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 1 << 20, Redundancy: raid.Geometry{K: 1}}); !errors.Is(err, client.ErrNoQuorum) {
 		t.Errorf("a decision without a disk: %v", err)
 	}
 	eventually(t, "the node is silent", func() bool { return n.peer().silent.Load() })
 	time.Sleep(cfg.Grace + time.Second)
 	full.Store(false)
 	eventually(t, "it decides again", func() bool {
-		_, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "w", Size: 1 << 20})
+		_, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "w", Size: 1 << 20, Redundancy: raid.Geometry{K: 1}})
 		return err == nil || errors.Is(err, metaclient.ErrExists)
 	})
 	page, err := patient.Events(t.Context(), 0, 0)

@@ -105,8 +105,39 @@ func TestRestoredClusterDropsNothingUnknown(t *testing.T) {
 		t.Errorf("%d of %d unknown chunks are shown", shown, total)
 	}
 
-	// Somebody says that they are not needed.
+	// The server is asked what they are, and asked once.
 	hb := holds(0, b.later)
+	r, err := c.Heartbeat(t.Context(), hb)
+	if err != nil || len(r.Describe) != len(hb.Chunks) {
+		t.Fatalf("it is asked about %d of %d chunks, %v", len(r.Describe), len(hb.Chunks), err)
+	}
+	if list, err := c.UnknownChunks(t.Context(), hb.ID); err != nil || len(list) != len(hb.Chunks) || list[0].Volume != 0 {
+		t.Errorf("before it said so: %+v, %v", list, err)
+	}
+	said := hb
+	for _, id := range r.Describe {
+		said.About = append(said.About, server.ChunkAbout{Chunk: id, Volume: b.later.Volume, Group: 3, Bytes: 1 << 20, Made: time.UnixMilli(5)})
+	}
+	said.About = append(said.About, server.ChunkAbout{Chunk: 1 << 40, Volume: 9}) // of one that it does not hold
+	for _, beat := range []server.Heartbeat{said, hb} {
+		if r, err := c.Heartbeat(t.Context(), beat); err != nil || len(r.Describe) != 0 {
+			t.Errorf("it is asked again: %+v, %v", r, err)
+		}
+	}
+	list, err := c.UnknownChunks(t.Context(), hb.ID)
+	if err != nil || len(list) != len(hb.Chunks) {
+		t.Fatalf("%d chunks are listed, %v", len(list), err)
+	}
+	for _, u := range list {
+		if u.Volume != b.later.Volume || u.Name != "" || u.Group != 3 || u.Bytes != 1<<20 || u.Made.UnixMilli() != 5 {
+			t.Errorf("%+v", u)
+		}
+	}
+	if _, err := c.UnknownChunks(t.Context(), "s99"); !errors.Is(err, metaclient.ErrNotFound) {
+		t.Error(err)
+	}
+
+	// Somebody says that they are not needed.
 	if n, err := c.PurgeUnknown(t.Context(), hb.ID); err != nil || n != uint64(len(hb.Chunks)) {
 		t.Fatalf("%d chunks purged, %v", n, err)
 	}

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"slices"
 
 	"dmps/meta/metapb"
@@ -82,4 +83,49 @@ func (r *reign) holdingsLocked(s *state.State, sv *state.Server, l *chunkList, u
 	}
 	l.clean = len(drop) == 0 && len(changes) == 0
 	return drop, changes
+}
+
+// describeAtOnce is of how many chunks a server is asked what they are, with each heartbeat.
+const describeAtOnce = 1024
+
+// describedLocked keeps what a server said of its unknown chunks, and gives those that it
+// is to say next.
+func (r *reign) describedLocked(id raid.ServerID, said []*metapb.ChunkAbout) (ask []uint64) {
+	unknown := r.mu.unknown[id]
+	if len(unknown) == 0 {
+		delete(r.mu.about, id)
+		return nil
+	}
+	fresh := make(map[raid.ChunkID]*metapb.ChunkAbout, len(said))
+	for _, a := range said {
+		fresh[raid.ChunkID(a.GetChunk())] = a
+	}
+	was, about := r.mu.about[id], make(map[raid.ChunkID]*metapb.ChunkAbout, len(unknown))
+	for _, c := range unknown { // and of no other one
+		if a := cmp.Or(fresh[c], was[c]); a != nil {
+			about[c] = a
+		} else if len(ask) < describeAtOnce {
+			ask = append(ask, uint64(c))
+		}
+	}
+	r.mu.about[id] = about
+	return ask
+}
+
+// unknownLocked lists what a server holds that this state did not give out.
+func (r *reign) unknownLocked(s *state.State, id raid.ServerID) (out []*metapb.UnknownChunk) {
+	for _, c := range r.mu.unknown[id] {
+		u := &metapb.UnknownChunk{About: &metapb.ChunkAbout{Chunk: uint64(c)}}
+		if a := r.mu.about[id][c]; a != nil {
+			u.About = a
+			if v := s.Volumes[raid.VolumeID(a.Volume)]; v != nil {
+				u.Volume = v.Name
+			}
+		}
+		out = append(out, u)
+	}
+	slices.SortFunc(out, func(a, b *metapb.UnknownChunk) int {
+		return cmp.Or(cmp.Compare(a.About.Volume, b.About.Volume), cmp.Compare(a.About.Group, b.About.Group), cmp.Compare(a.About.Chunk, b.About.Chunk))
+	})
+	return out
 }

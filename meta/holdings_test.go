@@ -100,7 +100,7 @@ func TestUpWhenItHasListed(t *testing.T) {
 
 // BenchmarkHeartbeat is of a server with 3,000 chunks: with their list, and without.
 func BenchmarkHeartbeat(b *testing.B) {
-	n, err := Start(b.Context(), Config{Dir: b.TempDir(), Name: "m", APIListen: "127.0.0.1:0", RaftListen: "127.0.0.1:0", Logger: quiet(), SuspectAfter: time.Hour, Grace: time.Hour})
+	n, err := Start(b.Context(), Config{Dir: b.TempDir(), Name: "m", APIListen: "127.0.0.1:0", RaftListen: "127.0.0.1:0", Logger: quiet(), SuspectAfter: time.Hour, Grace: time.Hour, dialBack: booksOnly})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -86,18 +86,48 @@ func (n *Node) admit(ctx context.Context, p *peer, node state.Node, process stri
 	if err := n.reachable(ctx, p, node, process); err != nil {
 		return err
 	}
-	if record == nil || *record != node {
-		if _, err := n.propose(ctx, &state.Command{PutNode: &node}); err != nil {
-			return err
+	return n.change(ctx, p, servers, func() error { // together, or forgetStrays would forget the record
+		if record == nil || *record != node {
+			if _, err := n.propose(ctx, &state.Command{PutNode: &node}); err != nil {
+				return err
+			}
 		}
-	}
-	if at >= 0 && servers[at].Address == want.Address {
-		return nil
-	}
-	n.log.Info("a node joins", "id", node.ID, "raft", node.Raft)
-	return n.change(ctx, p, servers, func() error { // of a voter it changes the address alone
-		return n.await(ctx, p.raft.AddNonvoter(want.ID, want.Address, 0, enqueueTimeout))
+		if at >= 0 && servers[at].Address == want.Address {
+			return nil
+		}
+		n.log.Info("a node joins", "id", node.ID, "raft", node.Raft)
+		return n.await(ctx, p.raft.AddNonvoter(want.ID, want.Address, 0, enqueueTimeout)) // of a voter it changes the address alone
 	})
+}
+
+// forgetStrays removes records of nodes that are no members: a leader was lost between the
+// record and the change of Raft's configuration, in which they are let in or removed.
+// They would count against the most nodes that a cluster has.
+func (n *Node) forgetStrays(ctx context.Context, p *peer, servers []raft.Server) {
+	var strays []string
+	err := n.disks.state.View(func(s *state.State) {
+		for id := range s.Nodes {
+			if !slices.ContainsFunc(servers, func(v raft.Server) bool { return string(v.ID) == id }) {
+				strays = append(strays, id)
+			}
+		}
+	})
+	if err != nil || len(strays) == 0 {
+		return
+	}
+	err = n.change(ctx, p, servers, func() error {
+		for _, id := range strays {
+			if _, err := n.propose(ctx, &state.Command{RemoveNode: &state.RemoveNode{ID: id}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		n.log.Warn("forgetting nodes that are no members", "ids", strays, "err", err)
+	} else {
+		n.log.Info("forgot nodes that are no members", "ids", strays)
+	}
 }
 
 // elsewhere says where another process of a node answers than the one that asks;
@@ -284,7 +314,7 @@ func (p probation) passed(id raft.ServerID, answers bool, now time.Time, enough 
 	return now.Sub(p[id]) >= enough
 }
 
-// promote gives nodes that were let in their vote, once they answered for a while
+// promote forgets nodes that are no members, and gives nodes that were let in their vote, once they answered for a while
 // without a gap, until the reign ends. No majority is lost by that: most of the others
 // answer, since this node leads, and so does the new one.
 func (n *Node) promote(ctx context.Context, p *peer) {
@@ -295,6 +325,7 @@ func (n *Node) promote(ctx context.Context, p *peer) {
 		if err != nil {
 			continue
 		}
+		n.forgetStrays(ctx, p, servers)
 		had := before
 		before = n.disks.state.Applied()
 		for _, v := range servers {

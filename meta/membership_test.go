@@ -3,6 +3,8 @@ package meta
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,7 +52,7 @@ func TestJoinOfUnreachable(t *testing.T) {
 		}
 		stop(t, stray)
 	}
-	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "w", Size: 16 << 20}); err != nil {
+	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "w", Size: 16 << 20, Redundancy: raid.Geometry{K: 1}}); err != nil {
 		t.Fatalf("after the joins of nodes that cannot be reached: %v", err)
 	}
 
@@ -361,5 +363,39 @@ func TestRegisterNowhere(t *testing.T) {
 		if err := c.Register(t.Context(), info); !errors.Is(err, metaclient.ErrInvalid) {
 			t.Errorf("at %s: %v", addr, err)
 		}
+	}
+}
+
+// Records of nodes that never became members, or are none any more, are forgotten: they do
+// not count against the most nodes that there can be. Members keep theirs.
+func TestStrayNodesAreForgotten(t *testing.T) {
+	t.Parallel()
+	n := start(t, testConfig(t, "meta1"))
+	waitReady(t, n)
+	stray := n.self()
+	for i := range 14 {
+		stray.Name = fmt.Sprint("lost", i)
+		stray.ID = stray.Name + n.ID()[len("meta1"):]
+		if _, err := n.propose(t.Context(), &state.Command{PutNode: &stray}); err != nil {
+			var full *state.Refusal
+			if !errors.As(err, &full) || !strings.Contains(full.Message, "at most") {
+				t.Fatal(err)
+			}
+		}
+	}
+	eventually(t, "only the member has a record", func() bool {
+		var nodes map[string]*state.Node
+		if err := n.disks.state.View(func(s *state.State) { nodes = maps.Clone(s.Nodes) }); err != nil {
+			t.Fatal(err)
+		}
+		return len(nodes) == 1 && nodes[n.ID()] != nil
+	})
+	cfg := testConfig(t, "meta2")
+	cfg.Join = []string{n.APIURL()}
+	second := start(t, cfg)
+	waitReady(t, second)
+	var record *state.Node
+	if err := n.disks.state.View(func(s *state.State) { record = s.Nodes[second.ID()] }); err != nil || record == nil {
+		t.Errorf("a node that joined has no record: %v", err)
 	}
 }

@@ -54,7 +54,8 @@ type Node struct {
 	done   chan struct{} // closed when the node failed or was closed
 	asked  atomic.Int32  // futures of Raft that are waited for
 
-	changing sync.Mutex // one change of Raft's configuration at a time
+	dials    chan struct{} // room for dials of memory servers
+	changing sync.Mutex    // one change of Raft's configuration at a time
 
 	mu struct {
 		sync.Mutex
@@ -94,7 +95,7 @@ func open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger.With("node", cfg.Name), done: make(chan struct{}), process: rand.Text(),
+		cfg: cfg, log: cfg.Logger.With("node", cfg.Name), done: make(chan struct{}), process: rand.Text(), dials: make(chan struct{}, dialsAtOnce),
 		proxies: &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second,
 			DialContext: (&net.Dialer{Timeout: time.Second}).DialContext},
 	}

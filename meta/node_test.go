@@ -3,6 +3,7 @@ package meta
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -27,13 +28,13 @@ func TestOneNode(t *testing.T) {
 	ctx := t.Context()
 	registerServers(t, c, 6)
 
-	if _, err := c.CreateVolume(ctx, metaclient.VolumeSpec{Name: "big", Size: 100 * gib}); !errors.Is(err, metaclient.ErrNoSpace) || !strings.Contains(err.Error(), "missing") {
+	if _, err := c.CreateVolume(ctx, metaclient.VolumeSpec{Name: "big", Size: 100 * gib, Redundancy: raid.Geometry{K: 1}}); !errors.Is(err, metaclient.ErrNoSpace) || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("volume that does not fit: %v", err)
 	}
 	if _, err := c.CreateVolume(ctx, metaclient.VolumeSpec{Name: "wide", Size: gib, Redundancy: raid.Geometry{K: 8, M: 2}}); !errors.Is(err, metaclient.ErrTooFewDomains) {
 		t.Errorf("wider than the cluster: %v", err)
 	}
-	if _, err := c.CreateVolume(ctx, metaclient.VolumeSpec{Name: "-", Size: gib}); !errors.Is(err, metaclient.ErrInvalid) {
+	if _, err := c.CreateVolume(ctx, metaclient.VolumeSpec{Name: "-", Size: gib, Redundancy: raid.Geometry{K: 1}}); !errors.Is(err, metaclient.ErrInvalid) {
 		t.Errorf("bad name: %v", err)
 	}
 	v, err := c.CreateVolume(ctx, metaclient.VolumeSpec{Name: "swap0", Size: gib, Redundancy: raid.Geometry{K: 4, M: 2}})
@@ -43,7 +44,7 @@ func TestOneNode(t *testing.T) {
 	if v.State != client.StateHealthy || v.RedundancyLeft != 2 || v.Redundancy != "rs:4+2" || v.Size != gib {
 		t.Errorf("created: %+v", v)
 	}
-	if _, err := c.CreateVolume(ctx, metaclient.VolumeSpec{Name: "swap0", Size: gib}); !errors.Is(err, metaclient.ErrExists) {
+	if _, err := c.CreateVolume(ctx, metaclient.VolumeSpec{Name: "swap0", Size: gib, Redundancy: raid.Geometry{K: 1}}); !errors.Is(err, metaclient.ErrExists) {
 		t.Errorf("second of the name: %v", err)
 	}
 
@@ -294,7 +295,10 @@ func TestCurl(t *testing.T) {
 	if v, _ := m["volume"].(map[string]any); code != 200 || v["state"] != "VOLUME_STATE_HEALTHY" {
 		t.Errorf("create: %d %v", code, m)
 	}
-	if code, m := post("/dmps.meta.v1.VolumeService/CreateVolume", `{"name":"v","sizeBytes":"4096"}`); code != 409 || m["code"] != "already_exists" {
+	if code, m := post("/dmps.meta.v1.VolumeService/CreateVolume", `{"name":"w","sizeBytes":"4096"}`); code != 400 || !strings.Contains(fmt.Sprint(m["message"]), "none") {
+		t.Errorf("a volume whose redundancy nobody chose: %d, %v", code, m)
+	}
+	if code, m := post("/dmps.meta.v1.VolumeService/CreateVolume", `{"name":"v","sizeBytes":"4096","redundancy":"none"}`); code != 409 || m["code"] != "already_exists" {
 		t.Errorf("create again: %d %v", code, m)
 	}
 	code, m = post("/dmps.meta.v1.StatusService/GetStatus", `{}`)

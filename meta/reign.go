@@ -28,8 +28,10 @@ type reign struct {
 		beats   map[raid.ServerID]beat
 		leases  map[raid.VolumeID]leaseEnd
 		reports map[raid.VolumeID]report
-		unknown map[raid.ServerID][]raid.ChunkID // that a server holds and this state did not give out, as of its last heartbeat
-		settle  time.Time                        // servers that were down are coming back: nothing is replaced before
+		unknown map[raid.ServerID][]raid.ChunkID                      // that a server holds and this state did not give out, as of its last heartbeat
+		settle  time.Time                                             // servers that were down are coming back: nothing is replaced before
+		about   map[raid.ServerID]map[raid.ChunkID]*metapb.ChunkAbout // of those, as far as the server said
+		unfound map[raid.ServerID]unfound                             // servers that were dialled and did not answer
 		care    care
 	}
 }
@@ -99,6 +101,7 @@ func (n *Node) followNotify(ctx context.Context, p *peer) {
 			r.mu.leases = map[raid.VolumeID]leaseEnd{}
 			r.mu.reports = map[raid.VolumeID]report{}
 			r.mu.unknown = map[raid.ServerID][]raid.ChunkID{}
+			r.mu.about = map[raid.ServerID]map[raid.ChunkID]*metapb.ChunkAbout{}
 			r.mu.care = newCare()
 			n.setReign(r)
 			n.wg.Go(func() { n.rule(reignCtx, p, r) })

@@ -73,7 +73,7 @@ func afterwards(t *testing.T, c *metaclient.Client, n int, before *raid.Layout) 
 		_, l, err := c.Volume(ctx, "v")
 		return err == nil && l.Groups[0].Members[2].State == raid.MemberRebuilding
 	})
-	if _, err := c.CreateVolume(ctx, metaclient.VolumeSpec{Name: "w", Size: 1 << 20}); err != nil {
+	if _, err := c.CreateVolume(ctx, metaclient.VolumeSpec{Name: "w", Size: 1 << 20, Redundancy: raid.Geometry{K: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, w, err := c.Volume(ctx, "w"); err != nil || w.Volume < before.Volume+1000 || w.Groups[0].Members[0].Chunk < 1<<32 {

@@ -16,6 +16,7 @@ import (
 	"dmps/meta/metaclient"
 	"dmps/meta/metapb"
 	"dmps/meta/metapb/metapbconnect"
+	"dmps/raid"
 )
 
 // One message with an absurd term, from anybody who reaches the port, ends no election.
@@ -77,7 +78,7 @@ func TestAbsurdTermsAreRefused(t *testing.T) {
 			t.Errorf("%s is in term %d", m.Id, now)
 		}
 	}
-	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "w", Size: 16 << 20}); err != nil {
+	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "w", Size: 16 << 20, Redundancy: raid.Geometry{K: 1}}); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 }
@@ -105,7 +106,7 @@ func TestWhatIsSaidIsBounded(t *testing.T) {
 	waitReady(t, n)
 	c := newClient(t, time.Minute, n)
 	registerServers(t, c, 3)
-	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 16 << 20}); err != nil {
+	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 16 << 20, Redundancy: raid.Geometry{K: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	last := n.peer().raft.LastIndex()

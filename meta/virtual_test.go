@@ -27,7 +27,7 @@ func newVirtual(t *testing.T, n int) *virtual {
 	v := &virtual{t: t, nodes: make([]*Node, n), transports: make([]*raft.InmemTransport, n)}
 	var voters []raft.Server
 	for i := range n {
-		cfg, err := Config{Dir: t.TempDir(), Name: fmt.Sprintf("meta%d", i+1), Logger: quiet()}.withDefaults()
+		cfg, err := Config{Dir: t.TempDir(), Name: fmt.Sprintf("meta%d", i+1), Logger: quiet(), dialBack: booksOnly}.withDefaults()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"dmps/raid"
 	"dmps/transport"
@@ -15,6 +16,7 @@ type chunk struct {
 	volume raid.VolumeID
 	spec   transport.ChunkSpec
 	ext    extent
+	made   time.Time
 	pages  []byte // spec.Slots * PageSize
 	heads  []byte // spec.Slots * spec.HeaderBytes
 
@@ -55,7 +57,7 @@ func newChunk(id raid.ChunkID, volume raid.VolumeID, s transport.ChunkSpec, x ex
 	p := int64(s.Slots) * raid.PageSize
 	s.MustExist = false
 	c := &chunk{
-		id: id, volume: volume, spec: s, ext: x,
+		id: id, volume: volume, spec: s, ext: x, made: time.Now(),
 		pages: mem[:p:p], heads: mem[p : p+int64(s.Slots)*int64(s.HeaderBytes)],
 	}
 	if !s.InPlace {

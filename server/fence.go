@@ -67,11 +67,16 @@ func staleEpoch(h transport.Hello, epoch uint64) error {
 	return fmt.Errorf("%w: volume %d is at epoch %d, the client at %d", transport.ErrStaleEpoch, h.Volume, epoch, h.Epoch)
 }
 
+// asksWho reports whether a session is only to see which server answers: volume 0 is none.
+func asksWho(h transport.Hello) bool { return h.Volume == 0 && h.Mode == transport.ModeReader }
+
 // admit checks what needs no look at the volume.
 func (s *Server) admit(h transport.Hello) error {
 	switch cluster := s.Cluster(); {
 	case len(h.Auth) != 0:
 		return fmt.Errorf("%w: authentication is not supported", transport.ErrRefused)
+	case cluster == "" && asksWho(h):
+		// Before the metadata says which cluster this is, it looks whether this is who it says.
 	case cluster == "":
 		return fmt.Errorf("%w: this server does not belong to a cluster yet", transport.ErrRefused)
 	case h.Cluster != cluster:

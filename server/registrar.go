@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"dmps/raid"
 )
@@ -44,6 +45,17 @@ type Heartbeat struct {
 	// sent, which had this hash.
 	ChunksHash      uint64
 	ChunksUnchanged bool
+	About           []ChunkAbout // of chunks that the last answer asked about
+}
+
+// ChunkAbout is what the server knows of a chunk. Which column of its group it is it does
+// not know.
+type ChunkAbout struct {
+	Chunk  raid.ChunkID
+	Volume raid.VolumeID
+	Group  raid.GroupID
+	Bytes  uint64 // that it takes
+	Made   time.Time
 }
 
 // HeartbeatReply is meta's answer.
@@ -54,7 +66,8 @@ type HeartbeatReply struct {
 	ListChunks bool
 	Drop       []raid.ChunkID // deleted volumes' chunks: give the memory back
 	Cluster    string
-	Care       []CareOffer // volumes that nobody has attached and that need to be rebuilt
+	Describe   []raid.ChunkID // the next heartbeat is to say what these are
+	Care       []CareOffer    // volumes that nobody has attached and that need to be rebuilt
 }
 
 // CareOffer is a volume that needs somebody to rebuild it.

@@ -18,9 +18,13 @@ import (
 // (2 s), and an attempt takes time too.
 const maxBackoff = 1500 * time.Millisecond
 
+// sayAgain is how often the log is told why meta does not hear of this server.
+const sayAgain = 30 * time.Second
+
 // report keeps meta informed until ctx ends. The page path does not need it.
 func (s *Server) report(ctx context.Context) {
 	registered, fails := false, 0
+	var said time.Time
 	var told uint64 // hash of the chunks that meta has; 0: none
 	for {
 		err := s.reportOnce(ctx, &registered, &told)
@@ -30,7 +34,8 @@ func (s *Server) report(ctx context.Context) {
 		wait := s.c.Heartbeat
 		if err != nil {
 			s.m.heartbeatErrors.Inc()
-			if fails == 0 { // once per outage
+			if fails == 0 || time.Since(said) > sayAgain { // the reason may be another one by now
+				said = time.Now()
 				s.c.Log.Warn("meta does not hear of this server; memory stays lent", "err", err)
 			}
 			fails++
@@ -95,7 +100,8 @@ func (s *Server) beat(ctx context.Context, told *uint64) (HeartbeatReply, error)
 	st, ids := s.Stats(), s.chunkIDs()
 	hash := hashOf(ids)
 	hb := Heartbeat{
-		ID: s.c.ID, Incarnation: s.incarnation,
+		About: s.about(s.asked),
+		ID:    s.c.ID, Incarnation: s.incarnation,
 		MemoryTotal: st.MemoryTotal, MemoryUsed: st.MemoryUsed, Chunks: ids, Owned: s.owned(),
 		Short: st.Short, WantedFree: st.WantedFree, NotAccepting: s.accepting() != nil,
 		ChunksHash: hash, ChunksUnchanged: hash == *told,
@@ -106,12 +112,26 @@ func (s *Server) beat(ctx context.Context, told *uint64) (HeartbeatReply, error)
 	r, err := s.c.Registrar.Heartbeat(ctx, hb)
 	switch {
 	case err != nil:
+		return r, err
 	case r.ListChunks:
 		*told = 0
 	case !hb.ChunksUnchanged:
 		*told = hash
 	}
-	return r, err
+	s.asked = r.Describe
+	return r, nil
+}
+
+// about says what chunks are, those that are still there.
+func (s *Server) about(ids []raid.ChunkID) (out []ChunkAbout) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		if c := s.mu.chunks[id]; c != nil {
+			out = append(out, ChunkAbout{Chunk: id, Volume: c.volume, Group: raid.GroupID(c.spec.Group), Bytes: uint64(chunkSize(c.spec)), Made: c.made})
+		}
+	}
+	return out
 }
 
 // hashOf is of chunks in ascending order, and not 0.

@@ -29,6 +29,7 @@ type Server struct {
 	doors       []*accept.Listener
 	retired     atomic.Bool
 	addr        string
+	asked       []raid.ChunkID // the next heartbeat says what they are; of report alone
 
 	sweeps     chan struct{} // wakes the sweeper
 	zero       func([]byte)  // what it clears with; tests stop it there

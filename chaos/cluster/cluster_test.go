@@ -229,11 +229,21 @@ func TestStartFailures(t *testing.T) {
 		},
 		"NBD address in use": {
 			func(t *testing.T, c *Config) {
+				l, err := net.Listen("unix", c.NBD.Address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { l.Close() })
+			},
+			[]string{"another program serves there"},
+		},
+		"NBD address is a folder": {
+			func(t *testing.T, c *Config) {
 				if err := os.Mkdir(c.NBD.Address, 0o755); err != nil {
 					t.Fatal(err)
 				}
 			},
-			[]string{"client ended", "exit status 73"},
+			[]string{"something else is there"},
 		},
 		"too few servers": {
 			func(_ *testing.T, c *Config) { c.Servers = 2 },

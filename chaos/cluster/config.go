@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"time"
 
@@ -114,12 +115,18 @@ func (c Config) validate() error {
 	if c.Volume == "" {
 		add("the volume has no name")
 	}
-	// The paths of unix sockets end in the kernel's 108 bytes, with a zero.
-	if c.NBD.Network == "unix" && len(c.NBD.Address) > 107 {
-		add("NBD socket %s: the path is longer than the 107 bytes that a unix socket's may have", c.NBD.Address)
+	if c.NBD != (nbdclient.Addr{}) {
+		if err := c.NBD.Fit(); err != nil {
+			errs = append(errs, err)
+		} else if host, _, _ := net.SplitHostPort(c.NBD.Address); c.NBD.Network == "tcp" && host != "localhost" && !net.ParseIP(host).IsLoopback() {
+			add("NBD address %s: every host that reaches it could read and write the volume: use a unix socket, or an address of loopback", c.NBD.Address)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("cluster: %w", err)
+		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return nil
 }
+
+// ErrConfig is what a Config is refused with before anything is made or started.
+var ErrConfig = errors.New("cluster")

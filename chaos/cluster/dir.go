@@ -77,7 +77,11 @@ func (d *folder) checkOurs() error {
 		return nil
 	}
 	for _, name := range []string{"run", "logs", "meta"} {
-		if _, err := os.Lstat(filepath.Join(d.path, name)); !errors.Is(err, fs.ErrNotExist) {
+		switch _, err := os.Lstat(filepath.Join(d.path, name)); {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return fmt.Errorf("cluster: %w", err)
+		default:
 			return fmt.Errorf("cluster: %s has a folder %q that no cluster made: choose an empty folder", d.path, name)
 		}
 	}

@@ -34,7 +34,7 @@ func TestManyServers(t *testing.T) {
 	idleUsage(t, c, rest)
 	st, err := m.Status(ctx)
 	must(t, err)
-	l, err := m.Layout(ctx, st.Volumes[0].ID)
+	l, err := m.Layout(ctx, st.Volumes[0].ID, 0)
 	must(t, err)
 	doomed := bearable(l, c.Servers, kills)
 	if len(doomed) < kills {
@@ -52,7 +52,7 @@ func TestManyServers(t *testing.T) {
 	t.Logf("%d of %d servers killed: healthy %v later", kills, servers, time.Since(gone).Round(time.Millisecond))
 	ld.check(ld.conns[1])
 	c.allAlive(pids...)
-	l, err = m.Layout(ctx, l.Volume)
+	l, err = m.Layout(ctx, l.Volume, 0)
 	must(t, err)
 	for _, g := range l.Groups {
 		for _, mem := range g.Members {

@@ -141,8 +141,18 @@ func TestRestoreAfterMoves(t *testing.T) {
 		}
 		return n, at
 	}
-	if n, _ := unknown(); n == 0 {
-		t.Error("what was moved after the backup is not shown, or was given back")
+	n, at := unknown()
+	if n == 0 {
+		t.Fatal("what was moved after the backup is not shown, or was given back")
+	}
+	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) { // with its next heartbeat the server says what it is
+		list := c.works("server", "unknown", at).stdout
+		if strings.Contains(list, "swap0") && !strings.Contains(list, "not said yet") {
+			break
+		}
+		if time.Since(begin) > commandLimit {
+			t.Fatalf("of what volume unknown chunks are is not said: %s", list)
+		}
 	}
 	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
 		n, at := unknown()

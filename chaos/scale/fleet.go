@@ -15,6 +15,7 @@ import (
 	"dmps/meta/metaclient"
 	"dmps/raid"
 	"dmps/server"
+	"dmps/server/standin"
 )
 
 // Config is how much there is.
@@ -53,7 +54,8 @@ type Fleet struct {
 
 // member is one memory server.
 type member struct {
-	id raid.ServerID
+	id   raid.ServerID
+	door *standin.Server
 
 	mu     sync.Mutex
 	chunks []raid.ChunkID // ascending
@@ -78,10 +80,12 @@ func New(ctx context.Context, cfg Config) (*Fleet, error) {
 		f.servers = append(f.servers, m)
 		f.mu.counts[m.id] = m
 	}
-	return f, f.each(cfg.Servers, func(i int) error {
-		return f.client(i).Register(f.ctx, server.Info{
-			ID: f.servers[i].id, Incarnation: 1, Addr: fmt.Sprintf("tcp://127.0.0.1:%d", 1+i), MemoryTotal: lent,
-		})
+	return f, f.each(cfg.Servers, func(i int) (err error) {
+		m := f.servers[i]
+		if m.door, err = standin.Start(m.id, 1); err != nil { // the leader dials it
+			return err
+		}
+		return f.client(i).Register(f.ctx, server.Info{ID: m.id, Incarnation: 1, Addr: m.door.Addr(), MemoryTotal: lent})
 	})
 }
 
@@ -91,6 +95,11 @@ func (f *Fleet) Close() {
 	f.wg.Wait()
 	for _, c := range f.clients {
 		c.Close()
+	}
+	for _, m := range f.servers {
+		if m.door != nil {
+			_ = m.door.Close() // nobody has a session there
+		}
 	}
 }
 

@@ -177,13 +177,18 @@ func (a *app) attach(ctx context.Context, volume string, f attachFlags) (err err
 	if err != nil {
 		return err
 	}
+	ready, err := f.prepare(ctx, a, meta, volume)
+	if err != nil {
+		return err
+	}
 	layout, lease, err := takeLease(ctx, meta, log, client.AttachRequest{
 		Volume: volume, Holder: f.holder, AdminURL: s.adminURL, Takeover: f.takeover,
 	})
 	if err != nil {
+		ready.Close()
 		return err
 	}
-	if s.vol, err = f.open(ctx, a, meta, layout, lease); err != nil {
+	if s.vol, err = f.open(ctx, a, meta, ready, layout, lease); err != nil {
 		return err
 	}
 	// The page map is part of the heap.
@@ -215,19 +220,30 @@ func (f *attachFlags) fitHost(volume string, log *slog.Logger) error {
 	return protect(attachCgroup(volume), f.device.unprotected, log)
 }
 
+// prepare has the client's memory ready before the lease is asked for: what this machine
+// refuses must cost no epoch, however often a service manager tries.
+func (f *attachFlags) prepare(ctx context.Context, a *app, meta *metaclient.Client, volume string) (*client.Prepared, error) {
+	var v metaclient.Volume
+	var layout *raid.Layout
+	err := untilDecided(ctx, a.logger().With("volume", volume), func() (err error) {
+		v, layout, err = meta.Volume(ctx, volume)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return client.Prepare(client.Config{
+		Layout: layout, Meta: meta, Dialer: &media.Dialer{Log: a.logger()}, ArenaBytes: int64(f.arena),
+		AllowSwappable: f.swappable, Holder: f.holder, Patience: f.patience, RebuildRate: int64(f.rebuild), RebuildGuard: guardModes[f.guard.value], AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
+		ScrubEvery: f.scrub, ScrubRate: int64(f.scrubRate), LastScrub: lastScrub(v),
+	})
+}
+
 // open opens the volume. When that fails it gives the lease back, so that nobody need
 // wait for it to run out, unless a device may wait for the volume: then nobody else is
 // invited to take it.
-func (f *attachFlags) open(ctx context.Context, a *app, meta *metaclient.Client, layout *raid.Layout, lease client.Lease) (*client.Volume, error) {
-	scrubbed, err := scrubbedBefore(ctx, meta, layout.Name)
-	if err != nil {
-		a.logger().Warn("the next scrub is due from now: the last one is not known", "volume", layout.Name, "error", err)
-	}
-	vol, err := client.Open(ctx, client.Config{
-		Layout: layout, Lease: lease, Meta: meta, Dialer: &media.Dialer{Log: a.logger()}, ArenaBytes: int64(f.arena),
-		AllowSwappable: f.swappable, Holder: f.holder, Patience: f.patience, RebuildRate: int64(f.rebuild), RebuildGuard: guardModes[f.guard.value], AcceptLoss: f.accept, Logger: a.logger(), // it names the volume itself
-		ScrubEvery: f.scrub, ScrubRate: int64(f.scrubRate), LastScrub: scrubbed,
-	})
+func (f *attachFlags) open(ctx context.Context, a *app, meta *metaclient.Client, ready *client.Prepared, layout *raid.Layout, lease client.Lease) (*client.Volume, error) {
+	vol, err := ready.Open(ctx, layout, lease)
 	if err == nil {
 		return vol, nil
 	}
@@ -250,6 +266,9 @@ func (f *attachFlags) check() error {
 	if f.nbd != "" && f.nbd != ownSocket {
 		addr, err := nbdclient.ParseListen(f.nbd)
 		if err != nil {
+			return usageError("--nbd: %v", err)
+		}
+		if err := addr.Fit(); err != nil {
 			return usageError("--nbd: %v", err)
 		}
 		if addr.Network == "tcp" {
@@ -276,6 +295,9 @@ func (f *attachFlags) check() error {
 	if f.patience < time.Second {
 		return usageError("--patience %v: at least 1s", f.patience)
 	}
+	if f.heap < 16*bytesize.MiB {
+		return usageError("--heap-limit %v: at least 16MiB", f.heap)
+	}
 	if f.arena < bytesize.MiB {
 		return usageError("--arena %v: at least 1MiB", f.arena)
 	}
@@ -294,20 +316,28 @@ func defaultHolder(at string) (string, error) {
 }
 
 // takeLease asks until the metadata service decides.
-func takeLease(ctx context.Context, meta *metaclient.Client, log *slog.Logger, req client.AttachRequest) (*raid.Layout, client.Lease, error) {
+func takeLease(ctx context.Context, meta *metaclient.Client, log *slog.Logger, req client.AttachRequest) (layout *raid.Layout, lease client.Lease, err error) {
+	err = untilDecided(ctx, log, func() (err error) {
+		layout, lease, err = meta.Attach(ctx, req)
+		return err
+	})
+	if err == nil {
+		log.Info("holding the lease", "holder", req.Holder, "epoch", uint64(layout.Epoch), "redundancy", layout.Geometry.String())
+	}
+	return layout, lease, err
+}
+
+// untilDecided asks the metadata service again while it decides nothing.
+func untilDecided(ctx context.Context, log *slog.Logger, ask func() error) error {
 	for {
-		layout, lease, err := meta.Attach(ctx, req)
-		if err == nil {
-			log.Info("holding the lease", "holder", req.Holder, "epoch", uint64(layout.Epoch), "redundancy", layout.Geometry.String())
-			return layout, lease, nil
-		}
-		if !errors.Is(err, client.ErrNoQuorum) || ctx.Err() != nil {
-			return nil, client.Lease{}, err
+		err := ask()
+		if err == nil || !errors.Is(err, client.ErrNoQuorum) || ctx.Err() != nil {
+			return err
 		}
 		log.Warn("waiting for the metadata service", "error", err)
 		select {
 		case <-ctx.Done():
-			return nil, client.Lease{}, err
+			return err
 		case <-time.After(jitter.Around(askEvery)):
 		}
 	}
@@ -372,15 +402,6 @@ func (s *attachment) closeListeners() {
 			l.Close()
 		}
 	}
-}
-
-// scrubbedBefore is the last scrub that meta knows of; nil: none.
-func scrubbedBefore(ctx context.Context, meta *metaclient.Client, volume string) (*client.ScrubStatus, error) {
-	v, _, err := meta.Volume(ctx, volume)
-	if err != nil {
-		return nil, err
-	}
-	return lastScrub(v), nil
 }
 
 // run serves until ctx ends or another client takes the volume. Then it lets

@@ -70,6 +70,9 @@ func (a *app) demo(ctx context.Context, d demoFlags) error {
 	if d.seed == 0 {
 		d.seed = rand.Uint64()
 	}
+	if d.shape.size < demoBlock {
+		return usageError("--size %v: the demo needs at least %v", d.shape.size, bytesize.Size(demoBlock))
+	}
 	d.shape.size = d.shape.size / demoBlock * demoBlock
 	return a.inFolder("", func(dir string) error {
 		d.nbd = "unix:" + filepath.Join(dir, "nbd.sock")

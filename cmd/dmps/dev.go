@@ -180,7 +180,9 @@ func (a *app) inFolder(dir string, f func(dir string) error) error {
 	if err != nil {
 		return fmt.Errorf("making a temporary folder: %w", err)
 	}
-	if err := f(dir); err != nil {
+	if err := f(dir); errors.Is(err, cluster.ErrConfig) {
+		return errors.Join(err, os.RemoveAll(dir)) // nothing was started
+	} else if err != nil {
 		fmt.Fprintf(a.err, "dmps: logs are kept in %s\n", filepath.Join(dir, "logs"))
 		return err
 	}

@@ -42,7 +42,7 @@ func leaverOf(t *testing.T) *leaver {
 // known has the metadata know s1 in a life.
 func known(t *testing.T, l *leaver, life raid.Incarnation) {
 	t.Helper()
-	if err := l.meta.Register(t.Context(), server.Info{ID: "s1", Incarnation: life, Addr: "tcp://127.0.0.1:1", MemoryTotal: 1 << 20}); err != nil {
+	if err := l.meta.Register(t.Context(), server.Info{ID: "s1", Incarnation: life, Addr: standIn(t, "s1", life), MemoryTotal: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 }

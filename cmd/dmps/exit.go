@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 
+	"dmps/chaos/cluster"
 	"dmps/client"
 	"dmps/internal/exitcode"
 	"dmps/meta"
@@ -43,6 +44,8 @@ func codeOf(err error) int {
 		return e.code
 	case errors.As(err, &unknown), errors.Is(err, meta.ErrLevel):
 		return exitcode.TooOld
+	case errors.Is(err, cluster.ErrConfig):
+		return exitcode.Usage
 	case errors.Is(err, client.ErrInUse):
 		return exitcode.InUse
 	case errors.Is(err, client.ErrFenced):

@@ -16,6 +16,7 @@ import (
 	"dmps/meta/metaclient"
 	"dmps/raid"
 	"dmps/server"
+	"dmps/server/standin"
 )
 
 // service is a metadata node in this process, with memory servers that exist
@@ -58,13 +59,26 @@ func startService(t *testing.T, servers int) *service {
 
 func (s *service) register(i int) {
 	s.t.Helper()
-	err := s.c.Register(s.t.Context(), server.Info{
-		ID: raid.ServerID(fmt.Sprintf("s%d", i)), Incarnation: raid.Incarnation(i + 1),
-		Addr: fmt.Sprintf("tcp://127.0.0.1:%d", 7300+i), MemoryTotal: 1 << 30,
-	})
+	id, life := raid.ServerID(fmt.Sprintf("s%d", i)), raid.Incarnation(i+1)
+	err := s.c.Register(s.t.Context(), server.Info{ID: id, Incarnation: life, Addr: standIn(s.t, id, life), MemoryTotal: 1 << 30})
 	if err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// standIn answers the metadata's dial for a server.
+func standIn(t *testing.T, id raid.ServerID, life raid.Incarnation) (addr string) {
+	t.Helper()
+	s, err := standin.Start(id, life)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s.Addr()
 }
 
 // run runs a command that must end with the code, and gives what it printed.

@@ -45,6 +45,7 @@ func (a *app) run(args []string) int {
 	root.SetArgs(args)
 	root.SetIn(a.in)
 	root.SetOut(a.out)
+	noSuchTopic(root)
 	root.SetErr(a.err)
 
 	// The first signal asks, one more ends at once.
@@ -93,7 +94,7 @@ Exit codes:
    3  status, rebuild: a volume has lost data or cannot be written; scrub:
       something is wrong and cannot be repaired
   64  the command line is wrong
-  69  no metadata node answers, or they have no leader (status: 1)
+  69  no metadata node answers, or they have no leader
   73  an address to listen on cannot be had
   75  the volume is attached elsewhere
   77  attach: another client has taken the volume`,
@@ -141,6 +142,33 @@ Exit codes:
 	return root
 }
 
+// noSuchTopic has help and completion fail for what there is not: scripts see it.
+func noSuchTopic(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			show := c.Run
+			c.Run = nil
+			c.RunE = func(cmd *cobra.Command, args []string) error {
+				if _, left, err := root.Find(args); err != nil || len(left) > 0 {
+					return usageError("there is no command %q", strings.Join(args, " "))
+				}
+				show(cmd, args)
+				return nil
+			}
+		case "completion":
+			c.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usageError("completion for %q is not known: bash, zsh, fish or powershell", strings.Join(args, " "))
+				}
+				return cmd.Help()
+			}
+		}
+	}
+}
+
 const (
 	groupRoles  = "roles"
 	groupManage = "manage"
@@ -165,7 +193,7 @@ func (a *app) meta() (*metaclient.Client, error) {
 
 // metaAs is meta for a process that says more of itself.
 func (a *app) metaAs(h metaclient.Host) (*metaclient.Client, error) {
-	return metaclient.New(a.urls(), metaclient.WithPatience(a.timeout), metaclient.WithHost(h), metaclient.WithVersion(version))
+	return asked(metaclient.New(a.urls(), metaclient.WithPatience(a.timeout), metaclient.WithHost(h), metaclient.WithVersion(version)))
 }
 
 // soonPatience is how long a question waits for an answer that is worth little
@@ -179,7 +207,15 @@ func (a *app) metaSoon(cmd *cobra.Command) (*metaclient.Client, error) {
 	if !cmd.Flags().Changed("timeout") {
 		patience = min(patience, soonPatience)
 	}
-	return metaclient.New(a.urls(), metaclient.WithPatience(patience))
+	return asked(metaclient.New(a.urls(), metaclient.WithPatience(patience)))
+}
+
+// asked says of addresses that are none that the command line is wrong.
+func asked(c *metaclient.Client, err error) (*metaclient.Client, error) {
+	if err != nil {
+		return nil, &exitError{exitcode.Usage, err}
+	}
+	return c, nil
 }
 
 // logger writes to standard error: standard output is for results.

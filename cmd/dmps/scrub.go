@@ -191,15 +191,24 @@ func (a *app) scrubHere(ctx context.Context, meta *metaclient.Client, v metaclie
 	}
 	defer side.Close()
 	holder := "scrub@" + host
-	layout, lease, err := meta.Attach(ctx, client.AttachRequest{Volume: v.Name, Holder: holder, AdminURL: adminURL})
+	_, shape, err := meta.Volume(ctx, v.Name)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.err, "%s is not attached: attaching it here for the scrub\n", v.Name)
-	vol, err := client.Open(ctx, client.Config{
-		Layout: layout, Lease: lease, Meta: meta, Dialer: &media.Dialer{Log: log}, AllowSwappable: true, // nobody swaps to it
+	prepared, err := client.Prepare(client.Config{
+		Layout: shape, Meta: meta, Dialer: &media.Dialer{Log: log}, AllowSwappable: true, // nobody swaps to it
 		Holder: holder, LastScrub: lastScrub(v), Logger: log,
 	})
+	if err != nil {
+		return err
+	}
+	layout, lease, err := meta.Attach(ctx, client.AttachRequest{Volume: v.Name, Holder: holder, AdminURL: adminURL})
+	if err != nil {
+		prepared.Close()
+		return err
+	}
+	fmt.Fprintf(a.err, "%s is not attached: attaching it here for the scrub\n", v.Name)
+	vol, err := prepared.Open(ctx, layout, lease)
 	if err != nil {
 		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), leavePatience)
 		defer cancel()

@@ -15,6 +15,7 @@ import (
 	"dmps/internal/bytesize"
 	"dmps/internal/reach"
 	"dmps/meta/metaclient"
+	"dmps/meta/state"
 	"dmps/raid"
 	"dmps/server"
 	"dmps/transport/media"
@@ -97,7 +98,7 @@ take beside the heap: 80 MiB a volume and 16 bytes for each of its pages.`,
 		panic(err) // the flag is defined above
 	}
 	noCompletion(cmd, "id", "listen", "advertise", "memory", "label", "metrics", "heap-limit", "low-memory", "pressure", "drain-on-stop")
-	cmd.AddCommand(a.serverListCommand(), a.serverDrainCommand(), a.serverUndrainCommand(), a.serverRemoveCommand(), a.serverPurgeCommand())
+	cmd.AddCommand(a.serverListCommand(), a.serverDrainCommand(), a.serverUndrainCommand(), a.serverRemoveCommand(), a.serverUnknownCommand(), a.serverPurgeCommand())
 	return cmd
 }
 
@@ -257,6 +258,9 @@ func (f *serverFlags) complete() error {
 	if f.drain < 0 {
 		return usageError("--drain-on-stop: a time such as 15m, or 0")
 	}
+	if f.memory > 0 && f.memory < raid.PageSize {
+		return usageError("--memory %v: at least one page of %d bytes", f.memory, raid.PageSize)
+	}
 	if f.memory <= 0 {
 		return usageError("say how much memory to lend: --memory 8GiB")
 	}
@@ -266,6 +270,14 @@ func (f *serverFlags) complete() error {
 	}
 	if f.id == "" {
 		f.id = host
+	}
+	if !state.ValidServer(f.id) {
+		return usageError("--id %.140q: use 1 to 128 of a-z A-Z 0-9 . _ : - and begin with a letter or digit", f.id)
+	}
+	for k, v := range f.labels {
+		if k == "" || v == "" {
+			return usageError("--label %s=%s: use KEY=VALUE, for example rack=r1", k, v)
+		}
 	}
 	labels := map[string]string{"host": host}
 	maps.Copy(labels, f.labels)

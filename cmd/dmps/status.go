@@ -34,9 +34,10 @@ type statusReport struct {
 	Servers []metaclient.Server `json:"servers"`
 	Meta    []metaclient.Node   `json:"meta"`
 
-	Rebalancing *metaclient.Rebalancing `json:"rebalancing,omitempty"` // absent: memory use is not being evened out
-	Copysets    metaclient.Copysets     `json:"copysets"`
-	Upgrade     upgrade                 `json:"upgrade"`
+	Rebalancing *metaclient.Rebalancing  `json:"rebalancing,omitempty"` // absent: memory use is not being evened out
+	Copysets    metaclient.Copysets      `json:"copysets"`
+	Unreachable []metaclient.Unreachable `json:"unreachable_servers"`
+	Upgrade     upgrade                  `json:"upgrade"`
 }
 
 // volumeStatus is a volume as the cluster and its client together know it.
@@ -172,7 +173,7 @@ func gatherStatus(ctx context.Context, meta *metaclient.Client) (statusReport, e
 		Servers: emptyNotNull(st.Servers),
 		Meta:    emptyNotNull(st.Meta),
 
-		Rebalancing: st.Rebalancing, Copysets: st.Copysets,
+		Rebalancing: st.Rebalancing, Copysets: st.Copysets, Unreachable: emptyNotNull(st.Unreachable),
 	}
 	var wg sync.WaitGroup
 	for i, v := range st.Volumes {
@@ -356,6 +357,14 @@ func renderParts(w io.Writer, parts ...*table) error {
 	return nil
 }
 
+// unreachableLine is of a server that the metadata does not find where it says that it is.
+func unreachableLine(u metaclient.Unreachable) string {
+	if u.Up {
+		return fmt.Sprintf("server %s does not answer at %s, only at its other addresses: %s", u.ID, u.Addr, u.Reason)
+	}
+	return fmt.Sprintf("server %s was refused: it was not found at %s: %s; check its --listen and --advertise", u.ID, u.Addr, u.Reason)
+}
+
 // renderTrouble writes what goes on: rebuilds, risks, what is stuck or moves.
 func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 	var lines []string
@@ -402,6 +411,9 @@ func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 		case !s.AwaySince.IsZero():
 			lines = append(lines, p.paint(colourWarn, fmt.Sprintf("server %s has been away for %s", s.ID, span(now.Sub(s.AwaySince)))))
 		}
+	}
+	for _, u := range r.Unreachable {
+		lines = append(lines, p.paint(colourBad, unreachableLine(u)))
 	}
 	if held := heldLine(r.Servers, now); held != "" {
 		lines = append(lines, p.paint(colourBad, held))

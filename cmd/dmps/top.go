@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"dmps/client"
-	"dmps/internal/exitcode"
 	"dmps/meta/metaclient"
 )
 
@@ -105,7 +104,7 @@ func (a *app) top(ctx context.Context, meta *metaclient.Client, every time.Durat
 		case ctx.Err() != nil:
 			return statusExit(state)
 		case err != nil && (once || shown.IsZero() || !errors.Is(err, client.ErrNoQuorum)):
-			return &exitError{exitcode.Failure, err} // cannot tell
+			return err // cannot tell
 		case err != nil:
 			if !silent {
 				a.tellSilence(shown, err)

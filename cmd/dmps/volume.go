@@ -88,6 +88,9 @@ func (s *shapeFlags) check() error {
 	if kind != raid.LayoutLog && g != (raid.Geometry{K: 1}) {
 		return usageError("--layout %v keeps pages in place and has no redundancy: leave it out, or say --redundancy none", kind)
 	}
+	if s.size > 0 && s.size < raid.PageSize {
+		return usageError("--size %d bytes: a volume has at least a page of %d bytes, as in --size 16GiB", int64(s.size), raid.PageSize)
+	}
 	if s.size <= 0 {
 		return usageError("say how large the volume is: --size 16GiB")
 	}
@@ -125,6 +128,9 @@ domain of its own host.`,
 			}
 			if !cmd.Flags().Changed("redundancy") {
 				return usageError("say what the volume is to survive: --redundancy rs:4+2, mirror:2, or none")
+			}
+			if fill == 0 && cmd.Flags().Changed("fill") {
+				return usageError("--fill 0: 10 to 95 percent")
 			}
 			meta, err := a.meta()
 			if err != nil {

@@ -3,9 +3,12 @@ package nbdclient
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -34,6 +37,33 @@ func ParseListen(s string) (Addr, error) {
 	}
 	return Addr{Network: "tcp", Address: s}, nil
 }
+
+// Fit says why nobody could listen here, as far as it shows without trying.
+func (a Addr) Fit() error {
+	if a.Network != "unix" {
+		_, port, err := net.SplitHostPort(a.Address)
+		if err != nil {
+			return err
+		}
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return fmt.Errorf("NBD address %s: the port must be a number from 0 to 65535", a.Address)
+		}
+		return nil
+	}
+	if len(a.Address) > maxSocket {
+		return fmt.Errorf("NBD socket %s: the path is longer than the %d bytes that a unix socket's may have", a.Address, maxSocket)
+	}
+	if _, err := os.Stat(filepath.Dir(a.Address)); err != nil {
+		return fmt.Errorf("NBD socket %s: its folder: %w", a.Address, err)
+	}
+	if is, err := os.Lstat(a.Address); err == nil && is.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("NBD socket %s: something else is there, which is no socket: choose another path", a.Address)
+	}
+	return nil
+}
+
+// maxSocket is the longest path of a unix socket: the kernel's 108 bytes end in a zero.
+const maxSocket = 107
 
 // Listen is the form that ParseListen reads.
 func (a Addr) Listen() string {

@@ -8,6 +8,7 @@ import (
 
 	"dmps/meta/metapb"
 	"dmps/meta/metapb/metapbconnect"
+	"dmps/raid"
 )
 
 // Status gives the whole cluster, as the leader knows it.
@@ -25,6 +26,9 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 		Cluster: res.Cluster, Level: res.Level, Volumes: each(res.Volumes, volumeFrom),
 		Servers: each(res.Servers, serverFrom), Meta: each(res.Members, nodeFrom),
 	}
+	st.Unreachable = each(res.Unreachable, func(u *metapb.UnreachableServer) Unreachable {
+		return Unreachable{ID: raid.ServerID(u.GetId()), Addr: u.GetAddr(), Reason: u.GetReason(), Up: u.GetRegistered()}
+	})
 	if b := res.Rebalancing; b != nil {
 		st.Rebalancing = &Rebalancing{Threshold: int(b.ThresholdPercent), Moved: b.Moved}
 	}

@@ -54,6 +54,9 @@ func (c *Client) Heartbeat(ctx context.Context, hb server.Heartbeat) (server.Hea
 		Chunks: each(hb.Chunks, func(c raid.ChunkID) uint64 { return uint64(c) }), Short: hb.Short, WantedFreeBytes: hb.WantedFree,
 		Owned:        each(hb.Owned, func(v raid.VolumeID) uint64 { return uint64(v) }),
 		NotAccepting: hb.NotAccepting, ChunksHash: hb.ChunksHash, ChunksUnchanged: hb.ChunksUnchanged,
+		About: each(hb.About, func(a server.ChunkAbout) *metapb.ChunkAbout {
+			return &metapb.ChunkAbout{Chunk: uint64(a.Chunk), Volume: uint64(a.Volume), Group: uint32(a.Group), Bytes: a.Bytes, MadeUnixMs: a.Made.UnixMilli()}
+		}),
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.HeartbeatRequest]) (*connect.Response[metapb.HeartbeatResponse], error) {
 		return n.servers.Heartbeat(ctx, meant(c, r))
 	})
@@ -63,7 +66,8 @@ func (c *Client) Heartbeat(ctx context.Context, hb server.Heartbeat) (server.Hea
 	c.learn(res.Cluster)
 	return server.HeartbeatReply{
 		Unknown: res.Unknown, Cluster: res.Cluster, ListChunks: res.ListChunks,
-		Drop: each(res.Drop, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),
+		Drop:     each(res.Drop, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),
+		Describe: each(res.Describe, func(c uint64) raid.ChunkID { return raid.ChunkID(c) }),
 		Care: each(res.Care, func(o *metapb.CareOffer) server.CareOffer {
 			return server.CareOffer{Volume: o.GetVolume(), Pages: o.GetPages()}
 		}),
@@ -156,6 +160,22 @@ func (c *Client) RemoveServer(ctx context.Context, id raid.ServerID, force bool)
 		return 0, err
 	}
 	return res.LostMembers, nil
+}
+
+// UnknownChunks lists the chunks that a server holds and that the metadata did not give
+// out, by volume and group. Errors: ErrNotFound.
+func (c *Client) UnknownChunks(ctx context.Context, id raid.ServerID) ([]UnknownChunk, error) {
+	res, err := call(ctx, c, attemptTimeout, "unknown chunks of server "+string(id), &metapb.ListUnknownRequest{Id: string(id)},
+		func(n *endpoint, ctx context.Context, r *connect.Request[metapb.ListUnknownRequest]) (*connect.Response[metapb.ListUnknownResponse], error) {
+			return n.servers.ListUnknown(ctx, r)
+		})
+	if err != nil {
+		return nil, err
+	}
+	return each(res.Chunks, func(p *metapb.UnknownChunk) UnknownChunk {
+		a := p.GetAbout()
+		return UnknownChunk{Chunk: raid.ChunkID(a.GetChunk()), Volume: raid.VolumeID(a.GetVolume()), Name: p.GetVolume(), Group: raid.GroupID(a.GetGroup()), Bytes: a.GetBytes(), Made: instant(a.GetMadeUnixMs())}
+	}), nil
 }
 
 // PurgeUnknown has a server give back the chunks that it holds and that the metadata

@@ -11,7 +11,7 @@ import (
 type VolumeSpec struct {
 	Name          string          // 1 to 63 of a-z A-Z 0-9 . _ -
 	Size          uint64          // bytes, rounded up to a page
-	Redundancy    raid.Geometry   // the zero value is none
+	Redundancy    raid.Geometry   // required; K of 1 alone is none
 	Kind          raid.LayoutKind // log, linear or striped
 	FailureDomain string          // server, host, rack or zone: what members of a group must not share; empty: host
 	TargetFill    int             // percent of the slots in use when the volume is full; 0: 80, in place 100
@@ -29,6 +29,26 @@ type Status struct {
 
 	Rebalancing *Rebalancing `json:"rebalancing,omitempty"` // nil: memory use is not being evened out
 	Copysets    Copysets     `json:"copysets"`
+
+	Unreachable []Unreachable `json:"unreachable_servers"`
+}
+
+// UnknownChunk is a chunk that a server holds and that the metadata did not give out.
+type UnknownChunk struct {
+	Chunk  raid.ChunkID  `json:"chunk"`
+	Volume raid.VolumeID `json:"volume_id"`        // 0: the server has not said yet what it is
+	Name   string        `json:"volume,omitempty"` // empty: the metadata has no volume of that id
+	Group  raid.GroupID  `json:"group"`
+	Bytes  uint64        `json:"bytes"`         // that it takes
+	Made   time.Time     `json:"made,omitzero"` // by the server's clock
+}
+
+// Unreachable is a memory server that the leader did not find where it says that it is.
+type Unreachable struct {
+	ID     raid.ServerID `json:"id"`
+	Addr   string        `json:"addr"` // of its addresses, one where it was not found
+	Reason string        `json:"reason"`
+	Up     bool          `json:"up"` // it answers at another address; else it was refused, and gets no chunks
 }
 
 // Copysets is how groups with redundancy lie on servers.

@@ -110,15 +110,15 @@ func (c *Client) AcceptLoss(ctx context.Context, volume string) (pages uint64, e
 // CreateVolume makes a volume and reserves its memory. Errors: ErrExists,
 // ErrNoSpace, ErrTooFewDomains, ErrInvalid.
 func (c *Client) CreateVolume(ctx context.Context, spec VolumeSpec) (Volume, error) {
-	g := spec.Redundancy
-	if g == (raid.Geometry{}) {
-		g = raid.Geometry{K: 1}
-	}
 	if spec.TargetFill < 0 || spec.MinAck < 0 {
 		return Volume{}, &refusal{message: "create: target fill and min ack are not negative", kind: ErrInvalid}
 	}
+	redundancy := "" // refused
+	if spec.Redundancy != (raid.Geometry{}) {
+		redundancy = spec.Redundancy.String()
+	}
 	res, err := call(ctx, c, attemptTimeout, "create volume "+spec.Name, &metapb.CreateVolumeRequest{
-		Name: spec.Name, SizeBytes: spec.Size, Redundancy: g.String(), Layout: spec.Kind.String(),
+		Name: spec.Name, SizeBytes: spec.Size, Redundancy: redundancy, Layout: spec.Kind.String(),
 		FailureDomain: spec.FailureDomain, TargetFill: uint32(spec.TargetFill), MinAck: uint32(spec.MinAck),
 		ChunkBytes: spec.ChunkBytes, RequestId: rand.Text(),
 	}, func(n *endpoint, ctx context.Context, r *connect.Request[metapb.CreateVolumeRequest]) (*connect.Response[metapb.CreateVolumeResponse], error) {

@@ -1308,6 +1308,7 @@ type HeartbeatRequest struct {
 	NotAccepting    bool                   `protobuf:"varint,21,opt,name=not_accepting,json=notAccepting,proto3" json:"not_accepting,omitempty"`           // nobody gets a new session: to the others it is as good as silent
 	ChunksHash      uint64                 `protobuf:"fixed64,22,opt,name=chunks_hash,json=chunksHash,proto3" json:"chunks_hash,omitempty"`                // that the server made of its chunks; 0: none, and the list counts each time
 	ChunksUnchanged bool                   `protobuf:"varint,23,opt,name=chunks_unchanged,json=chunksUnchanged,proto3" json:"chunks_unchanged,omitempty"`  // the list is left out: it is the last one that was sent, with this hash
+	About           []*ChunkAbout          `protobuf:"bytes,24,rep,name=about,proto3" json:"about,omitempty"`                                              // of chunks that the last answer asked about
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1419,6 +1420,90 @@ func (x *HeartbeatRequest) GetChunksUnchanged() bool {
 	return false
 }
 
+func (x *HeartbeatRequest) GetAbout() []*ChunkAbout {
+	if x != nil {
+		return x.About
+	}
+	return nil
+}
+
+// ChunkAbout is what a server knows of a chunk that it holds.
+type ChunkAbout struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Chunk         uint64                 `protobuf:"varint,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	Volume        uint64                 `protobuf:"varint,2,opt,name=volume,proto3" json:"volume,omitempty"`                             // id
+	Group         uint32                 `protobuf:"varint,3,opt,name=group,proto3" json:"group,omitempty"`                               // of the volume
+	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`                               // that it takes
+	MadeUnixMs    int64                  `protobuf:"varint,5,opt,name=made_unix_ms,json=madeUnixMs,proto3" json:"made_unix_ms,omitempty"` // by the server's clock
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChunkAbout) Reset() {
+	*x = ChunkAbout{}
+	mi := &file_meta_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChunkAbout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChunkAbout) ProtoMessage() {}
+
+func (x *ChunkAbout) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChunkAbout.ProtoReflect.Descriptor instead.
+func (*ChunkAbout) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ChunkAbout) GetChunk() uint64 {
+	if x != nil {
+		return x.Chunk
+	}
+	return 0
+}
+
+func (x *ChunkAbout) GetVolume() uint64 {
+	if x != nil {
+		return x.Volume
+	}
+	return 0
+}
+
+func (x *ChunkAbout) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *ChunkAbout) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ChunkAbout) GetMadeUnixMs() int64 {
+	if x != nil {
+		return x.MadeUnixMs
+	}
+	return 0
+}
+
 type HeartbeatResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Unknown       bool                   `protobuf:"varint,1,opt,name=unknown,proto3" json:"unknown,omitempty"`  // register again
@@ -1426,13 +1511,14 @@ type HeartbeatResponse struct {
 	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Care          []*CareOffer           `protobuf:"bytes,6,rep,name=care,proto3" json:"care,omitempty"`                                // volumes that nobody has attached and that are to be rebuilt: whoever attaches first does it
 	ListChunks    bool                   `protobuf:"varint,7,opt,name=list_chunks,json=listChunks,proto3" json:"list_chunks,omitempty"` // the list that was left out is not known here: send it
+	Describe      []uint64               `protobuf:"varint,8,rep,packed,name=describe,proto3" json:"describe,omitempty"`                // chunks of which the next heartbeat is to say what they are
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_meta_proto_msgTypes[18]
+	mi := &file_meta_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1530,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[18]
+	mi := &file_meta_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1543,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{18}
+	return file_meta_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HeartbeatResponse) GetUnknown() bool {
@@ -1495,6 +1581,13 @@ func (x *HeartbeatResponse) GetListChunks() bool {
 	return false
 }
 
+func (x *HeartbeatResponse) GetDescribe() []uint64 {
+	if x != nil {
+		return x.Describe
+	}
+	return nil
+}
+
 // CareOffer is a volume that needs a memory server to rebuild it.
 type CareOffer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1506,7 +1599,7 @@ type CareOffer struct {
 
 func (x *CareOffer) Reset() {
 	*x = CareOffer{}
-	mi := &file_meta_proto_msgTypes[19]
+	mi := &file_meta_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1611,7 @@ func (x *CareOffer) String() string {
 func (*CareOffer) ProtoMessage() {}
 
 func (x *CareOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[19]
+	mi := &file_meta_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1624,7 @@ func (x *CareOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CareOffer.ProtoReflect.Descriptor instead.
 func (*CareOffer) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{19}
+	return file_meta_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CareOffer) GetVolume() string {
@@ -1576,7 +1669,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_proto_msgTypes[20]
+	mi := &file_meta_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1681,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[20]
+	mi := &file_meta_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1694,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{20}
+	return file_meta_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Server) GetId() string {
@@ -1731,7 +1824,7 @@ type ListServersRequest struct {
 
 func (x *ListServersRequest) Reset() {
 	*x = ListServersRequest{}
-	mi := &file_meta_proto_msgTypes[21]
+	mi := &file_meta_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1836,7 @@ func (x *ListServersRequest) String() string {
 func (*ListServersRequest) ProtoMessage() {}
 
 func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[21]
+	mi := &file_meta_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1849,7 @@ func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersRequest.ProtoReflect.Descriptor instead.
 func (*ListServersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{21}
+	return file_meta_proto_rawDescGZIP(), []int{22}
 }
 
 type ListServersResponse struct {
@@ -1768,7 +1861,7 @@ type ListServersResponse struct {
 
 func (x *ListServersResponse) Reset() {
 	*x = ListServersResponse{}
-	mi := &file_meta_proto_msgTypes[22]
+	mi := &file_meta_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +1873,7 @@ func (x *ListServersResponse) String() string {
 func (*ListServersResponse) ProtoMessage() {}
 
 func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[22]
+	mi := &file_meta_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +1886,7 @@ func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersResponse.ProtoReflect.Descriptor instead.
 func (*ListServersResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{22}
+	return file_meta_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListServersResponse) GetServers() []*Server {
@@ -1812,7 +1905,7 @@ type DrainServerRequest struct {
 
 func (x *DrainServerRequest) Reset() {
 	*x = DrainServerRequest{}
-	mi := &file_meta_proto_msgTypes[23]
+	mi := &file_meta_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +1917,7 @@ func (x *DrainServerRequest) String() string {
 func (*DrainServerRequest) ProtoMessage() {}
 
 func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[23]
+	mi := &file_meta_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +1930,7 @@ func (x *DrainServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainServerRequest.ProtoReflect.Descriptor instead.
 func (*DrainServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{23}
+	return file_meta_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DrainServerRequest) GetId() string {
@@ -1855,7 +1948,7 @@ type DrainServerResponse struct {
 
 func (x *DrainServerResponse) Reset() {
 	*x = DrainServerResponse{}
-	mi := &file_meta_proto_msgTypes[24]
+	mi := &file_meta_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +1960,7 @@ func (x *DrainServerResponse) String() string {
 func (*DrainServerResponse) ProtoMessage() {}
 
 func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[24]
+	mi := &file_meta_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +1973,7 @@ func (x *DrainServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainServerResponse.ProtoReflect.Descriptor instead.
 func (*DrainServerResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{24}
+	return file_meta_proto_rawDescGZIP(), []int{25}
 }
 
 type UndrainServerRequest struct {
@@ -1892,7 +1985,7 @@ type UndrainServerRequest struct {
 
 func (x *UndrainServerRequest) Reset() {
 	*x = UndrainServerRequest{}
-	mi := &file_meta_proto_msgTypes[25]
+	mi := &file_meta_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +1997,7 @@ func (x *UndrainServerRequest) String() string {
 func (*UndrainServerRequest) ProtoMessage() {}
 
 func (x *UndrainServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[25]
+	mi := &file_meta_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2010,7 @@ func (x *UndrainServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainServerRequest.ProtoReflect.Descriptor instead.
 func (*UndrainServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{25}
+	return file_meta_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UndrainServerRequest) GetId() string {
@@ -1935,7 +2028,7 @@ type UndrainServerResponse struct {
 
 func (x *UndrainServerResponse) Reset() {
 	*x = UndrainServerResponse{}
-	mi := &file_meta_proto_msgTypes[26]
+	mi := &file_meta_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2040,7 @@ func (x *UndrainServerResponse) String() string {
 func (*UndrainServerResponse) ProtoMessage() {}
 
 func (x *UndrainServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[26]
+	mi := &file_meta_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2053,7 @@ func (x *UndrainServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainServerResponse.ProtoReflect.Descriptor instead.
 func (*UndrainServerResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{26}
+	return file_meta_proto_rawDescGZIP(), []int{27}
 }
 
 type RebalanceRequest struct {
@@ -1973,7 +2066,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_meta_proto_msgTypes[27]
+	mi := &file_meta_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2078,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[27]
+	mi := &file_meta_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2091,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{27}
+	return file_meta_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RebalanceRequest) GetThresholdPercent() uint32 {
@@ -2023,7 +2116,7 @@ type RebalanceResponse struct {
 
 func (x *RebalanceResponse) Reset() {
 	*x = RebalanceResponse{}
-	mi := &file_meta_proto_msgTypes[28]
+	mi := &file_meta_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2128,7 @@ func (x *RebalanceResponse) String() string {
 func (*RebalanceResponse) ProtoMessage() {}
 
 func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[28]
+	mi := &file_meta_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2141,7 @@ func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{28}
+	return file_meta_proto_rawDescGZIP(), []int{29}
 }
 
 type RemoveServerRequest struct {
@@ -2062,7 +2155,7 @@ type RemoveServerRequest struct {
 
 func (x *RemoveServerRequest) Reset() {
 	*x = RemoveServerRequest{}
-	mi := &file_meta_proto_msgTypes[29]
+	mi := &file_meta_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2167,7 @@ func (x *RemoveServerRequest) String() string {
 func (*RemoveServerRequest) ProtoMessage() {}
 
 func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[29]
+	mi := &file_meta_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2180,7 @@ func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{29}
+	return file_meta_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RemoveServerRequest) GetId() string {
@@ -2121,7 +2214,7 @@ type RemoveServerResponse struct {
 
 func (x *RemoveServerResponse) Reset() {
 	*x = RemoveServerResponse{}
-	mi := &file_meta_proto_msgTypes[30]
+	mi := &file_meta_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2226,7 @@ func (x *RemoveServerResponse) String() string {
 func (*RemoveServerResponse) ProtoMessage() {}
 
 func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[30]
+	mi := &file_meta_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2239,7 @@ func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveServerResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{30}
+	return file_meta_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RemoveServerResponse) GetLostMembers() uint64 {
@@ -2163,6 +2256,147 @@ func (x *RemoveServerResponse) GetLosses() []*Loss {
 	return nil
 }
 
+type ListUnknownRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // of the server
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUnknownRequest) Reset() {
+	*x = ListUnknownRequest{}
+	mi := &file_meta_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUnknownRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUnknownRequest) ProtoMessage() {}
+
+func (x *ListUnknownRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUnknownRequest.ProtoReflect.Descriptor instead.
+func (*ListUnknownRequest) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListUnknownRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ListUnknownResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Chunks        []*UnknownChunk        `protobuf:"bytes,1,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUnknownResponse) Reset() {
+	*x = ListUnknownResponse{}
+	mi := &file_meta_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUnknownResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUnknownResponse) ProtoMessage() {}
+
+func (x *ListUnknownResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUnknownResponse.ProtoReflect.Descriptor instead.
+func (*ListUnknownResponse) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListUnknownResponse) GetChunks() []*UnknownChunk {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
+// UnknownChunk is a chunk that a server holds and that the metadata did not give out.
+type UnknownChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	About         *ChunkAbout            `protobuf:"bytes,1,opt,name=about,proto3" json:"about,omitempty"`   // of who has not said yet what it is: its id alone
+	Volume        string                 `protobuf:"bytes,2,opt,name=volume,proto3" json:"volume,omitempty"` // name of its volume; empty: the metadata has none of that id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnknownChunk) Reset() {
+	*x = UnknownChunk{}
+	mi := &file_meta_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnknownChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnknownChunk) ProtoMessage() {}
+
+func (x *UnknownChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnknownChunk.ProtoReflect.Descriptor instead.
+func (*UnknownChunk) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *UnknownChunk) GetAbout() *ChunkAbout {
+	if x != nil {
+		return x.About
+	}
+	return nil
+}
+
+func (x *UnknownChunk) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
 type PurgeUnknownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2172,7 +2406,7 @@ type PurgeUnknownRequest struct {
 
 func (x *PurgeUnknownRequest) Reset() {
 	*x = PurgeUnknownRequest{}
-	mi := &file_meta_proto_msgTypes[31]
+	mi := &file_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2418,7 @@ func (x *PurgeUnknownRequest) String() string {
 func (*PurgeUnknownRequest) ProtoMessage() {}
 
 func (x *PurgeUnknownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[31]
+	mi := &file_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2431,7 @@ func (x *PurgeUnknownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeUnknownRequest.ProtoReflect.Descriptor instead.
 func (*PurgeUnknownRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{31}
+	return file_meta_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PurgeUnknownRequest) GetId() string {
@@ -2216,7 +2450,7 @@ type PurgeUnknownResponse struct {
 
 func (x *PurgeUnknownResponse) Reset() {
 	*x = PurgeUnknownResponse{}
-	mi := &file_meta_proto_msgTypes[32]
+	mi := &file_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2462,7 @@ func (x *PurgeUnknownResponse) String() string {
 func (*PurgeUnknownResponse) ProtoMessage() {}
 
 func (x *PurgeUnknownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[32]
+	mi := &file_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2475,7 @@ func (x *PurgeUnknownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeUnknownResponse.ProtoReflect.Descriptor instead.
 func (*PurgeUnknownResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{32}
+	return file_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PurgeUnknownResponse) GetChunks() uint64 {
@@ -2265,7 +2499,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_meta_proto_msgTypes[33]
+	mi := &file_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2511,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[33]
+	mi := &file_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2524,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{33}
+	return file_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Loss) GetVolume() string {
@@ -2332,7 +2566,7 @@ type CreateVolumeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                                        // 1 to 63 of a-z A-Z 0-9 . _ -
 	SizeBytes     uint64                 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`            // rounded up to a page
-	Redundancy    string                 `protobuf:"bytes,3,opt,name=redundancy,proto3" json:"redundancy,omitempty"`                            // none, mirror:N or rs:K+M; empty: none
+	Redundancy    string                 `protobuf:"bytes,3,opt,name=redundancy,proto3" json:"redundancy,omitempty"`                            // none, mirror:N or rs:K+M; required
 	Layout        string                 `protobuf:"bytes,4,opt,name=layout,proto3" json:"layout,omitempty"`                                    // log, linear or striped; empty: log
 	FailureDomain string                 `protobuf:"bytes,5,opt,name=failure_domain,json=failureDomain,proto3" json:"failure_domain,omitempty"` // server, host, rack or zone; empty: host
 	TargetFill    uint32                 `protobuf:"varint,6,opt,name=target_fill,json=targetFill,proto3" json:"target_fill,omitempty"`         // percent, 10 to 95; 0: 80; 100 for linear and striped
@@ -2345,7 +2579,7 @@ type CreateVolumeRequest struct {
 
 func (x *CreateVolumeRequest) Reset() {
 	*x = CreateVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[34]
+	mi := &file_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2591,7 @@ func (x *CreateVolumeRequest) String() string {
 func (*CreateVolumeRequest) ProtoMessage() {}
 
 func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[34]
+	mi := &file_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2604,7 @@ func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeRequest.ProtoReflect.Descriptor instead.
 func (*CreateVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{34}
+	return file_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CreateVolumeRequest) GetName() string {
@@ -2445,7 +2679,7 @@ type CreateVolumeResponse struct {
 
 func (x *CreateVolumeResponse) Reset() {
 	*x = CreateVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[35]
+	mi := &file_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2691,7 @@ func (x *CreateVolumeResponse) String() string {
 func (*CreateVolumeResponse) ProtoMessage() {}
 
 func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[35]
+	mi := &file_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2704,7 @@ func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeResponse.ProtoReflect.Descriptor instead.
 func (*CreateVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CreateVolumeResponse) GetVolume() *Volume {
@@ -2493,7 +2727,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2739,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[36]
+	mi := &file_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2752,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Member) GetServer() string {
@@ -2567,7 +2801,7 @@ type Pending struct {
 
 func (x *Pending) Reset() {
 	*x = Pending{}
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2813,7 @@ func (x *Pending) String() string {
 func (*Pending) ProtoMessage() {}
 
 func (x *Pending) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[37]
+	mi := &file_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2826,7 @@ func (x *Pending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pending.ProtoReflect.Descriptor instead.
 func (*Pending) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Pending) GetCol() uint32 {
@@ -2620,7 +2854,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +2866,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[38]
+	mi := &file_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2645,7 +2879,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Group) GetId() uint32 {
@@ -2691,7 +2925,7 @@ type Layout struct {
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +2937,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[39]
+	mi := &file_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +2950,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Layout) GetVolume() uint64 {
@@ -2833,7 +3067,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +3079,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[40]
+	mi := &file_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +3092,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Lease) GetHolder() string {
@@ -2943,7 +3177,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2955,7 +3189,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[41]
+	mi := &file_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2968,7 +3202,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Report) GetState() VolumeState {
@@ -3111,7 +3345,7 @@ type RebuildProgress struct {
 
 func (x *RebuildProgress) Reset() {
 	*x = RebuildProgress{}
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3123,7 +3357,7 @@ func (x *RebuildProgress) String() string {
 func (*RebuildProgress) ProtoMessage() {}
 
 func (x *RebuildProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[42]
+	mi := &file_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3136,7 +3370,7 @@ func (x *RebuildProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildProgress.ProtoReflect.Descriptor instead.
 func (*RebuildProgress) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RebuildProgress) GetRowsLeft() uint64 {
@@ -3238,7 +3472,7 @@ type RebuildMember struct {
 
 func (x *RebuildMember) Reset() {
 	*x = RebuildMember{}
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3250,7 +3484,7 @@ func (x *RebuildMember) String() string {
 func (*RebuildMember) ProtoMessage() {}
 
 func (x *RebuildMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[43]
+	mi := &file_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3263,7 +3497,7 @@ func (x *RebuildMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildMember.ProtoReflect.Descriptor instead.
 func (*RebuildMember) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RebuildMember) GetGroup() uint32 {
@@ -3339,7 +3573,7 @@ type Scrub struct {
 
 func (x *Scrub) Reset() {
 	*x = Scrub{}
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3351,7 +3585,7 @@ func (x *Scrub) String() string {
 func (*Scrub) ProtoMessage() {}
 
 func (x *Scrub) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[44]
+	mi := &file_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3364,7 +3598,7 @@ func (x *Scrub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrub.ProtoReflect.Descriptor instead.
 func (*Scrub) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Scrub) GetRunning() bool {
@@ -3511,7 +3745,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3523,7 +3757,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[45]
+	mi := &file_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3536,7 +3770,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Volume) GetId() uint64 {
@@ -3750,7 +3984,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3762,7 +3996,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[46]
+	mi := &file_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3775,7 +4009,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_proto_rawDescGZIP(), []int{50}
 }
 
 type ListVolumesResponse struct {
@@ -3787,7 +4021,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3799,7 +4033,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[47]
+	mi := &file_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3812,7 +4046,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -3831,7 +4065,7 @@ type GetVolumeRequest struct {
 
 func (x *GetVolumeRequest) Reset() {
 	*x = GetVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3843,7 +4077,7 @@ func (x *GetVolumeRequest) String() string {
 func (*GetVolumeRequest) ProtoMessage() {}
 
 func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[48]
+	mi := &file_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3856,7 +4090,7 @@ func (x *GetVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeRequest.ProtoReflect.Descriptor instead.
 func (*GetVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetVolumeRequest) GetName() string {
@@ -3876,7 +4110,7 @@ type GetVolumeResponse struct {
 
 func (x *GetVolumeResponse) Reset() {
 	*x = GetVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3888,7 +4122,7 @@ func (x *GetVolumeResponse) String() string {
 func (*GetVolumeResponse) ProtoMessage() {}
 
 func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[49]
+	mi := &file_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3901,7 +4135,7 @@ func (x *GetVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVolumeResponse.ProtoReflect.Descriptor instead.
 func (*GetVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetVolumeResponse) GetVolume() *Volume {
@@ -3928,7 +4162,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3940,7 +4174,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[50]
+	mi := &file_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3953,7 +4187,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DeleteVolumeRequest) GetName() string {
@@ -3978,7 +4212,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3990,7 +4224,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[51]
+	mi := &file_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4003,7 +4237,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_proto_rawDescGZIP(), []int{55}
 }
 
 type AttachRequest struct {
@@ -4022,7 +4256,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4034,7 +4268,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[52]
+	mi := &file_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4047,7 +4281,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *AttachRequest) GetVolume() string {
@@ -4117,7 +4351,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4129,7 +4363,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[53]
+	mi := &file_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4142,7 +4376,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AttachResponse) GetLayout() *Layout {
@@ -4179,7 +4413,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4191,7 +4425,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[54]
+	mi := &file_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4204,7 +4438,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RenewRequest) GetVolume() uint64 {
@@ -4251,7 +4485,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4263,7 +4497,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[55]
+	mi := &file_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4276,7 +4510,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RenewResponse) GetVersion() uint64 {
@@ -4296,7 +4530,7 @@ type GetLayoutRequest struct {
 
 func (x *GetLayoutRequest) Reset() {
 	*x = GetLayoutRequest{}
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4308,7 +4542,7 @@ func (x *GetLayoutRequest) String() string {
 func (*GetLayoutRequest) ProtoMessage() {}
 
 func (x *GetLayoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[56]
+	mi := &file_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4321,7 +4555,7 @@ func (x *GetLayoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLayoutRequest.ProtoReflect.Descriptor instead.
 func (*GetLayoutRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GetLayoutRequest) GetVolume() uint64 {
@@ -4348,7 +4582,7 @@ type GetLayoutResponse struct {
 
 func (x *GetLayoutResponse) Reset() {
 	*x = GetLayoutResponse{}
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4360,7 +4594,7 @@ func (x *GetLayoutResponse) String() string {
 func (*GetLayoutResponse) ProtoMessage() {}
 
 func (x *GetLayoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[57]
+	mi := &file_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4373,7 +4607,7 @@ func (x *GetLayoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLayoutResponse.ProtoReflect.Descriptor instead.
 func (*GetLayoutResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetLayoutResponse) GetLayout() *Layout {
@@ -4400,7 +4634,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4412,7 +4646,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[58]
+	mi := &file_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4425,7 +4659,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DetachRequest) GetVolume() uint64 {
@@ -4450,7 +4684,7 @@ type DetachResponse struct {
 
 func (x *DetachResponse) Reset() {
 	*x = DetachResponse{}
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4462,7 +4696,7 @@ func (x *DetachResponse) String() string {
 func (*DetachResponse) ProtoMessage() {}
 
 func (x *DetachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[59]
+	mi := &file_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4475,7 +4709,7 @@ func (x *DetachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
 func (*DetachResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_proto_rawDescGZIP(), []int{63}
 }
 
 type RebuildRequest struct {
@@ -4487,7 +4721,7 @@ type RebuildRequest struct {
 
 func (x *RebuildRequest) Reset() {
 	*x = RebuildRequest{}
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4499,7 +4733,7 @@ func (x *RebuildRequest) String() string {
 func (*RebuildRequest) ProtoMessage() {}
 
 func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[60]
+	mi := &file_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4512,7 +4746,7 @@ func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildRequest.ProtoReflect.Descriptor instead.
 func (*RebuildRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RebuildRequest) GetVolume() string {
@@ -4536,7 +4770,7 @@ type RebuildResponse struct {
 
 func (x *RebuildResponse) Reset() {
 	*x = RebuildResponse{}
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4548,7 +4782,7 @@ func (x *RebuildResponse) String() string {
 func (*RebuildResponse) ProtoMessage() {}
 
 func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[61]
+	mi := &file_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4561,7 +4795,7 @@ func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildResponse.ProtoReflect.Descriptor instead.
 func (*RebuildResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RebuildResponse) GetVolume() *Volume {
@@ -4615,7 +4849,7 @@ type AcceptLossRequest struct {
 
 func (x *AcceptLossRequest) Reset() {
 	*x = AcceptLossRequest{}
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4627,7 +4861,7 @@ func (x *AcceptLossRequest) String() string {
 func (*AcceptLossRequest) ProtoMessage() {}
 
 func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[62]
+	mi := &file_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4640,7 +4874,7 @@ func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossRequest.ProtoReflect.Descriptor instead.
 func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *AcceptLossRequest) GetVolume() string {
@@ -4659,7 +4893,7 @@ type AcceptLossResponse struct {
 
 func (x *AcceptLossResponse) Reset() {
 	*x = AcceptLossResponse{}
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4671,7 +4905,7 @@ func (x *AcceptLossResponse) String() string {
 func (*AcceptLossResponse) ProtoMessage() {}
 
 func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[63]
+	mi := &file_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4684,7 +4918,7 @@ func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptLossResponse.ProtoReflect.Descriptor instead.
 func (*AcceptLossResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AcceptLossResponse) GetPages() uint64 {
@@ -4702,7 +4936,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4714,7 +4948,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[64]
+	mi := &file_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4727,7 +4961,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_proto_rawDescGZIP(), []int{68}
 }
 
 type BackupResponse struct {
@@ -4739,7 +4973,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4751,7 +4985,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[65]
+	mi := &file_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4764,7 +4998,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -4791,7 +5025,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4803,7 +5037,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[66]
+	mi := &file_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4816,7 +5050,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -4886,7 +5120,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4898,7 +5132,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[67]
+	mi := &file_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4911,7 +5145,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListEventsRequest) GetSince() uint64 {
@@ -4946,7 +5180,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4958,7 +5192,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[68]
+	mi := &file_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4971,7 +5205,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -5003,7 +5237,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5015,7 +5249,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[69]
+	mi := &file_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5028,7 +5262,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_proto_rawDescGZIP(), []int{73}
 }
 
 type GetStatusResponse struct {
@@ -5040,13 +5274,14 @@ type GetStatusResponse struct {
 	Rebalancing   *Rebalancing           `protobuf:"bytes,5,opt,name=rebalancing,proto3" json:"rebalancing,omitempty"` // absent: memory use is not being evened out
 	Level         uint32                 `protobuf:"varint,6,opt,name=level,proto3" json:"level,omitempty"`            // of the cluster
 	Copysets      *Copysets              `protobuf:"bytes,7,opt,name=copysets,proto3" json:"copysets,omitempty"`
+	Unreachable   []*UnreachableServer   `protobuf:"bytes,8,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5058,7 +5293,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[70]
+	mi := &file_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5071,7 +5306,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *GetStatusResponse) GetCluster() string {
@@ -5123,6 +5358,82 @@ func (x *GetStatusResponse) GetCopysets() *Copysets {
 	return nil
 }
 
+func (x *GetStatusResponse) GetUnreachable() []*UnreachableServer {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+// UnreachableServer is a memory server that the leader did not find where it says that it is.
+type UnreachableServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Addr          string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"` // of its addresses, one where it was not found
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Registered    bool                   `protobuf:"varint,4,opt,name=registered,proto3" json:"registered,omitempty"` // it answers at another address; else it was refused, and gets no chunks
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreachableServer) Reset() {
+	*x = UnreachableServer{}
+	mi := &file_meta_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreachableServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreachableServer) ProtoMessage() {}
+
+func (x *UnreachableServer) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreachableServer.ProtoReflect.Descriptor instead.
+func (*UnreachableServer) Descriptor() ([]byte, []int) {
+	return file_meta_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *UnreachableServer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UnreachableServer) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *UnreachableServer) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *UnreachableServer) GetRegistered() bool {
+	if x != nil {
+		return x.Registered
+	}
+	return false
+}
+
 // Copysets says how groups with redundancy lie on servers.
 type Copysets struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -5137,7 +5448,7 @@ type Copysets struct {
 
 func (x *Copysets) Reset() {
 	*x = Copysets{}
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5149,7 +5460,7 @@ func (x *Copysets) String() string {
 func (*Copysets) ProtoMessage() {}
 
 func (x *Copysets) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[71]
+	mi := &file_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5162,7 +5473,7 @@ func (x *Copysets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copysets.ProtoReflect.Descriptor instead.
 func (*Copysets) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Copysets) GetSets() uint64 {
@@ -5210,7 +5521,7 @@ type Rebalancing struct {
 
 func (x *Rebalancing) Reset() {
 	*x = Rebalancing{}
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5222,7 +5533,7 @@ func (x *Rebalancing) String() string {
 func (*Rebalancing) ProtoMessage() {}
 
 func (x *Rebalancing) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_proto_msgTypes[72]
+	mi := &file_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5235,7 +5546,7 @@ func (x *Rebalancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebalancing.ProtoReflect.Descriptor instead.
 func (*Rebalancing) Descriptor() ([]byte, []int) {
-	return file_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Rebalancing) GetThresholdPercent() uint32 {
@@ -5352,7 +5663,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\",\n" +
 	"\x10RegisterResponse\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"\xe9\x02\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\x99\x03\n" +
 	"\x10HeartbeatRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12!\n" +
@@ -5366,14 +5677,24 @@ const file_meta_proto_rawDesc = "" +
 	"\rnot_accepting\x18\x15 \x01(\bR\fnotAccepting\x12\x1f\n" +
 	"\vchunks_hash\x18\x16 \x01(\x06R\n" +
 	"chunksHash\x12)\n" +
-	"\x10chunks_unchanged\x18\x17 \x01(\bR\x0fchunksUnchanged\"\xa9\x01\n" +
+	"\x10chunks_unchanged\x18\x17 \x01(\bR\x0fchunksUnchanged\x12.\n" +
+	"\x05about\x18\x18 \x03(\v2\x18.dmps.meta.v1.ChunkAboutR\x05about\"\x88\x01\n" +
+	"\n" +
+	"ChunkAbout\x12\x14\n" +
+	"\x05chunk\x18\x01 \x01(\x04R\x05chunk\x12\x16\n" +
+	"\x06volume\x18\x02 \x01(\x04R\x06volume\x12\x14\n" +
+	"\x05group\x18\x03 \x01(\rR\x05group\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12 \n" +
+	"\fmade_unix_ms\x18\x05 \x01(\x03R\n" +
+	"madeUnixMs\"\xc5\x01\n" +
 	"\x11HeartbeatResponse\x12\x18\n" +
 	"\aunknown\x18\x01 \x01(\bR\aunknown\x12\x12\n" +
 	"\x04drop\x18\x02 \x03(\x04R\x04drop\x12\x18\n" +
 	"\acluster\x18\x03 \x01(\tR\acluster\x12+\n" +
 	"\x04care\x18\x06 \x03(\v2\x17.dmps.meta.v1.CareOfferR\x04care\x12\x1f\n" +
 	"\vlist_chunks\x18\a \x01(\bR\n" +
-	"listChunks\"9\n" +
+	"listChunks\x12\x1a\n" +
+	"\bdescribe\x18\b \x03(\x04R\bdescribe\"9\n" +
 	"\tCareOffer\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x14\n" +
 	"\x05pages\x18\x02 \x01(\x04R\x05pages\"\x89\x05\n" +
@@ -5420,7 +5741,14 @@ const file_meta_proto_rawDesc = "" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"e\n" +
 	"\x14RemoveServerResponse\x12!\n" +
 	"\flost_members\x18\x01 \x01(\x04R\vlostMembers\x12*\n" +
-	"\x06losses\x18\x02 \x03(\v2\x12.dmps.meta.v1.LossR\x06losses\"%\n" +
+	"\x06losses\x18\x02 \x03(\v2\x12.dmps.meta.v1.LossR\x06losses\"$\n" +
+	"\x12ListUnknownRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"I\n" +
+	"\x13ListUnknownResponse\x122\n" +
+	"\x06chunks\x18\x01 \x03(\v2\x1a.dmps.meta.v1.UnknownChunkR\x06chunks\"V\n" +
+	"\fUnknownChunk\x12.\n" +
+	"\x05about\x18\x01 \x01(\v2\x18.dmps.meta.v1.ChunkAboutR\x05about\x12\x16\n" +
+	"\x06volume\x18\x02 \x01(\tR\x06volume\"%\n" +
 	"\x13PurgeUnknownRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\".\n" +
 	"\x14PurgeUnknownResponse\x12\x16\n" +
@@ -5679,7 +6007,7 @@ const file_meta_proto_rawDesc = "" +
 	"\x06events\x18\x01 \x03(\v2\x13.dmps.meta.v1.EventR\x06events\x12\x16\n" +
 	"\x06missed\x18\x02 \x01(\x04R\x06missed\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\x04R\x04last\"\x12\n" +
-	"\x10GetStatusRequest\"\xc2\x02\n" +
+	"\x10GetStatusRequest\"\x85\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12.\n" +
 	"\avolumes\x18\x02 \x03(\v2\x14.dmps.meta.v1.VolumeR\avolumes\x12.\n" +
@@ -5687,7 +6015,15 @@ const file_meta_proto_rawDesc = "" +
 	"\amembers\x18\x04 \x03(\v2\x12.dmps.meta.v1.NodeR\amembers\x12;\n" +
 	"\vrebalancing\x18\x05 \x01(\v2\x19.dmps.meta.v1.RebalancingR\vrebalancing\x12\x14\n" +
 	"\x05level\x18\x06 \x01(\rR\x05level\x122\n" +
-	"\bcopysets\x18\a \x01(\v2\x16.dmps.meta.v1.CopysetsR\bcopysets\"\xa7\x01\n" +
+	"\bcopysets\x18\a \x01(\v2\x16.dmps.meta.v1.CopysetsR\bcopysets\x12A\n" +
+	"\vunreachable\x18\b \x03(\v2\x1f.dmps.meta.v1.UnreachableServerR\vunreachable\"o\n" +
+	"\x11UnreachableServer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1e\n" +
+	"\n" +
+	"registered\x18\x04 \x01(\bR\n" +
+	"registered\"\xa7\x01\n" +
 	"\bCopysets\x12\x12\n" +
 	"\x04sets\x18\x01 \x01(\x04R\x04sets\x12\x1d\n" +
 	"\n" +
@@ -5723,7 +6059,7 @@ const file_meta_proto_rawDesc = "" +
 	"\n" +
 	"RaiseLevel\x12\x1f.dmps.meta.v1.RaiseLevelRequest\x1a .dmps.meta.v1.RaiseLevelResponse\x12R\n" +
 	"\vListMembers\x12 .dmps.meta.v1.ListMembersRequest\x1a!.dmps.meta.v1.ListMembersResponse\x12E\n" +
-	"\x06Backup\x12\x1b.dmps.meta.v1.BackupRequest\x1a\x1c.dmps.meta.v1.BackupResponse0\x012\xa6\x05\n" +
+	"\x06Backup\x12\x1b.dmps.meta.v1.BackupRequest\x1a\x1c.dmps.meta.v1.BackupResponse0\x012\xfa\x05\n" +
 	"\rServerService\x12I\n" +
 	"\bRegister\x12\x1d.dmps.meta.v1.RegisterRequest\x1a\x1e.dmps.meta.v1.RegisterResponse\x12L\n" +
 	"\tHeartbeat\x12\x1e.dmps.meta.v1.HeartbeatRequest\x1a\x1f.dmps.meta.v1.HeartbeatResponse\x12R\n" +
@@ -5731,7 +6067,8 @@ const file_meta_proto_rawDesc = "" +
 	"\vDrainServer\x12 .dmps.meta.v1.DrainServerRequest\x1a!.dmps.meta.v1.DrainServerResponse\x12X\n" +
 	"\rUndrainServer\x12\".dmps.meta.v1.UndrainServerRequest\x1a#.dmps.meta.v1.UndrainServerResponse\x12L\n" +
 	"\tRebalance\x12\x1e.dmps.meta.v1.RebalanceRequest\x1a\x1f.dmps.meta.v1.RebalanceResponse\x12U\n" +
-	"\fRemoveServer\x12!.dmps.meta.v1.RemoveServerRequest\x1a\".dmps.meta.v1.RemoveServerResponse\x12U\n" +
+	"\fRemoveServer\x12!.dmps.meta.v1.RemoveServerRequest\x1a\".dmps.meta.v1.RemoveServerResponse\x12R\n" +
+	"\vListUnknown\x12 .dmps.meta.v1.ListUnknownRequest\x1a!.dmps.meta.v1.ListUnknownResponse\x12U\n" +
 	"\fPurgeUnknown\x12!.dmps.meta.v1.PurgeUnknownRequest\x1a\".dmps.meta.v1.PurgeUnknownResponse2\x92\x06\n" +
 	"\rVolumeService\x12U\n" +
 	"\fCreateVolume\x12!.dmps.meta.v1.CreateVolumeRequest\x1a\".dmps.meta.v1.CreateVolumeResponse\x12R\n" +
@@ -5763,7 +6100,7 @@ func file_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
+var file_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_meta_proto_goTypes = []any{
 	(ServerState)(0),              // 0: dmps.meta.v1.ServerState
 	(MemberState)(0),              // 1: dmps.meta.v1.MemberState
@@ -5787,65 +6124,70 @@ var file_meta_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 19: dmps.meta.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 20: dmps.meta.v1.RegisterResponse
 	(*HeartbeatRequest)(nil),      // 21: dmps.meta.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 22: dmps.meta.v1.HeartbeatResponse
-	(*CareOffer)(nil),             // 23: dmps.meta.v1.CareOffer
-	(*Server)(nil),                // 24: dmps.meta.v1.Server
-	(*ListServersRequest)(nil),    // 25: dmps.meta.v1.ListServersRequest
-	(*ListServersResponse)(nil),   // 26: dmps.meta.v1.ListServersResponse
-	(*DrainServerRequest)(nil),    // 27: dmps.meta.v1.DrainServerRequest
-	(*DrainServerResponse)(nil),   // 28: dmps.meta.v1.DrainServerResponse
-	(*UndrainServerRequest)(nil),  // 29: dmps.meta.v1.UndrainServerRequest
-	(*UndrainServerResponse)(nil), // 30: dmps.meta.v1.UndrainServerResponse
-	(*RebalanceRequest)(nil),      // 31: dmps.meta.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),     // 32: dmps.meta.v1.RebalanceResponse
-	(*RemoveServerRequest)(nil),   // 33: dmps.meta.v1.RemoveServerRequest
-	(*RemoveServerResponse)(nil),  // 34: dmps.meta.v1.RemoveServerResponse
-	(*PurgeUnknownRequest)(nil),   // 35: dmps.meta.v1.PurgeUnknownRequest
-	(*PurgeUnknownResponse)(nil),  // 36: dmps.meta.v1.PurgeUnknownResponse
-	(*Loss)(nil),                  // 37: dmps.meta.v1.Loss
-	(*CreateVolumeRequest)(nil),   // 38: dmps.meta.v1.CreateVolumeRequest
-	(*CreateVolumeResponse)(nil),  // 39: dmps.meta.v1.CreateVolumeResponse
-	(*Member)(nil),                // 40: dmps.meta.v1.Member
-	(*Pending)(nil),               // 41: dmps.meta.v1.Pending
-	(*Group)(nil),                 // 42: dmps.meta.v1.Group
-	(*Layout)(nil),                // 43: dmps.meta.v1.Layout
-	(*Lease)(nil),                 // 44: dmps.meta.v1.Lease
-	(*Report)(nil),                // 45: dmps.meta.v1.Report
-	(*RebuildProgress)(nil),       // 46: dmps.meta.v1.RebuildProgress
-	(*RebuildMember)(nil),         // 47: dmps.meta.v1.RebuildMember
-	(*Scrub)(nil),                 // 48: dmps.meta.v1.Scrub
-	(*Volume)(nil),                // 49: dmps.meta.v1.Volume
-	(*ListVolumesRequest)(nil),    // 50: dmps.meta.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),   // 51: dmps.meta.v1.ListVolumesResponse
-	(*GetVolumeRequest)(nil),      // 52: dmps.meta.v1.GetVolumeRequest
-	(*GetVolumeResponse)(nil),     // 53: dmps.meta.v1.GetVolumeResponse
-	(*DeleteVolumeRequest)(nil),   // 54: dmps.meta.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil),  // 55: dmps.meta.v1.DeleteVolumeResponse
-	(*AttachRequest)(nil),         // 56: dmps.meta.v1.AttachRequest
-	(*AttachResponse)(nil),        // 57: dmps.meta.v1.AttachResponse
-	(*RenewRequest)(nil),          // 58: dmps.meta.v1.RenewRequest
-	(*RenewResponse)(nil),         // 59: dmps.meta.v1.RenewResponse
-	(*GetLayoutRequest)(nil),      // 60: dmps.meta.v1.GetLayoutRequest
-	(*GetLayoutResponse)(nil),     // 61: dmps.meta.v1.GetLayoutResponse
-	(*DetachRequest)(nil),         // 62: dmps.meta.v1.DetachRequest
-	(*DetachResponse)(nil),        // 63: dmps.meta.v1.DetachResponse
-	(*RebuildRequest)(nil),        // 64: dmps.meta.v1.RebuildRequest
-	(*RebuildResponse)(nil),       // 65: dmps.meta.v1.RebuildResponse
-	(*AcceptLossRequest)(nil),     // 66: dmps.meta.v1.AcceptLossRequest
-	(*AcceptLossResponse)(nil),    // 67: dmps.meta.v1.AcceptLossResponse
-	(*BackupRequest)(nil),         // 68: dmps.meta.v1.BackupRequest
-	(*BackupResponse)(nil),        // 69: dmps.meta.v1.BackupResponse
-	(*Event)(nil),                 // 70: dmps.meta.v1.Event
-	(*ListEventsRequest)(nil),     // 71: dmps.meta.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 72: dmps.meta.v1.ListEventsResponse
-	(*GetStatusRequest)(nil),      // 73: dmps.meta.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 74: dmps.meta.v1.GetStatusResponse
-	(*Copysets)(nil),              // 75: dmps.meta.v1.Copysets
-	(*Rebalancing)(nil),           // 76: dmps.meta.v1.Rebalancing
-	nil,                           // 77: dmps.meta.v1.RegisterRequest.LabelsEntry
-	nil,                           // 78: dmps.meta.v1.Server.LabelsEntry
-	nil,                           // 79: dmps.meta.v1.Report.CountersEntry
-	nil,                           // 80: dmps.meta.v1.Report.BadSlotsEntry
+	(*ChunkAbout)(nil),            // 22: dmps.meta.v1.ChunkAbout
+	(*HeartbeatResponse)(nil),     // 23: dmps.meta.v1.HeartbeatResponse
+	(*CareOffer)(nil),             // 24: dmps.meta.v1.CareOffer
+	(*Server)(nil),                // 25: dmps.meta.v1.Server
+	(*ListServersRequest)(nil),    // 26: dmps.meta.v1.ListServersRequest
+	(*ListServersResponse)(nil),   // 27: dmps.meta.v1.ListServersResponse
+	(*DrainServerRequest)(nil),    // 28: dmps.meta.v1.DrainServerRequest
+	(*DrainServerResponse)(nil),   // 29: dmps.meta.v1.DrainServerResponse
+	(*UndrainServerRequest)(nil),  // 30: dmps.meta.v1.UndrainServerRequest
+	(*UndrainServerResponse)(nil), // 31: dmps.meta.v1.UndrainServerResponse
+	(*RebalanceRequest)(nil),      // 32: dmps.meta.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),     // 33: dmps.meta.v1.RebalanceResponse
+	(*RemoveServerRequest)(nil),   // 34: dmps.meta.v1.RemoveServerRequest
+	(*RemoveServerResponse)(nil),  // 35: dmps.meta.v1.RemoveServerResponse
+	(*ListUnknownRequest)(nil),    // 36: dmps.meta.v1.ListUnknownRequest
+	(*ListUnknownResponse)(nil),   // 37: dmps.meta.v1.ListUnknownResponse
+	(*UnknownChunk)(nil),          // 38: dmps.meta.v1.UnknownChunk
+	(*PurgeUnknownRequest)(nil),   // 39: dmps.meta.v1.PurgeUnknownRequest
+	(*PurgeUnknownResponse)(nil),  // 40: dmps.meta.v1.PurgeUnknownResponse
+	(*Loss)(nil),                  // 41: dmps.meta.v1.Loss
+	(*CreateVolumeRequest)(nil),   // 42: dmps.meta.v1.CreateVolumeRequest
+	(*CreateVolumeResponse)(nil),  // 43: dmps.meta.v1.CreateVolumeResponse
+	(*Member)(nil),                // 44: dmps.meta.v1.Member
+	(*Pending)(nil),               // 45: dmps.meta.v1.Pending
+	(*Group)(nil),                 // 46: dmps.meta.v1.Group
+	(*Layout)(nil),                // 47: dmps.meta.v1.Layout
+	(*Lease)(nil),                 // 48: dmps.meta.v1.Lease
+	(*Report)(nil),                // 49: dmps.meta.v1.Report
+	(*RebuildProgress)(nil),       // 50: dmps.meta.v1.RebuildProgress
+	(*RebuildMember)(nil),         // 51: dmps.meta.v1.RebuildMember
+	(*Scrub)(nil),                 // 52: dmps.meta.v1.Scrub
+	(*Volume)(nil),                // 53: dmps.meta.v1.Volume
+	(*ListVolumesRequest)(nil),    // 54: dmps.meta.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),   // 55: dmps.meta.v1.ListVolumesResponse
+	(*GetVolumeRequest)(nil),      // 56: dmps.meta.v1.GetVolumeRequest
+	(*GetVolumeResponse)(nil),     // 57: dmps.meta.v1.GetVolumeResponse
+	(*DeleteVolumeRequest)(nil),   // 58: dmps.meta.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),  // 59: dmps.meta.v1.DeleteVolumeResponse
+	(*AttachRequest)(nil),         // 60: dmps.meta.v1.AttachRequest
+	(*AttachResponse)(nil),        // 61: dmps.meta.v1.AttachResponse
+	(*RenewRequest)(nil),          // 62: dmps.meta.v1.RenewRequest
+	(*RenewResponse)(nil),         // 63: dmps.meta.v1.RenewResponse
+	(*GetLayoutRequest)(nil),      // 64: dmps.meta.v1.GetLayoutRequest
+	(*GetLayoutResponse)(nil),     // 65: dmps.meta.v1.GetLayoutResponse
+	(*DetachRequest)(nil),         // 66: dmps.meta.v1.DetachRequest
+	(*DetachResponse)(nil),        // 67: dmps.meta.v1.DetachResponse
+	(*RebuildRequest)(nil),        // 68: dmps.meta.v1.RebuildRequest
+	(*RebuildResponse)(nil),       // 69: dmps.meta.v1.RebuildResponse
+	(*AcceptLossRequest)(nil),     // 70: dmps.meta.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),    // 71: dmps.meta.v1.AcceptLossResponse
+	(*BackupRequest)(nil),         // 72: dmps.meta.v1.BackupRequest
+	(*BackupResponse)(nil),        // 73: dmps.meta.v1.BackupResponse
+	(*Event)(nil),                 // 74: dmps.meta.v1.Event
+	(*ListEventsRequest)(nil),     // 75: dmps.meta.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 76: dmps.meta.v1.ListEventsResponse
+	(*GetStatusRequest)(nil),      // 77: dmps.meta.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 78: dmps.meta.v1.GetStatusResponse
+	(*UnreachableServer)(nil),     // 79: dmps.meta.v1.UnreachableServer
+	(*Copysets)(nil),              // 80: dmps.meta.v1.Copysets
+	(*Rebalancing)(nil),           // 81: dmps.meta.v1.Rebalancing
+	nil,                           // 82: dmps.meta.v1.RegisterRequest.LabelsEntry
+	nil,                           // 83: dmps.meta.v1.Server.LabelsEntry
+	nil,                           // 84: dmps.meta.v1.Report.CountersEntry
+	nil,                           // 85: dmps.meta.v1.Report.BadSlotsEntry
 }
 var file_meta_proto_depIdxs = []int32{
 	3,  // 0: dmps.meta.v1.Reason.code:type_name -> dmps.meta.v1.Reason.Code
@@ -5854,104 +6196,110 @@ var file_meta_proto_depIdxs = []int32{
 	6,  // 3: dmps.meta.v1.GetNodeResponse.leader:type_name -> dmps.meta.v1.Node
 	6,  // 4: dmps.meta.v1.JoinRequest.node:type_name -> dmps.meta.v1.Node
 	6,  // 5: dmps.meta.v1.ListMembersResponse.members:type_name -> dmps.meta.v1.Node
-	77, // 6: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
+	82, // 6: dmps.meta.v1.RegisterRequest.labels:type_name -> dmps.meta.v1.RegisterRequest.LabelsEntry
 	5,  // 7: dmps.meta.v1.RegisterRequest.build:type_name -> dmps.meta.v1.Build
-	23, // 8: dmps.meta.v1.HeartbeatResponse.care:type_name -> dmps.meta.v1.CareOffer
-	78, // 9: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
-	0,  // 10: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
-	5,  // 11: dmps.meta.v1.Server.build:type_name -> dmps.meta.v1.Build
-	24, // 12: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
-	37, // 13: dmps.meta.v1.RemoveServerResponse.losses:type_name -> dmps.meta.v1.Loss
-	49, // 14: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
-	1,  // 15: dmps.meta.v1.Member.state:type_name -> dmps.meta.v1.MemberState
-	40, // 16: dmps.meta.v1.Pending.member:type_name -> dmps.meta.v1.Member
-	40, // 17: dmps.meta.v1.Group.members:type_name -> dmps.meta.v1.Member
-	41, // 18: dmps.meta.v1.Group.pending:type_name -> dmps.meta.v1.Pending
-	42, // 19: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
-	5,  // 20: dmps.meta.v1.Lease.build:type_name -> dmps.meta.v1.Build
-	2,  // 21: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
-	79, // 22: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
-	46, // 23: dmps.meta.v1.Report.rebuild:type_name -> dmps.meta.v1.RebuildProgress
-	48, // 24: dmps.meta.v1.Report.scrub:type_name -> dmps.meta.v1.Scrub
-	48, // 25: dmps.meta.v1.Report.last_scrub:type_name -> dmps.meta.v1.Scrub
-	80, // 26: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
-	47, // 27: dmps.meta.v1.RebuildProgress.members:type_name -> dmps.meta.v1.RebuildMember
-	2,  // 28: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
-	44, // 29: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
-	45, // 30: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
-	49, // 31: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
-	49, // 32: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
-	43, // 33: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
-	5,  // 34: dmps.meta.v1.AttachRequest.build:type_name -> dmps.meta.v1.Build
-	43, // 35: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
-	45, // 36: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
-	43, // 37: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
-	49, // 38: dmps.meta.v1.RebuildResponse.volume:type_name -> dmps.meta.v1.Volume
-	70, // 39: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
-	49, // 40: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
-	24, // 41: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
-	6,  // 42: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
-	76, // 43: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
-	75, // 44: dmps.meta.v1.GetStatusResponse.copysets:type_name -> dmps.meta.v1.Copysets
-	7,  // 45: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
-	9,  // 46: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
-	11, // 47: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
-	13, // 48: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
-	15, // 49: dmps.meta.v1.ClusterService.RaiseLevel:input_type -> dmps.meta.v1.RaiseLevelRequest
-	17, // 50: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
-	68, // 51: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
-	19, // 52: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
-	21, // 53: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
-	25, // 54: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
-	27, // 55: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
-	29, // 56: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
-	31, // 57: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
-	33, // 58: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
-	35, // 59: dmps.meta.v1.ServerService.PurgeUnknown:input_type -> dmps.meta.v1.PurgeUnknownRequest
-	38, // 60: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
-	50, // 61: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
-	52, // 62: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
-	54, // 63: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
-	56, // 64: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
-	58, // 65: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
-	60, // 66: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
-	62, // 67: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
-	64, // 68: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
-	66, // 69: dmps.meta.v1.VolumeService.AcceptLoss:input_type -> dmps.meta.v1.AcceptLossRequest
-	73, // 70: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
-	71, // 71: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
-	8,  // 72: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
-	10, // 73: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
-	12, // 74: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
-	14, // 75: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
-	16, // 76: dmps.meta.v1.ClusterService.RaiseLevel:output_type -> dmps.meta.v1.RaiseLevelResponse
-	18, // 77: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
-	69, // 78: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
-	20, // 79: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
-	22, // 80: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
-	26, // 81: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
-	28, // 82: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
-	30, // 83: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
-	32, // 84: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
-	34, // 85: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
-	36, // 86: dmps.meta.v1.ServerService.PurgeUnknown:output_type -> dmps.meta.v1.PurgeUnknownResponse
-	39, // 87: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
-	51, // 88: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
-	53, // 89: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
-	55, // 90: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
-	57, // 91: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
-	59, // 92: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
-	61, // 93: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
-	63, // 94: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
-	65, // 95: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
-	67, // 96: dmps.meta.v1.VolumeService.AcceptLoss:output_type -> dmps.meta.v1.AcceptLossResponse
-	74, // 97: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
-	72, // 98: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
-	72, // [72:99] is the sub-list for method output_type
-	45, // [45:72] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	22, // 8: dmps.meta.v1.HeartbeatRequest.about:type_name -> dmps.meta.v1.ChunkAbout
+	24, // 9: dmps.meta.v1.HeartbeatResponse.care:type_name -> dmps.meta.v1.CareOffer
+	83, // 10: dmps.meta.v1.Server.labels:type_name -> dmps.meta.v1.Server.LabelsEntry
+	0,  // 11: dmps.meta.v1.Server.state:type_name -> dmps.meta.v1.ServerState
+	5,  // 12: dmps.meta.v1.Server.build:type_name -> dmps.meta.v1.Build
+	25, // 13: dmps.meta.v1.ListServersResponse.servers:type_name -> dmps.meta.v1.Server
+	41, // 14: dmps.meta.v1.RemoveServerResponse.losses:type_name -> dmps.meta.v1.Loss
+	38, // 15: dmps.meta.v1.ListUnknownResponse.chunks:type_name -> dmps.meta.v1.UnknownChunk
+	22, // 16: dmps.meta.v1.UnknownChunk.about:type_name -> dmps.meta.v1.ChunkAbout
+	53, // 17: dmps.meta.v1.CreateVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	1,  // 18: dmps.meta.v1.Member.state:type_name -> dmps.meta.v1.MemberState
+	44, // 19: dmps.meta.v1.Pending.member:type_name -> dmps.meta.v1.Member
+	44, // 20: dmps.meta.v1.Group.members:type_name -> dmps.meta.v1.Member
+	45, // 21: dmps.meta.v1.Group.pending:type_name -> dmps.meta.v1.Pending
+	46, // 22: dmps.meta.v1.Layout.groups:type_name -> dmps.meta.v1.Group
+	5,  // 23: dmps.meta.v1.Lease.build:type_name -> dmps.meta.v1.Build
+	2,  // 24: dmps.meta.v1.Report.state:type_name -> dmps.meta.v1.VolumeState
+	84, // 25: dmps.meta.v1.Report.counters:type_name -> dmps.meta.v1.Report.CountersEntry
+	50, // 26: dmps.meta.v1.Report.rebuild:type_name -> dmps.meta.v1.RebuildProgress
+	52, // 27: dmps.meta.v1.Report.scrub:type_name -> dmps.meta.v1.Scrub
+	52, // 28: dmps.meta.v1.Report.last_scrub:type_name -> dmps.meta.v1.Scrub
+	85, // 29: dmps.meta.v1.Report.bad_slots:type_name -> dmps.meta.v1.Report.BadSlotsEntry
+	51, // 30: dmps.meta.v1.RebuildProgress.members:type_name -> dmps.meta.v1.RebuildMember
+	2,  // 31: dmps.meta.v1.Volume.state:type_name -> dmps.meta.v1.VolumeState
+	48, // 32: dmps.meta.v1.Volume.lease:type_name -> dmps.meta.v1.Lease
+	49, // 33: dmps.meta.v1.Volume.report:type_name -> dmps.meta.v1.Report
+	53, // 34: dmps.meta.v1.ListVolumesResponse.volumes:type_name -> dmps.meta.v1.Volume
+	53, // 35: dmps.meta.v1.GetVolumeResponse.volume:type_name -> dmps.meta.v1.Volume
+	47, // 36: dmps.meta.v1.GetVolumeResponse.layout:type_name -> dmps.meta.v1.Layout
+	5,  // 37: dmps.meta.v1.AttachRequest.build:type_name -> dmps.meta.v1.Build
+	47, // 38: dmps.meta.v1.AttachResponse.layout:type_name -> dmps.meta.v1.Layout
+	49, // 39: dmps.meta.v1.RenewRequest.report:type_name -> dmps.meta.v1.Report
+	47, // 40: dmps.meta.v1.GetLayoutResponse.layout:type_name -> dmps.meta.v1.Layout
+	53, // 41: dmps.meta.v1.RebuildResponse.volume:type_name -> dmps.meta.v1.Volume
+	74, // 42: dmps.meta.v1.ListEventsResponse.events:type_name -> dmps.meta.v1.Event
+	53, // 43: dmps.meta.v1.GetStatusResponse.volumes:type_name -> dmps.meta.v1.Volume
+	25, // 44: dmps.meta.v1.GetStatusResponse.servers:type_name -> dmps.meta.v1.Server
+	6,  // 45: dmps.meta.v1.GetStatusResponse.members:type_name -> dmps.meta.v1.Node
+	81, // 46: dmps.meta.v1.GetStatusResponse.rebalancing:type_name -> dmps.meta.v1.Rebalancing
+	80, // 47: dmps.meta.v1.GetStatusResponse.copysets:type_name -> dmps.meta.v1.Copysets
+	79, // 48: dmps.meta.v1.GetStatusResponse.unreachable:type_name -> dmps.meta.v1.UnreachableServer
+	7,  // 49: dmps.meta.v1.ClusterService.GetNode:input_type -> dmps.meta.v1.GetNodeRequest
+	9,  // 50: dmps.meta.v1.ClusterService.Adopt:input_type -> dmps.meta.v1.AdoptRequest
+	11, // 51: dmps.meta.v1.ClusterService.Join:input_type -> dmps.meta.v1.JoinRequest
+	13, // 52: dmps.meta.v1.ClusterService.Leave:input_type -> dmps.meta.v1.LeaveRequest
+	15, // 53: dmps.meta.v1.ClusterService.RaiseLevel:input_type -> dmps.meta.v1.RaiseLevelRequest
+	17, // 54: dmps.meta.v1.ClusterService.ListMembers:input_type -> dmps.meta.v1.ListMembersRequest
+	72, // 55: dmps.meta.v1.ClusterService.Backup:input_type -> dmps.meta.v1.BackupRequest
+	19, // 56: dmps.meta.v1.ServerService.Register:input_type -> dmps.meta.v1.RegisterRequest
+	21, // 57: dmps.meta.v1.ServerService.Heartbeat:input_type -> dmps.meta.v1.HeartbeatRequest
+	26, // 58: dmps.meta.v1.ServerService.ListServers:input_type -> dmps.meta.v1.ListServersRequest
+	28, // 59: dmps.meta.v1.ServerService.DrainServer:input_type -> dmps.meta.v1.DrainServerRequest
+	30, // 60: dmps.meta.v1.ServerService.UndrainServer:input_type -> dmps.meta.v1.UndrainServerRequest
+	32, // 61: dmps.meta.v1.ServerService.Rebalance:input_type -> dmps.meta.v1.RebalanceRequest
+	34, // 62: dmps.meta.v1.ServerService.RemoveServer:input_type -> dmps.meta.v1.RemoveServerRequest
+	36, // 63: dmps.meta.v1.ServerService.ListUnknown:input_type -> dmps.meta.v1.ListUnknownRequest
+	39, // 64: dmps.meta.v1.ServerService.PurgeUnknown:input_type -> dmps.meta.v1.PurgeUnknownRequest
+	42, // 65: dmps.meta.v1.VolumeService.CreateVolume:input_type -> dmps.meta.v1.CreateVolumeRequest
+	54, // 66: dmps.meta.v1.VolumeService.ListVolumes:input_type -> dmps.meta.v1.ListVolumesRequest
+	56, // 67: dmps.meta.v1.VolumeService.GetVolume:input_type -> dmps.meta.v1.GetVolumeRequest
+	58, // 68: dmps.meta.v1.VolumeService.DeleteVolume:input_type -> dmps.meta.v1.DeleteVolumeRequest
+	60, // 69: dmps.meta.v1.VolumeService.Attach:input_type -> dmps.meta.v1.AttachRequest
+	62, // 70: dmps.meta.v1.VolumeService.Renew:input_type -> dmps.meta.v1.RenewRequest
+	64, // 71: dmps.meta.v1.VolumeService.GetLayout:input_type -> dmps.meta.v1.GetLayoutRequest
+	66, // 72: dmps.meta.v1.VolumeService.Detach:input_type -> dmps.meta.v1.DetachRequest
+	68, // 73: dmps.meta.v1.VolumeService.Rebuild:input_type -> dmps.meta.v1.RebuildRequest
+	70, // 74: dmps.meta.v1.VolumeService.AcceptLoss:input_type -> dmps.meta.v1.AcceptLossRequest
+	77, // 75: dmps.meta.v1.StatusService.GetStatus:input_type -> dmps.meta.v1.GetStatusRequest
+	75, // 76: dmps.meta.v1.StatusService.ListEvents:input_type -> dmps.meta.v1.ListEventsRequest
+	8,  // 77: dmps.meta.v1.ClusterService.GetNode:output_type -> dmps.meta.v1.GetNodeResponse
+	10, // 78: dmps.meta.v1.ClusterService.Adopt:output_type -> dmps.meta.v1.AdoptResponse
+	12, // 79: dmps.meta.v1.ClusterService.Join:output_type -> dmps.meta.v1.JoinResponse
+	14, // 80: dmps.meta.v1.ClusterService.Leave:output_type -> dmps.meta.v1.LeaveResponse
+	16, // 81: dmps.meta.v1.ClusterService.RaiseLevel:output_type -> dmps.meta.v1.RaiseLevelResponse
+	18, // 82: dmps.meta.v1.ClusterService.ListMembers:output_type -> dmps.meta.v1.ListMembersResponse
+	73, // 83: dmps.meta.v1.ClusterService.Backup:output_type -> dmps.meta.v1.BackupResponse
+	20, // 84: dmps.meta.v1.ServerService.Register:output_type -> dmps.meta.v1.RegisterResponse
+	23, // 85: dmps.meta.v1.ServerService.Heartbeat:output_type -> dmps.meta.v1.HeartbeatResponse
+	27, // 86: dmps.meta.v1.ServerService.ListServers:output_type -> dmps.meta.v1.ListServersResponse
+	29, // 87: dmps.meta.v1.ServerService.DrainServer:output_type -> dmps.meta.v1.DrainServerResponse
+	31, // 88: dmps.meta.v1.ServerService.UndrainServer:output_type -> dmps.meta.v1.UndrainServerResponse
+	33, // 89: dmps.meta.v1.ServerService.Rebalance:output_type -> dmps.meta.v1.RebalanceResponse
+	35, // 90: dmps.meta.v1.ServerService.RemoveServer:output_type -> dmps.meta.v1.RemoveServerResponse
+	37, // 91: dmps.meta.v1.ServerService.ListUnknown:output_type -> dmps.meta.v1.ListUnknownResponse
+	40, // 92: dmps.meta.v1.ServerService.PurgeUnknown:output_type -> dmps.meta.v1.PurgeUnknownResponse
+	43, // 93: dmps.meta.v1.VolumeService.CreateVolume:output_type -> dmps.meta.v1.CreateVolumeResponse
+	55, // 94: dmps.meta.v1.VolumeService.ListVolumes:output_type -> dmps.meta.v1.ListVolumesResponse
+	57, // 95: dmps.meta.v1.VolumeService.GetVolume:output_type -> dmps.meta.v1.GetVolumeResponse
+	59, // 96: dmps.meta.v1.VolumeService.DeleteVolume:output_type -> dmps.meta.v1.DeleteVolumeResponse
+	61, // 97: dmps.meta.v1.VolumeService.Attach:output_type -> dmps.meta.v1.AttachResponse
+	63, // 98: dmps.meta.v1.VolumeService.Renew:output_type -> dmps.meta.v1.RenewResponse
+	65, // 99: dmps.meta.v1.VolumeService.GetLayout:output_type -> dmps.meta.v1.GetLayoutResponse
+	67, // 100: dmps.meta.v1.VolumeService.Detach:output_type -> dmps.meta.v1.DetachResponse
+	69, // 101: dmps.meta.v1.VolumeService.Rebuild:output_type -> dmps.meta.v1.RebuildResponse
+	71, // 102: dmps.meta.v1.VolumeService.AcceptLoss:output_type -> dmps.meta.v1.AcceptLossResponse
+	78, // 103: dmps.meta.v1.StatusService.GetStatus:output_type -> dmps.meta.v1.GetStatusResponse
+	76, // 104: dmps.meta.v1.StatusService.ListEvents:output_type -> dmps.meta.v1.ListEventsResponse
+	77, // [77:105] is the sub-list for method output_type
+	49, // [49:77] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_meta_proto_init() }
@@ -5965,7 +6313,7 @@ func file_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_proto_rawDesc), len(file_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   77,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

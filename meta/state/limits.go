@@ -15,7 +15,7 @@ const (
 	maxLabel   = 64
 	maxServers = 10_000
 	maxVolumes = 100_000
-	maxNodes   = 15
+	maxNodes   = 15 // records of those that are no members are removed (meta.Node.forgetStrays)
 )
 
 // Check says why a command is not fit to be replicated, whatever the state: a string in

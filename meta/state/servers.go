@@ -8,8 +8,8 @@ import (
 	"dmps/raid"
 )
 
-// register begins a server's life, or notes what is new about the present one.
-func (s *State) register(c *Register) *Refusal {
+// Registrable says why a server may not register, whether it can be reached left aside.
+func (s *State) Registrable(c *Register) *Refusal {
 	switch {
 	case c.ID == "":
 		return refuse(Invalid, "a server needs an id")
@@ -27,17 +27,29 @@ func (s *State) register(c *Register) *Refusal {
 	sv := s.Servers[c.ID]
 	past := sv != nil && slices.Contains(sv.Past, c.Incarnation)
 	switch {
-	case sv == nil:
-		sv = &Server{ID: c.ID, Incarnation: c.Incarnation}
-		s.Servers[c.ID] = sv
-		s.note(Event{Kind: EventServerJoined, Server: c.ID}, "server %s at %s with %s", c.ID, c.Addr, size(c.MemoryTotal))
-	case sv.Incarnation == c.Incarnation:
+	case sv == nil || sv.Incarnation == c.Incarnation:
 	case past && !c.Ghost && (sv.State != ServerDown || c.Heard):
 		return refuse(Invalid, "server %s: incarnation %x was followed by %x at %s on %v, which began later: two servers have this id", c.ID, c.Incarnation, sv.Incarnation, sv.Addr, sv.Host)
 	case !past && !sv.yields(c) && c.Heard:
 		return refuse(IDInUse, "server %s lives at %s on %v: stop that one, or choose another --id for the one at %s on %v", c.ID, sv.Addr, sv.Host, c.Addr, c.Host)
 	case !past && !sv.yields(c):
 		return refuse(IDAwaited, "server %s was at %s on %v and is not given up yet: the one at %s on %v gets its id when it counts as down", c.ID, sv.Addr, sv.Host, c.Addr, c.Host)
+	}
+	return nil
+}
+
+// register begins a server's life, or notes what is new about the present one.
+func (s *State) register(c *Register) *Refusal {
+	if refusal := s.Registrable(c); refusal != nil {
+		return refusal
+	}
+	sv := s.Servers[c.ID]
+	switch {
+	case sv == nil:
+		sv = &Server{ID: c.ID, Incarnation: c.Incarnation}
+		s.Servers[c.ID] = sv
+		s.note(Event{Kind: EventServerJoined, Server: c.ID}, "server %s at %s with %s", c.ID, c.Addr, size(c.MemoryTotal))
+	case sv.Incarnation == c.Incarnation:
 	default:
 		s.note(Event{Kind: EventServerRestarted, Server: c.ID}, "server %s was started again at %s: what it held is gone", c.ID, c.Addr)
 		s.loseMembers(sv)

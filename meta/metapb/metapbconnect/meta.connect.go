@@ -80,6 +80,9 @@ const (
 	// ServerServiceRemoveServerProcedure is the fully-qualified name of the ServerService's
 	// RemoveServer RPC.
 	ServerServiceRemoveServerProcedure = "/dmps.meta.v1.ServerService/RemoveServer"
+	// ServerServiceListUnknownProcedure is the fully-qualified name of the ServerService's ListUnknown
+	// RPC.
+	ServerServiceListUnknownProcedure = "/dmps.meta.v1.ServerService/ListUnknown"
 	// ServerServicePurgeUnknownProcedure is the fully-qualified name of the ServerService's
 	// PurgeUnknown RPC.
 	ServerServicePurgeUnknownProcedure = "/dmps.meta.v1.ServerService/PurgeUnknown"
@@ -381,6 +384,8 @@ type ServerServiceClient interface {
 	// RemoveServer forgets a server. One that holds chunks is refused unless
 	// forced; forced, its members of groups are lost.
 	RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error)
+	// ListUnknown lists the chunks that a server holds and that the metadata did not give out.
+	ListUnknown(context.Context, *connect.Request[metapb.ListUnknownRequest]) (*connect.Response[metapb.ListUnknownResponse], error)
 	// PurgeUnknown has a server give back the chunks that it holds and the metadata
 	// does not know (Server.unknown_chunks).
 	PurgeUnknown(context.Context, *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error)
@@ -439,6 +444,12 @@ func NewServerServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(serverServiceMethods.ByName("RemoveServer")),
 			connect.WithClientOptions(opts...),
 		),
+		listUnknown: connect.NewClient[metapb.ListUnknownRequest, metapb.ListUnknownResponse](
+			httpClient,
+			baseURL+ServerServiceListUnknownProcedure,
+			connect.WithSchema(serverServiceMethods.ByName("ListUnknown")),
+			connect.WithClientOptions(opts...),
+		),
 		purgeUnknown: connect.NewClient[metapb.PurgeUnknownRequest, metapb.PurgeUnknownResponse](
 			httpClient,
 			baseURL+ServerServicePurgeUnknownProcedure,
@@ -457,6 +468,7 @@ type serverServiceClient struct {
 	undrainServer *connect.Client[metapb.UndrainServerRequest, metapb.UndrainServerResponse]
 	rebalance     *connect.Client[metapb.RebalanceRequest, metapb.RebalanceResponse]
 	removeServer  *connect.Client[metapb.RemoveServerRequest, metapb.RemoveServerResponse]
+	listUnknown   *connect.Client[metapb.ListUnknownRequest, metapb.ListUnknownResponse]
 	purgeUnknown  *connect.Client[metapb.PurgeUnknownRequest, metapb.PurgeUnknownResponse]
 }
 
@@ -495,6 +507,11 @@ func (c *serverServiceClient) RemoveServer(ctx context.Context, req *connect.Req
 	return c.removeServer.CallUnary(ctx, req)
 }
 
+// ListUnknown calls dmps.meta.v1.ServerService.ListUnknown.
+func (c *serverServiceClient) ListUnknown(ctx context.Context, req *connect.Request[metapb.ListUnknownRequest]) (*connect.Response[metapb.ListUnknownResponse], error) {
+	return c.listUnknown.CallUnary(ctx, req)
+}
+
 // PurgeUnknown calls dmps.meta.v1.ServerService.PurgeUnknown.
 func (c *serverServiceClient) PurgeUnknown(ctx context.Context, req *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error) {
 	return c.purgeUnknown.CallUnary(ctx, req)
@@ -515,6 +532,8 @@ type ServerServiceHandler interface {
 	// RemoveServer forgets a server. One that holds chunks is refused unless
 	// forced; forced, its members of groups are lost.
 	RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error)
+	// ListUnknown lists the chunks that a server holds and that the metadata did not give out.
+	ListUnknown(context.Context, *connect.Request[metapb.ListUnknownRequest]) (*connect.Response[metapb.ListUnknownResponse], error)
 	// PurgeUnknown has a server give back the chunks that it holds and the metadata
 	// does not know (Server.unknown_chunks).
 	PurgeUnknown(context.Context, *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error)
@@ -569,6 +588,12 @@ func NewServerServiceHandler(svc ServerServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(serverServiceMethods.ByName("RemoveServer")),
 		connect.WithHandlerOptions(opts...),
 	)
+	serverServiceListUnknownHandler := connect.NewUnaryHandler(
+		ServerServiceListUnknownProcedure,
+		svc.ListUnknown,
+		connect.WithSchema(serverServiceMethods.ByName("ListUnknown")),
+		connect.WithHandlerOptions(opts...),
+	)
 	serverServicePurgeUnknownHandler := connect.NewUnaryHandler(
 		ServerServicePurgeUnknownProcedure,
 		svc.PurgeUnknown,
@@ -591,6 +616,8 @@ func NewServerServiceHandler(svc ServerServiceHandler, opts ...connect.HandlerOp
 			serverServiceRebalanceHandler.ServeHTTP(w, r)
 		case ServerServiceRemoveServerProcedure:
 			serverServiceRemoveServerHandler.ServeHTTP(w, r)
+		case ServerServiceListUnknownProcedure:
+			serverServiceListUnknownHandler.ServeHTTP(w, r)
 		case ServerServicePurgeUnknownProcedure:
 			serverServicePurgeUnknownHandler.ServeHTTP(w, r)
 		default:
@@ -628,6 +655,10 @@ func (UnimplementedServerServiceHandler) Rebalance(context.Context, *connect.Req
 
 func (UnimplementedServerServiceHandler) RemoveServer(context.Context, *connect.Request[metapb.RemoveServerRequest]) (*connect.Response[metapb.RemoveServerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.RemoveServer is not implemented"))
+}
+
+func (UnimplementedServerServiceHandler) ListUnknown(context.Context, *connect.Request[metapb.ListUnknownRequest]) (*connect.Response[metapb.ListUnknownResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dmps.meta.v1.ServerService.ListUnknown is not implemented"))
 }
 
 func (UnimplementedServerServiceHandler) PurgeUnknown(context.Context, *connect.Request[metapb.PurgeUnknownRequest]) (*connect.Response[metapb.PurgeUnknownResponse], error) {

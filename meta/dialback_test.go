@@ -1,0 +1,119 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dmps/meta/metaclient"
+	"dmps/meta/state"
+	"dmps/raid"
+	"dmps/server"
+	"dmps/server/standin"
+)
+
+func standIn(t *testing.T, id raid.ServerID, incarnation raid.Incarnation) string {
+	t.Helper()
+	s, err := standin.Start(id, incarnation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s.Addr()
+}
+
+// TestServersAreDialledBack: where nobody answers, or another one, is no server: it is
+// not up and gets no chunks, and status says why. Once it is found that is forgotten.
+func TestServersAreDialledBack(t *testing.T) {
+	cfg := testConfig(t, "meta1")
+	cfg.dialBack = nil
+	n := start(t, cfg)
+	waitReady(t, n)
+	c := newClient(t, time.Second, n)
+	nobody := "tcp://" + heldAddr(t)
+	right, other, older := standIn(t, "s1", 7), standIn(t, "s2", 7), standIn(t, "s1", 6)
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for what, x := range map[string]struct{ addr, at, why string }{
+		"nobody":                 {nobody, nobody, "refused"},
+		"another server":         {other, other, `server "s2" answers there`},
+		"an older life":          {older, older, "another process of server"},
+		"right, and another one": {right + "," + other, other, `server "s2" answers there`},
+		"one that says nothing":  {"tcp://" + silent.Addr().String(), silent.Addr().String(), "timeout"},
+	} {
+		err := c.Register(t.Context(), server.Info{ID: "s1", Incarnation: 7, Addr: x.addr, MemoryTotal: gib})
+		if !errors.Is(err, metaclient.ErrInvalid) || !strings.Contains(err.Error(), x.at) || !strings.Contains(err.Error(), x.why) || !strings.Contains(err.Error(), "--advertise") {
+			t.Errorf("%s: %v", what, err)
+		}
+		st, err := c.Status(t.Context())
+		if err != nil || len(st.Servers) != 0 || len(st.Unreachable) != 1 {
+			t.Fatalf("%s: %+v, %v", what, st, err)
+		}
+		if u := st.Unreachable[0]; u.ID != "s1" || u.Up || !strings.Contains(x.at, strings.TrimPrefix(u.Addr, "tcp://")) || !strings.Contains(u.Reason, x.why) {
+			t.Errorf("%s: status says %+v", what, u)
+		}
+	}
+	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 1 << 20, Redundancy: raid.Geometry{K: 1}}); err == nil {
+		t.Error("a volume was placed on a server that was not found")
+	}
+	for what, x := range map[string]struct {
+		addr    string
+		unfound int
+	}{"one of two": {nobody + "," + right, 1}, "all": {right, 0}} {
+		if err := c.Register(t.Context(), server.Info{ID: "s1", Incarnation: 7, Addr: x.addr, MemoryTotal: gib}); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		st, err := c.Status(t.Context())
+		if err != nil || len(st.Servers) != 1 || len(st.Unreachable) != x.unfound || x.unfound == 1 && (!st.Unreachable[0].Up || st.Unreachable[0].Addr != nobody) {
+			t.Errorf("%s: %+v, %v", what, st, err)
+		}
+	}
+}
+
+// Who was found once is not dialled again: not when it registers as it is, nor by a leader
+// that cannot reach it. A server that moved is.
+func TestServersThatWereFoundAreNotDialledAgain(t *testing.T) {
+	cfg := testConfig(t, "meta1")
+	var dials atomic.Int32
+	var reached atomic.Bool
+	reached.Store(true)
+	cfg.dialBack = func(context.Context, string, *state.Register, string) error {
+		dials.Add(1)
+		if !reached.Load() {
+			return errors.New("no route")
+		}
+		return nil
+	}
+	n := start(t, cfg)
+	waitReady(t, n)
+	c := newClient(t, time.Second, n)
+	registerServers(t, c, 3)
+	reached.Store(false)
+	registerServers(t, c, 3)
+	if got := dials.Load(); got != 3 {
+		t.Errorf("%d dials of three servers", got)
+	}
+	moved := serverInfo(0, 1)
+	moved.Addr = "tcp://127.0.0.1:1"
+	if err := c.Register(t.Context(), moved); !errors.Is(err, metaclient.ErrInvalid) {
+		t.Errorf("a server that moved to where nobody is: %v", err)
+	}
+	if err := c.Register(t.Context(), serverInfo(1, 2)); !errors.Is(err, metaclient.ErrInvalid) {
+		t.Errorf("a server that began anew where nobody is: %v", err)
+	}
+	servers, err := c.Servers(t.Context())
+	if err != nil || len(servers) != 3 || servers[0].Addr != serverInfo(0, 1).Addr || servers[0].State != metaclient.ServerUp || servers[1].Incarnation != serverInfo(1, 1).Incarnation {
+		t.Errorf("a refused registration changed something: %+v, %v", servers, err)
+	}
+}
