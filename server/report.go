@@ -13,10 +13,9 @@ import (
 	"dmps/transport"
 )
 
-// maxBackoff bounds the time between attempts to reach meta, jitter included: when
-// meta is back it waits for the servers as long as it takes to suspect them (2 s), and
-// replaces what those hold that come later.
-const maxBackoff = 2 * time.Second
+// maxBackoff bounds the time between attempts to reach meta, before jitter: a leader that is
+// new suspects whom it has not heard for 2 s. More often than it beats anyway no server asks.
+const maxBackoff = time.Second
 
 // report keeps meta informed until ctx ends. The page path does not need it.
 func (s *Server) report(ctx context.Context) {
@@ -34,7 +33,7 @@ func (s *Server) report(ctx context.Context) {
 				s.c.Log.Warn("meta does not hear of this server; memory stays lent", "err", err)
 			}
 			fails++
-			wait = min(s.c.Heartbeat<<min(fails, 6), max(maxBackoff*4/5, s.c.Heartbeat))
+			wait = min(s.c.Heartbeat<<min(fails, 6), max(maxBackoff, s.c.Heartbeat))
 		} else if fails > 0 {
 			s.c.Log.Info("meta hears of this server again", "attempts", fails)
 			fails = 0

@@ -28,7 +28,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	}
 	defer func() { _ = alone.Close() }() // gives the turn to the next one
 	l, err := bindUnix(ctx, path)
-	if errors.Is(err, syscall.EADDRINUSE) && Stale(path) {
+	if errors.Is(err, syscall.EADDRINUSE) && stale(path) {
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("replacing a socket that nobody listens on: %w", err)
 		}
@@ -68,8 +68,21 @@ func bindUnix(ctx context.Context, path string) (net.Listener, error) {
 	return c.Listen(ctx, "unix", path)
 }
 
-// Stale says whether path is a socket that nobody listens on.
-func Stale(path string) bool {
+// RemoveStale removes a socket that nobody listens on, and leaves everything else.
+func RemoveStale(ctx context.Context, path string) error {
+	alone, err := turn(ctx, filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = alone.Close() }()
+	if !stale(path) {
+		return nil
+	}
+	return os.Remove(path)
+}
+
+// stale says whether path is a socket that nobody listens on. It is asked in one's turn.
+func stale(path string) bool {
 	st, err := os.Lstat(path)
 	if err != nil || st.Mode()&fs.ModeSocket == 0 {
 		return false
