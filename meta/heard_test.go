@@ -60,3 +60,33 @@ func TestWhoIsHeardIsNotReplaced(t *testing.T) {
 		t.Errorf("%s is silent, and has %d members left", id, is)
 	}
 }
+
+// Only a heartbeat brings a server back: to a leader that is new one that is down is not
+// merely suspect, or it would get another grace and what it holds would wait.
+func TestDownStaysDown(t *testing.T) {
+	cfg := testConfig(t, "m")
+	cfg.SuspectAfter = time.Minute
+	n := start(t, cfg)
+	waitReady(t, n)
+	registerServers(t, newClient(t, 30*time.Second, n), 1)
+	if _, err := n.propose(t.Context(), &state.Command{SetServer: &state.SetServer{ID: "s0", Incarnation: 100, State: state.ServerDown}}); err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := n.leading(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	b := r.mu.beats["s0"]
+	b.at = b.at.Add(-2 * time.Minute)
+	r.mu.beats["s0"] = b
+	r.mu.Unlock()
+	n.judge(context.Background(), r)
+	if err := n.disks.state.View(func(s *state.State) {
+		if is := s.Servers["s0"].State; is != state.ServerDown {
+			t.Errorf("it is %v", is)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -194,3 +194,15 @@ func TestChunksAreListedOnce(t *testing.T) {
 	meta.set(HeartbeatReply{}, nil)
 	beat(true)
 }
+
+// The hash of a list tells chunks apart that have large ids, as after a restore.
+func TestHashOfChunks(t *testing.T) {
+	seen := map[uint64]bool{}
+	for _, ids := range [][]raid.ChunkID{nil, {0}, {1}, {0, 0}, {0, 1}, {1 << 32}, {1<<32 + 1}, {1 << 56}, {1, 1 << 40}} {
+		h := hashOf(ids)
+		if h == 0 || seen[h] {
+			t.Errorf("%v: %d", ids, h)
+		}
+		seen[h] = true
+	}
+}

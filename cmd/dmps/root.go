@@ -94,7 +94,7 @@ Exit codes:
       something is wrong and cannot be repaired
   64  the command line is wrong
   66  no volume, memory server or metadata node has this name
-  69  no metadata node answers, or they have no leader (status: 1)
+  69  no metadata node answers, or they have no leader
   73  an address to listen on cannot be had
   75  the volume is attached elsewhere
   77  attach: another client has taken the volume

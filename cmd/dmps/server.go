@@ -15,6 +15,7 @@ import (
 	"dmps/internal/bytesize"
 	"dmps/internal/reach"
 	"dmps/meta/metaclient"
+	"dmps/meta/state"
 	"dmps/raid"
 	"dmps/server"
 	"dmps/transport/media"
@@ -266,6 +267,9 @@ func (f *serverFlags) complete() error {
 	}
 	if f.id == "" {
 		f.id = host
+	}
+	if !state.ValidServer(f.id) {
+		return usageError("--id %q: use 1 to 128 of a-z A-Z 0-9 . _ : - and begin with a letter or digit", f.id)
 	}
 	labels := map[string]string{"host": host}
 	maps.Copy(labels, f.labels)
