@@ -120,7 +120,7 @@ func Restore(ctx context.Context, from io.Reader, cfg RestoreConfig) error {
 	if err := restore(ctx, from, cfg); err != nil {
 		return errors.Join(fmt.Errorf("restore to %s: %w", cfg.Dir, err), empty(cfg.Dir))
 	}
-	return nil
+	return keepOwner(cfg.Dir)
 }
 
 func empty(dir string) error {
