@@ -90,3 +90,32 @@ func TestDownStaysDown(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A life that registered, without that the call came to note it, is not judged by the silence
+// of the one before.
+func TestNewLifeIsNotJudgedByTheFormer(t *testing.T) {
+	n := start(t, testConfig(t, "m"))
+	waitReady(t, n)
+	registerServers(t, newClient(t, 30*time.Second, n), 1)
+	r, _, err := n.leading(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock() // nobody judges meanwhile
+	b := r.mu.beats["s0"]
+	b.at = b.at.Add(-2 * time.Hour)
+	r.mu.beats["s0"] = b
+	_, err = n.propose(t.Context(), &state.Command{Register: &state.Register{ID: "s0", Incarnation: 200, Addr: serverInfo(0, 1).Addr, MemoryTotal: gib}})
+	r.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.judge(t.Context(), r)
+	if err := n.disks.state.View(func(s *state.State) {
+		if sv := s.Servers["s0"]; sv.State != state.ServerUp || sv.Incarnation != 200 {
+			t.Errorf("life %d is %v", sv.Incarnation, sv.State)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
