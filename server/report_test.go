@@ -206,3 +206,16 @@ func TestHashOfChunks(t *testing.T) {
 		seen[h] = true
 	}
 }
+
+// A server says that the client of a volume is there, and not that somebody reads: a reader
+// keeps nobody from the volume.
+func TestOwnedIsByItsOwner(t *testing.T) {
+	s := start(t, Config{Cluster: "c", Listen: "127.0.0.1:0"})
+	d, _, _ := client(t, s, 1)
+	if _, _, err := d.Dial(t.Context(), s.Addr(), transport.Hello{Cluster: "c", Volume: 2, Epoch: 1, Mode: transport.ModeReader}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if ids := s.owned(); !slices.Equal(ids, []raid.VolumeID{1}) {
+		t.Errorf("volumes %v have their client here", ids)
+	}
+}

@@ -2,6 +2,7 @@ package accept
 
 import (
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -41,6 +42,36 @@ func TestUnixSocketIsReplacedOnce(t *testing.T) {
 		}
 		if n != 1 {
 			t.Fatalf("round %d: %d listen at one path", round, n)
+		}
+	}
+}
+
+// Only a socket that nobody listens on is removed.
+func TestRemoveStale(t *testing.T) {
+	at := t.TempDir()
+	l, err := listenUnix(t.Context(), filepath.Join(at, "living"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.WriteFile(filepath.Join(at, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	left, err := net.Listen("unix", filepath.Join(at, "left"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := left.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, stays := range map[string]bool{"living": true, "file": true, "left": false} {
+		path := filepath.Join(at, name)
+		if err := RemoveStale(t.Context(), path); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(path); (err == nil) != stays {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
