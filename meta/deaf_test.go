@@ -49,7 +49,11 @@ func TestStillnessExcusesTheDeaf(t *testing.T) {
 	now, gap := time.Now(), 10*time.Second
 	var r reign
 	r.mu.beats = map[raid.ServerID]beat{"s": {at: now, deaf: now.Add(-time.Second)}}
+	r.mu.leases = map[raid.VolumeID]leaseEnd{1: {epoch: 1, at: now}}
 	r.excuse(gap)
+	if end := r.mu.leases[1].at; !end.Equal(now.Add(gap)) {
+		t.Errorf("a lease that nobody could renew ends %v after the standstill", end.Sub(now.Add(gap)))
+	}
 	if away := r.mu.beats["s"].away(now.Add(gap)); away != time.Second {
 		t.Errorf("after %v in which the leader stood still it was away for %v", gap, away)
 	}

@@ -22,11 +22,8 @@ type healer struct {
 // looked last.
 func (h *healer) heal(ctx context.Context, n *Node, r *reign) {
 	for time.Now().After(h.next) {
-		r.mu.Lock()
-		settling := time.Now().Before(r.mu.settle)
-		r.mu.Unlock()
 		applied := n.disks.state.Applied()
-		if settling || applied == h.seen {
+		if applied == h.seen || r.settling(n) {
 			return
 		}
 		c := &state.Heal{Limit: healBatch, Rebuilding: n.cfg.MaxRebuilding, Moves: n.cfg.MaxMoves}
@@ -59,4 +56,23 @@ func (r *reign) returnsLocked(cfg Config) {
 	if now := time.Now(); now.Sub(r.mu.settle) > cfg.Grace {
 		r.mu.settle = now.Add(2 * cfg.SuspectAfter)
 	}
+}
+
+// settling reports whether nothing may be replaced now: servers are coming back, or one that
+// the state calls down was heard. A heartbeat may come between the verdict and its command,
+// and to a leader that is new nobody could say anything yet.
+func (r *reign) settling(n *Node) bool {
+	heard := false
+	// What cannot be read is noticed by the plan.
+	_ = n.disks.state.View(func(s *state.State) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		now := time.Now()
+		heard = now.Before(r.mu.settle)
+		for id, sv := range s.Servers {
+			b, ok := r.mu.beats[id]
+			heard = heard || sv.State == state.ServerDown && ok && b.incarnation == sv.Incarnation && b.away(now) <= n.cfg.SuspectAfter
+		}
+	})
+	return heard
 }

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"dmps/meta/metaclient"
 	"dmps/meta/metapb"
 	"dmps/meta/state"
 	"dmps/raid"
@@ -95,6 +97,87 @@ func TestUpWhenItHasListed(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// What a list says is said again, until it was carried out: an answer or a command may have
+// been lost, and the next heartbeat says that nothing changed.
+func TestListIsReadUntilItIsCarriedOut(t *testing.T) {
+	n := start(t, testConfig(t, "m"))
+	waitReady(t, n)
+	c := newClient(t, 30*time.Second, n)
+	registerServers(t, c, 1)
+	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	id := raid.ServerID("s0")
+	var mine uint64
+	read := func(l *chunkList, used uint64) (drop []uint64, changes []state.Command) {
+		if err := n.ask(t.Context(), func(r *reign, s *state.State) error {
+			if mine == 0 {
+				v, _ := s.VolumeByName("v")
+				mine = uint64(v.Groups[0].Members[0].Chunk)
+			}
+			drop, changes = r.holdingsLocked(s, s.Servers[id], l, used)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return drop, changes
+	}
+	read(&chunkList{}, 0)
+	strange := &chunkList{chunks: []uint64{mine, 1 << 30}}
+	for range 2 {
+		_, changes := read(strange, gib)
+		if len(changes) != 1 || changes[0].Unknown == nil || changes[0].Unknown.Chunks != 1 || changes[0].Unknown.Bytes >= gib || changes[0].Unknown.Bytes < gib/2 {
+			t.Errorf("a chunk that nobody gave out, and nobody noted: %+v", changes)
+		}
+	}
+	if err := c.DeleteVolume(t.Context(), "v", false); err != nil {
+		t.Fatal(err)
+	}
+	held := &chunkList{chunks: []uint64{mine}}
+	if drop, changes := read(held, 0); len(drop) != 1 || len(changes) > 1 || len(changes) == 1 && slices.Contains(changes[0].Freed.Chunks, raid.ChunkID(mine)) {
+		t.Errorf("held: to drop %v, %+v", drop, changes)
+	}
+	_, changes := read(&chunkList{}, 0) // before the server opened it
+	if len(changes) != 1 || changes[0].Freed == nil {
+		t.Fatalf("not held: %+v", changes)
+	}
+	if _, err := n.propose(t.Context(), &changes[0]); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if drop, _ := read(held, 0); !slices.Equal(drop, []uint64{mine}) {
+			t.Errorf("opened late: to drop %v", drop)
+		}
+	}
+}
+
+// The list of a former life is not that of the present one, whatever its hash.
+func TestListOfAFormerLife(t *testing.T) {
+	n := start(t, testConfig(t, "m"))
+	waitReady(t, n)
+	beat := func(inc uint64, unchanged bool) *metapb.HeartbeatResponse {
+		res, err := serverAPI{n}.Heartbeat(t.Context(), connect.NewRequest(&metapb.HeartbeatRequest{
+			Id: "s0", Incarnation: inc, MemoryTotal: gib, ChunksHash: 7, ChunksUnchanged: unchanged,
+		}))
+		if err != nil || res.Msg.Unknown {
+			t.Fatal(res, err)
+		}
+		return res.Msg
+	}
+	registerServers(t, newClient(t, 30*time.Second, n), 1)
+	beat(100, false)
+	if beat(100, true).ListChunks {
+		t.Error("its list is asked for again")
+	}
+	// The call that registers the next life does not come to note it.
+	if _, err := n.propose(t.Context(), &state.Command{Register: &state.Register{ID: "s0", Incarnation: 200, Addr: serverInfo(0, 1).Addr, MemoryTotal: gib}}); err != nil {
+		t.Fatal(err)
+	}
+	if !beat(200, true).ListChunks {
+		t.Error("what its former life held counts as held")
 	}
 }
 

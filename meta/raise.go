@@ -60,7 +60,7 @@ func (n *Node) raise(ctx context.Context, to level.Level) (was, is level.Level, 
 		case o.silent:
 			not = append(not, o.name+" does not answer: start it, or have it leave")
 		case !o.build.Knows(to):
-			not = append(not, fmt.Sprintf("%s is %v: install a version there that knows level %d", o.name, o.build, to))
+			not = append(not, fmt.Sprintf("%s: %v: install a version there that knows level %d", o.name, o.build, to))
 		}
 	}
 	if to > was && len(not) > 0 {

@@ -67,7 +67,7 @@ func TestUpgrade(t *testing.T) {
 	levelIs(t, c, level.Highest)
 	versionsAre(t, c, "next next old ")
 	_, _, err := c.RaiseLevel(t.Context(), 0)
-	if !errors.Is(err, metaclient.ErrLevel) || !strings.Contains(err.Error(), "meta3 is dmps old") || strings.Contains(err.Error(), "meta1") {
+	if !errors.Is(err, metaclient.ErrLevel) || !strings.Contains(err.Error(), "meta3: dmps old knows level 1") || strings.Contains(err.Error(), "meta1") {
 		t.Errorf("raise beside an older node: %v", err)
 	}
 	stop(t, nodes[2])

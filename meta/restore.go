@@ -1,11 +1,13 @@
 package meta
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"golang.org/x/sys/unix"
 
 	"dmps/meta/level"
 	"dmps/meta/metapb"
@@ -117,7 +120,7 @@ func Restore(ctx context.Context, from io.Reader, cfg RestoreConfig) error {
 	if err := restore(ctx, from, cfg); err != nil {
 		return errors.Join(fmt.Errorf("restore to %s: %w", cfg.Dir, err), empty(cfg.Dir))
 	}
-	return nil
+	return keepOwner(cfg.Dir)
 }
 
 func empty(dir string) error {
@@ -193,7 +196,30 @@ func (d *disks) begin(id, raftAddr string) error {
 // majority had confirmed it or not; what it never got is forgotten, as with a
 // backup (state.State.Recover), unless MembershipOnly says that there is no such thing. The other nodes must never be started again; new ones
 // join with empty folders. It may be repeated after a failure.
-func RecoverSurvivor(ctx context.Context, cfg RestoreConfig) (err error) {
+func RecoverSurvivor(ctx context.Context, cfg RestoreConfig) error {
+	return errors.Join(recoverSurvivor(ctx, cfg), keepOwner(cfg.Dir))
+}
+
+// keepOwner gives what is in a folder to whom the folder belongs: root recovers, and the
+// user of the service has to be able to read and write what that made.
+func keepOwner(dir string) error {
+	dir, err := filepath.EvalSymlinks(dir) // of systemd, with DynamicUser
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := errors.Join(err, unix.Stat(dir, &st)); err != nil {
+		return err
+	}
+	if int(st.Uid) == os.Geteuid() {
+		return nil
+	}
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		return cmp.Or(err, os.Lchown(path, int(st.Uid), int(st.Gid)))
+	})
+}
+
+func recoverSurvivor(ctx context.Context, cfg RestoreConfig) (err error) {
 	setDefault(&cfg.RaftAdvertise, "127.0.0.1:7201")
 	if _, err := os.Stat(filepath.Join(cfg.Dir, identityFile)); err != nil {
 		return fmt.Errorf("recover %s: no metadata node was here: %w", cfg.Dir, err)

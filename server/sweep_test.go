@@ -101,3 +101,28 @@ func TestMadeOnce(t *testing.T) {
 		t.Errorf("%d bytes used", used)
 	}
 }
+
+// Memory is cleared in pieces, and all of it.
+func TestAllPiecesAreCleared(t *testing.T) {
+	s, err := New(Config{ID: "a", Memory: 2*sweepPiece + 3<<20, AllowSwappable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	x := extent{off: 1 << 20, size: 2*sweepPiece + 1<<20}
+	for i := range s.arena.mem {
+		s.arena.mem[i] = 7
+	}
+	if !s.clear(t.Context(), x) {
+		t.Fatal("not cleared")
+	}
+	for i, b := range s.arena.mem {
+		if in := int64(i) >= x.off && int64(i) < x.off+x.size; in != (b == 0) {
+			t.Fatalf("byte %d is %d", i, b)
+		}
+	}
+}

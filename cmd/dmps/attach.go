@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -368,14 +369,19 @@ type attachment struct {
 // the address.
 func (s *attachment) listen(ctx context.Context, volume string, f *attachFlags) (err error) {
 	at := "device/" + volume
-	if f.nbd == ownSocket {
+	own := f.nbd == ownSocket
+	if own {
 		if f.nbd, err = nbdSocket(volume); err != nil {
 			return listenError("nbd", ownSocket, err)
 		}
 	}
 	if f.nbd != "" {
 		if s.front, err = nbd.Listen(f.nbd); err != nil {
-			return listenError("nbd", f.nbd, err)
+			err = listenError("nbd", f.nbd, err)
+			if own && errors.Is(err, syscall.EADDRINUSE) {
+				err = &advised{err, "A 'dmps attach' of this volume runs on this host: use that one, or end it with 'dmps detach " + volume + "'. To take the volume from it all the same, say --takeover and another --nbd."}
+			}
+			return err
 		}
 		s.about.NBD, at = nbd.URI(s.front.Addr(), volume), s.front.Addr().String()
 	}

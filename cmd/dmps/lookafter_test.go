@@ -177,7 +177,7 @@ func TestBackupCommands(t *testing.T) {
 	s.run(exitcode.Failure, "nodes of this cluster live", "meta", "restore", file, "--dir", into, "--yes")
 	s.run(0, "would be refused", "meta", "restore", file, "--dir", into, "--dry-run")
 	s.run(exitcode.NotFound, "not found", "server", "purge", "s9", "--yes")
-	s.run(0, "0 unknown chunks", "server", "purge", "s1")
+	s.run(0, "holds no chunks that the metadata does not know", "server", "purge", "s1")
 
 	s.run(exitcode.Failure, "runs on this folder", "meta", "recover", "--dir", s.dir, "--yes")
 	s.run(exitcode.Failure, "no metadata node", "meta", "recover", "--dir", folder, "--yes")

@@ -63,3 +63,13 @@ func TestCheckAddr(t *testing.T) {
 		}
 	}
 }
+
+// What the metadata would refuse for good is refused at the command line.
+func TestServerNames(t *testing.T) {
+	for id, ok := range map[string]bool{"s1": true, "": true, "s 7": false, "-s": false, "a/b": false} {
+		f := serverFlags{id: id, memory: 1 << 20, listen: []string{"127.0.0.1:7301"}}
+		if err := f.complete(); (err == nil) != ok {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}

@@ -94,10 +94,12 @@ Exit codes:
    3  status, rebuild: a volume has lost data or cannot be written; scrub:
       something is wrong and cannot be repaired
   64  the command line is wrong
+  66  no volume, memory server or metadata node has this name
   69  no metadata node answers, or they have no leader
   73  an address to listen on cannot be had
   75  the volume is attached elsewhere
-  77  attach: another client has taken the volume`,
+  77  attach: another client has taken the volume
+  78  this version does not know the level of the cluster, or of the backup`,
 		Example: `  dmps demo                                    # watch two of six memory servers die
   dmps dev --redundancy mirror:3 --size 2GiB   # a cluster on this machine, staying up
   export DMPS_META=http://127.0.0.1:7200

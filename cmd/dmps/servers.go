@@ -164,6 +164,10 @@ somebody says that nobody needs them: what they hold is gone then.`,
 			if output.value == "json" {
 				return printJSON(a.out, p)
 			}
+			if p.Chunks == 0 {
+				_, err = fmt.Fprintf(a.out, "%s holds no chunks that the metadata does not know\n", id)
+				return err
+			}
 			_, err = fmt.Fprintf(a.out, "%s is told to give back: %s\n", id, count(p.Chunks, "unknown chunk"))
 			return err
 		},

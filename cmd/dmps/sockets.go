@@ -36,17 +36,22 @@ func socketDir() (string, error) {
 	if own := os.Getenv("XDG_RUNTIME_DIR"); own != "" {
 		dir = filepath.Join(own, "dmps")
 	}
+	return dir, ownFolder(dir)
+}
+
+// ownFolder makes a folder in a place where others may have made it before.
+func ownFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
+		return err
 	}
 	var st unix.Stat_t
 	switch err := unix.Lstat(dir, &st); {
 	case err != nil:
-		return "", fmt.Errorf("folder %s: %w", dir, err)
+		return fmt.Errorf("folder %s: %w", dir, err)
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0:
-		return "", fmt.Errorf("folder %s is not a folder of this user alone: somebody else made it; set XDG_RUNTIME_DIR", dir)
+		return fmt.Errorf("folder %s is not a folder of this user alone: somebody else made it; set XDG_RUNTIME_DIR", dir)
 	}
-	return dir, nil
+	return nil
 }
 
 // nbdSocket is where a volume is served over NBD when no address is given.
@@ -70,9 +75,7 @@ func listenAdmin(ctx context.Context, addr, volume string) (l net.Listener, base
 		name := filepath.Join(dir, "admin-"+volume+"-")
 		left, _ := filepath.Glob(name + "*.sock") // the pattern is sound
 		for _, path := range left {
-			if accept.Stale(path) {
-				_ = os.Remove(path) // of one that was killed; in nobody's way
-			}
+			_ = accept.RemoveStale(ctx, path) // of one that was killed; in nobody's way
 		}
 		addr = "unix:" + name + strconv.Itoa(os.Getpid()) + ".sock"
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -80,19 +81,34 @@ func TestAdminSocket(t *testing.T) {
 
 // The folder of sockets in a place where everybody writes must be this user's.
 func TestSocketFolderOfSomebodyElse(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root has /run/dmps")
-	}
-	t.Setenv("RUNTIME_DIRECTORY", "")
 	at := t.TempDir()
-	t.Setenv("XDG_RUNTIME_DIR", at)
-	if dir, err := socketDir(); err != nil || dir != filepath.Join(at, "dmps") {
-		t.Fatalf("%s, %v", dir, err)
-	}
-	if err := os.Chmod(filepath.Join(at, "dmps"), 0o777); err != nil {
+	if err := os.Mkdir(filepath.Join(at, "real"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := socketDir(); err == nil {
-		t.Error("a folder that others write is taken")
+	for name, spoil := range map[string]func(dir string) error{
+		"mine":     func(string) error { return nil },
+		"theirs":   func(dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, 4711, 4711)) },
+		"writable": func(dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o777)) },
+		"a link":   func(dir string) error { return os.Symlink(filepath.Join(at, "real"), dir) },
+		"a file":   func(dir string) error { return os.WriteFile(dir, nil, 0o600) },
+	} {
+		if name == "theirs" && os.Geteuid() != 0 {
+			continue // only root gives away
+		}
+		dir := filepath.Join(at, name)
+		if err := spoil(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := ownFolder(dir); (err == nil) != (name == "mine") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		return // root has /run/dmps
+	}
+	t.Setenv("RUNTIME_DIRECTORY", "")
+	t.Setenv("XDG_RUNTIME_DIR", at)
+	if dir, err := socketDir(); err != nil || dir != filepath.Join(at, "dmps") {
+		t.Errorf("%s, %v", dir, err)
 	}
 }

@@ -23,7 +23,7 @@ func TestUnixSockets(t *testing.T) {
 		if err != nil || st.Mode().Perm() != socketMode {
 			t.Fatalf("%v, %v", st.Mode(), err)
 		}
-		if Stale(path) {
+		if stale(path) {
 			t.Error("it is in use")
 		}
 		if _, err := Listen(t.Context(), "unix", path, nil); !errors.Is(err, syscall.EADDRINUSE) {
@@ -35,7 +35,7 @@ func TestUnixSockets(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if left := Stale(path); left != (round == 0) {
+		if left := stale(path); left != (round == 0) {
 			t.Errorf("round %d: left: %v", round, left)
 		}
 	}
