@@ -105,9 +105,9 @@ func TestUpWhenItHasListed(t *testing.T) {
 func TestListIsReadUntilItIsCarriedOut(t *testing.T) {
 	n := start(t, testConfig(t, "m"))
 	waitReady(t, n)
-	c := newClient(t, 30*time.Second, n)
+	c := newClient(t, time.Minute, n)
 	registerServers(t, c, 1)
-	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 1 << 20}); err != nil {
+	if _, err := c.CreateVolume(t.Context(), metaclient.VolumeSpec{Name: "v", Size: 1 << 20, Redundancy: raid.Geometry{K: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	id := raid.ServerID("s0")
