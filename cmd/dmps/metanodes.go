@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -80,6 +81,36 @@ const (
 	nodeAway   = "no answer"  // dead, or cut off from here
 	nodeOther  = "other node" // somebody else answers at its address: its disk was replaced
 )
+
+// nodeLimit is how long a status waits for nodes to answer for themselves.
+const nodeLimit = time.Second
+
+// silentNodes says which nodes do not answer here, and what that leaves; "": all do.
+func silentNodes(nodes []nodeState) string {
+	var silent []string
+	voters, working := 0, 0
+	for _, n := range nodes {
+		down := n.State == nodeAway || n.State == nodeOther
+		if down {
+			silent = append(silent, n.Name)
+		}
+		if n.Voter {
+			voters++
+			if !down {
+				working++
+			}
+		}
+	}
+	if len(silent) == 0 {
+		return ""
+	}
+	left := max(working-(voters/2+1), 0)
+	text := fmt.Sprintf("no answer from metadata node %s", strings.Join(silent, ", "))
+	if left == 0 {
+		return text + ": when one more fails, nothing can be decided"
+	}
+	return text + fmt.Sprintf(": %d more may fail", left)
+}
 
 // nodeState is a member as it answers itself.
 type nodeState struct {

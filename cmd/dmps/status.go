@@ -32,7 +32,7 @@ type statusReport struct {
 	State   client.State        `json:"state"` // the worst of all volumes
 	Volumes []volumeStatus      `json:"volumes"`
 	Servers []metaclient.Server `json:"servers"`
-	Meta    []metaclient.Node   `json:"meta"`
+	Meta    []nodeState         `json:"meta"`
 
 	Rebalancing *metaclient.Rebalancing  `json:"rebalancing,omitempty"` // absent: memory use is not being evened out
 	Copysets    metaclient.Copysets      `json:"copysets"`
@@ -171,7 +171,7 @@ func gatherStatus(ctx context.Context, meta *metaclient.Client) (statusReport, e
 		Cluster: st.Cluster, Level: st.Level, Upgrade: upgradeOf(st),
 		Volumes: make([]volumeStatus, len(st.Volumes)),
 		Servers: emptyNotNull(st.Servers),
-		Meta:    emptyNotNull(st.Meta),
+		Meta:    make([]nodeState, len(st.Meta)),
 
 		Rebalancing: st.Rebalancing, Copysets: st.Copysets, Unreachable: emptyNotNull(st.Unreachable),
 	}
@@ -179,6 +179,14 @@ func gatherStatus(ctx context.Context, meta *metaclient.Client) (statusReport, e
 	for i, v := range st.Volumes {
 		wg.Go(func() { r.Volumes[i] = liveStatus(ctx, v) })
 	}
+	for i, n := range st.Meta {
+		r.Meta[i].Node = n
+	}
+	wg.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, nodeLimit)
+		defer cancel()
+		askEach(ctx, meta, r.Meta, func(*nodeState) bool { return true })
+	})
 	wg.Wait()
 	r.State = worstState(r.Volumes)
 	suspectServers(&r)
@@ -340,7 +348,7 @@ func renderStatus(w io.Writer, r statusReport, p palette, now time.Time) error {
 		return err
 	}
 	renderTrouble(w, r, p, now)
-	return renderParts(w, serverTable(r.Servers, p), nodeTable(r.Meta, p))
+	return renderParts(w, serverTable(r.Servers, p), nodeStateTable(r.Meta, p))
 }
 
 // renderParts writes tables that have rows, each after an empty line.
@@ -414,6 +422,9 @@ func renderTrouble(w io.Writer, r statusReport, p palette, now time.Time) {
 	}
 	for _, u := range r.Unreachable {
 		lines = append(lines, p.paint(colourBad, unreachableLine(u)))
+	}
+	if silent := silentNodes(r.Meta); silent != "" {
+		lines = append(lines, p.paint(colourBad, silent))
 	}
 	if held := heldLine(r.Servers, now); held != "" {
 		lines = append(lines, p.paint(colourBad, held))
