@@ -265,7 +265,7 @@ func TestRecoverFromOneDisk(t *testing.T) {
 	ld.more(1000)
 	c.killMeta(false, c.Meta[1])
 	ld.more(1000)
-	if r := c.works(append(again, "--dry-run")...); !strings.Contains(r.stdout, "1 volumes, 6 memory servers") {
+	if r := c.works(append(again, "--dry-run")...); !strings.Contains(r.stdout, "1 volume, 6 memory servers") {
 		t.Errorf("dry run: %v", r)
 	}
 	refused(t, c.dmps(again...), "--yes")

@@ -85,8 +85,8 @@ type backupFile struct {
 }
 
 func (b backupFile) line() string {
-	return fmt.Sprintf("%s: %s, whole and readable; cluster %s as of command %d, %d volumes, %d memory servers",
-		b.File, human(b.Bytes), b.Cluster, b.Applied, b.Volumes, b.Servers)
+	return fmt.Sprintf("%s: %s, whole and readable; cluster %s as of command %d, %s, %s",
+		b.File, human(b.Bytes), b.Cluster, b.Applied, count(b.Volumes, "volume"), count(b.Servers, "memory server"))
 }
 
 // backup writes a backup to a file of another name first: beside the file

@@ -146,7 +146,7 @@ func TestBackupCommands(t *testing.T) {
 	s.run(0, "created", "volume", "create", "v", "--size", "64MiB", "--redundancy", "mirror:2")
 	folder := t.TempDir()
 	file := filepath.Join(folder, "b")
-	s.run(0, "1 volumes, 3 memory servers", "meta", "backup", file)
+	s.run(0, "1 volume, 3 memory servers", "meta", "backup", file)
 	first, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -71,7 +71,7 @@ func (a *app) printBegunAgain(b begunAgain, output string) error {
 	if output == "json" {
 		return printJSON(a.out, b)
 	}
-	if _, err := fmt.Fprintf(a.out, "%s holds cluster %s as of command %d: %d volumes, %d memory servers\n", b.Dir, b.Cluster, b.Applied, b.Volumes, b.Servers); err != nil {
+	if _, err := fmt.Fprintf(a.out, "%s holds cluster %s as of command %d: %s, %s\n", b.Dir, b.Cluster, b.Applied, count(b.Volumes, "volume"), count(b.Servers, "memory server")); err != nil {
 		return err
 	}
 	for i, s := range b.Next {
@@ -220,7 +220,7 @@ func (a *app) printSurvivor(c meta.Contents, output string) error {
 	if output == "json" {
 		return printJSON(a.out, c)
 	}
-	_, err := fmt.Fprintf(a.out, "node %s of cluster %s: as of command %d; %d volumes, %d memory servers\n", c.Node, c.Cluster, c.Logged, c.Volumes, c.Servers)
+	_, err := fmt.Fprintf(a.out, "node %s of cluster %s: as of command %d; %s, %s\n", c.Node, c.Cluster, c.Logged, count(c.Volumes, "volume"), count(c.Servers, "memory server"))
 	return err
 }
 
