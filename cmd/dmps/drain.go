@@ -235,9 +235,8 @@ func (a *app) followDrain(ctx context.Context, meta *metaclient.Client, d draini
 	defer f.close()
 	for {
 		f.show(d.Chunks, d.moves())
-		var err error
-		if err = pause(ctx, followEvery); err != nil {
-			return d, fmt.Errorf("%s still has %s; the draining goes on, 'dmps server undrain %s' ends it: %w", d.Server, count(d.Chunks, "chunk"), d.Server, err)
+		if pause(ctx, followEvery) != nil {
+			return d, fmt.Errorf("%s still has %s; the draining goes on, 'dmps server undrain %s' ends it", d.Server, count(d.Chunks, "chunk"), d.Server)
 		}
 		next, err := drainingOf(ctx, meta, d.Server)
 		switch {

@@ -265,7 +265,11 @@ func stuckAdvice(reason string) string {
 	case strings.Contains(reason, "what it held is gone"):
 		return "Its pages answer with an error. 'dmps volume delete' gives the memory back."
 	}
-	return "Start another one on another host, rack or zone, whichever the volume keeps apart, with 'dmps server --memory SIZE' and true labels, or free memory on the servers that are there; 'dmps server list' shows what they lend."
+	text := "Start another one on another host, rack or zone, whichever the volume keeps apart, with 'dmps server --memory SIZE' and true labels, or free memory on the servers that are there; 'dmps server list' shows what they lend."
+	if strings.Contains(reason, "being drained") {
+		text += " 'dmps server undrain ID' lets one that is drained take chunks again."
+	}
+	return text
 }
 
 // watch looks until the volume is whole, or nothing can be done.

@@ -166,9 +166,9 @@ func (p *picker) choose(v *Volume, t *seats, group, col int, own bool) (to raid.
 	case apartOnly > 0:
 		why = fmt.Sprintf("none of the %d servers that fit has %s of memory left: add servers or memory", apartOnly, size(need))
 	case len(p.cands) == 0:
-		why = "no server is up"
+		why = fmt.Sprintf("no server takes chunks (%s)", cmp.Or(p.s.takingNone(), "there is none"))
 	default:
-		why = fmt.Sprintf("none of the %d servers that are up is in a failure domain (%v) of its own: add a server", len(p.cands), v.Domain)
+		why = fmt.Sprintf("none of the %d servers that take chunks is in a failure domain (%v) of its own: add a server", len(p.cands), v.Domain)
 	}
 	return "", 0, why
 }

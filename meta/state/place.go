@@ -111,6 +111,31 @@ func (s *State) sites() []candidate {
 // takes reports whether the server gets new chunks.
 func (s *Server) takes() bool { return s.State == ServerUp && !s.emptying() }
 
+// takingNone counts the servers that get no new chunks, by why; "": all do.
+func (s *State) takingNone() string {
+	var away, drain, short int
+	for _, sv := range s.Servers {
+		switch {
+		case sv.State != ServerUp:
+			away++
+		case sv.Draining:
+			drain++
+		case !sv.takes():
+			short++
+		}
+	}
+	var why []string
+	for _, c := range []struct {
+		n    int
+		text string
+	}{{away, "not up"}, {drain, "being drained"}, {short, "short of memory"}} {
+		if c.n > 0 {
+			why = append(why, fmt.Sprintf("%d %s", c.n, c.text))
+		}
+	}
+	return strings.Join(why, ", ")
+}
+
 // candidates lists the servers that get new chunks, by id.
 func (s *State) candidates() []candidate {
 	return slices.DeleteFunc(s.sites(), func(c candidate) bool { return !c.takes() })
@@ -427,10 +452,10 @@ func distinct(cands []candidate, l Level) int {
 }
 
 func (s *State) tooFewDomains(c *CreateVolume, up []candidate, have int) *Refusal {
-	r := refuse(TooFewDomains, "volume %s: redundancy %v needs servers in %d different failure domains (%v), and the %d servers that are up are in %d",
+	r := refuse(TooFewDomains, "volume %s: redundancy %v needs servers in %d different failure domains (%v), and the %d servers that take chunks are in %d",
 		c.Name, c.Geometry, c.Geometry.Members(), c.Domain, len(up), have)
-	if away := len(s.Servers) - len(up); away > 0 {
-		r.Message += fmt.Sprintf("; %d more are not up", away)
+	if others := s.takingNone(); others != "" {
+		r.Message += "; of the others " + others
 	}
 	switch {
 	case c.Domain == LevelServer || len(up) < c.Geometry.Members():
