@@ -122,7 +122,7 @@ Exit codes:
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	f := root.PersistentFlags()
 	f.StringSliceVar(&a.metaURLs, "meta", nil, "`URLs` of metadata nodes, any of them, separated by commas (default $"+metaVariable+")")
-	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to look for a metadata node that can answer (status, top, events: 4s)")
+	f.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long to look for a metadata node that can answer (status, top, events: 4s; roles that serve go on looking)")
 	f.TextVar(&a.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn, error")
 	a.logFormat = newChoice("text", "text", "json")
 	f.Var(&a.logFormat, "log-format", "`format` of the log on standard error: text or json")

@@ -104,7 +104,11 @@ func askAdmin(base string, build func(base string) (*http.Request, error)) (*htt
 		if err != nil {
 			return nil, err
 		}
-		return http.DefaultClient.Do(req)
+		res, err := http.DefaultClient.Do(req)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("nobody listens at its admin address %s: it has ended, or was killed. Start it again with 'dmps attach'; 'dmps status' says whose the volume is: %w", base, err)
+		}
+		return res, err
 	}
 	req, err := build("http://localhost")
 	if err != nil {
@@ -116,7 +120,7 @@ func askAdmin(base string, build func(base string) (*http.Request, error)) (*htt
 	res, err := (&http.Client{Transport: t}).Do(req)
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("its admin address is the socket %s of its host, and nobody has it here: ask on the host that has the volume attached, as the same user or root", path)
+		return nil, fmt.Errorf("its admin address is the socket %s of its host, and nobody has it here: ask on the host that has the volume attached, as the same user or root; if that is here, the client has ended: start it again with 'dmps attach'", path)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("its admin address is the socket %s of another user: ask as that user or root", path)
 	}
