@@ -185,6 +185,22 @@ func askEach(ctx context.Context, m *metaclient.Client, nodes []nodeState, wante
 	wg.Wait()
 }
 
+func nodeTable(nodes []metaclient.Node, p palette) *table {
+	var t table
+	t.row(p.head("META", "ROLE", "API", "RAFT")...)
+	for _, n := range nodes {
+		role := "follower"
+		switch {
+		case n.Leader:
+			role = "leader"
+		case !n.Voter:
+			role = "no voter"
+		}
+		t.row(n.Name, role, n.APIURL, n.RaftAddr)
+	}
+	return &t
+}
+
 func nodeStateTable(nodes []nodeState, p palette) *table {
 	plain := make([]metaclient.Node, len(nodes))
 	for i, n := range nodes {

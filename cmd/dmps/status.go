@@ -576,22 +576,6 @@ func chunkText(s metaclient.Server) string {
 	return text
 }
 
-func nodeTable(nodes []metaclient.Node, p palette) *table {
-	var t table
-	t.row(p.head("META", "ROLE", "API", "RAFT")...)
-	for _, n := range nodes {
-		role := "follower"
-		switch {
-		case n.Leader:
-			role = "leader"
-		case !n.Voter:
-			role = "no voter"
-		}
-		t.row(n.Name, role, n.APIURL, n.RaftAddr)
-	}
-	return &t
-}
-
 // heldLine says that servers are waited for which fell silent together; "": there are none.
 func heldLine(servers []metaclient.Server, now time.Time) string {
 	n, until := 0, time.Time{}

@@ -104,10 +104,11 @@ func TestWrongDevicesAreFound(t *testing.T) {
 		{"a misplaced write", "data of block", spoil(func(m *memory, p []byte) { copy(m.data, p) })},
 		{"a torn write", "damaged from byte", spoil(func(m *memory, p []byte) { clear(p[BlockSize/2:]) })},
 		{"an old version", "stale", func(m *memory, op string, off int64, p []byte) error {
-			// Every block goes back to what it held at the 100th request.
+			// Every block goes back to what it held at the 100th request, from now on:
+			// once could be written over before anybody reads.
 			if n++; n == 100 {
 				old = append(old[:0], m.data...)
-			} else if n == 2000 {
+			} else if n >= 2000 {
 				copy(m.data, old)
 				m.todo = 0
 			}
