@@ -105,7 +105,7 @@ func (p *peer) openChunk(ctx context.Context, conn transport.Conn, m *memberRef)
 		MustExist:   opened || v.shouldExist(m),
 	}
 	err := conn.OpenChunk(ctx, uint64(m.chunk), spec)
-	if errors.Is(err, transport.ErrNoChunk) && !opened && spec.MustExist {
+	if errors.Is(err, transport.ErrNoChunk) && !opened && spec.MustExist && v.inplace == nil {
 		// The layout is older than what the server was told, or no earlier client
 		// ever reached it. It is made anew, and must not testify that what it
 		// lacks was never answered.
@@ -115,7 +115,7 @@ func (p *peer) openChunk(ctx context.Context, conn transport.Conn, m *memberRef)
 		err = conn.OpenChunk(ctx, uint64(m.chunk), spec)
 	}
 	switch {
-	case errors.Is(err, transport.ErrNoChunk) && opened:
+	case errors.Is(err, transport.ErrNoChunk) && spec.MustExist: // made anew it would read as zeros
 		return fmt.Errorf("%w: chunk %d on %s: %v", errChunkGone, m.chunk, p.id, err)
 	case err != nil:
 		return fmt.Errorf("opening chunk %d on server %s: %w", m.chunk, p.id, err)
@@ -146,5 +146,5 @@ func (p *peer) settle(run context.Context, conn transport.Conn, m *memberRef) er
 func (v *Volume) shouldExist(m *memberRef) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.mu.log != nil && !v.layout.FirstEpoch && !m.rebuilding && !m.pending
+	return !v.layout.FirstEpoch && !m.rebuilding && !m.pending
 }

@@ -1,8 +1,11 @@
 package client
 
 import (
+	"context"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"dmps/raid"
 )
@@ -90,6 +93,28 @@ func TestRefusedChunkIsNotAsked(t *testing.T) {
 			if v.member(g.ID, c).ref.unread.Load() {
 				t.Errorf("column %d of group %d was not read", c, g.ID)
 			}
+		}
+	}
+}
+
+// Refused at too many servers, a new volume is not opened: nothing in it could be read.
+func TestRefusedTooOften(t *testing.T) {
+	for _, kind := range []raid.LayoutKind{raid.LayoutLog, raid.LayoutStriped} {
+		f := newFakeNet(3)
+		l := f.layout(kind, raid.Geometry{K: 1}, 64, 3, 64)
+		if kind == raid.LayoutLog {
+			f = newFakeNet(3)
+			l = f.layout(kind, raid.Geometry{K: 2, M: 1}, 512, 4, 512)
+		}
+		f.servers["s1"].full, f.servers["s2"].full = true, true
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		v, err := Open(ctx, Config{Layout: l, Dialer: f, ArenaBytes: 4 << 20, Logger: quiet(), AllowSwappable: true})
+		if err == nil {
+			closeTest(t, v)
+		}
+		if err == nil || !strings.Contains(err.Error(), "members, ") {
+			t.Errorf("%v: %v", kind, err)
 		}
 	}
 }

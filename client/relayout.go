@@ -128,6 +128,10 @@ func (v *Volume) leaveLayoutLocked(g raid.GroupID, c raid.Col) {
 
 // loseLocked makes column c of group g a lost one.
 func (v *Volume) loseLocked(g raid.GroupID, c raid.Col) {
+	if v.inplace != nil { // its session is over: what was in flight fails
+		*v.member(g, c) = member{}
+		return
+	}
 	v.mu.log.SetLost(g, c)
 	for _, b := range v.batches {
 		if b.left == 0 || b.p.Group != g {

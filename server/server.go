@@ -113,9 +113,7 @@ func New(c Config) (*Server, error) {
 	if c.Registrar != nil {
 		s.wg.Go(func() { s.report(ctx) })
 	}
-	if !c.Shortage.off() {
-		s.wg.Go(func() { s.watchMemory(ctx) })
-	}
+	s.wg.Go(func() { s.watchMemory(ctx) })
 	c.Log.Info("memory server is up", "addr", s.addr, "memory", c.Memory, "locked", s.arena.locked, "incarnation", fmt.Sprintf("%016x", uint64(s.incarnation)))
 	return s, nil
 }

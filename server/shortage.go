@@ -108,7 +108,8 @@ func (g *gauge) look(m HostMemory, lent uint64) {
 	}
 }
 
-// watchMemory looks at the host until ctx ends.
+// watchMemory looks at the host until ctx ends. Without limits it does so only while
+// memory is withheld: what could not be had again is tried again (mappings.go).
 func (s *Server) watchMemory(ctx context.Context) {
 	g := gauge{c: s.c.Shortage}
 	tick := time.NewTicker(lookEvery)
@@ -120,10 +121,13 @@ func (s *Server) watchMemory(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		if s.c.Shortage.off() && !s.withholds() {
+			continue
+		}
 		m, err := s.c.Shortage.Look()
 		if err != nil {
 			if !blind {
-				s.c.Log.Warn("the host's memory cannot be looked at: a shortage would not be noticed", "err", err)
+				s.c.Log.Warn("the host's memory cannot be looked at: a shortage would not be noticed, and what is withheld is not lent again", "err", err)
 			}
 			blind = true
 			continue
@@ -178,6 +182,13 @@ func (s *Server) lendAgain(available, low uint64) {
 	s.mu.withheld = s.mu.withheld[1:]
 	s.mu.free.give(x)
 	s.c.Log.Info("memory that was given back is lent again", "bytes", x.size)
+}
+
+// withholds reports whether memory is neither lent nor free.
+func (s *Server) withholds() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.mu.withheld) > 0
 }
 
 func (s *Server) withheldLocked() (n int64) {

@@ -56,10 +56,13 @@ func (p *Pace) Rate() float64 {
 // when ctx ends first; then nothing was taken.
 func (p *Pace) Take(ctx context.Context, n int64) (int64, error) {
 	for {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
 		p.mu.Lock()
 		if p.mu.rate == 0 {
 			p.mu.Unlock()
-			return 0, ctx.Err()
+			return 0, nil
 		}
 		now := time.Now()
 		if floor := now.Add(-burst); p.mu.next.Before(floor) {
@@ -73,12 +76,12 @@ func (p *Pace) Take(ctx context.Context, n int64) (int64, error) {
 		changed := p.mu.changed
 		p.mu.Unlock()
 		if wait <= 0 {
-			return n, ctx.Err()
+			return n, nil
 		}
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
-			return n, ctx.Err()
+			return n, nil
 		case <-changed:
 			// Wait anew, at the new rate.
 			t.Stop()

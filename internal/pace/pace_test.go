@@ -95,3 +95,20 @@ func TestPaceChanges(t *testing.T) {
 		}
 	})
 }
+
+// Who comes with an ended context takes nothing: others do not wait for that.
+func TestPaceOfTheEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Pace
+		p.Set(1000)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if n, err := p.Take(ctx, 60_000); n != 0 || !errors.Is(err, context.Canceled) {
+			t.Errorf("an ended context: %d, %v", n, err)
+		}
+		start := time.Now()
+		if _, err := p.Take(t.Context(), 10); err != nil || time.Since(start) > 0 {
+			t.Errorf("waited for %v although nothing is owed: %v", time.Since(start), err)
+		}
+	})
+}
