@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -223,6 +224,17 @@ func canLose(v *metaclient.Volume) string {
 		return "data is out of reach"
 	}
 	return "pages are gone"
+}
+
+// refusing lists the servers that have no memory for members of a volume.
+func refusing(r *client.Report) (out []raid.ServerID) {
+	for _, m := range r.Refused {
+		if !slices.Contains(out, m.Server) {
+			out = append(out, m.Server)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // canLoseMore is canLose as a part of a sentence.
