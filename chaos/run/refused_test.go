@@ -123,7 +123,9 @@ func refusedMember(t *testing.T, redundancy raid.Geometry) {
 	}
 	events, err := asker.Events(ctx, 0, 0)
 	fail(err)
-	if !slices.ContainsFunc(events.Events, func(e metaclient.Event) bool { return e.Kind == "members-elsewhere" && strings.Contains(e.Text, string(m.Server)) }) {
+	if !slices.ContainsFunc(events.Events, func(e metaclient.Event) bool {
+		return e.Kind == "members-elsewhere" && strings.Contains(e.Text, string(m.Server))
+	}) {
 		t.Errorf("no event tells of it: %+v", events.Events)
 	}
 	for i := range 256 {

@@ -515,7 +515,7 @@ func volumeNotes(v *volumeStatus, p palette) string {
 		notes = append(notes, p.paint(colourWarn, "no answer from "+joinIDs(r.Suspect)))
 	}
 	if r != nil && len(r.Refused) > 0 && v.Lease != nil {
-		notes = append(notes, p.paint(colourWarn, count(len(r.Refused), "member")+" refused for want of memory by "+joinIDs(refusing(r))))
+		notes = append(notes, p.paint(colourWarn, refusedLine(r)))
 	}
 	switch {
 	case blocked(v):

@@ -226,15 +226,14 @@ func canLose(v *metaclient.Volume) string {
 	return "pages are gone"
 }
 
-// refusing lists the servers that have no memory for members of a volume.
-func refusing(r *client.Report) (out []raid.ServerID) {
+// refusedLine says which servers have no memory for members of a volume.
+func refusedLine(r *client.Report) string {
+	var ids []raid.ServerID
 	for _, m := range r.Refused {
-		if !slices.Contains(out, m.Server) {
-			out = append(out, m.Server)
-		}
+		ids = append(ids, m.Server)
 	}
-	slices.Sort(out)
-	return out
+	slices.Sort(ids)
+	return "no memory for " + count(len(r.Refused), "member") + " on " + joinIDs(slices.Compact(ids))
 }
 
 // canLoseMore is canLose as a part of a sentence.
@@ -352,6 +351,9 @@ func (a *app) showVolume(v metaclient.Volume, l *raid.Layout) error {
 		add("in use", fmt.Sprintf("%s stored, %s one byte value", human(r.MappedPages*raid.PageSize), human(r.FilledPages*raid.PageSize)))
 		if r.LostPages > 0 {
 			add("lost", p.paint(colourBad, fmt.Sprintf("%d pages answer with an error", r.LostPages)))
+		}
+		if len(r.Refused) > 0 && v.Lease != nil {
+			add("refused", p.paint(colourWarn, refusedLine(r)))
 		}
 	}
 	if v.Unknown > 0 {

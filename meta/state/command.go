@@ -168,7 +168,8 @@ type Heal struct {
 	// Refused are chunks that their servers do not hold and have no memory for, as
 	// lease holders say: their members get others beside them (refused.go).
 	Refused []raid.ChunkID `json:"refused,omitempty"`
-	// Full are servers that refused memory lately: they get no new members in this plan.
+	// Full are servers that refused memory lately, those of Refused among them: they get no
+	// new members in this plan.
 	Full []raid.ServerID `json:"full,omitempty"`
 
 	// Volume is the only one to be healed, because somebody asked for it: its

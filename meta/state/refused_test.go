@@ -102,7 +102,7 @@ func TestRefusedPendingMember(t *testing.T) {
 // Nothing is placed elsewhere that could not be filled, of which no client can know, or for which
 // no other server has room.
 func TestRefusedAndLeft(t *testing.T) {
-	s, v, do := refusal(t, raid.Geometry{K: 2, M: 1}, 4)
+	s, v, do := refusal(t, raid.Geometry{K: 2, M: 1}, 5)
 	members := v.Groups[0].Members
 	heal := func(full ...raid.ServerID) *Heal {
 		return &Heal{Limit: 100, Moves: 16, Refused: []raid.ChunkID{members[1].Chunk, 1 << 40}, Full: full}
@@ -110,10 +110,13 @@ func TestRefusedAndLeft(t *testing.T) {
 	if !s.WouldHeal(heal()) {
 		t.Fatal("nothing is to be done")
 	}
-	spare := slices.IndexFunc(s.SortedServers(), func(sv *Server) bool {
-		return !slices.ContainsFunc(members, func(m Member) bool { return m.Server == sv.ID })
-	})
-	if s.WouldHeal(heal(s.SortedServers()[spare].ID)) {
+	var spares []raid.ServerID
+	for _, sv := range s.SortedServers() {
+		if !slices.ContainsFunc(members, func(m Member) bool { return m.Server == sv.ID }) {
+			spares = append(spares, sv.ID)
+		}
+	}
+	if s.WouldHeal(heal(spares...)) {
 		t.Error("placed where memory is refused, or said to be stuck")
 	}
 	do(Command{SetServer: &SetServer{ID: members[0].Server, Incarnation: 1, State: ServerDown}})
