@@ -64,6 +64,7 @@ type Report struct {
 	RebuildRows    uint64           `json:"rebuild_rows"`      // rows that replaced and pending members do not have yet
 	Rebuilt        []raid.ChunkID   `json:"rebuilt,omitempty"` // chunks of members in state rebuilding that hold everything by now: repeated until the layout says so too
 	Rebuild        *RebuildReport   `json:"rebuild,omitempty"` // nil: no member misses rows that it could be given now
+	Refused        []RefusedMember  `json:"refused,omitempty"` // members whose servers have no memory for them, at most MaxRefused: the first by group
 	Counters       map[string]int64 `json:"counters,omitempty"`
 
 	BadSlots  map[raid.ServerID]int64 `json:"bad_slots,omitempty"`  // slots found wrong since the volume was opened, by reads and scrubs, by the server that held them
@@ -74,6 +75,18 @@ type Report struct {
 	// rebuilt, before it answers: only then are such rows written.
 	Behind []raid.ChunkID `json:"behind,omitempty"`
 	Known  uint64         `json:"known,omitempty"` // version of the layout that the client knew: of what was decided later the report does not speak
+}
+
+// MaxRefused is how many members that were refused a report names.
+const MaxRefused = 256
+
+// RefusedMember is a member whose server answers, does not hold its chunk, and has no
+// memory to make it. This client never had that chunk.
+type RefusedMember struct {
+	Group  raid.GroupID  `json:"group"`
+	Column raid.Col      `json:"column"`
+	Server raid.ServerID `json:"server"`
+	Chunk  raid.ChunkID  `json:"chunk"`
 }
 
 // State of a volume as its client sees it.

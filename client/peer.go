@@ -28,6 +28,7 @@ type memberRef struct {
 	blocked    bool           // of what it misses nothing could be made when the rebuild driver was at it last
 	notBefore  int64          // when it may be at it again, nanoseconds
 	opened     bool           // it was opened once, so it must exist from then on
+	refused    bool           // its server had no memory for it when it was asked last
 	conn       transport.Conn // the session that it was opened in last
 	// compared says that what it holds is known: it was empty when the volume
 	// was opened for the first time, or the recovery saw its headers, or they

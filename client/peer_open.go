@@ -114,6 +114,11 @@ func (p *peer) openChunk(ctx context.Context, conn transport.Conn, m *memberRef)
 		spec.MustExist = false
 		err = conn.OpenChunk(ctx, uint64(m.chunk), spec)
 	}
+	if none := errors.Is(err, transport.ErrNoMemory); none || err == nil {
+		v.mu.Lock()
+		m.refused = none
+		v.mu.Unlock()
+	}
 	switch {
 	case errors.Is(err, transport.ErrNoChunk) && spec.MustExist: // made anew it would read as zeros
 		return fmt.Errorf("%w: chunk %d on %s: %v", errChunkGone, m.chunk, p.id, err)

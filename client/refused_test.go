@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -45,6 +46,9 @@ func TestRefusedChunkEndsNoSession(t *testing.T) {
 		if r.State != StateDegraded || r.DegradedGroups != 1 || len(r.Suspect) != 0 {
 			t.Errorf("%s, %d groups degraded, suspect %v", r.State, r.DegradedGroups, r.Suspect)
 		}
+		if want := (RefusedMember{Column: 1, Server: "s1", Chunk: raid.ChunkID(refused)}); len(r.Refused) != 1 || r.Refused[0] != want {
+			t.Errorf("the report says that %+v were refused, not %+v", r.Refused, want)
+		}
 	}
 	refuse(refused)
 	v := openTest(t, f, l)
@@ -58,6 +62,9 @@ func TestRefusedChunkEndsNoSession(t *testing.T) {
 	degraded(v)
 	refuse(0)
 	wait(t, "filling the member", v, func() bool { return v.Report().State == StateHealthy })
+	if r := v.Report().Refused; len(r) != 0 {
+		t.Errorf("it is open, and the report says that %+v were refused", r)
+	}
 	closeTest(t, v)
 
 	refuse(refused)
@@ -70,6 +77,58 @@ func TestRefusedChunkEndsNoSession(t *testing.T) {
 	wait(t, "filling the member again", v, func() bool { return v.Report().State == StateHealthy })
 	check(v)
 	closeTest(t, v)
+}
+
+// A member that was refused is out until meta gives it another server; that one is filled, with all
+// that was written meanwhile, and the old one let go.
+func TestRefusedMemberMoves(t *testing.T) {
+	for _, g := range []raid.Geometry{{K: 1, M: 1}, {K: 2, M: 1}} { // of the first meta notes who is behind
+		t.Run(g.String(), virtual(func(t *testing.T) { refusedMemberMoves(t, g) }))
+	}
+}
+
+func refusedMemberMoves(t *testing.T, g raid.Geometry) {
+	f := newSlowNet(g.Members() + 1)
+	l := f.layout(raid.LayoutLog, g, 512, 4, 512)
+	old := l.Groups[0].Members[1]
+	f.servers["s1"].refuses = uint64(old.Chunk)
+	m := newFakeMeta(l)
+	v := openTest(t, f, l, func(c *Config) { c.Meta, c.Lease = m, Lease{TTL: time.Second, Renew: 10 * time.Millisecond} })
+	defer closeTest(t, v)
+	page := make([]byte, raid.PageSize)
+	for i := range 64 {
+		page[0], page[1] = byte(i), 1
+		if _, err := v.WriteAt(page, int64(i)*raid.PageSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := v.Report()
+	if len(r.Refused) != 1 || r.Refused[0].Chunk != old.Chunk || r.State != StateDegraded {
+		t.Fatalf("%s, refused %+v", r.State, r.Refused)
+	}
+	spare := fmt.Sprint("s", g.Members())
+	m.mu.Lock()
+	m.layout.Groups[0].Pending = []raid.Pending{{Col: 1, Member: raid.Member{
+		Server: raid.ServerID(spare), Addr: spare, Incarnation: raid.Incarnation(f.servers[spare].inc), Chunk: 9000, State: raid.MemberRebuilding,
+	}}}
+	m.layout.Version++
+	m.mu.Unlock()
+	wait(t, "filling another", v, func() bool { return v.Report().State == StateHealthy && m.pending() == 0 })
+	if r := v.Report(); len(r.Refused) != 0 || r.RedundancyLeft != g.M || r.DegradedRows != 0 {
+		t.Errorf("%+v", r)
+	}
+	f.mu.Lock()
+	made := f.servers["s1"].chunks[uint64(old.Chunk)] != nil
+	f.mu.Unlock()
+	if made {
+		t.Error("the test needs a server that refuses for good")
+	}
+	f.kill("s0")
+	for i := range 64 {
+		if _, err := v.ReadAt(page, int64(i)*raid.PageSize); err != nil || page[0] != byte(i) || page[1] != 1 {
+			t.Fatalf("page %d, without s0: %v", i, err)
+		}
+	}
 }
 
 // A member that is being rebuilt has no chunk, for want of memory. A recovery does not ask

@@ -137,6 +137,7 @@ func (v *Volume) Report() Report {
 	r.RedundancyLeft = h.RedundancyLeft
 	v.rebuildLocked(&r)
 	r.Rebuild = v.rebuildReportLocked(h)
+	r.Refused = v.refusedLocked()
 	r.BadSlots = maps.Clone(v.mu.badSlots)
 	v.reportScrubLocked(&r)
 	r.MappedPages, r.FilledPages, r.FreeRows = st.Mapped, st.Filled, st.FreeRows
@@ -154,6 +155,19 @@ func (v *Volume) Report() Report {
 		r.State, r.Beside = StateFailed, r.State
 	}
 	return r
+}
+
+// refusedLocked lists the members, and the pending ones, whose servers answer and have
+// no memory for them.
+func (v *Volume) refusedLocked() (out []RefusedMember) {
+	for i := range v.memberOf {
+		for _, m := range [...]*member{&v.memberOf[i], &v.movers[i]} {
+			if m.ref != nil && m.ref.refused && m.peer.state == peerUp && len(out) < MaxRefused {
+				out = append(out, RefusedMember{Group: m.ref.group, Column: m.ref.col, Server: m.peer.id, Chunk: m.chunk})
+			}
+		}
+	}
+	return out
 }
 
 // failedAfter is how long pages have to be out of reach, or no page be taken, until a

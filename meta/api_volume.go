@@ -236,7 +236,7 @@ func (a volumeAPI) Renew(ctx context.Context, req *connect.Request[metapb.RenewR
 		if chunks := s.Filling(volume, req.Msg.Report.Rebuilt); len(chunks) > 0 {
 			rebuilt = &state.Rebuilt{Volume: volume, Epoch: epoch, Chunks: chunks, Known: req.Msg.Known}
 		}
-		r.mu.reports[volume] = report{epoch: epoch, Report: fresh}
+		r.hearLocked(s, volume, epoch, fresh, time.Now())
 		if last := s.Volumes[volume].Report; last == nil || s.Volumes[volume].Unopened || differs(last, &now) {
 			change = &state.PutReport{Volume: volume, Epoch: epoch, Report: now, Known: req.Msg.Known}
 		}
@@ -304,12 +304,13 @@ func (a volumeAPI) Rebuild(ctx context.Context, req *connect.Request[metapb.Rebu
 	var plan state.Healed
 	for more := true; more; {
 		var suspects []raid.ServerID
-		err := a.n.ask(ctx, func(_ *reign, s *state.State) error {
+		err := a.n.ask(ctx, func(r *reign, s *state.State) error {
 			v, ok := s.VolumeByName(req.Msg.Volume)
 			if !ok {
 				return &state.Refusal{Code: state.NoVolume, Message: fmt.Sprintf("no volume %q", req.Msg.Volume)}
 			}
 			c.Volume, suspects = v.ID, s.Suspects(v)
+			c.Full = r.fullLocked(s, time.Now())
 			plan = s.PlanHeal(c)
 			return nil
 		})

@@ -2,9 +2,11 @@ package meta
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"dmps/meta/state"
+	"dmps/raid"
 )
 
 const (
@@ -14,28 +16,40 @@ const (
 
 // healer has members replaced, during one reign.
 type healer struct {
-	seen uint64    // index of the last command when nothing was to be done
-	next time.Time // no plan before
+	seen    uint64          // index of the last command when nothing was to be done
+	refused []raid.ChunkID  // likewise: what was to be placed elsewhere then,
+	full    []raid.ServerID // and who was to get nothing
+	next    time.Time       // no plan before
 }
 
 // heal has replaced what is to be replaced, when anything changed since it
 // looked last.
 func (h *healer) heal(ctx context.Context, n *Node, r *reign) {
 	for time.Now().After(h.next) {
-		applied := n.disks.state.Applied()
-		if applied == h.seen || r.settling(n) {
-			return
-		}
 		c := &state.Heal{Limit: healBatch, Rebuilding: n.cfg.MaxRebuilding, Moves: n.cfg.MaxMoves}
-		would := false
+		applied := n.disks.state.Applied()
+		settling, would := false, false
 		start := time.Now()
-		if err := n.disks.state.View(func(s *state.State) { would = s.MayHeal() && s.WouldHeal(c) }); err != nil {
+		err := n.disks.state.View(func(s *state.State) {
+			r.mu.Lock()
+			settling = r.settlingLocked(s, start, &n.cfg)
+			c.Refused, c.Full = r.refusedLocked(s, start, n.cfg.Grace), r.fullLocked(s, start)
+			r.mu.Unlock()
+			if settling || applied == h.seen && slices.Equal(c.Refused, h.refused) && slices.Equal(c.Full, h.full) {
+				return
+			}
+			h.refused, h.full = c.Refused, c.Full
+			would = (len(c.Refused) > 0 || s.MayHeal()) && s.WouldHeal(c)
+			h.next = start.Add(healShare * time.Since(start))
+			if !would {
+				h.seen = applied
+			}
+		})
+		if err != nil {
 			n.unusable(err)
 			return
 		}
-		h.next = start.Add(healShare * time.Since(start))
 		if !would {
-			h.seen = applied
 			return
 		}
 		v, err := n.propose(ctx, &state.Command{Heal: c})
@@ -58,21 +72,15 @@ func (r *reign) returnsLocked(cfg Config) {
 	}
 }
 
-// settling reports whether nothing may be replaced now: servers are coming back, or one that
-// the state calls down was heard. A heartbeat may come between the verdict and its command,
-// and to a leader that is new nobody could say anything yet.
-func (r *reign) settling(n *Node) bool {
-	heard := false
-	// What cannot be read is noticed by the plan.
-	_ = n.disks.state.View(func(s *state.State) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		now := time.Now()
-		heard = now.Before(r.mu.settle)
-		for id, sv := range s.Servers {
-			b, ok := r.mu.beats[id]
-			heard = heard || sv.State == state.ServerDown && ok && b.incarnation == sv.Incarnation && b.away(now) <= n.cfg.SuspectAfter
+// settlingLocked reports whether nothing may be replaced now: servers are coming back, or one
+// that the state calls down was heard. A heartbeat may come between the verdict and its
+// command, and to a leader that is new nobody could say anything yet.
+func (r *reign) settlingLocked(s *state.State, now time.Time, cfg *Config) bool {
+	for id, sv := range s.Servers {
+		b, ok := r.mu.beats[id]
+		if sv.State == state.ServerDown && ok && b.incarnation == sv.Incarnation && b.away(now) <= cfg.SuspectAfter {
+			return true
 		}
-	})
-	return heard
+	}
+	return now.Before(r.mu.settle)
 }

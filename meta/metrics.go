@@ -35,8 +35,9 @@ var (
 	repairsDesc   = prometheus.NewDesc("dmps_meta_copysets_by_repairs", "Combinations of servers that repairs and moves made, until their members are home again.", nil, nil)
 	awayDesc      = prometheus.NewDesc("dmps_meta_members_away", "Members that are not on the servers where they belong.", nil, nil)
 	lossDesc      = prometheus.NewDesc("dmps_meta_loss_probability", "Probability that data is lost when one percent of the servers fail at once, and one more at least than groups survive.", nil, nil)
+	refusedDesc   = prometheus.NewDesc("dmps_meta_members_refused", "Members of volumes whose servers have no memory for them, as clients say: after the grace they are placed elsewhere.", nil, nil)
 	collectorDesc = []*prometheus.Desc{leaderDesc, appliedDesc, fullDesc, stalledDesc, serverDesc, shortDesc, volumeDesc, degradedDesc, leftDesc, stuckDesc, fillingDesc, unknownDesc, totalDesc, reservedDesc,
-		setsDesc, repairsDesc, awayDesc, lossDesc}
+		setsDesc, repairsDesc, awayDesc, lossDesc, refusedDesc}
 )
 
 func newMetrics(n *Node) *metrics {
@@ -110,6 +111,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(repairsDesc, float64(sets.Repairs))
 		gauge(awayDesc, float64(sets.Away))
 		gauge(lossDesc, sets.Loss)
+		gauge(refusedDesc, float64(len(r.refusedLocked(s, time.Now(), 0))))
 		volumes := map[string]float64{state.Healthy: 0, state.Degraded: 0, state.Failed: 0}
 		for _, v := range s.SortedVolumes() {
 			m := r.volumeMessageLocked(s, v, time.Now())

@@ -31,6 +31,7 @@ type reign struct {
 		unknown map[raid.ServerID][]raid.ChunkID                      // that a server holds and this state did not give out, as of its last heartbeat
 		settle  time.Time                                             // servers that were down are coming back: nothing is replaced before
 		about   map[raid.ServerID]map[raid.ChunkID]*metapb.ChunkAbout // of those, as far as the server said
+		full    map[raid.ServerID]full                                // servers that refused memory lately
 		unfound map[raid.ServerID]unfound                             // servers that were dialled and did not answer
 		care    care
 	}
@@ -80,6 +81,7 @@ type leaseEnd struct {
 type report struct {
 	epoch raid.Epoch
 	*metapb.Report
+	refused map[raid.ChunkID]time.Time // members that it says were refused, since when
 }
 
 // followNotify turns Raft's notices into reigns. It never blocks: Raft waits
@@ -102,6 +104,7 @@ func (n *Node) followNotify(ctx context.Context, p *peer) {
 			r.mu.reports = map[raid.VolumeID]report{}
 			r.mu.unknown = map[raid.ServerID][]raid.ChunkID{}
 			r.mu.about = map[raid.ServerID]map[raid.ChunkID]*metapb.ChunkAbout{}
+			r.mu.full = map[raid.ServerID]full{}
 			r.mu.care = newCare()
 			n.setReign(r)
 			n.wg.Go(func() { n.rule(reignCtx, p, r) })

@@ -277,7 +277,7 @@ func eventColour(kind string) string {
 	switch kind {
 	case "server-down", "members-lost", "members-stuck", "server-restarted":
 		return colourBad
-	case "server-suspect", "server-short", "scrub-incomplete", "moves-given-up", "volume-taken-over", "members-replaced", "members-behind":
+	case "server-suspect", "server-short", "scrub-incomplete", "moves-given-up", "volume-taken-over", "members-replaced", "members-behind", "members-elsewhere":
 		return colourWarn
 	case "server-up", "server-joined", "server-relieved", "server-drained", "members-rebuilt", "members-moved", "rebalance-ended":
 		return colourGood

@@ -32,6 +32,7 @@ var (
 		{volumeDesc("unknown_pages", "at most so many pages are gone of which nobody knows which they are"), func(r *client.Report) float64 { return float64(r.Unknown) }},
 		{volumeDesc("redundancy_left", "how many more members the worst group can lose without losing data"), func(r *client.Report) float64 { return float64(r.RedundancyLeft) }},
 		{volumeDesc("suspect_servers", "memory servers of the volume that do not answer"), func(r *client.Report) float64 { return float64(len(r.Suspect)) }},
+		{volumeDesc("refused_members", "members whose memory servers have no memory for them, at most 256"), func(r *client.Report) float64 { return float64(len(r.Refused)) }},
 		{volumeDesc("members_on_probation", "members of servers that fall silent again and again: they are not used before a probe passes"), func(r *client.Report) float64 { return float64(r.Counters["members_on_probation"]) }},
 		{volumeDesc("lease_expired_seconds", "how long ago the lease was over that could not be renewed; 0: it is valid"), func(r *client.Report) float64 { return float64(r.Counters["lease_expired_seconds"]) }},
 		{volumeDesc("stored_bytes", "bytes of pages that lie on servers"), func(r *client.Report) float64 { return float64(r.MappedPages) * raid.PageSize }},

@@ -173,6 +173,11 @@ func TestStatusForPeople(t *testing.T) {
 				Lease:  &metaclient.Lease{Holder: "host2"},
 				Report: &client.Report{Suspect: []raid.ServerID{"s1", "s2"}},
 			}},
+			{Volume: metaclient.Volume{
+				Name: "swap2", State: client.StateDegraded, Redundancy: "mirror:2", Layout: "log", Size: 1 << 20, Groups: 1, DegradedGroups: 1,
+				Lease:  &metaclient.Lease{Holder: "host3", Remaining: time.Second},
+				Report: &client.Report{Refused: []client.RefusedMember{{Server: "s4"}, {Server: "s3"}, {Server: "s4"}}},
+			}},
 		},
 		Servers: []metaclient.Server{{ID: "s1", State: metaclient.ServerDown, Addr: "tcp://h:1", MemoryTotal: 1 << 30, MemoryUsed: 1 << 29, Labels: map[string]string{"rack": "r1", "host": "h"}}},
 	}
@@ -185,6 +190,7 @@ func TestStatusForPeople(t *testing.T) {
 VOLUME  STATE     REDUNDANCY  LAYOUT  SIZE   GROUPS  DEGRADED  CAN LOSE        ATTACHED TO
 swap0   failed    rs:4+2      log     1 GiB  4       2         pages are gone  host1                      12 pages lost
 swap1   degraded  mirror:2    log     1 MiB  1       1         0               host2 (lease has run out)  no answer from s1, s2
+swap2   degraded  mirror:2    log     1 MiB  1       1         0               host3                      no memory for 3 members on s3, s4
 
 SERVER  STATE  ADDRESS    MEMORY  USED              PROMISED  CHUNKS  LABELS
 s1      down   tcp://h:1  1 GiB   █████░░░░░  50 %  0 B       0       host=h rack=r1

@@ -525,6 +525,9 @@ func volumeNotes(v *volumeStatus, p palette) string {
 	if r != nil && len(r.Suspect) > 0 {
 		notes = append(notes, p.paint(colourWarn, "no answer from "+joinIDs(r.Suspect)))
 	}
+	if r != nil && len(r.Refused) > 0 && v.Lease != nil {
+		notes = append(notes, p.paint(colourWarn, refusedLine(r)))
+	}
 	switch {
 	case blocked(v):
 		notes = append(notes, p.paint(colourWarn, "rebuild waits, "+count(r.Rebuild.RowsLeft, "row")+" left"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -225,6 +226,16 @@ func canLose(v *metaclient.Volume) string {
 	return "pages are gone"
 }
 
+// refusedLine says which servers have no memory for members of a volume.
+func refusedLine(r *client.Report) string {
+	var ids []raid.ServerID
+	for _, m := range r.Refused {
+		ids = append(ids, m.Server)
+	}
+	slices.Sort(ids)
+	return "no memory for " + count(len(r.Refused), "member") + " on " + joinIDs(slices.Compact(ids))
+}
+
 // canLoseMore is canLose as a part of a sentence.
 func canLoseMore(v *metaclient.Volume) string {
 	if v.RedundancyLeft < 0 {
@@ -340,6 +351,9 @@ func (a *app) showVolume(v metaclient.Volume, l *raid.Layout) error {
 		add("in use", fmt.Sprintf("%s stored, %s one byte value", human(r.MappedPages*raid.PageSize), human(r.FilledPages*raid.PageSize)))
 		if r.LostPages > 0 {
 			add("lost", p.paint(colourBad, fmt.Sprintf("%d pages answer with an error", r.LostPages)))
+		}
+		if len(r.Refused) > 0 && v.Lease != nil {
+			add("refused", p.paint(colourWarn, refusedLine(r)))
 		}
 	}
 	if v.Unknown > 0 {

@@ -26,7 +26,7 @@ func TestReportsTravelWhole(t *testing.T) {
 			State:          rapid.SampledFrom([]client.State{client.StateHealthy, client.StateDegraded, client.StateFailed}).Draw(t, "state"),
 			DegradedGroups: 1, DegradedRows: 2, LostPages: 3, Unknown: 13, RedundancyLeft: rapid.IntRange(-1, 4).Draw(t, "left"),
 			Suspect: []raid.ServerID{"s1"}, MappedPages: 4, FilledPages: 5, FreeRows: 6, RebuildRows: 7, Rebuilt: []raid.ChunkID{8},
-			Counters: map[string]int64{"a": 1},
+			Counters: map[string]int64{"a": 1}, Refused: []client.RefusedMember{{Group: 9, Column: 1, Server: "s2", Chunk: 10}},
 		}
 		if in.State != client.StateFailed {
 			in.State, in.Beside = client.StateFailed, in.State // pages are unknown

@@ -304,6 +304,9 @@ func reportTo(r *client.Report) *metapb.Report {
 	if r.Rebuild != nil {
 		p.Rebuild = rebuildTo(r.Rebuild)
 	}
+	for _, m := range r.Refused {
+		p.Refused = append(p.Refused, &metapb.RefusedMember{Group: uint32(m.Group), Col: uint32(m.Column), Server: string(m.Server), Chunk: uint64(m.Chunk)})
+	}
 	for _, s := range r.Suspect {
 		p.Suspect = append(p.Suspect, string(s))
 	}
@@ -332,6 +335,9 @@ func reportFrom(p *metapb.Report) *client.Report {
 	}
 	if p.Rebuild != nil {
 		r.Rebuild = rebuildFrom(p.Rebuild)
+	}
+	for _, m := range p.Refused {
+		r.Refused = append(r.Refused, client.RefusedMember{Group: raid.GroupID(m.Group), Column: raid.Col(m.Col), Server: raid.ServerID(m.Server), Chunk: raid.ChunkID(m.Chunk)})
 	}
 	return r
 }

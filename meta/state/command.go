@@ -165,6 +165,13 @@ type Heal struct {
 	Rebuilding int    `json:"rebuilding,omitempty"` // most members of a volume that are filled at once; 0: no limit
 	Moves      int    `json:"moves"`                // most living members of the cluster that are replaced at once
 
+	// Refused are chunks that their servers do not hold and have no memory for, as
+	// lease holders say: their members get others beside them (refused.go).
+	Refused []raid.ChunkID `json:"refused,omitempty"`
+	// Full are servers that refused memory lately, those of Refused among them: they get no
+	// new members in this plan.
+	Full []raid.ServerID `json:"full,omitempty"`
+
 	// Volume is the only one to be healed, because somebody asked for it: its
 	// members on suspect servers are replaced too, nothing is moved. 0: all
 	// volumes, as planned.

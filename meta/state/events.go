@@ -44,6 +44,7 @@ const (
 	EventMembersBehind    = "members-behind" // too few others hold what they are about to miss
 	EventMembersRebuilt   = "members-rebuilt"
 	EventMembersMoved     = "members-moved"
+	EventMembersElsewhere = "members-elsewhere" // their servers refuse memory: others are filled in their place
 	EventMovesGivenUp     = "moves-given-up"
 	EventRebalanceStarted = "rebalance-started"
 	EventRebalanceEnded   = "rebalance-ended"

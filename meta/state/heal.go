@@ -22,7 +22,7 @@ import (
 //
 // Members of draining servers are moved: a pending one is filled while they
 // still count (Group.Pending). So are some of servers that are short of memory
-// (shortage.go).
+// (shortage.go), and those whose servers have no memory for them (refused.go).
 //
 // Nobody has anything in a volume that no client has opened: there, a new member
 // is in sync from the beginning.
@@ -36,6 +36,8 @@ type step struct {
 	to    raid.ServerID // replace, move, inherit
 	by    Level         // replace, move: the level at which the new member is apart
 	stay  bool          // move: the new member belongs there
+
+	refused bool // move: the member's server has no memory for it
 }
 
 type stepKind uint8
@@ -61,6 +63,8 @@ type ailing struct {
 	v     *Volume
 	group int
 	cols  []int // that are missing
+
+	refused bool // they are not: their servers have no memory for them
 }
 
 // healing is a plan in the making.
@@ -80,6 +84,7 @@ type healing struct {
 	coined  map[string]bool          // copysets that heirs make
 	evened  bool                     // Balance is done
 	evening int                      // moves for Balance
+	refused map[raid.ChunkID]bool    // Heal.Refused
 }
 
 // MayHeal reports whether a plan may find something to do. It is cheap.
@@ -138,20 +143,27 @@ func (s *State) sameStuck(stuck map[raid.VolumeID]*Stuck) bool {
 // planHeal decides what Heal does, and changes nothing.
 func (s *State) planHeal(c *Heal) *healing {
 	p := &healing{
-		s: s, c: c, pick: newPicker(s),
+		s: s, c: c, pick: newPicker(s, c.Full...),
 		filling: map[raid.VolumeID]int{}, stuck: map[raid.VolumeID]*Stuck{}, seated: map[*Group]*seats{},
+		refused: map[raid.ChunkID]bool{},
 	}
-	var todo []ailing
+	for _, id := range c.Refused {
+		p.refused[id] = true
+	}
+	var todo, refused []ailing
 	var moving []ailing
 	relief := newRelief()
 	for _, k := range s.concerned(c) {
 		v, g := s.Volumes[k.Volume], int(k.Group)
 		missing, leaving := p.look(v, g, relief)
 		if len(missing) > 0 {
-			todo = append(todo, ailing{v, g, missing})
+			todo = append(todo, ailing{v: v, group: g, cols: missing})
 		}
 		if len(leaving) > 0 {
-			moving = append(moving, ailing{v, g, leaving})
+			moving = append(moving, ailing{v: v, group: g, cols: leaving})
+		}
+		if cols := p.refusedOf(v, g); len(cols) > 0 {
+			refused = append(refused, ailing{v, g, cols, true})
 		}
 	}
 	left := func(a ailing) int { return a.v.Geometry.M - len(a.cols) }
@@ -162,7 +174,7 @@ func (s *State) planHeal(c *Heal) *healing {
 	if c.Volume != 0 {
 		return p
 	}
-	for _, a := range moving {
+	for _, a := range append(refused, moving...) {
 		p.move(a)
 	}
 	p.relieve(relief)
@@ -187,6 +199,11 @@ func (s *State) concerned(c *Heal) []GroupKey {
 		return keys
 	}
 	keys := slices.Collect(maps.Keys(s.index.restless))
+	for _, id := range c.Refused {
+		if ref, ok := s.chunks[id]; ok {
+			keys = append(keys, GroupKey{ref.Volume, ref.Group})
+		}
+	}
 	for id := range s.index.held {
 		if sv := s.Servers[id]; sv.State == ServerDown || sv.emptying() {
 			for _, ref := range s.heldBy(id) {
@@ -207,6 +224,7 @@ func (p *healing) look(v *Volume, g int, relief *relief) (missing, leaving []int
 		switch {
 		case p.missing(m):
 			missing = append(missing, col)
+		case p.refused[m.Chunk]: // nothing is filled there, and nothing is to leave
 		case m.State == raid.MemberRebuilding:
 			if !group.bereft(v.Geometry.K) {
 				p.filling[v.ID]++
@@ -219,7 +237,7 @@ func (p *healing) look(v *Volume, g int, relief *relief) (missing, leaving []int
 	}
 	for _, pd := range group.Pending {
 		sv := p.s.Servers[pd.Member.Server]
-		if sv.State == ServerDown || sv.emptying() || p.away(sv) && p.missing(group.Members[pd.Col]) {
+		if sv.State == ServerDown || sv.emptying() || p.refused[pd.Member.Chunk] || p.away(sv) && p.missing(group.Members[pd.Col]) {
 			p.add(step{v: v, group: g, col: int(pd.Col), kind: stepCancel})
 			continue
 		}
@@ -324,7 +342,8 @@ func (p *healing) replace(a ailing) {
 	seats := p.seatsOf(group)
 	for _, col := range p.replaceable(a) {
 		if i, ok := group.pending(col); ok {
-			if sv := p.s.Servers[group.Pending[i].Member.Server]; !p.away(sv) && !sv.emptying() {
+			pd := group.Pending[i].Member
+			if sv := p.s.Servers[pd.Server]; !p.away(sv) && !sv.emptying() && !p.refused[pd.Chunk] {
 				p.add(step{v: a.v, group: a.group, col: col, kind: stepPromote})
 				continue
 			}
@@ -363,11 +382,15 @@ func (p *healing) move(a ailing) {
 			continue // its turn comes
 		}
 		to, by, why := p.pick.choose(a.v, seats, a.group, col, false)
+		if why != "" && a.refused {
+			continue // it may still get its memory; its client tells of it
+		}
 		if why != "" {
 			p.hold(a.v, 1, "group %d, member %d cannot leave server %s: %s", a.group, col, group.Members[col].Server, why).Room = true
 			continue
 		}
-		if !p.add(step{v: a.v, group: a.group, col: col, kind: stepMove, to: to, by: by}) {
+		stay := a.refused && group.Members[col].home() == group.Members[col].Server // it does not go back there
+		if !p.add(step{v: a.v, group: a.group, col: col, kind: stepMove, to: to, by: by, stay: stay, refused: a.refused}) {
 			return
 		}
 		seats.pending[col] = to
@@ -424,7 +447,7 @@ func (s *State) heal(c *Heal) Healed {
 
 // noteHealed tells what a plan did.
 func (s *State) noteHealed(steps []step) {
-	replaced, moving, givenUp := map[raid.VolumeID]tally{}, map[raid.VolumeID]tally{}, map[raid.VolumeID]tally{}
+	replaced, moving, givenUp, refused := map[raid.VolumeID]tally{}, map[raid.VolumeID]tally{}, map[raid.VolumeID]tally{}, map[raid.VolumeID]tally{}
 	count := func(of map[raid.VolumeID]tally, v *Volume, on raid.ServerID) {
 		if of[v.ID] == nil {
 			of[v.ID] = tally{}
@@ -438,6 +461,10 @@ func (s *State) noteHealed(steps []step) {
 		case stepPromote:
 			count(replaced, st.v, st.v.Groups[st.group].Members[st.col].Server)
 		case stepMove:
+			if st.refused {
+				count(refused, st.v, st.v.Groups[st.group].Members[st.col].Server)
+				continue
+			}
 			count(moving, st.v, st.to)
 		case stepCancel:
 			count(givenUp, st.v, "")
@@ -457,7 +484,10 @@ func (s *State) noteHealed(steps []step) {
 		return fmt.Sprintf("%d members of %s move: to %v", t.count, whose, t.on)
 	})
 	tell(EventMovesGivenUp, givenUp, func(t told, whose string) string {
-		return fmt.Sprintf("%d moves of members of %s were given up: their new servers are down or drained", t.count, whose)
+		return fmt.Sprintf("%d moves of members of %s were given up: their new servers are down or drained, or have no memory", t.count, whose)
+	})
+	tell(EventMembersElsewhere, refused, func(t told, whose string) string {
+		return fmt.Sprintf("%d members of %s are placed elsewhere: their servers refuse memory: %v", t.count, whose, t.on)
 	})
 }
 

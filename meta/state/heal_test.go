@@ -150,7 +150,7 @@ func checkHeal(t *rapid.T, s *State, c *Heal, next raid.ChunkID, before map[Grou
 					return
 				}
 				sv := s.Servers[m.Server]
-				if sv.State != ServerUp || sv.emptying() || sv.Reserved > sv.MemoryTotal {
+				if sv.State != ServerUp || sv.emptying() || slices.Contains(c.Full, m.Server) || sv.Reserved > sv.MemoryTotal {
 					t.Fatalf("%s: a new member on server %+v", at, sv)
 				}
 				if v.fresh() != (m.State == raid.MemberInSync) {
@@ -174,6 +174,11 @@ func checkHeal(t *rapid.T, s *State, c *Heal, next raid.ChunkID, before map[Grou
 			sources := 0
 			for col, m := range group.Members {
 				fresh(col, m)
+				// Who says that a chunk was refused may be late, or wrong: it may hold rows by now.
+				if was := before[GroupKey{v.ID, raid.GroupID(g)}][col]; slices.Contains(c.Refused, was.Chunk) && was.State != raid.MemberLost && (m.Chunk != was.Chunk || m.State != was.State) &&
+					s.Servers[was.Server].State == ServerUp {
+					t.Fatalf("%s: member %d was %+v, and is %+v because it was refused", at, col, was, m)
+				}
 				if m.State == raid.MemberInSync { // a lost one's server may have been removed
 					if st := s.Servers[m.Server].State; st != ServerDown && !(st == ServerSuspect && c.Volume != 0) {
 						sources++
@@ -242,6 +247,18 @@ func TestHealing(t *testing.T) {
 			}
 			return n
 		}
+		refused := func() (out []raid.ChunkID, full []raid.ServerID) {
+			for range rapid.IntRange(0, 4).Draw(t, "refused") {
+				out = append(out, raid.ChunkID(rapid.Uint64Range(1, uint64(h.s.NextChunk)).Draw(t, "chunk")))
+			}
+			full = rapid.SliceOfN(rapid.SampledFrom(ids), 0, 2).Draw(t, "full")
+			for _, id := range out {
+				if _, m, ok := h.s.Chunk(h.s.chunks[id].Volume, id); ok {
+					full = append(full, m.Server)
+				}
+			}
+			return out, full
+		}
 		// Losing what a server holds is harmless while its groups have K others.
 		mayLose := func(id raid.ServerID) bool {
 			for _, v := range h.s.Volumes {
@@ -279,10 +296,12 @@ func TestHealing(t *testing.T) {
 			case 4:
 				h.do(Command{Drain: &Drain{ID: id, Off: true}})
 			case 5, 6:
-				h.do(Command{Heal: &Heal{
+				c := &Heal{
 					Seed: rapid.Uint64().Draw(t, "seed"), Limit: rapid.SampledFrom([]int{2, 1000}).Draw(t, "limit"),
 					Moves: rapid.IntRange(0, 9).Draw(t, "moves"),
-				}})
+				}
+				c.Refused, c.Full = refused()
+				h.do(Command{Heal: c})
 			case 9:
 				h.do(Command{Heal: &Heal{
 					Seed: rapid.Uint64().Draw(t, "seed"), Limit: rapid.SampledFrom([]int{2, 1000}).Draw(t, "limit"), Moves: 3,

@@ -30,7 +30,7 @@ func (p *healing) homecoming() {
 	away := p.s.index.away
 	for _, id := range slices.Sorted(maps.Keys(away)) {
 		sv := p.s.Servers[id]
-		if sv != nil && !sv.takes() {
+		if sv != nil && (!sv.takes() || slices.Contains(p.pick.full, id)) {
 			continue
 		}
 		p.pick.ready()

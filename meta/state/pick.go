@@ -48,7 +48,8 @@ const reserve = 0.1
 // picker chooses servers for single members, one after another.
 type picker struct {
 	s      *State
-	cands  []candidate // that get new chunks, by id
+	full   []raid.ServerID // that get none
+	cands  []candidate     // that get new chunks, by id
 	byID   map[raid.ServerID]int
 	sites  map[raid.ServerID]site // of all servers
 	hashes []uint64               // of candidates
@@ -63,7 +64,7 @@ type post struct {
 	part   int
 }
 
-func newPicker(s *State) *picker { return &picker{s: s} }
+func newPicker(s *State, full ...raid.ServerID) *picker { return &picker{s: s, full: full} }
 
 // ready looks at the servers, which is left undone until somebody must be chosen.
 func (p *picker) ready() {
@@ -73,7 +74,7 @@ func (p *picker) ready() {
 	p.byID, p.sites, p.orders = map[raid.ServerID]int{}, map[raid.ServerID]site{}, map[post][]int{}
 	for _, c := range p.s.sites() {
 		p.sites[c.ID] = c.site
-		if c.takes() {
+		if c.takes() && !slices.Contains(p.full, c.ID) {
 			p.byID[c.ID] = len(p.cands)
 			p.cands = append(p.cands, c)
 			p.hashes = append(p.hashes, hash(string(c.ID)))

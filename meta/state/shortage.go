@@ -72,7 +72,7 @@ func (p *healing) relieve(r *relief) {
 				break
 			}
 			before := len(p.steps)
-			p.move(ailing{st.v, st.group, []int{st.col}})
+			p.move(ailing{v: st.v, group: st.group, cols: []int{st.col}})
 			if len(p.steps) > before {
 				leaving += st.v.chunkBytes(st.col)
 				moves++
