@@ -9,11 +9,15 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"dmps/meta/metaclient"
+	"dmps/meta/metapb"
 	"dmps/meta/state"
 	"dmps/raid"
 	"dmps/server"
 	"dmps/server/standin"
+	"dmps/transport"
 )
 
 func standIn(t *testing.T, id raid.ServerID, incarnation raid.Incarnation) string {
@@ -115,5 +119,64 @@ func TestServersThatWereFoundAreNotDialledAgain(t *testing.T) {
 	servers, err := c.Servers(t.Context())
 	if err != nil || len(servers) != 3 || servers[0].Addr != serverInfo(0, 1).Addr || servers[0].State != metaclient.ServerUp || servers[1].Incarnation != serverInfo(1, 1).Incarnation {
 		t.Errorf("a refused registration changed something: %+v, %v", servers, err)
+	}
+}
+
+// What the present process of an id said while another one was dialled counts: it is not
+// driven out by what was so before.
+func TestWhoIsHeardDuringTheDialKeepsItsID(t *testing.T) {
+	cfg := testConfig(t, "meta1")
+	var during func(*state.Register)
+	cfg.dialBack = func(_ context.Context, _ string, c *state.Register, _ string) error {
+		if during != nil {
+			during(c)
+		}
+		return nil
+	}
+	n := start(t, cfg)
+	waitReady(t, n)
+	c := newClient(t, time.Second, n)
+	older, present := serverInfo(0, 1), serverInfo(0, 2)
+	for _, s := range []server.Info{older, present} {
+		if err := c.Register(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.ask(t.Context(), func(r *reign, _ *state.State) error { // it registered long ago
+		b := r.mu.beats["s0"]
+		b.at = b.at.Add(-cfg.SuspectAfter - time.Second)
+		r.mu.beats["s0"] = b
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	during = func(*state.Register) {
+		if _, err := (serverAPI{n}).Heartbeat(t.Context(), connect.NewRequest(&metapb.HeartbeatRequest{Id: "s0", Incarnation: uint64(present.Incarnation), MemoryTotal: gib, ChunksHash: 7})); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := c.Register(t.Context(), older); !errors.Is(err, metaclient.ErrInvalid) {
+		t.Errorf("an older process gets the id of one that is heard: %v", err)
+	}
+	servers, err := c.Servers(t.Context())
+	if err != nil || len(servers) != 1 || servers[0].Incarnation != present.Incarnation {
+		t.Errorf("%+v, %v", servers, err)
+	}
+}
+
+// Nobody has the leader dial more addresses than a server can have rails.
+func TestAddressesOfAServerAreBounded(t *testing.T) {
+	cfg := testConfig(t, "meta1")
+	var dials atomic.Int32
+	cfg.dialBack = func(context.Context, string, *state.Register, string) error {
+		dials.Add(1)
+		return nil
+	}
+	n := start(t, cfg)
+	waitReady(t, n)
+	many := serverInfo(0, 1)
+	many.Addr = strings.Repeat("tcp://127.0.0.1:1,", transport.MaxRails) + "tcp://127.0.0.1:1"
+	if err := newClient(t, time.Second, n).Register(t.Context(), many); !errors.Is(err, metaclient.ErrInvalid) || dials.Load() != 0 {
+		t.Errorf("%d dials: %v", dials.Load(), err)
 	}
 }
