@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -178,5 +179,46 @@ func TestAddressesOfAServerAreBounded(t *testing.T) {
 	many.Addr = strings.Repeat("tcp://127.0.0.1:1,", transport.MaxRails) + "tcp://127.0.0.1:1"
 	if err := newClient(t, time.Second, n).Register(t.Context(), many); !errors.Is(err, metaclient.ErrInvalid) || dials.Load() != 0 {
 		t.Errorf("%d dials: %v", dials.Load(), err)
+	}
+}
+
+// Who waits in vain for room to be dialled is no server.
+func TestNoRoomToDial(t *testing.T) {
+	n := start(t, testConfig(t, "meta1"))
+	waitReady(t, n)
+	for range dialsAtOnce {
+		n.dials <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n.findsServer(ctx, &state.Register{ID: "s1", Incarnation: 7, Addr: "tcp://127.0.0.1:1"}, "c"); !errors.Is(err, errNoQuorum) {
+		t.Errorf("a server that was not dialled: %v", err)
+	}
+}
+
+// Whoever registers under ever new names fills no memory.
+func TestUnfoundAreBounded(t *testing.T) {
+	var r reign
+	for i := range 2 * maxUnfound {
+		r.noteUnfoundLocked(raid.ServerID(fmt.Sprint("s", i)), unfound{why: "refused", at: time.Unix(1, 0)})
+	}
+	if n := len(r.mu.unfound); n != maxUnfound {
+		t.Errorf("%d are kept", n)
+	}
+}
+
+// A new leader goes on with what the one before knew of a server that is suspect.
+func TestFirstBeatOfTheHeld(t *testing.T) {
+	cfg := Config{SuspectAfter: 2 * time.Second, Grace: 30 * time.Second, MassGrace: 10 * time.Minute}
+	now := time.Unix(1000, 0)
+	for _, x := range []struct {
+		together bool
+		silent   time.Duration
+		away     time.Duration
+	}{{true, 5 * time.Minute, 5 * time.Minute}, {false, 5 * time.Minute, 26 * time.Second}, {false, 10 * time.Second, 10 * time.Second}} {
+		b := firstBeat(&state.Server{State: state.ServerSuspect, Silent: x.silent.Milliseconds(), Together: x.together}, now, &cfg)
+		if b.held() != x.together || b.away(now) != x.away {
+			t.Errorf("%+v: held %v, away for %v", x, b.held(), b.away(now))
+		}
 	}
 }
