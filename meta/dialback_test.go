@@ -104,6 +104,9 @@ func TestServersThatWereFoundAreNotDialledAgain(t *testing.T) {
 	waitReady(t, n)
 	c := newClient(t, time.Second, n)
 	registerServers(t, c, 3)
+	if len(n.dials) > 0 {
+		t.Errorf("%d dials take room for ever", len(n.dials))
+	}
 	reached.Store(false)
 	registerServers(t, c, 3)
 	if got := dials.Load(); got != 3 {
