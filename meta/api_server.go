@@ -14,7 +14,6 @@ import (
 	"dmps/meta/metapb"
 	"dmps/meta/state"
 	"dmps/raid"
-	"dmps/transport"
 )
 
 type serverAPI struct{ n *Node }
@@ -26,8 +25,8 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 		Labels: m.Labels, MemoryTotal: m.MemoryTotal, Cluster: m.Cluster,
 		Host: state.Host{Machine: m.Machine, Boot: m.Boot}, Folder: m.Folder, Build: buildFrom(m.Build),
 	}
-	if strings.Count(m.Addr, ",") >= transport.MaxRails {
-		return nil, apiError(&state.Refusal{Code: state.Invalid, Message: fmt.Sprintf("server %.140q: more than %d addresses", m.Id, transport.MaxRails)})
+	if strings.Count(m.Addr, ",") >= maxAddrs {
+		return nil, apiError(&state.Refusal{Code: state.Invalid, Message: fmt.Sprintf("server %.140q: more than %d addresses", m.Id, maxAddrs)})
 	}
 	for addr := range strings.SplitSeq(m.Addr, ",") {
 		if _, at, _ := strings.Cut(addr, "://"); reach.Unspecified(at) {

@@ -18,7 +18,6 @@ import (
 	"dmps/raid"
 	"dmps/server"
 	"dmps/server/standin"
-	"dmps/transport"
 )
 
 func standIn(t *testing.T, id raid.ServerID, incarnation raid.Incarnation) string {
@@ -179,7 +178,7 @@ func TestAddressesOfAServerAreBounded(t *testing.T) {
 	n := start(t, cfg)
 	waitReady(t, n)
 	many := serverInfo(0, 1)
-	many.Addr = strings.Repeat("tcp://127.0.0.1:1,", transport.MaxRails) + "tcp://127.0.0.1:1"
+	many.Addr = strings.Repeat("tcp://127.0.0.1:1,", maxAddrs) + "tcp://127.0.0.1:1"
 	if err := newClient(t, time.Second, n).Register(t.Context(), many); !errors.Is(err, metaclient.ErrInvalid) || dials.Load() != 0 {
 		t.Errorf("%d dials: %v", dials.Load(), err)
 	}
