@@ -25,6 +25,9 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 		Labels: m.Labels, MemoryTotal: m.MemoryTotal, Cluster: m.Cluster,
 		Host: state.Host{Machine: m.Machine, Boot: m.Boot}, Folder: m.Folder, Build: buildFrom(m.Build),
 	}
+	if strings.Count(m.Addr, ",") >= maxAddrs {
+		return nil, apiError(&state.Refusal{Code: state.Invalid, Message: fmt.Sprintf("server %.140q: more than %d addresses", m.Id, maxAddrs)})
+	}
 	for addr := range strings.SplitSeq(m.Addr, ",") {
 		if _, at, _ := strings.Cut(addr, "://"); reach.Unspecified(at) {
 			return nil, apiError(&state.Refusal{Code: state.Invalid, Message: fmt.Sprintf("server %s: nobody can dial %s: start it with --advertise", c.ID, addr)})
@@ -33,22 +36,11 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 	if refusal := (&state.Command{Register: c}).Check(); refusal != nil {
 		return nil, apiError(refusal)
 	}
-	var known bool // where it says that it is
-	var cluster string
-	err := a.n.ask(ctx, func(r *reign, s *state.State) error {
-		b, ok := r.mu.beats[c.ID]
-		other := ok && b.incarnation != c.Incarnation
-		c.Heard = other && time.Since(b.at) < a.n.cfg.SuspectAfter
-		c.Ghost = other && b.silent && !c.Heard
-		sv := s.Servers[c.ID]
-		known, cluster = sv != nil && sv.Incarnation == c.Incarnation && sv.Addr == c.Addr, s.Cluster
-		if refusal := s.Registrable(c); refusal != nil {
-			return refusal
-		}
-		return nil
-	})
+	known, cluster, err := a.n.registrable(ctx, c)
 	if err == nil && !known {
-		err = a.n.findsServer(ctx, c, cluster)
+		if err = a.n.findsServer(ctx, c, cluster); err == nil { // which takes a while
+			_, _, err = a.n.registrable(ctx, c)
+		}
 	}
 	if err == nil {
 		_, err = a.n.propose(ctx, &state.Command{Register: c})
@@ -75,6 +67,24 @@ func (a serverAPI) Register(ctx context.Context, req *connect.Request[metapb.Reg
 		return nil
 	})
 	return answer(res, err)
+}
+
+// registrable fills in what this leader heard of the process that has the id of a server, and
+// refuses one that may not have it. known: it is where this very process was found.
+func (n *Node) registrable(ctx context.Context, c *state.Register) (known bool, cluster string, err error) {
+	err = n.ask(ctx, func(r *reign, s *state.State) error {
+		b, ok := r.mu.beats[c.ID]
+		other := ok && b.incarnation != c.Incarnation
+		c.Heard = other && time.Since(b.at) < n.cfg.SuspectAfter
+		c.Ghost = other && b.silent && !c.Heard
+		sv := s.Servers[c.ID]
+		known, cluster = sv != nil && sv.Incarnation == c.Incarnation && sv.Addr == c.Addr, s.Cluster
+		if refusal := s.Registrable(c); refusal != nil {
+			return refusal
+		}
+		return nil
+	})
+	return known, cluster, err
 }
 
 // memoryChange is when a server's new size is replicated: 1 in that many.

@@ -70,6 +70,7 @@ func TestCalmBeats(t *testing.T) {
 		"another hash":         func(q *metapb.HeartbeatRequest) { q.ChunksHash++ },
 		"accepts nobody":       func(q *metapb.HeartbeatRequest) { q.NotAccepting = true },
 		"more memory":          func(q *metapb.HeartbeatRequest) { q.MemoryTotal++ },
+		"what a chunk is":      func(q *metapb.HeartbeatRequest) { q.About = []*metapb.ChunkAbout{{Chunk: 1}} },
 		"short of memory":      func(q *metapb.HeartbeatRequest) { q.Short = true },
 		"memory that it wants": func(q *metapb.HeartbeatRequest) { q.WantedFreeBytes++ },
 	} {
@@ -82,8 +83,14 @@ func TestCalmBeats(t *testing.T) {
 		t.Error("nobody looks for volumes that need care")
 	}
 	looked(time.Now().Add(time.Hour))
-	if !calm(said(again)) {
+	if !calm(said(func(q *metapb.HeartbeatRequest) { q.Owned = []uint64{9} })) {
 		t.Error("the same is something new")
+	}
+	r.mu.Lock()
+	_, owned := r.mu.care.owned[9]
+	r.mu.Unlock()
+	if !owned {
+		t.Error("the sessions that a server names do not count, and another client may have the volume")
 	}
 	if _, err := n.propose(t.Context(), &state.Command{Drain: &state.Drain{ID: "s0"}}); err != nil {
 		t.Fatal(err)
@@ -92,9 +99,21 @@ func TestCalmBeats(t *testing.T) {
 		t.Error("a server that is drained says nothing new")
 	}
 	send(said(again))
-	if !calm(said(again)) {
+	r.mu.Lock()
+	r.mu.care.offers = []*metapb.CareOffer{{Volume: "v"}}
+	same := r.calmLocked(said(again), time.Now())
+	r.mu.Unlock()
+	if same == nil {
 		t.Error("a server that is drained says something new each time")
+	} else if len(same.Care) > 0 {
+		t.Error("a server that is drained is offered a volume to care for")
 	}
+	unhashed := said(func(q *metapb.HeartbeatRequest) { q.ChunksHash, q.ChunksUnchanged = 0, false })
+	send(unhashed)
+	if unhashed.ChunksUnchanged = true; calm(unhashed) {
+		t.Error("a list without a hash is left out, and that is nothing new")
+	}
+	send(said(func(q *metapb.HeartbeatRequest) { q.ChunksUnchanged = false }))
 	send(said(func(q *metapb.HeartbeatRequest) { q.NotAccepting = true }))
 	if calm(said(again)) {
 		t.Error("that it accepts again is nothing new")

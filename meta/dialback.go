@@ -23,6 +23,7 @@ import (
 const (
 	dialLimit   = 1500 * time.Millisecond // for all addresses of a server; a registration has 5 s
 	dialsAtOnce = 64
+	maxAddrs    = 8                // of a server: as many as a session has rails
 	toldFor     = 10 * time.Second // servers that are refused try again every 2 s
 	maxUnfound  = 256
 )

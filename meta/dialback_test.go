@@ -3,13 +3,17 @@ package meta
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"dmps/meta/metaclient"
+	"dmps/meta/metapb"
 	"dmps/meta/state"
 	"dmps/raid"
 	"dmps/server"
@@ -99,6 +103,9 @@ func TestServersThatWereFoundAreNotDialledAgain(t *testing.T) {
 	waitReady(t, n)
 	c := newClient(t, time.Second, n)
 	registerServers(t, c, 3)
+	if len(n.dials) > 0 {
+		t.Errorf("%d dials take room for ever", len(n.dials))
+	}
 	reached.Store(false)
 	registerServers(t, c, 3)
 	if got := dials.Load(); got != 3 {
@@ -115,5 +122,105 @@ func TestServersThatWereFoundAreNotDialledAgain(t *testing.T) {
 	servers, err := c.Servers(t.Context())
 	if err != nil || len(servers) != 3 || servers[0].Addr != serverInfo(0, 1).Addr || servers[0].State != metaclient.ServerUp || servers[1].Incarnation != serverInfo(1, 1).Incarnation {
 		t.Errorf("a refused registration changed something: %+v, %v", servers, err)
+	}
+}
+
+// What the present process of an id said while another one was dialled counts: it is not
+// driven out by what was so before.
+func TestWhoIsHeardDuringTheDialKeepsItsID(t *testing.T) {
+	cfg := testConfig(t, "meta1")
+	var during func(*state.Register)
+	cfg.dialBack = func(_ context.Context, _ string, c *state.Register, _ string) error {
+		if during != nil {
+			during(c)
+		}
+		return nil
+	}
+	n := start(t, cfg)
+	waitReady(t, n)
+	c := newClient(t, time.Second, n)
+	older, present := serverInfo(0, 1), serverInfo(0, 2)
+	for _, s := range []server.Info{older, present} {
+		if err := c.Register(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.ask(t.Context(), func(r *reign, _ *state.State) error { // it registered long ago
+		b := r.mu.beats["s0"]
+		b.at = b.at.Add(-cfg.SuspectAfter - time.Second)
+		r.mu.beats["s0"] = b
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	during = func(*state.Register) {
+		if _, err := (serverAPI{n}).Heartbeat(t.Context(), connect.NewRequest(&metapb.HeartbeatRequest{Id: "s0", Incarnation: uint64(present.Incarnation), MemoryTotal: gib, ChunksHash: 7})); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := c.Register(t.Context(), older); !errors.Is(err, metaclient.ErrInvalid) {
+		t.Errorf("an older process gets the id of one that is heard: %v", err)
+	}
+	servers, err := c.Servers(t.Context())
+	if err != nil || len(servers) != 1 || servers[0].Incarnation != present.Incarnation {
+		t.Errorf("%+v, %v", servers, err)
+	}
+}
+
+// Nobody has the leader dial more addresses than a server can have rails.
+func TestAddressesOfAServerAreBounded(t *testing.T) {
+	cfg := testConfig(t, "meta1")
+	var dials atomic.Int32
+	cfg.dialBack = func(context.Context, string, *state.Register, string) error {
+		dials.Add(1)
+		return nil
+	}
+	n := start(t, cfg)
+	waitReady(t, n)
+	many := serverInfo(0, 1)
+	many.Addr = strings.Repeat("tcp://127.0.0.1:1,", maxAddrs) + "tcp://127.0.0.1:1"
+	if err := newClient(t, time.Second, n).Register(t.Context(), many); !errors.Is(err, metaclient.ErrInvalid) || dials.Load() != 0 {
+		t.Errorf("%d dials: %v", dials.Load(), err)
+	}
+}
+
+// Who waits in vain for room to be dialled is no server.
+func TestNoRoomToDial(t *testing.T) {
+	n := start(t, testConfig(t, "meta1"))
+	waitReady(t, n)
+	for range dialsAtOnce {
+		n.dials <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n.findsServer(ctx, &state.Register{ID: "s1", Incarnation: 7, Addr: "tcp://127.0.0.1:1"}, "c"); !errors.Is(err, errNoQuorum) {
+		t.Errorf("a server that was not dialled: %v", err)
+	}
+}
+
+// Whoever registers under ever new names fills no memory.
+func TestUnfoundAreBounded(t *testing.T) {
+	var r reign
+	for i := range 2 * maxUnfound {
+		r.noteUnfoundLocked(raid.ServerID(fmt.Sprint("s", i)), unfound{why: "refused", at: time.Unix(1, 0)})
+	}
+	if n := len(r.mu.unfound); n != maxUnfound {
+		t.Errorf("%d are kept", n)
+	}
+}
+
+// A new leader goes on with what the one before knew of a server that is suspect.
+func TestFirstBeatOfTheHeld(t *testing.T) {
+	cfg := Config{SuspectAfter: 2 * time.Second, Grace: 30 * time.Second, MassGrace: 10 * time.Minute}
+	now := time.Unix(1000, 0)
+	for _, x := range []struct {
+		together bool
+		silent   time.Duration
+		away     time.Duration
+	}{{true, 5 * time.Minute, 5 * time.Minute}, {false, 5 * time.Minute, 26 * time.Second}, {false, 10 * time.Second, 10 * time.Second}} {
+		b := firstBeat(&state.Server{State: state.ServerSuspect, Silent: x.silent.Milliseconds(), Together: x.together}, now, &cfg)
+		if b.held() != x.together || b.away(now) != x.away {
+			t.Errorf("%+v: held %v, away for %v", x, b.held(), b.away(now))
+		}
 	}
 }

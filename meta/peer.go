@@ -49,7 +49,7 @@ func openDisks(dir string, build level.Build, logger hclog.Logger) (*disks, erro
 		return nil, fmt.Errorf("%s: %w", dir, ErrRunning)
 	}
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	if d.state, err = store.Open(filepath.Join(dir, "state.db"), build); err != nil {
 		return nil, errors.Join(damaged(err), d.log.Close())
@@ -59,7 +59,7 @@ func openDisks(dir string, build level.Build, logger hclog.Logger) (*disks, erro
 
 // damaged adds the way out to the error of a file that cannot be used.
 func damaged(err error) error {
-	if errors.Is(err, store.ErrDamaged) {
+	if errors.Is(err, store.ErrDamaged) || errors.Is(err, raftlog.ErrDamaged) {
 		return fmt.Errorf("%w. Replace the node: start it with an empty folder and --join; if no other node is left, restore a backup (dmps meta restore)", err)
 	}
 	return err

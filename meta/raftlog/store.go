@@ -35,16 +35,32 @@ var (
 )
 
 // Open opens a file, or makes it. Errors: those of bbolt, among them its ErrTimeout when
-// another process has the file; ErrVersion.
+// another process has the file; ErrVersion; ErrDamaged.
 func Open(path string, o *bbolt.Options) (*Store, error) {
 	db, err := bbolt.Open(path, 0o600, o)
 	if err != nil {
 		return nil, fmt.Errorf("open the Raft log: %w", err)
 	}
-	if err := db.Update(begin); err != nil {
+	err = db.Update(begin)
+	if err == nil {
+		err = db.View(whole)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the Raft log %s: %w", path, err), db.Close())
 	}
 	return &Store{db: db}, nil
+}
+
+// whole reads all entries: Raft panics when it cannot read one that its snapshot does not
+// cover, though it was carried out long ago.
+func whole(tx *bbolt.Tx) error {
+	var l raft.Log
+	return tx.Bucket(bucketEntries).ForEach(func(k, v []byte) error {
+		if len(k) != 8 {
+			return fmt.Errorf("%w: an index of %d bytes", ErrDamaged, len(k))
+		}
+		return decode(binary.BigEndian.Uint64(k), v, &l)
+	})
 }
 
 // begin makes the buckets of a new file, and refuses one of another format.

@@ -137,3 +137,14 @@ func TestPrintableReason(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// A volume of wide groups is bounded by its chunks, long before it has too many groups.
+func TestChunksOfAVolumeAreBounded(t *testing.T) {
+	g := raid.Geometry{K: 4, M: 2}
+	c := CreateVolume{Name: "v", Geometry: g}
+	for groups, fits := range map[uint64]bool{maxChunks / 6: true, maxChunks/6 + 1: false} {
+		if refusal := c.checkCount(minSlots, groups); (refusal == nil) != fits {
+			t.Errorf("%d groups of %v: %v", groups, g, refusal)
+		}
+	}
+}
