@@ -246,7 +246,7 @@ func TestUnknownStaysUnknown(t *testing.T) {
 	t.Parallel()
 	nodes := startAll(t, threeConfigs(t))
 	lead := nodes[leaderOf(t, nodes)]
-	c := newClient(t, time.Minute, lead)
+	c := newClient(t, 8*time.Second, lead)
 	for _, n := range nodes {
 		if n != lead {
 			n.peer().layer.mute(true)
