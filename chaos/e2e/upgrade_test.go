@@ -125,7 +125,7 @@ func TestRollingUpgrade(t *testing.T) {
 		}
 		c.replace(m, next)
 		c.voters(3)
-		refused(t, c.dmps("meta", "raise", "--yes"), "not all metadata nodes are known", last.ID+" is dmps")
+		refused(t, c.dmps("meta", "raise", "--yes"), "not all metadata nodes are known", last.ID+": dmps")
 		ld.more(500)
 	}
 	// The older node follows a leader of the next version.
