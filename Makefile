@@ -158,8 +158,9 @@ placement: ## simulate placement through repairs, print the tables of docs/bench
 
 .PHONY: bench-smoke
 bench-smoke: ## run the Go benchmarks for 100 rounds each, to know that they run
-	@# A round of BenchmarkFio takes seconds by design.
-	$(GO) test -run '^$$' -bench . -skip '^BenchmarkFio$$' -benchtime 100x ./...
+	@# A round of BenchmarkFio takes seconds by design; one of BenchmarkApply fills a cluster.
+	$(GO) test -run '^$$' -bench . -skip '^Benchmark(Fio|Apply)$$' -benchtime 100x ./...
+	$(GO) test -run '^$$' -bench '^BenchmarkApply$$' -benchtime 1x ./meta/store
 
 .PHONY: fuzz-short
 fuzz-short: ## run every fuzz target for FUZZTIME (50000x)
