@@ -210,26 +210,7 @@ func TestMappingsStayFew(t *testing.T) {
 // The system takes memory and does not give as much again: that is withheld, neither lent
 // nor free, until it can be had. The rest is lent as before.
 func TestGatheredMemoryIsRefused(t *testing.T) {
-	s := start(t, Config{Cluster: "c", Memory: 16 * raid.PageSize, AllowSwappable: true})
-	if !s.arena.locked {
-		t.Skip("memory cannot be locked here")
-	}
-	open := func(id raid.ChunkID, slots uint32) error {
-		_, err := s.openChunk(id, 1, transport.ChunkSpec{Slots: slots, HeaderBytes: raid.HeaderSize})
-		return err
-	}
-	for id := range raid.ChunkID(4) {
-		if err := open(id+1, 3); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.Drop([]raid.ChunkID{1, 3})
-	swept(t, s)
-	within(t, 8*raid.PageSize, func() {
-		if err := open(5, 7); !errors.Is(err, transport.ErrNoMemory) {
-			t.Error(err)
-		}
-	})
+	s, open := withheld(t)
 	st := s.Stats()
 	if st.MemoryTotal != 8*raid.PageSize || st.MemoryUsed != st.MemoryTotal {
 		t.Errorf("%d of %d bytes are used", st.MemoryUsed, st.MemoryTotal)

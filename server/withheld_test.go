@@ -12,11 +12,23 @@ import (
 // What the system did not give again is tried again, also where nobody watches for a
 // shortage: else a server would lend less for ever.
 func TestRefusedMemoryIsTriedAgainUnwatched(t *testing.T) {
-	s := start(t, Config{Cluster: "c", Memory: 16 * raid.PageSize, AllowSwappable: true})
+	s, _ := withheld(t)
+	for until := time.Now().Add(30 * time.Second); s.Stats().MemoryTotal != 16*raid.PageSize; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("%d bytes are lent", s.Stats().MemoryTotal)
+		}
+	}
+}
+
+// withheld is a server of 16 pages, of which half could not be had again when it gathered
+// two dropped chunks for a larger one.
+func withheld(t *testing.T) (s *Server, open func(id raid.ChunkID, slots uint32) error) {
+	t.Helper()
+	s = start(t, Config{Cluster: "c", Memory: 16 * raid.PageSize, AllowSwappable: true})
 	if !s.arena.locked {
 		t.Skip("memory cannot be locked here")
 	}
-	open := func(id raid.ChunkID, slots uint32) error {
+	open = func(id raid.ChunkID, slots uint32) error {
 		_, err := s.openChunk(id, 1, transport.ChunkSpec{Slots: slots, HeaderBytes: raid.HeaderSize})
 		return err
 	}
@@ -32,9 +44,5 @@ func TestRefusedMemoryIsTriedAgainUnwatched(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for until := time.Now().Add(30 * time.Second); s.Stats().MemoryTotal != 16*raid.PageSize; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatalf("%d bytes are lent", s.Stats().MemoryTotal)
-		}
-	}
+	return s, open
 }
